@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inception-v4 and Inception-ResNet (arXiv 1602.07261) as pure functions in JAX."""
+
+from inception_jax.models.networks import Network, create, list_networks
+from inception_jax.models.specs import SPECS, NetworkSpec, small_image_spec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SPECS",
+    "Network",
+    "NetworkSpec",
+    "create",
+    "list_networks",
+    "small_image_spec",
+]

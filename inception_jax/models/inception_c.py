@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The blocks of the 8x8 grid: Fig. 6 (v4), Fig. 13 (resnet-v1), Fig. 19 (resnet-v2)."""
+
+from inception_jax.models.layers import Box, Branches, Mixed, avg_pool
+from inception_jax.models.residual import ResidualBlock
+
+# In the third column the figure has 1x3 before 3x1; slim, and so every published weight
+# file, has 3x1 before 1x3 and concatenates the 1x3 head first.
+FIG_6: Branches = (
+    (Box("0a", 256),),
+    (Box("0a", 384), (Box("0b", 256, (1, 3)), Box("0c", 256, (3, 1)))),
+    (
+        Box("0a", 384),
+        Box("0b", 448, (3, 1)),
+        Box("0c", 512, (1, 3)),
+        (Box("0d", 256, (1, 3)), Box("0e", 256, (3, 1))),
+    ),
+    (avg_pool, Box("0b", 256)),
+)
+
+
+def residual_c_branches(single: int, tower: tuple[int, int, int]) -> Branches:
+    """Branches of Inception-ResNet-C with the given widths, from input to output."""
+    return (
+        (Box("", single),),
+        (Box("0a", tower[0]), Box("0b", tower[1], (1, 3)), Box("0c", tower[2], (3, 1))),
+    )
+
+
+FIG_13 = residual_c_branches(192, (192, 192, 192))
+# Fig. 19 prints "1x1 Conv (2048 Linear)", which cannot be added to the 2144 channels that
+# Fig. 18 leaves; the linear layer takes its width from its input instead.
+FIG_19 = residual_c_branches(192, (192, 224, 256))
+
+
+class InceptionC(Mixed):
+    """Inception-C of Inception-v4, 8x8x1536 to the same shape (Fig. 6)."""
+
+    branches: Branches = FIG_6
+
+
+class InceptionResNetC(ResidualBlock):
+    """Inception-ResNet-C, 8x8: `branches=FIG_13` is v1's, `FIG_19` (default) v2's."""
+
+    branches: Branches = FIG_19

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pieces every figure of the paper is drawn with: convolution boxes, pools, branches.
+
+A figure is written down as data: a branch is a tuple of layers from input to output,
+a block is a tuple of branches (`Branch_0`, `Branch_1`, ... as in slim), and
+`concat_branches` computes it. Kernel sizes are always (height, width).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+SAME = "SAME"
+VALID = "VALID"  # a "V" in the paper's figures
+
+# slim/nets/inception_utils.py, inception_arg_scope: batch_norm_epsilon=0.001. Flax's
+# default of 1e-5 moves the logits of the published weights by up to 0.1 of their spread.
+BN_EPSILON = 1e-3
+# Share of the old moving average that is kept; the same function, batch_norm_decay.
+BN_DECAY = 0.9997
+
+ModuleDef = Callable[..., nn.Module]
+
+BatchNorm = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)
+
+
+@dataclass(frozen=True)
+class Box:
+    """One convolution box of a figure, named as slim names it (`Conv2d_0b_1x7`)."""
+
+    position: str  # slim's "0a", "1a", ...; "" gives slim's unnumbered `Conv2d_1x1`
+    features: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    padding: str = SAME
+
+    @property
+    def name(self) -> str:
+        """Name of the convolution's scope, for example `Conv2d_1a_3x3`."""
+        height, width = self.kernel
+        size = f"{height}x{width}"
+        return "_".join(part for part in ("Conv2d", self.position, size) if part)
+
+
+# A layer of a branch: a box, a pool, or boxes side by side whose outputs are concatenated.
+Layer = Box | Callable[[Array], Array] | tuple[Box, ...]
+Branches = tuple[tuple[Layer, ...], ...]
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, batch normalisation, ReLU: what each box stands for.
+
+    Section 3: "batch-normalization only on top of the traditional layers". The moving
+    averages live in the `batch_stats` collection. Under `dtype=bfloat16` the batch
+    statistics are still accumulated in float32.
+    """
+
+    features: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    padding: str = SAME
+    norm: ModuleDef = BatchNorm
+    dtype: DTypeLike = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], *, train: bool = False
+    ) -> Float[Array, "n h2 w2 d"]:
+        x = nn.Conv(
+            self.features,
+            self.kernel,
+            strides=self.stride,
+            padding=self.padding,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            name="conv",
+        )(x)
+        norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
+        return nn.relu(norm(x))
+
+
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """3x3 max pool of stride 2, unpadded: the pool of every stem and reduction."""
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=VALID)
+
+
+def avg_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """3x3 average pool of stride 1; the padding is left out of the mean, as in TF."""
+    return nn.avg_pool(
+        x, (3, 3), strides=(1, 1), padding=SAME, count_include_pad=False
+    )
+
+
+class Branch(nn.Module):
+    """One column of a figure: its layers one after another."""
+
+    layers: tuple[Layer, ...]
+    conv: ModuleDef = ConvBN
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], *, train: bool = False
+    ) -> Float[Array, "n h2 w2 d"]:
+        def apply_box(box: Box, x: Array) -> Array:
+            module = self.conv(
+                box.features, box.kernel, box.stride, box.padding, name=box.name
+            )
+            return module(x, train=train)
+
+        for layer in self.layers:
+            if isinstance(layer, Box):
+                x = apply_box(layer, x)
+            elif isinstance(layer, tuple):
+                x = jnp.concatenate([apply_box(box, x) for box in layer], axis=-1)
+            else:
+                x = layer(x)
+        return x
+
+
+def concat_branches(
+    x: Float[Array, "n h w c"], branches: Branches, *, conv: ModuleDef, train: bool
+) -> Float[Array, "n h2 w2 d"]:
+    """Filter concatenation: all branches on the same input, channels joined in order.
+
+    To be called inside a module's compact `__call__`; branch i becomes `Branch_i` there.
+    """
+    outputs = [
+        Branch(layers, conv=conv, name=f"Branch_{i}")(x, train=train)
+        for i, layers in enumerate(branches)
+    ]
+    return jnp.concatenate(outputs, axis=-1)
+
+
+class Mixed(nn.Module):
+    """A block whose branches are concatenated: slim's `Mixed_*` scopes."""
+
+    branches: Branches
+    conv: ModuleDef = ConvBN
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], *, train: bool = False
+    ) -> Float[Array, "n h2 w2 d"]:
+        return concat_branches(x, self.branches, conv=self.conv, train=train)

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network module: reads top to bottom like Figs 9 and 15, for any row of `SPECS`."""
+
+import difflib
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from inception_jax.models.head import AuxHead, Bottleneck
+from inception_jax.models.layers import BatchNorm, ConvBN
+from inception_jax.models.specs import SPECS, NetworkSpec
+from inception_jax.models.stem import Endpoints
+
+# Checked by `check_images` and `block_scales`, whose errors say what to do.
+Shaped = jax.Array | np.ndarray
+ResidualScale = ArrayLike | tuple[float, ...] | None
+
+
+class Network(nn.Module):
+    """A network of the paper as a pure function of variables and images.
+
+    `apply(variables, images, residual_scale, train=...)` returns `(logits, endpoints)`:
+    logits in float32, and every intermediate result under slim's names, from
+    `Conv2d_1a_3x3` to `Predictions` (softmax). With `num_classes=0` there is no
+    classifier and the first value is the features, `[n, c]`; for facenet these are
+    unit vectors.
+
+    Call arguments:
+      images: `[n, h, w, c]`, floating, scaled to [-1, 1].
+      residual_scale: factor on every residual before its sum (Fig. 20), in [0, 1]; one
+        number, one per grid (35x35, 17x17, 8x8) or one per block. It may be traced, so
+        one compilation serves every value. Default: the published scales. One number or
+        one per grid also sets the published last block, whose default is 1.
+      train: batch statistics instead of moving averages, dropout, and the aux head's
+        `AuxLogits` endpoint. Needs `mutable=["batch_stats"]`, and `rngs={"dropout": ...}`
+        where the dropout rate is not 0.
+
+    Raises ValueError on images that are too small or have other channels, and on a
+    residual scale of a wrong shape, of a wrong range (if not traced) or for a network
+    without residuals; TypeError on images or scales that are not floating.
+    """
+
+    spec: NetworkSpec
+    num_classes: int
+    dropout_rate: float
+    bn_decay: float
+    bn_scale: bool = True  # False: no gamma, as slim, Keras and facenet train
+    bn_axis_name: str | None = None  # device axis over which batch statistics are shared
+    bn_axis_index_groups: tuple[tuple[int, ...], ...] | None = None
+    aux_head: bool = False
+    dtype: DTypeLike = jnp.float32  # of the computation; parameters stay float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Shaped,
+        residual_scale: ResidualScale = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "n k"], Endpoints]:
+        spec = self.spec
+        check_images(images, spec)
+        scales = block_scales(spec, residual_scale)
+        norm = partial(
+            BatchNorm,
+            momentum=self.bn_decay,
+            use_scale=self.bn_scale,
+            axis_name=self.bn_axis_name,
+            axis_index_groups=self.bn_axis_index_groups,
+        )
+        conv = partial(
+            ConvBN, norm=norm, dtype=self.dtype, kernel_init=spec.kernel_init
+        )
+
+        stem = spec.stem(conv=conv, name="Stem")
+        x, endpoints = stem(images.astype(self.dtype), train=train)
+        block = 0
+        for stage in spec.stages:
+            for name in stage.names:
+                if stage.scale is None:
+                    x = stage.module(conv=conv, name=name)(x, train=train)
+                else:
+                    module = stage.module(
+                        conv=conv,
+                        dtype=self.dtype,
+                        residual_init=spec.residual_init,
+                        name=name,
+                    )
+                    x = module(x, scales[block], train=train)
+                    block += 1
+                endpoints[name] = x
+                if name == spec.aux_after:
+                    endpoints["PreAuxLogits"] = x
+                    if self.aux_head and (train or self.is_initializing()):
+                        aux = AuxHead(self.num_classes, conv=conv, name="AuxLogits")
+                        endpoints["AuxLogits"] = aux(x, train=train)
+        if spec.final_conv:
+            x = conv(spec.final_conv, name="Conv2d_7b_1x1")(x, train=train)
+            endpoints["Conv2d_7b_1x1"] = x
+
+        x = endpoints["global_pool"] = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        x = nn.Dropout(self.dropout_rate, deterministic=not train, name="Dropout")(x)
+        features = x = endpoints["PreLogitsFlatten"] = x
+        if spec.embedding:
+            x = Bottleneck(spec.embedding, norm=norm, name="Bottleneck")(x, train=train)
+            endpoints["Bottleneck"] = x
+            features = endpoints["Embeddings"] = _unit_length(x)
+        if not self.num_classes:
+            return features, endpoints
+        logits = endpoints["Logits"] = nn.Dense(self.num_classes, name="Logits")(x)
+        endpoints["Predictions"] = nn.softmax(logits)
+        return logits, endpoints
+
+
+def _unit_length(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    # tf.nn.l2_normalize(epsilon=1e-10), as facenet calls it.
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-10))
+
+
+def check_images(images: Shaped, spec: NetworkSpec) -> None:
+    """Raise ValueError or TypeError, in one sentence, for images `spec` cannot take."""
+    channels, smallest = spec.image_shape[2], spec.min_size
+    if images.ndim != 4:
+        raise ValueError(
+            f"images must be [n, height, width, channels], got shape {images.shape}."
+        )
+    if images.shape[3] != channels:
+        raise ValueError(
+            f"images must have {channels} channel(s) in the last axis, got shape "
+            f"{images.shape}; channels-first arrays need a transpose."
+        )
+    if min(images.shape[1:3]) < smallest:
+        raise ValueError(
+            f"images must be at least {smallest}x{smallest} pixels, got "
+            f"{images.shape[1]}x{images.shape[2]}; resize them first."
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"images must be floating and scaled to [-1, 1], got {images.dtype}; for "
+            "8-bit images use x / 127.5 - 1."
+        )
+
+
+def block_scales(spec: NetworkSpec, residual_scale: ResidualScale) -> Float[Array, "blocks"]:
+    """One scale for each residual block of `spec`; see `Network` for what is accepted."""
+    counts, defaults = spec.blocks_per_grid, spec.default_scales
+    if residual_scale is None:
+        return jnp.asarray(defaults, jnp.float32)
+    if not counts:
+        raise ValueError(
+            f"residual_scale={residual_scale} was given, but this network has no "
+            "residual blocks; leave it out."
+        )
+    if not isinstance(residual_scale, jax.core.Tracer):
+        values = np.asarray(residual_scale)
+        if not np.all((values >= 0) & (values <= 1)):
+            raise ValueError(
+                f"residual_scale must lie in [0, 1], got {residual_scale}; the paper "
+                "uses 0.1 to 0.3, and 1 is no scaling."
+            )
+    scale = jnp.asarray(residual_scale)
+    if not jnp.issubdtype(scale.dtype, jnp.floating):
+        raise TypeError(
+            f"residual_scale must be floating, got {scale.dtype}; write 1.0 for 1."
+        )
+    if scale.shape == ():
+        return jnp.broadcast_to(scale, (len(defaults),))
+    if scale.shape == (len(defaults),):
+        return scale
+    if scale.shape == (len(counts),):
+        return jnp.repeat(
+            scale, np.array(counts), total_repeat_length=len(defaults)
+        )
+    raise ValueError(
+        f"residual_scale must be one number, {len(counts)} (one per grid) or "
+        f"{len(defaults)} (one per block), got shape {scale.shape}."
+    )
+
+
+def list_networks() -> list[str]:
+    """Names that `create` knows."""
+    return list(SPECS)
+
+
+def get_spec(name: str) -> NetworkSpec:
+    """The row of `SPECS` called `name`; ValueError naming the closest if there is none."""
+    if name not in SPECS:
+        close = difflib.get_close_matches(name, SPECS, n=1)
+        hint = f"did you mean {close[0]}?" if close else "it is not one of these:"
+        raise ValueError(f"no network {name!r}; {hint} Known: {', '.join(SPECS)}.")
+    return SPECS[name]
+
+
+def create(network: str | NetworkSpec, **options: Any) -> Network:
+    """The module of a network of the paper: `create("inception_v4", num_classes=10)`.
+
+    `network` is a name of `list_networks()` or a spec, such as `small_image_spec(...)`.
+    `options` are the fields of `Network`: num_classes, dropout_rate, bn_decay, bn_scale,
+    bn_axis_name, bn_axis_index_groups, aux_head, dtype; what is left out is as published.
+
+    Raises ValueError for an unknown name, a negative number of classes, or an aux head
+    where there is no 17x17 grid to put it on or no classes for it.
+    """
+    spec = get_spec(network) if isinstance(network, str) else network
+    defaults = {
+        "num_classes": spec.num_classes,
+        "dropout_rate": spec.dropout_rate,
+        "bn_decay": spec.bn_decay,
+    }
+    module = Network(spec, **(defaults | options))
+    if module.num_classes < 0:
+        raise ValueError(
+            f"num_classes must be 0 (no classifier) or more, got {module.num_classes}."
+        )
+    if module.aux_head and not (spec.aux_after and module.num_classes):
+        raise ValueError(
+            "aux_head=True needs a network with a 17x17 grid and num_classes > 0; "
+            "leave it out."
+        )
+    return module

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of networks: one row of `SPECS` for each column of Figs 9 and 15."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+
+from inception_jax.models import inception_a, inception_b, inception_c
+from inception_jax.models.layers import BN_DECAY, ModuleDef
+from inception_jax.models.reduction_a import TABLE_1, ReductionA
+from inception_jax.models.reduction_b import (
+    FIG_12,
+    FIG_18,
+    InceptionResNetReductionB,
+    ReductionB,
+)
+from inception_jax.models.stem import (
+    InceptionResNetV1Stem,
+    InceptionV4Stem,
+    PublishedInceptionResNetV2Stem,
+    small_image_stem,
+)
+
+Initializer = nn.initializers.Initializer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of module and the names of its repetitions, which are its endpoints."""
+
+    module: ModuleDef
+    names: tuple[str, ...]
+    figure: str
+    # Default of the residual scale; None where the module is not a residual block.
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What distinguishes one network from another: a column of Fig. 9 or Fig. 15."""
+
+    stem: ModuleDef
+    stem_figure: str
+    stages: tuple[Stage, ...]
+    source: str
+    image_shape: tuple[int, int, int] = (299, 299, 3)  # height, width, channels
+    min_size: int = 75  # the smallest image that leaves a 1x1 map before the pool
+    num_classes: int = 1000  # 0: no classifier, the features are the output
+    # Filters of a last 1x1 convolution before the pool, slim's Conv2d_7b_1x1.
+    final_conv: int | None = None
+    # Size of facenet's embedding, between pool and classifier.
+    embedding: int | None = None
+    # Share of activations dropped before the classifier; the paper keeps 0.8.
+    dropout_rate: float = 0.2
+    bn_decay: float = BN_DECAY
+    kernel_init: Initializer = nn.initializers.glorot_uniform()
+    # Initialiser of the linear 1x1 convolutions that end the residual blocks.
+    residual_init: Initializer = nn.initializers.glorot_uniform()
+
+    @property
+    def default_scales(self) -> tuple[float, ...]:
+        """The published residual scale of every block, from input to output."""
+        return tuple(
+            stage.scale
+            for stage in self.stages
+            if stage.scale is not None
+            for _ in stage.names
+        )
+
+    @property
+    def blocks_per_grid(self) -> tuple[int, ...]:
+        """Residual blocks between the reductions: (10, 20, 10) for the published v2."""
+        counts = [0]
+        for stage in self.stages:
+            if stage.scale is None:
+                counts.append(0)
+            else:
+                counts[-1] += len(stage.names)
+        return tuple(count for count in counts if count)
+
+    @property
+    def aux_after(self) -> str | None:
+        """The last block on the 17x17 grid, where the aux head sits; None if none is."""
+        for stage, following in zip(self.stages, self.stages[1:]):
+            if following.names == ("Mixed_7a",):
+                return stage.names[-1]
+        return None
+
+
+def _lettered(prefix: str, count: int) -> tuple[str, ...]:
+    return tuple(prefix + letter for letter in "bcdefgh"[:count])
+
+
+def _numbered(prefix: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}_{i + 1}" for i in range(count))
+
+
+# slim/nets/inception_resnet_v2.py and facenet's inception_resnet_v1.py: scale=0.17, 0.10
+# and 0.20 on the 35x35, 17x17 and 8x8 grid. The paper says "between 0.1 and 0.3".
+SCALE_A, SCALE_B, SCALE_C = 0.17, 0.10, 0.20
+
+
+def _residual_stages(
+    version: str, num_a: int, num_b: int, num_c: int, *, published_end: bool
+) -> tuple[Stage, ...]:
+    """The blocks of an Inception-ResNet; `published_end` is the C block that slim and
+    facenet put last, with scale 1 and without ReLU, and that the paper does not have."""
+    figures, fig_a, fig_b, fig_b_reduction, fig_c = {
+        "v1": (
+            ("Fig. 10", "Fig. 11", "Fig. 12", "Fig. 13"),
+            inception_a.FIG_10,
+            inception_b.FIG_11,
+            FIG_12,
+            inception_c.FIG_13,
+        ),
+        "v2": (
+            ("Fig. 16", "Fig. 17", "Fig. 18", "Fig. 19"),
+            inception_a.FIG_16,
+            inception_b.FIG_17,
+            FIG_18,
+            inception_c.FIG_19,
+        ),
+    }[version]
+    block_c = partial(inception_c.InceptionResNetC, branches=fig_c)
+    end = Stage(partial(block_c, relu=False), ("Block8",), "not in the paper", 1.0)
+    return (
+        Stage(
+            partial(inception_a.InceptionResNetA, branches=fig_a),
+            _numbered("block35", num_a),
+            figures[0],
+            SCALE_A,
+        ),
+        Stage(
+            partial(
+                ReductionA,
+                **dict(zip("klmn", TABLE_1[f"inception_resnet_{version}"])),
+            ),
+            ("Mixed_6a",),
+            "Fig. 7, Table 1",
+        ),
+        Stage(
+            partial(inception_b.InceptionResNetB, branches=fig_b),
+            _numbered("block17", num_b),
+            figures[1],
+            SCALE_B,
+        ),
+        Stage(
+            partial(InceptionResNetReductionB, branches=fig_b_reduction),
+            ("Mixed_7a",),
+            figures[2],
+        ),
+        Stage(block_c, _numbered("block8", num_c), figures[3], SCALE_C),
+        *((end,) if published_end else ()),
+    )
+
+
+def small_image_spec(
+    width: int = 256,
+    depth: int = 10,
+    branch_width: int = 16,
+    image_shape: tuple[int, int, int] = (8, 8, 1),
+) -> NetworkSpec:
+    """`depth` Inception-ResNet-C blocks on a stream of `width` channels, small images.
+
+    The blocks are those of the full networks (Fig. 19 with `branch_width` filters in
+    every box); the head is the paper's: the average pool sits on the last ReLU'd sum, the
+    layer that section 3.3 saw "produce only zeros". Initialisers: Glorot uniform as in
+    slim, and He normal for the linear 1x1, which gives every residual variance of about
+    1 at any width. (The stddev of 0.1 of the period's code gives 1.5 to 1.7 at the
+    paper's widths, but would grow with `branch_width` here.) `image_shape` is height,
+    width, channels.
+    """
+    blocks = partial(
+        inception_c.InceptionResNetC,
+        branches=inception_c.residual_c_branches(branch_width, (branch_width,) * 3),
+    )
+    return NetworkSpec(
+        stem=small_image_stem(width),
+        stem_figure="not in the paper",
+        stages=(Stage(blocks, _numbered("block8", depth), "Fig. 19, narrow", 0.1),),
+        source="the instability study, section 3.3",
+        image_shape=image_shape,
+        min_size=8,
+        num_classes=10,
+        dropout_rate=0.0,
+        # Runs of some hundred steps: 0.9997 would still remember the initial values.
+        bn_decay=0.9,
+        residual_init=nn.initializers.he_normal(),
+    )
+
+
+SPECS: dict[str, NetworkSpec] = {
+    "inception_v4": NetworkSpec(
+        stem=InceptionV4Stem,
+        stem_figure="Fig. 3",
+        stages=(
+            Stage(inception_a.InceptionA, _lettered("Mixed_5", 4), "Fig. 4"),
+            Stage(
+                partial(ReductionA, **dict(zip("klmn", TABLE_1["inception_v4"]))),
+                ("Mixed_6a",),
+                "Fig. 7, Table 1",
+            ),
+            Stage(inception_b.InceptionB, _lettered("Mixed_6", 7), "Fig. 5"),
+            Stage(ReductionB, ("Mixed_7a",), "Fig. 8"),
+            Stage(inception_c.InceptionC, _lettered("Mixed_7", 3), "Fig. 6"),
+        ),
+        source="Fig. 9; slim/nets/inception_v4.py",
+        # slim/nets/inception_utils.py: variance_scaling_initializer(), factor 2, fan in.
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal"),
+    ),
+    "inception_resnet_v1": NetworkSpec(
+        stem=InceptionResNetV1Stem,
+        stem_figure="Fig. 14",
+        stages=_residual_stages("v1", 5, 10, 5, published_end=False),
+        source="Fig. 15",
+    ),
+    # The network that slim, Keras, timm and every published weight file mean. It is not
+    # the one drawn: other stem, twice the blocks, a last block with scale 1 and no ReLU,
+    # and Conv2d_7b. slim's author: "done under the advise of the authors of the paper".
+    "inception_resnet_v2": NetworkSpec(
+        stem=PublishedInceptionResNetV2Stem,
+        stem_figure="not in the paper",
+        stages=_residual_stages("v2", 10, 20, 9, published_end=True),
+        final_conv=1536,
+        source="slim/nets/inception_resnet_v2.py",
+    ),
+    # Fig. 15's block counts are v1's ("the sizes ... for Inception-ResNet-v1"), so 5/10/5
+    # is the literal reading; at 9.3 GMACs it does not "match the raw cost" of
+    # Inception-v4 (12.3), as the text says v2 does. See FIG_17 and FIG_19 for the widths.
+    "inception_resnet_v2_paper": NetworkSpec(
+        stem=InceptionV4Stem,
+        stem_figure="Fig. 3",
+        stages=_residual_stages("v2", 5, 10, 5, published_end=False),
+        source="Fig. 15 with the parts of Figs 3 and 16 to 19",
+    ),
+    "inception_resnet_v1_facenet": NetworkSpec(
+        stem=InceptionResNetV1Stem,
+        stem_figure="Fig. 14",
+        stages=_residual_stages("v1", 5, 10, 5, published_end=True),
+        source="davidsandberg/facenet, timesler/facenet-pytorch",
+        image_shape=(160, 160, 3),
+        num_classes=0,
+        embedding=512,
+        dropout_rate=0.6,  # facenet-pytorch: dropout_prob=0.6
+        bn_decay=0.995,  # facenet: batch_norm_params decay
+    ),
+    "inception_resnet_small": small_image_spec(),
+}
