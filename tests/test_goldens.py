@@ -24,7 +24,12 @@ GOLDENS = Path(__file__).parent / "goldens"
 SOURCES = {
     "timm_inception_v4": ("inception_v4", {}, 299, 1e-3),
     "timm_inception_resnet_v2": ("inception_resnet_v2", {}, 299, 1e-4),
-    "keras_inception_resnet_v2": ("inception_resnet_v2", {"bn_scale": False}, 299, 1e-4),
+    "keras_inception_resnet_v2": (
+        "inception_resnet_v2",
+        {"bn_scale": False},
+        299,
+        1e-4,
+    ),
     "facenet_pytorch_inception_resnet_v1": (
         "inception_resnet_v1_facenet",
         {},
@@ -46,17 +51,13 @@ def golden(source: str) -> dict[str, np.ndarray]:
 def network_and_variables(source: str):
     name, options, size, _ = SOURCES[source]
     network = inception_jax.create(name, dropout_rate=0.0, **options)
-    shapes = jax.eval_shape(
-        network.init, jax.random.key(0), jnp.zeros((1, size, size, 3))
-    )
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     return network, golden_variables(source, shapes)
 
 
 def test_fill_starts_with_the_known_numbers():
     source = "timm_inception_v4"
-    kernel = fill(
-        source, "features.0.conv.weight", (32, 3, 3, 3), kind="conv", out_axis=0
-    )
+    kernel = fill(source, "features.0.conv.weight", (32, 3, 3, 3), kind="conv", out_axis=0)
     np.testing.assert_allclose(
         kernel.ravel()[:4],
         [0.43047485, 0.23332797, 0.5340915, 0.10234558],
@@ -82,7 +83,11 @@ def tap_endpoint(source: str, tap: str) -> str:
         stage, index = tap.split(".")
         blocks = {"repeat": "block35", "repeat_1": "block17", "repeat_2": "block8"}
         if source.startswith("facenet"):
-            blocks = {"repeat_1": "block35", "repeat_2": "block17", "repeat_3": "block8"}
+            blocks = {
+                "repeat_1": "block35",
+                "repeat_2": "block17",
+                "repeat_3": "block8",
+            }
         return f"{blocks[stage]}_{int(index) + 1}"
     known = {
         "conv2d_1a": "Conv2d_1a_3x3",
@@ -125,9 +130,7 @@ def test_outputs_and_every_stage_at_full_size(source):
     _, _, size, tolerance = SOURCES[source]
     logits, endpoints = jax.jit(network.apply)(variables, images(size))
     file = golden(source)
-    np.testing.assert_allclose(
-        logits, file[f"logits_{size}"], rtol=0, atol=tolerance
-    )
+    np.testing.assert_allclose(logits, file[f"logits_{size}"], rtol=0, atol=tolerance)
     taps = [key.split("/")[1] for key in file if key.endswith("/shape")]
     compared = 0
     for tap in taps:
@@ -155,9 +158,7 @@ def test_training_mode_statistics(source):
     name, options, size, _ = SOURCES[source]
     network = inception_jax.create(name, dropout_rate=0.0, bn_decay=0.9, **options)
     _, variables = network_and_variables(source)
-    step = jax.jit(
-        lambda v, x: network.apply(v, x, train=True, mutable=["batch_stats"])
-    )
+    step = jax.jit(lambda v, x: network.apply(v, x, train=True, mutable=["batch_stats"]))
     (logits, _), updated = step(variables, images(size))
     file = golden(source)
     if not source.startswith("facenet"):

@@ -74,9 +74,7 @@ class Network(nn.Module):
             axis_name=self.bn_axis_name,
             axis_index_groups=self.bn_axis_index_groups,
         )
-        conv = partial(
-            ConvBN, norm=norm, dtype=self.dtype, kernel_init=spec.kernel_init
-        )
+        conv = partial(ConvBN, norm=norm, dtype=self.dtype, kernel_init=spec.kernel_init)
 
         stem = spec.stem(conv=conv, name="Stem")
         x, endpoints = stem(images.astype(self.dtype), train=train)
@@ -148,7 +146,9 @@ def check_images(images: Shaped, spec: NetworkSpec) -> None:
         )
 
 
-def block_scales(spec: NetworkSpec, residual_scale: ResidualScale) -> Float[Array, "blocks"]:
+def block_scales(
+    spec: NetworkSpec, residual_scale: ResidualScale
+) -> Float[Array, " blocks"]:
     """One scale for each residual block of `spec`; see `Network` for what is accepted."""
     counts, defaults = spec.blocks_per_grid, spec.default_scales
     if residual_scale is None:
@@ -175,9 +175,7 @@ def block_scales(spec: NetworkSpec, residual_scale: ResidualScale) -> Float[Arra
     if scale.shape == (len(defaults),):
         return scale
     if scale.shape == (len(counts),):
-        return jnp.repeat(
-            scale, np.array(counts), total_repeat_length=len(defaults)
-        )
+        return jnp.repeat(scale, np.array(counts), total_repeat_length=len(defaults))
     raise ValueError(
         f"residual_scale must be one number, {len(counts)} (one per grid) or "
         f"{len(defaults)} (one per block), got shape {scale.shape}."
@@ -193,8 +191,8 @@ def get_spec(name: str) -> NetworkSpec:
     """The row of `SPECS` called `name`; ValueError naming the closest if there is none."""
     if name not in SPECS:
         close = difflib.get_close_matches(name, SPECS, n=1)
-        hint = f"did you mean {close[0]}?" if close else "it is not one of these:"
-        raise ValueError(f"no network {name!r}; {hint} Known: {', '.join(SPECS)}.")
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(f"no network {name!r}; {hint}Known: {', '.join(SPECS)}.")
     return SPECS[name]
 
 

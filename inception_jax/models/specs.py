@@ -23,12 +23,14 @@ from inception_jax.models.stem import (
 )
 
 Initializer = nn.initializers.Initializer
+GLOROT = nn.initializers.glorot_uniform()  # slim's default, "xavier"
 
 
 @dataclass(frozen=True)
 class Stage:
     """One kind of module and the names of its repetitions, which are its endpoints."""
 
+    role: str  # the box of Fig. 9 or 15: "A", "Reduction-A", "B", "Reduction-B", "C"
     module: ModuleDef
     names: tuple[str, ...]
     figure: str
@@ -43,7 +45,8 @@ class NetworkSpec:
     stem: ModuleDef
     stem_figure: str
     stages: tuple[Stage, ...]
-    source: str
+    figure: str  # where the paper draws the whole network
+    source: str  # what the numbers were taken from
     image_shape: tuple[int, int, int] = (299, 299, 3)  # height, width, channels
     min_size: int = 75  # the smallest image that leaves a 1x1 map before the pool
     num_classes: int = 1000  # 0: no classifier, the features are the output
@@ -54,9 +57,9 @@ class NetworkSpec:
     # Share of activations dropped before the classifier; the paper keeps 0.8.
     dropout_rate: float = 0.2
     bn_decay: float = BN_DECAY
-    kernel_init: Initializer = nn.initializers.glorot_uniform()
+    kernel_init: Initializer = GLOROT
     # Initialiser of the linear 1x1 convolutions that end the residual blocks.
-    residual_init: Initializer = nn.initializers.glorot_uniform()
+    residual_init: Initializer = GLOROT
 
     @property
     def default_scales(self) -> tuple[float, ...]:
@@ -82,10 +85,7 @@ class NetworkSpec:
     @property
     def aux_after(self) -> str | None:
         """The last block on the 17x17 grid, where the aux head sits; None if none is."""
-        for stage, following in zip(self.stages, self.stages[1:]):
-            if following.names == ("Mixed_7a",):
-                return stage.names[-1]
-        return None
+        return next((s.names[-1] for s in self.stages if s.role == "B"), None)
 
 
 def _lettered(prefix: str, count: int) -> tuple[str, ...]:
@@ -123,34 +123,40 @@ def _residual_stages(
         ),
     }[version]
     block_c = partial(inception_c.InceptionResNetC, branches=fig_c)
-    end = Stage(partial(block_c, relu=False), ("Block8",), "not in the paper", 1.0)
+    end = Stage(
+        "C, last", partial(block_c, relu=False), ("Block8",), "not in the paper", 1.0
+    )
     return (
         Stage(
+            "A",
             partial(inception_a.InceptionResNetA, branches=fig_a),
             _numbered("block35", num_a),
             figures[0],
             SCALE_A,
         ),
         Stage(
+            "Reduction-A",
             partial(
                 ReductionA,
-                **dict(zip("klmn", TABLE_1[f"inception_resnet_{version}"])),
+                *TABLE_1[f"inception_resnet_{version}"],
             ),
             ("Mixed_6a",),
             "Fig. 7, Table 1",
         ),
         Stage(
+            "B",
             partial(inception_b.InceptionResNetB, branches=fig_b),
             _numbered("block17", num_b),
             figures[1],
             SCALE_B,
         ),
         Stage(
+            "Reduction-B",
             partial(InceptionResNetReductionB, branches=fig_b_reduction),
             ("Mixed_7a",),
             figures[2],
         ),
-        Stage(block_c, _numbered("block8", num_c), figures[3], SCALE_C),
+        Stage("C", block_c, _numbered("block8", num_c), figures[3], SCALE_C),
         *((end,) if published_end else ()),
     )
 
@@ -178,8 +184,9 @@ def small_image_spec(
     return NetworkSpec(
         stem=small_image_stem(width),
         stem_figure="not in the paper",
-        stages=(Stage(blocks, _numbered("block8", depth), "Fig. 19, narrow", 0.1),),
-        source="the instability study, section 3.3",
+        stages=(Stage("C", blocks, _numbered("block8", depth), "Fig. 19, narrow", 0.1),),
+        figure="not in the paper",
+        source="this project, for the instability study of section 3.3",
         image_shape=image_shape,
         min_size=8,
         num_classes=10,
@@ -195,16 +202,18 @@ SPECS: dict[str, NetworkSpec] = {
         stem=InceptionV4Stem,
         stem_figure="Fig. 3",
         stages=(
-            Stage(inception_a.InceptionA, _lettered("Mixed_5", 4), "Fig. 4"),
+            Stage("A", inception_a.InceptionA, _lettered("Mixed_5", 4), "Fig. 4"),
             Stage(
-                partial(ReductionA, **dict(zip("klmn", TABLE_1["inception_v4"]))),
+                "Reduction-A",
+                partial(ReductionA, *TABLE_1["inception_v4"]),
                 ("Mixed_6a",),
                 "Fig. 7, Table 1",
             ),
-            Stage(inception_b.InceptionB, _lettered("Mixed_6", 7), "Fig. 5"),
-            Stage(ReductionB, ("Mixed_7a",), "Fig. 8"),
-            Stage(inception_c.InceptionC, _lettered("Mixed_7", 3), "Fig. 6"),
+            Stage("B", inception_b.InceptionB, _lettered("Mixed_6", 7), "Fig. 5"),
+            Stage("Reduction-B", ReductionB, ("Mixed_7a",), "Fig. 8"),
+            Stage("C", inception_c.InceptionC, _lettered("Mixed_7", 3), "Fig. 6"),
         ),
+        figure="Fig. 9",
         source="Fig. 9; slim/nets/inception_v4.py",
         # slim/nets/inception_utils.py: variance_scaling_initializer(), factor 2, fan in.
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal"),
@@ -213,16 +222,18 @@ SPECS: dict[str, NetworkSpec] = {
         stem=InceptionResNetV1Stem,
         stem_figure="Fig. 14",
         stages=_residual_stages("v1", 5, 10, 5, published_end=False),
-        source="Fig. 15",
+        figure="Fig. 15",
+        source="Fig. 15 with the parts of Figs 10 to 14",
     ),
     # The network that slim, Keras, timm and every published weight file mean. It is not
     # the one drawn: other stem, twice the blocks, a last block with scale 1 and no ReLU,
     # and Conv2d_7b. slim's author: "done under the advise of the authors of the paper".
     "inception_resnet_v2": NetworkSpec(
         stem=PublishedInceptionResNetV2Stem,
-        stem_figure="not in the paper",
+        stem_figure="like Fig. 14",
         stages=_residual_stages("v2", 10, 20, 9, published_end=True),
         final_conv=1536,
+        figure="like Fig. 15",
         source="slim/nets/inception_resnet_v2.py",
     ),
     # Fig. 15's block counts are v1's ("the sizes ... for Inception-ResNet-v1"), so 5/10/5
@@ -232,12 +243,14 @@ SPECS: dict[str, NetworkSpec] = {
         stem=InceptionV4Stem,
         stem_figure="Fig. 3",
         stages=_residual_stages("v2", 5, 10, 5, published_end=False),
+        figure="Fig. 15",
         source="Fig. 15 with the parts of Figs 3 and 16 to 19",
     ),
     "inception_resnet_v1_facenet": NetworkSpec(
         stem=InceptionResNetV1Stem,
         stem_figure="Fig. 14",
         stages=_residual_stages("v1", 5, 10, 5, published_end=True),
+        figure="like Fig. 15",
         source="davidsandberg/facenet, timesler/facenet-pytorch",
         image_shape=(160, 160, 3),
         num_classes=0,

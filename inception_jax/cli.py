@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `inception-jax`, also `python -m inception_jax`."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from inception_jax.models.networks import create, list_networks
+from inception_jax.models.specs import SPECS
+from inception_jax.summary import Row, Summary, summarise
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; exits with 2 and one sentence on bad input."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {"networks": networks, "version": version},
+            prog="inception-jax",
+            description=(
+                "Inception-v4 and Inception-ResNet in JAX: look at the networks of the "
+                "paper. Experiments are run with python -m experiments.NAME."
+            ),
+            args=arguments,
+        )
+    except (ValueError, TypeError) as error:
+        print(f"inception-jax: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def version() -> None:
+    """Print the versions of this package and of what it computes with."""
+    from importlib.metadata import version as installed
+
+    for package in ("inception_jax", "jax", "flax", "optax"):
+        print(f"{package} {installed(package)}")
+
+
+def networks(
+    what: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[NAME | compare A B]"),
+    ] = (),
+    /,
+    image_size: int | None = None,
+) -> None:
+    """Show the networks: all in one table, one stage by stage, or two side by side.
+
+    `networks` lists all; `networks NAME` shows shape, parameters, multiply-accumulates
+    (MACs) and figure of every stage; `networks compare A B` shows where two differ.
+
+    Args:
+        what: nothing, the name of a network, or: compare A B.
+        image_size: height and width of the image; default: the network's own.
+    """
+    if not what:
+        print(_table_of_networks(image_size))
+    elif what[0] == "compare":
+        if len(what) != 3:
+            raise ValueError(
+                f"compare takes two networks, got {len(what) - 1}: "
+                "inception-jax networks compare A B."
+            )
+        print(_comparison(what[1], what[2], image_size))
+    elif len(what) == 1:
+        print(_stages(what[0], image_size))
+    else:
+        raise ValueError(
+            f"networks takes one name, got {len(what)}; to see two side by side: "
+            f"inception-jax networks compare {what[0]} {what[1]}."
+        )
+
+
+def _summarise(name: str, image_size: int | None) -> Summary:
+    network = create(name)
+    if image_size is None:
+        return summarise(network)
+    channels = network.spec.image_shape[2]
+    return summarise(network, (image_size, image_size, channels))
+
+
+def _table_of_networks(image_size: int | None) -> str:
+    header = (
+        *("network", "parameters", "MACs", "input", "blocks A/B/C", "widths"),
+        "drawn in",
+    )
+    lines = []
+    for name in list_networks():
+        spec = SPECS[name]
+        summary = _summarise(name, image_size)
+        counts, widths = {}, []
+        for row in summary.rows:
+            kind = row.role[0] if row.role in ("A", "B", "C", "C, last") else None
+            if kind:
+                counts[kind] = counts.get(kind, 0) + row.count
+                widths.append(str(row.shape[-1]))
+        size = image_size or spec.image_shape[0]
+        lines.append(
+            (
+                name,
+                f"{summary.params:,}",
+                f"{summary.macs:,}",
+                f"{size}x{size}x{spec.image_shape[2]}",
+                "/".join(str(counts.get(kind, 0)) for kind in "ABC"),
+                "-".join(dict.fromkeys(widths)),
+                spec.figure,
+            )
+        )
+    notes = (
+        "parameters: with batch-norm scale and bias; MACs: convolutions and linear "
+        "layers, one image;\nwidths: channels on the 35x35, 17x17 and 8x8 grid. The two "
+        "v2: inception-jax networks compare\ninception_resnet_v2 "
+        "inception_resnet_v2_paper"
+    )
+    return f"{_table(header, lines, right=(1, 2))}\n\n{notes}"
+
+
+def _stages(name: str, image_size: int | None) -> str:
+    summary = _summarise(name, image_size)
+    header = ("stage", "blocks", "output", "parameters", "MACs", "scale", "figure")
+    lines = [
+        (row.stage, str(row.count), *_figures(row), row.figure) for row in summary.rows
+    ]
+    total = ("total", "", "", f"{summary.params:,}", f"{summary.macs:,}", "", "")
+    spec = SPECS[name]
+    title = f"{name}: {spec.figure}. Source: {spec.source}."
+    return f"{title}\n\n{_table(header, [*lines, total], right=(1, 3, 4))}"
+
+
+def _comparison(first: str, second: str, image_size: int | None) -> str:
+    """Both stage by stage, aligned by role; a mark and a word where they differ."""
+    summaries = [_summarise(name, image_size) for name in (first, second)]
+    roles = [[row.role for row in summary.rows] for summary in summaries]
+    lines = []
+    matcher = difflib.SequenceMatcher(a=roles[0], b=roles[1], autojunk=False)
+    for tag, a_start, a_end, b_start, b_end in matcher.get_opcodes():
+        left = summaries[0].rows[a_start:a_end]
+        right = summaries[1].rows[b_start:b_end]
+        if tag == "equal":
+            lines += map(_compared, left, right)
+        else:
+            lines += [_compared(row, None) for row in left]
+            lines += [_compared(None, row) for row in right]
+    totals = [(f"{s.params:,} params", f"{s.macs:,} MACs") for s in summaries]
+    lines.append(("", "total", *(", ".join(total) for total in totals), ""))
+    header = ("", "stage", first, second, "differs in")
+    return _table(header, lines)
+
+
+def _compared(a: Row | None, b: Row | None) -> tuple[str, ...]:
+    row = a or b
+    if a is None or b is None:
+        only = "only in the first" if a else "only in the second"
+        return "*", row.role, _short(a), _short(b), only
+    names = ("blocks", "shape", "parameters", "MACs", "scale")
+    values = [(r.count, r.shape, r.params, r.macs, r.scale) for r in (a, b)]
+    differing = [n for n, x, y in zip(names, *values, strict=True) if x != y]
+    mark = "*" if differing else ""
+    return mark, row.role, _short(a), _short(b), ", ".join(differing) or "-"
+
+
+def _short(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    times = f"{row.count} x " if row.count > 1 else ""
+    shape, params, _, scale = _figures(row)
+    return f"{times}{shape}, {params}" + (f", scale {scale}" if scale else "")
+
+
+def _figures(row: Row) -> tuple[str, str, str, str]:
+    scale = "" if row.scale is None else f"{row.scale:g}"
+    shape = "x".join(str(size) for size in row.shape)
+    return shape, f"{row.params:,}", f"{row.macs:,}", scale
+
+
+def _table(
+    header: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[int] = ()
+) -> str:
+    """Columns aligned; those in `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(padded).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(header), rule, *map(line, lines)])

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be chosen about training: frozen dataclasses that check their own values.
+
+Defaults are the paper's section 4 where it gives a number, and slim's where it does not;
+the source stands beside each.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer, its schedule, and what is done to gradients and weights around it."""
+
+    # "rmsprop" is TensorFlow 1's, section 4's best; "momentum" the early experiments'.
+    kind: Literal["rmsprop", "momentum"] = "rmsprop"
+    learning_rate: float = 0.045  # section 4
+    decay_rate: float = 0.94  # section 4: "using an exponential rate of 0.94"
+    epochs_per_decay: float = 2.0  # section 4: "decayed every two epochs"
+    momentum: float = 0.9  # section 4 for momentum; slim's flag for rmsprop
+    rms_decay: float = 0.9  # section 4
+    epsilon: float = 1.0  # section 4
+    # On kernels only. slim: weight_decay=0.00004; the paper is silent.
+    weight_decay: float = 4e-5
+    # Global norm; the AAAI version finds clipping "useful" and gives no threshold.
+    clip_norm: float | None = None
+    # Section 4 evaluates "a running average of the parameters"; 0.9999 is facenet's.
+    ema_decay: float = 0.9999
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "> 0")
+        _require(0 < self.decay_rate <= 1, "decay_rate", self.decay_rate, "in (0, 1]")
+        _require(
+            self.epochs_per_decay > 0, "epochs_per_decay", self.epochs_per_decay, "> 0"
+        )
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        _require(0 <= self.rms_decay < 1, "rms_decay", self.rms_decay, "in [0, 1)")
+        _require(self.epsilon > 0, "epsilon", self.epsilon, "> 0")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
+        if self.clip_norm is not None:
+            _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0 or None")
+        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised besides the cross-entropy of the main classifier."""
+
+    # The paper is silent; slim's flag defaults to 0, Inception-v3's paper uses 0.1.
+    label_smoothing: float = 0.0
+    aux_weight: float = 0.4  # slim/train_image_classifier.py; used with aux_head=True
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.label_smoothing < 1,
+            "label_smoothing",
+            self.label_smoothing,
+            "in [0, 1)",
+        )
+        _require(self.aux_weight >= 0, "aux_weight", self.aux_weight, ">= 0")
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How a step is spread over devices.
+
+    `bn_sync` decides whose batch statistics a replica uses: "none", its own, like the
+    paper's 20 replicas of one GPU each; a number k, those of groups of k neighbouring
+    devices; "global", those of the whole batch.
+    """
+
+    wrapper: Literal["pmap", "shard_map"] = "pmap"
+    bn_sync: Literal["none", "global"] | int = "none"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.wrapper in ("pmap", "shard_map"),
+            "wrapper",
+            self.wrapper,
+            "pmap or shard_map",
+        )
+        _require(
+            self.bn_sync in ("none", "global")
+            or (isinstance(self.bn_sync, int) and self.bn_sync > 1),
+            "bn_sync",
+            self.bn_sync,
+            "none, global or a group size of 2 or more",
+        )
+
+
+def _require(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {expected}, got {value!r}.")

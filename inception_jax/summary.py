@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters, multiply-accumulates and shapes of a network, read off its trace.
+
+Nothing here is written down: the forward pass is traced (no array is computed), the
+convolutions and matrix products of the trace are counted, and each is credited to the
+module it came from.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from inception_jax.models.networks import Network
+from inception_jax.models.specs import Stage
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage of a network: a layer of the stem, or all repetitions of a block."""
+
+    stage: str  # what it is: an endpoint, or a role with the number of repetitions
+    role: str  # what it is compared by: the role, or the endpoint's name
+    figure: str
+    count: int
+    shape: tuple[int, ...]  # of the output, without the batch
+    params: int
+    macs: int
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network in figures; `params` and `macs` are the sums over `rows`."""
+
+    rows: tuple[Row, ...]
+    bn_stats: int  # moving means and variances, which are not parameters
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters."""
+        return sum(row.params for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and linear layers, for one image."""
+        return sum(row.macs for row in self.rows)
+
+
+def summarise(network: Network, image_shape: tuple[int, int, int] | None = None) -> Summary:
+    """Figures of `network` for one image of `image_shape` (default: its own), inference.
+
+    Raises ValueError where the network does not take such an image.
+    """
+    image_shape = image_shape or network.spec.image_shape
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    order: list[str] = []
+
+    def forward(variables, images):
+        _, endpoints = network.apply(variables, images)
+        order.extend(endpoints)  # a pytree would come back sorted
+        return endpoints
+
+    jaxpr, endpoints = jax.make_jaxpr(forward, return_shape=True)(variables, images)
+    macs: Counter[str] = Counter()
+    for path, count in _multiply_accumulates(jaxpr.jaxpr, ()):
+        macs[_stage_of(path)] += count
+    params: Counter[str] = Counter()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
+        params[_stage_of([key.key for key in path])] += leaf.size
+    stages = {name: stage for stage in network.spec.stages for name in stage.names}
+    rows = [
+        _row(network, stages.get(name), name, endpoints, params, macs)
+        for name in order
+        if _starts_a_row(name, stages)
+    ]
+    assert sum(row.params for row in rows) == params.total(), "a stage was left out"
+    assert sum(row.macs for row in rows) == macs.total(), "a stage was left out"
+    bn_stats = sum(x.size for x in jax.tree.leaves(variables.get("batch_stats", {})))
+    return Summary(tuple(rows), bn_stats)
+
+
+def _starts_a_row(name: str, stages: dict[str, Stage]) -> bool:
+    if name in ("PreAuxLogits", "PreLogitsFlatten", "Embeddings", "Predictions"):
+        return False  # another endpoint's values, or without a layer of their own
+    return name not in stages or name == stages[name].names[0]
+
+
+def _row(
+    network: Network,
+    stage: Stage | None,
+    name: str,
+    endpoints: dict[str, jax.ShapeDtypeStruct],
+    params: Counter[str],
+    macs: Counter[str],
+) -> Row:
+    names = stage.names if stage else (name,)
+    if stage:
+        role, figure, scale = stage.role, stage.figure, stage.scale
+    else:
+        role, figure, scale = name, network.spec.stem_figure, None
+        if name in ("global_pool", "Logits"):
+            figure = network.spec.figure
+        elif name in ("Mixed_5b", "Conv2d_7b_1x1", "Bottleneck"):
+            figure = "not in the paper"
+    label = name if len(names) == 1 else f"{names[0]} .. {names[-1]}"
+    return Row(
+        label,
+        role,
+        figure,
+        len(names),
+        endpoints[names[-1]].shape[1:],
+        sum(params[n] for n in names),
+        sum(macs[n] for n in names),
+        scale,
+    )
+
+
+def _stage_of(path: list[str] | tuple[str, ...]) -> str:
+    """The endpoint a module path belongs to: the stem's layers are endpoints each."""
+    return path[1] if path[0] == "Stem" else path[0]
+
+
+def _multiply_accumulates(
+    jaxpr: jax.extend.core.Jaxpr, prefix: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], int]]:
+    """(module path, multiply-accumulates) of each convolution and matrix product."""
+    for equation in jaxpr.eqns:
+        names = str(equation.source_info.name_stack).split("/")
+        path = (*prefix, *(name for name in names if name not in ("", "Network")))
+        output = equation.outvars[0].aval
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            out_dim = equation.params["dimension_numbers"].rhs_spec[0]
+            yield path, output.size * math.prod(kernel) // kernel[out_dim]
+        elif equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            yield path, output.size * math.prod(left[i] for i in contracted)
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _multiply_accumulates(inner, path)
