@@ -82,6 +82,7 @@ def data_parallel(
     devices = list(devices or jax.devices())
     donate = (0,) if donate_state else ()
     local = sum(d.process_index == jax.process_index() for d in devices)
+    mesh, axes = _mesh(config, devices)
     if config.wrapper == "pmap":
         mapped = jax.pmap(
             partial(step, axis_name=DATA_AXIS),
@@ -91,12 +92,12 @@ def data_parallel(
             devices=devices,
             donate_argnums=donate,
         )
+        mesh = Mesh(np.array(devices), (DATA_AXIS,))  # the one that pmap returns
 
         def place(x: np.ndarray) -> np.ndarray:
             return x.reshape(local, -1, *x.shape[1:])
 
     else:
-        mesh, axes = _mesh(config, devices)
         mapped = jax.jit(
             jax.shard_map(
                 partial(step, axis_name=axes),
@@ -106,8 +107,10 @@ def data_parallel(
             ),
             donate_argnums=donate,
         )
-        sharding = NamedSharding(mesh, P(axes))
-        place = partial(jax.make_array_from_process_local_data, sharding)
+        place = partial(
+            jax.make_array_from_process_local_data, NamedSharding(mesh, P(axes))
+        )
+    everywhere = NamedSharding(mesh, P())
 
     def run(state: Any, batch: Batch, numbers: Any) -> Any:
         for name, x in batch.items():
@@ -116,6 +119,10 @@ def data_parallel(
                     f"a batch of {len(x)} ({name}) does not divide over {local} "
                     "devices; choose a multiple."
                 )
+        # Placed as the step returns it; otherwise the second call would compile again.
+        leaves = jax.tree.leaves(state)
+        if any(getattr(x, "sharding", None) != everywhere for x in leaves):
+            state = jax.device_put(state, everywhere)
         return mapped(state, jax.tree.map(place, batch), numbers)
 
     return run

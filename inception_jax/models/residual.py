@@ -6,7 +6,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from inception_jax.models.layers import Branches, ConvBN, ModuleDef, concat_branches
+from inception_jax.models.layers import (
+    Branches,
+    ConvBN,
+    ModuleDef,
+    concat_branches,
+    conv_for,
+)
 
 Scale = float | Float[Array, ""]
 
@@ -45,7 +51,7 @@ class ResidualBlock(nn.Module):
         self, x: Float[Array, "n h w c"], scale: Scale = 1.0, *, train: bool = False
     ) -> Float[Array, "n h w c"]:
         residual = concat_branches(x, self.branches, conv=self.conv, train=train)
-        residual = nn.Conv(
+        residual = conv_for((1, 1))(
             x.shape[-1],
             (1, 1),
             dtype=self.dtype,

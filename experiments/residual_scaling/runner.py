@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the arms: one compilation per width, one JSON line per finished arm."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.residual_scaling.outcomes import outcome
+from experiments.residual_scaling.progress import Progress
+from experiments.residual_scaling.study import Arm, Study
+from inception_jax.config import LossConfig, OptimizerConfig, ParallelConfig
+from inception_jax.data import Record, eval_batches, load_source, train_batches
+from inception_jax.metrics import append_json_line, means, read_json_lines
+from inception_jax.models.networks import Network, create
+from inception_jax.parallel import AxisName, bn_options, data_parallel
+from inception_jax.summary import summarise
+from inception_jax.train import Numbers, TrainState, eval_step, init_state, train_step
+
+NUM_PROBE_IMAGES = 128
+
+# Statistics of the whole batch, so that the outcome does not depend on how many devices
+# there are; with the paper's own per-replica statistics it would.
+PARALLEL = ParallelConfig(bn_sync="global")
+# The paper's optimizer, without weight decay: the question is what the residuals do.
+OPTIMIZER = OptimizerConfig(weight_decay=0.0)
+
+ArmRecord = dict[str, Any]
+
+
+def arms_file(study: Study) -> Path:
+    """The record of the study: one JSON line for each finished arm."""
+    return study.folder / "arms.jsonl"
+
+
+def finished_arms(study: Study) -> dict[Arm, ArmRecord]:
+    """Arms of this study that are already on record, in the study's order.
+
+    Raises ValueError if the folder holds arms that were trained with other settings.
+    """
+    records = {}
+    for record in read_json_lines(arms_file(study)):
+        if record["settings"] != study.settings:
+            different = [
+                f"{key} {record['settings'].get(key)} there, {value} here"
+                for key, value in study.settings.items()
+                if record["settings"].get(key) != value
+            ]
+            raise ValueError(
+                f"{study.folder} holds arms of other settings ({', '.join(different)}); "
+                "choose another --workdir."
+            )
+        records[Arm(**record["arm"])] = record
+    return {arm: records[arm] for arm in study.arms if arm in records}
+
+
+def run(study: Study) -> dict[Arm, ArmRecord]:
+    """Train the arms that are not on record yet; returns all, in the study's order.
+
+    Every finished arm is saved at once. An interrupted arm leaves nothing and is trained
+    again by the next call. Raises ValueError on settings that do not fit, before training.
+    """
+    done = finished_arms(study)
+    remaining = [arm for arm in study.arms if arm not in done]
+    devices = devices_for(study.batch_size)
+    if done:
+        print(f"{len(done)} of {len(study.arms)} arms are on record and kept.")
+    if not remaining:
+        return done
+    train = load_source("digits", "train", study.data_dir)
+    test = load_source("digits", "test", study.data_dir)
+    if study.batch_size > len(train):
+        raise ValueError(
+            f"batch_size must be at most {len(train)}, got {study.batch_size}."
+        )
+    study.folder.mkdir(parents=True, exist_ok=True)
+    print(
+        f"{len(remaining)} arms of {study.steps} steps on {len(devices)} x "
+        f"{devices[0].device_kind}; batch statistics over the whole batch. Ctrl-C keeps "
+        "finished arms.",
+        flush=True,
+    )
+    steps_per_epoch = len(train) // study.batch_size
+    programs = {w: Programs(study, w, devices, steps_per_epoch) for w in study.widths}
+    with Progress(
+        remaining, study.steps, {w: p.macs for w, p in programs.items()}
+    ) as progress:
+        for arm in remaining:
+            progress.start(arm)
+            record = train_arm(study, arm, programs[arm.width], train, test, progress.show)
+            append_json_line(arms_file(study), record)
+            progress.finish(arm, _in_words(record))
+    return finished_arms(study)
+
+
+class Programs:
+    """The compiled functions of one width; scale, learning rate and seed are values."""
+
+    def __init__(
+        self,
+        study: Study,
+        width: int,
+        devices: Sequence[jax.Device],
+        steps_per_epoch: int,
+    ) -> None:
+        # Without gamma, as slim trains; see small_image_spec for the rest.
+        options = bn_options(PARALLEL, len(devices)) | {"bn_scale": False}
+        network = create(study.spec(width), **options)
+        self.macs = summarise(network).macs
+        self.init = jax.jit(partial(init_state, network, OPTIMIZER))
+        step = partial(
+            train_step,
+            network=network,
+            optimizer=OPTIMIZER,
+            loss=LossConfig(),
+            steps_per_epoch=steps_per_epoch,
+        )
+        self.step = data_parallel(step, PARALLEL, devices)
+        look = partial(data_parallel, config=PARALLEL, devices=devices, donate_state=False)
+        self.evaluate = look(partial(eval_step, network=network))
+        self.probe = look(partial(dead_fraction, network=network))
+
+
+def dead_fraction(
+    variables: dict[str, dict],
+    batch: dict[str, jax.Array],
+    numbers: Numbers,
+    *,
+    network: Network,
+    axis_name: AxisName,
+) -> jax.Array:
+    """Share of the channels before the average pool that are exactly zero everywhere.
+
+    Batch statistics are used, as in training: it is the network that gradients see.
+    """
+    (_, endpoints), _ = network.apply(
+        variables,
+        batch["image"],
+        numbers.residual_scale,
+        train=True,
+        mutable=["batch_stats"],
+    )
+    last = endpoints[network.spec.stages[-1].names[-1]]
+    highest = jax.lax.pmax(jnp.max(last, axis=(0, 1, 2)), axis_name)
+    return jnp.mean(highest == 0.0)
+
+
+def train_arm(
+    study: Study,
+    arm: Arm,
+    programs: Programs,
+    train: Sequence[Record],
+    test: Sequence[Record],
+    show: Callable[[int, float, float], None],
+) -> ArmRecord:
+    """Train one arm and return its record; `show(step, loss, dead)` after each probe."""
+    start = time.perf_counter()
+    numbers = Numbers(
+        jnp.float32(arm.learning_rate), jnp.float32(arm.scale), jnp.int32(arm.seed)
+    )
+    batches = train_batches(train, batch_size=study.batch_size, seed=arm.seed)
+    probe_batch = next(eval_batches(test, batch_size=NUM_PROBE_IMAGES))
+    state = programs.init(arm.seed)
+    losses, probe_steps, dead = [], [0], [_probe(programs, state, probe_batch, numbers)]
+    pending = []
+    for step in range(1, study.steps + 1):
+        state, metrics = programs.step(state, batches[step - 1], numbers)
+        pending.append(metrics)
+        if step % study.probe_every == 0 or step == study.steps:
+            losses += [means(metrics)["loss"] for metrics in pending]
+            pending = []
+            probe_steps.append(step)
+            dead.append(_probe(programs, state, probe_batch, numbers))
+            show(step, losses[-1], dead[-1])
+    return {
+        "arm": asdict(arm),
+        "settings": study.settings,
+        "outcome": outcome(losses, dead),
+        "test_accuracy": _test_accuracy(study, programs, state, test, numbers),
+        "loss": losses,
+        "probe_steps": probe_steps,
+        "dead_fraction": dead,
+        "seconds": round(time.perf_counter() - start, 2),
+        "devices": f"{len(devices_for(study.batch_size))} x {jax.devices()[0].device_kind}",
+        "versions": {p: version(p) for p in ("inception_jax", "jax", "flax", "optax")},
+    }
+
+
+def _probe(
+    programs: Programs, state: TrainState, batch: dict[str, np.ndarray], numbers: Numbers
+) -> float:
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return float(programs.probe(variables, batch, numbers))
+
+
+def _test_accuracy(
+    study: Study,
+    programs: Programs,
+    state: TrainState,
+    test: Sequence[Record],
+    numbers: Numbers,
+) -> float:
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    sums: dict[str, float] = {}
+    for batch in eval_batches(test, batch_size=NUM_PROBE_IMAGES):
+        for key, value in programs.evaluate(variables, batch, numbers).items():
+            sums[key] = sums.get(key, 0.0) + float(value)
+    return means(sums)["top1"]
+
+
+def devices_for(batch_size: int) -> list[jax.Device]:
+    """This machine's devices, as many as divide both the batch and the probe images."""
+    devices = jax.local_devices()
+    count = next(
+        n
+        for n in range(len(devices), 0, -1)
+        if batch_size % n == 0 and NUM_PROBE_IMAGES % n == 0
+    )
+    return devices[:count]
+
+
+def _in_words(record: ArmRecord) -> str:
+    return (
+        f"{record['outcome']}, final loss {record['loss'][-1]:.3g}, "
+        f"{record['dead_fraction'][-1]:.0%} of the channels dead, test accuracy {record['test_accuracy']:.1%}"
+    )
