@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib
 import io
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +59,20 @@ def load_source(name: str, split: str, data_dir: str | None = None) -> Sequence[
     """
     if name != "digits":
         raise ValueError(f"unknown source {name!r}; known is 'digits'")
-    return list(map(_in_memory, prepare_digits(data_dir).as_data_source(split)))
+    with _quiet_absl():
+        return list(map(_in_memory, prepare_digits(data_dir).as_data_source(split)))
+
+
+@contextlib.contextmanager
+def _quiet_absl() -> Iterator[None]:
+    """TFDS advises, once, to decode with OpenCV; for images of 8x8 that is no matter."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _in_memory(record: dict[str, Any]) -> Record:

@@ -13,18 +13,17 @@ from experiments.residual_scaling.study import Arm
 class Progress:
     """A bar on a terminal, and everywhere a line for each finished arm.
 
-    Work is counted in multiply-accumulates: arms of different widths take very different
-    times, and the time left has to know.
+    The time left comes from the seconds per step of each width, so that neither compiling
+    nor the very different costs of the widths mislead it.
     """
 
     def __init__(self, arms: Sequence[Arm], steps: int, macs: dict[int, int]) -> None:
         self.arms, self.steps, self.macs = arms, steps, macs
-        self.total = sum(steps * macs[arm.width] for arm in arms)
-        self.done = 0  # work
         self.finished = 0  # arms
-        self.began = time.perf_counter()
+        self.step = 0  # of the arm at work
+        self.measured: dict[int, tuple[float, int]] = {}  # seconds and steps by width
         self.bar = tqdm(
-            total=self.total,
+            total=sum(steps * macs[arm.width] for arm in arms),
             bar_format="{percentage:3.0f}%|{bar:16}| {desc}",
             disable=None,  # no bar where the output is no terminal
         )
@@ -37,31 +36,49 @@ class Progress:
 
     def start(self, arm: Arm) -> None:
         """`arm` begins; the first of each width compiles for some seconds."""
-        self.arm, self.arm_began, self.step = arm, time.perf_counter(), 0
+        self.arm, self.step, self.last = arm, 0, time.perf_counter()
         first = all(a.width != arm.width for a in self.arms[: self.finished])
         self.bar.set_description_str(f"{arm}: {'compiling' if first else 'starting'}")
 
     def show(self, step: int, loss: float, dead: float) -> None:
         """`step` updates of the arm are done, with this loss and dead fraction."""
-        work = (step - self.step) * self.macs[self.arm.width]
-        self.step = step
-        self.done += work
-        rate = step / (time.perf_counter() - self.arm_began)
+        width, taken = self.arm.width, step - self.step
+        now = time.perf_counter()
+        if self.step:  # an arm's first steps may include compiling
+            seconds, steps = self.measured.get(width, (0.0, 0))
+            self.measured[width] = (seconds + now - self.last, steps + taken)
+        self.step, self.last = step, now
+        cost = self.seconds_per_step(width)
+        rate = f", {1 / cost:.0f} steps/s" if cost else ""
         self.bar.set_description_str(
             f"{self.finished + 1}/{len(self.arms)} {self.arm}: step {step}/{self.steps}, "
-            f"loss {loss:.3g}, {dead:.0%} dead, {rate:.0f} steps/s, {self.left()} left"
+            f"loss {loss:.3g}, {dead:.0%} dead{rate}, {self.left()} left"
         )
-        self.bar.update(work)
+        self.bar.update(taken * self.macs[width])
 
     def finish(self, arm: Arm, words: str) -> None:
         """`arm` is done and saved; `words` say how it went."""
-        self.finished += 1
+        self.finished, self.step = self.finished + 1, 0
         self.bar.write(
             f"[{self.finished}/{len(self.arms)}, {self.left()} left] {arm}: {words}"
         )
 
+    def seconds_per_step(self, width: int) -> float | None:
+        """As measured; for a width not yet seen, from the widest seen and its cost."""
+        if not self.measured:
+            return None
+        known = width if width in self.measured else max(self.measured)
+        seconds, steps = self.measured[known]
+        return seconds / steps * self.macs[width] / self.macs[known]
+
     def left(self) -> str:
-        """Time left at the rate so far, as minutes:seconds."""
-        spent = time.perf_counter() - self.began
-        seconds = spent * (self.total - self.done) / max(self.done, 1)
+        """Time left, as minutes:seconds; "?" before anything was measured."""
+        if not self.measured:
+            return "?"
+        steps = dict.fromkeys(self.macs, 0)
+        for arm in self.arms[self.finished :]:
+            steps[arm.width] += self.steps
+        if self.step:
+            steps[self.arm.width] -= self.step
+        seconds = sum(n * self.seconds_per_step(width) for width, n in steps.items())
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"

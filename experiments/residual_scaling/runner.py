@@ -227,7 +227,8 @@ def devices_for(batch_size: int) -> list[jax.Device]:
 
 
 def _in_words(record: ArmRecord) -> str:
+    loss, dead = record["loss"][-1], record["dead_fraction"][-1]
     return (
-        f"{record['outcome']}, final loss {record['loss'][-1]:.3g}, "
-        f"{record['dead_fraction'][-1]:.0%} of the channels dead, test accuracy {record['test_accuracy']:.1%}"
+        f"{record['outcome']}, final loss {loss:.3g}, {dead:.0%} of the channels dead, "
+        f"test accuracy {record['test_accuracy']:.1%}"
     )
