@@ -51,7 +51,9 @@ def draw(records: Records, path: Path) -> None:
     figure.suptitle(
         "Do wide residual networks die unless their residuals are scaled down?\n"
         f"Handwritten digits, {depth} Inception-ResNet-C blocks; thin lines: {seeds} "
-        "seeds, thick: their median",
+        "seeds, thick: their median.\n"
+        "A dead channel is zero everywhere, for every image: it carries nothing and "
+        "hardly ever comes back.",
         fontsize=11,
     )
     figure.savefig(path, dpi=130)

@@ -6,8 +6,26 @@ from functools import partial
 
 import flax.linen as nn
 
-from inception_jax.models import inception_a, inception_b, inception_c
-from inception_jax.models.layers import BN_DECAY, ModuleDef
+from inception_jax.models.inception_a import (
+    FIG_10,
+    FIG_16,
+    InceptionA,
+    InceptionResNetA,
+)
+from inception_jax.models.inception_b import (
+    FIG_11,
+    FIG_17,
+    InceptionB,
+    InceptionResNetB,
+)
+from inception_jax.models.inception_c import (
+    FIG_13,
+    FIG_19,
+    InceptionC,
+    InceptionResNetC,
+    residual_c_branches,
+)
+from inception_jax.models.layers import BN_DECAY, Branches, ModuleDef
 from inception_jax.models.reduction_a import TABLE_1, ReductionA
 from inception_jax.models.reduction_b import (
     FIG_12,
@@ -101,64 +119,62 @@ def _numbered(prefix: str, count: int) -> tuple[str, ...]:
 SCALE_A, SCALE_B, SCALE_C = 0.17, 0.10, 0.20
 
 
-def _residual_stages(
-    version: str, num_a: int, num_b: int, num_c: int, *, published_end: bool
-) -> tuple[Stage, ...]:
-    """The blocks of an Inception-ResNet; `published_end` is the C block that slim and
-    facenet put last, with scale 1 and without ReLU, and that the paper does not have."""
-    figures, fig_a, fig_b, fig_b_reduction, fig_c = {
-        "v1": (
-            ("Fig. 10", "Fig. 11", "Fig. 12", "Fig. 13"),
-            inception_a.FIG_10,
-            inception_b.FIG_11,
-            FIG_12,
-            inception_c.FIG_13,
-        ),
-        "v2": (
-            ("Fig. 16", "Fig. 17", "Fig. 18", "Fig. 19"),
-            inception_a.FIG_16,
-            inception_b.FIG_17,
-            FIG_18,
-            inception_c.FIG_19,
-        ),
-    }[version]
-    block_c = partial(inception_c.InceptionResNetC, branches=fig_c)
-    end = Stage(
-        "C, last", partial(block_c, relu=False), ("Block8",), "not in the paper", 1.0
-    )
+def _repeated(
+    role: str,
+    block: ModuleDef,
+    branches: Branches,
+    figure: str,
+    names: tuple[str, ...],
+    scale: float,
+) -> Stage:
+    return Stage(role, partial(block, branches=branches), names, figure, scale)
+
+
+V1_STAGES = (
+    _repeated("A", InceptionResNetA, FIG_10, "Fig. 10", _numbered("block35", 5), SCALE_A),
+    Stage(
+        "Reduction-A",
+        partial(ReductionA, *TABLE_1["inception_resnet_v1"]),
+        ("Mixed_6a",),
+        "Fig. 7, Table 1",
+    ),
+    _repeated("B", InceptionResNetB, FIG_11, "Fig. 11", _numbered("block17", 10), SCALE_B),
+    Stage(
+        "Reduction-B",
+        partial(InceptionResNetReductionB, branches=FIG_12),
+        ("Mixed_7a",),
+        "Fig. 12",
+    ),
+    _repeated("C", InceptionResNetC, FIG_13, "Fig. 13", _numbered("block8", 5), SCALE_C),
+)
+
+
+def _v2_stages(num_a: int, num_b: int, num_c: int) -> tuple[Stage, ...]:
+    names_a, names_b = _numbered("block35", num_a), _numbered("block17", num_b)
+    names_c = _numbered("block8", num_c)
     return (
-        Stage(
-            "A",
-            partial(inception_a.InceptionResNetA, branches=fig_a),
-            _numbered("block35", num_a),
-            figures[0],
-            SCALE_A,
-        ),
+        _repeated("A", InceptionResNetA, FIG_16, "Fig. 16", names_a, SCALE_A),
         Stage(
             "Reduction-A",
-            partial(
-                ReductionA,
-                *TABLE_1[f"inception_resnet_{version}"],
-            ),
+            partial(ReductionA, *TABLE_1["inception_resnet_v2"]),
             ("Mixed_6a",),
             "Fig. 7, Table 1",
         ),
-        Stage(
-            "B",
-            partial(inception_b.InceptionResNetB, branches=fig_b),
-            _numbered("block17", num_b),
-            figures[1],
-            SCALE_B,
-        ),
+        _repeated("B", InceptionResNetB, FIG_17, "Fig. 17", names_b, SCALE_B),
         Stage(
             "Reduction-B",
-            partial(InceptionResNetReductionB, branches=fig_b_reduction),
+            partial(InceptionResNetReductionB, branches=FIG_18),
             ("Mixed_7a",),
-            figures[2],
+            "Fig. 18",
         ),
-        Stage("C", block_c, _numbered("block8", num_c), figures[3], SCALE_C),
-        *((end,) if published_end else ()),
+        _repeated("C", InceptionResNetC, FIG_19, "Fig. 19", names_c, SCALE_C),
     )
+
+
+def _published_last(branches: Branches) -> Stage:
+    """The C block that slim and facenet put last: scale 1, no ReLU; not in the paper."""
+    block = partial(InceptionResNetC, relu=False)
+    return _repeated("C, last", block, branches, "not in the paper", ("Block8",), 1.0)
 
 
 def small_image_spec(
@@ -177,14 +193,12 @@ def small_image_spec(
     paper's widths, but would grow with `branch_width` here.) `image_shape` is height,
     width, channels.
     """
-    blocks = partial(
-        inception_c.InceptionResNetC,
-        branches=inception_c.residual_c_branches(branch_width, (branch_width,) * 3),
-    )
+    branches = residual_c_branches(branch_width, (branch_width,) * 3)
+    names = _numbered("block8", depth)
     return NetworkSpec(
         stem=small_image_stem(width),
         stem_figure="not in the paper",
-        stages=(Stage("C", blocks, _numbered("block8", depth), "Fig. 19, narrow", 0.1),),
+        stages=(_repeated("C", InceptionResNetC, branches, "Fig. 19, narrow", names, 0.1),),
         figure="not in the paper",
         source="this project, for the instability study of section 3.3",
         image_shape=image_shape,
@@ -202,16 +216,16 @@ SPECS: dict[str, NetworkSpec] = {
         stem=InceptionV4Stem,
         stem_figure="Fig. 3",
         stages=(
-            Stage("A", inception_a.InceptionA, _lettered("Mixed_5", 4), "Fig. 4"),
+            Stage("A", InceptionA, _lettered("Mixed_5", 4), "Fig. 4"),
             Stage(
                 "Reduction-A",
                 partial(ReductionA, *TABLE_1["inception_v4"]),
                 ("Mixed_6a",),
                 "Fig. 7, Table 1",
             ),
-            Stage("B", inception_b.InceptionB, _lettered("Mixed_6", 7), "Fig. 5"),
+            Stage("B", InceptionB, _lettered("Mixed_6", 7), "Fig. 5"),
             Stage("Reduction-B", ReductionB, ("Mixed_7a",), "Fig. 8"),
-            Stage("C", inception_c.InceptionC, _lettered("Mixed_7", 3), "Fig. 6"),
+            Stage("C", InceptionC, _lettered("Mixed_7", 3), "Fig. 6"),
         ),
         figure="Fig. 9",
         source="Fig. 9; slim/nets/inception_v4.py",
@@ -221,7 +235,7 @@ SPECS: dict[str, NetworkSpec] = {
     "inception_resnet_v1": NetworkSpec(
         stem=InceptionResNetV1Stem,
         stem_figure="Fig. 14",
-        stages=_residual_stages("v1", 5, 10, 5, published_end=False),
+        stages=V1_STAGES,
         figure="Fig. 15",
         source="Fig. 15 with the parts of Figs 10 to 14",
     ),
@@ -231,7 +245,7 @@ SPECS: dict[str, NetworkSpec] = {
     "inception_resnet_v2": NetworkSpec(
         stem=PublishedInceptionResNetV2Stem,
         stem_figure="like Fig. 14",
-        stages=_residual_stages("v2", 10, 20, 9, published_end=True),
+        stages=(*_v2_stages(10, 20, 9), _published_last(FIG_19)),
         final_conv=1536,
         figure="like Fig. 15",
         source="slim/nets/inception_resnet_v2.py",
@@ -242,14 +256,14 @@ SPECS: dict[str, NetworkSpec] = {
     "inception_resnet_v2_paper": NetworkSpec(
         stem=InceptionV4Stem,
         stem_figure="Fig. 3",
-        stages=_residual_stages("v2", 5, 10, 5, published_end=False),
+        stages=_v2_stages(5, 10, 5),
         figure="Fig. 15",
         source="Fig. 15 with the parts of Figs 3 and 16 to 19",
     ),
     "inception_resnet_v1_facenet": NetworkSpec(
         stem=InceptionResNetV1Stem,
         stem_figure="Fig. 14",
-        stages=_residual_stages("v1", 5, 10, 5, published_end=True),
+        stages=(*V1_STAGES, _published_last(FIG_13)),
         figure="like Fig. 15",
         source="davidsandberg/facenet, timesler/facenet-pytorch",
         image_shape=(160, 160, 3),

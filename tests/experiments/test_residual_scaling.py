@@ -111,7 +111,7 @@ def verdict(made: claims.Records, claim: str) -> str:
     ("unscaled", "scaled", "dies", "saves"),
     [
         (5, 0, "reproduced", "reproduced"),
-        (0, 0, "not reproduced", "not tested: nothing died without it"),
+        (0, 0, "not reproduced", "not tested: no unscaled network died"),
         (5, 5, "reproduced", "undecided"),
         (0, 5, "not reproduced", "contradicted"),
         (3, 0, "undecided", "undecided"),
@@ -147,10 +147,27 @@ def test_harm_is_measured_over_pairs_of_the_same_seed():
     made = records({(64, 1.0): 0, (64, 0.1): 0})
     for arm, record in made.items():
         record["test_accuracy"] = 0.9 + 0.01 * arm.seed - (arm.scale < 1) * 0.1
-    assert verdict(made, "harm") == "contradicted"
+    assert verdict(made, "harm") == "contradicted at width 64"
     for arm, record in made.items():
         record["test_accuracy"] = 0.9 + 0.01 * arm.seed + (arm.scale < 1) * 0.1
     assert verdict(made, "harm") == "reproduced"
+
+
+def test_a_saved_width_does_not_hide_a_harmed_one():
+    made = records({(64, 1.0): 0, (64, 0.1): 0, (1024, 1.0): 5, (1024, 0.1): 0})
+    for arm, record in made.items():
+        gain = -0.05 if arm.width == 64 else 0.5
+        record["test_accuracy"] = 0.4 + 0.01 * arm.seed + (arm.scale < 1) * gain
+    assert verdict(made, "harm") == "contradicted at width 64"
+
+
+def test_stability_counts_arms_that_were_hurt_and_lived():
+    made = records({(1024, 1.0): 0, (1024, 0.1): 0})
+    for arm, record in made.items():
+        if arm.scale == 1.0:
+            record["outcome"] = str(Outcome.SCARRED)
+    assert verdict(made, "stabilises") == "reproduced"
+    assert verdict(made, "keeps the network alive").startswith("not tested")
 
 
 def test_wilson_interval_against_published_values():

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters, multiply-accumulates and convolutions, counted in the traced networks.
+
+Nothing is computed: the networks are only traced.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import inception_jax
+
+
+class Figures(NamedTuple):
+    """What is counted in one network."""
+
+    gamma_beta: int  # parameters, batch normalisation with gamma and beta
+    beta: int  # parameters, with beta alone
+    moving: int  # moving means and variances
+    macs: int  # multiply-accumulates of convolutions and linear layers, one image
+    convolutions: int
+
+
+FACENET = "inception_resnet_v1_facenet"
+AUX = {"num_classes": 1001, "aux_head": True}
+
+# Sources: [1] slim/nets/inception_v4.py and inception_resnet_v2.py, run with tf_slim 1.1.0,
+# [2] timm 1.0.31, [3] facenet-pytorch, [4] facenet's inception_resnet_v1.py,
+# [5] arithmetic on the figures of arXiv 1602.07261, with a bias on the linear 1x1.
+EXPECTED = {
+    # [2], [5]; beta alone is [1] less one class.
+    "v4": (
+        ("inception_v4", {}, 299),
+        Figures(42_679_816, 42_648_232, 63_168, 12_253_974_624, 149),
+    ),
+    # [1], whose class 0 is the background: 1001 classes.
+    "v4, aux head": (
+        ("inception_v4", AUX, 299),
+        Figures(46_041_586, 46_009_106, 64_960, 12_260_479_328, 151),
+    ),
+    # [5]
+    "resnet-v1": (
+        ("inception_resnet_v1", {}, 299),
+        Figures(22_756_328, 22_742_808, 27_040, 6_206_361_696, 127),
+    ),
+    # [2]; beta alone is Keras' InceptionResNetV2, "trainable".
+    "resnet-v2": (
+        ("inception_resnet_v2", {}, 299),
+        Figures(55_843_464, 55_813_192, 60_544, 13_155_794_016, 244),
+    ),
+    # [1]
+    "resnet-v2, aux head": (
+        ("inception_resnet_v2", AUX, 299),
+        Figures(59_213_426, 59_182_258, 62_336, 13_162_503_520, 246),
+    ),
+    # [5], with 1152 and 2144 for the misprinted 1154 and 2048.
+    "resnet-v2 as drawn": (
+        ("inception_resnet_v2_paper", {}, 299),
+        Figures(32_433_928, 32_417_496, 32_864, 9_257_953_632, 132),
+    ),
+    # [3]; beta alone is [4].
+    "facenet": (
+        (FACENET, {}, 160),
+        Figures(23_482_624, 23_467_824, 29_600, 1_417_662_304, 132),
+    ),
+    # [3], with VGGFace2's classes and, MACs by [5], larger images.
+    "facenet, 8631 classes": (
+        (FACENET, {"num_classes": 8631}, 160),
+        Figures(27_910_327, 27_895_527, 29_600, 1_422_081_376, 132),
+    ),
+    "facenet, 299 pixels": (
+        (FACENET, {}, 299),
+        Figures(23_482_624, 23_467_824, 29_600, 6_307_723_360, 132),
+    ),
+}
+
+
+def size_of(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def weighted_layers(jaxpr: Any) -> Iterator[tuple[int, int]]:
+    """Rank of the output and MACs of every convolution and matrix product in a trace.
+
+    Channels are last, so every weight is used once for each position of the output.
+    """
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            output, kernel = equation.outvars[0].aval, equation.invars[1].aval
+            yield output.ndim, output.size // output.shape[-1] * kernel.size
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from weighted_layers(inner)
+
+
+def images(size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+
+
+@pytest.mark.parametrize(("arguments", "expected"), EXPECTED.values(), ids=EXPECTED)
+def test_figures(arguments, expected):
+    name, options, size = arguments
+    network = inception_jax.create(name, **options)
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
+    forward = partial(network.init_with_output, train=True)
+    trace, (_, variables) = jax.make_jaxpr(forward, return_shape=True)(rngs, images(size))
+    layers = list(weighted_layers(trace.jaxpr))
+    kernels = jax.tree_util.tree_leaves_with_path(variables["params"])
+    assert len(layers) == sum(path[-1].key == "kernel" for path, _ in kernels)
+    counted = Figures(
+        gamma_beta=size_of(variables["params"]),
+        beta=expected.beta,  # below
+        moving=size_of(variables["batch_stats"]),
+        macs=sum(macs for _, macs in layers),
+        convolutions=sum(rank == 4 for rank, _ in layers),
+    )
+    assert counted == expected
+
+
+@pytest.mark.parametrize(
+    "key", ["v4", "v4, aux head", "resnet-v1", "resnet-v2", "resnet-v2 as drawn", "facenet"]
+)
+def test_parameters_without_gamma(key):
+    (name, options, size), expected = EXPECTED[key]
+    network = inception_jax.create(name, **options, bn_scale=False)
+    variables = jax.eval_shape(network.init, jax.random.key(0), images(size))
+    assert size_of(variables["params"]) == expected.beta
+    assert size_of(variables["batch_stats"]) == expected.moving

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The residual scale: what it does to a block, where it may come from, what it costs."""
+
+from functools import cache, partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import inception_jax
+from inception_jax import SPECS, Network
+from inception_jax.models.inception_a import InceptionResNetA
+from inception_jax.models.inception_b import InceptionResNetB
+from inception_jax.models.inception_c import InceptionResNetC
+from inception_jax.models.networks import block_scales
+from tests.models.tiny import BLOCKS, GRIDS, random_variables, three_grids
+
+# slim/nets/inception_resnet_v2.py and facenet's inception_resnet_v1.py: 0.17, 0.10 and
+# 0.20 on the three grids; the last block of the published networks has 1.
+PUBLISHED_SCALES = {
+    "inception_v4": (),
+    "inception_resnet_v1": (0.17,) * 5 + (0.1,) * 10 + (0.2,) * 5,
+    "inception_resnet_v2": (0.17,) * 10 + (0.1,) * 20 + (0.2,) * 9 + (1.0,),
+    "inception_resnet_v2_paper": (0.17,) * 5 + (0.1,) * 10 + (0.2,) * 5,
+    "inception_resnet_v1_facenet": (0.17,) * 5 + (0.1,) * 10 + (0.2,) * 5 + (1.0,),
+    "inception_resnet_small": (0.1,) * 10,
+}
+
+
+@cache
+def tiny() -> tuple[Network, dict, jax.Array]:
+    network = inception_jax.create(three_grids())
+    images = jax.random.uniform(jax.random.key(1), (4, 32, 32, 1), minval=-1.0)
+    return network, random_variables(network, images), images
+
+
+@cache
+def compiled():
+    network, variables, images = tiny()
+    return jax.jit(lambda scale: network.apply(variables, images, scale))
+
+
+@pytest.mark.parametrize("block", [InceptionResNetA, InceptionResNetB, InceptionResNetC])
+def test_scale_in_one_block(block):
+    x = jax.random.normal(jax.random.key(0), (2, 5, 5, 16))
+    variables = random_variables(block(), x)
+    with_relu = jax.jit(block().apply)
+    np.testing.assert_array_equal(with_relu(variables, x, 0.0), nn.relu(x))
+    linear = jax.jit(block(relu=False).apply)
+    np.testing.assert_array_equal(linear(variables, x, 0.0), x)
+    residual = linear(variables, x, 1.0) - x
+    assert jnp.abs(residual).max() > 0.1
+    np.testing.assert_allclose(
+        with_relu(variables, x, 0.3), nn.relu(x + 0.3 * residual), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (7,)], ids=["one", "per grid", "per block"])
+def test_one_compilation_serves_every_value(shape):
+    network, variables, images = tiny()
+    compilations = []
+
+    @jax.jit
+    def forward(scale):
+        compilations.append(scale.shape)  # runs while tracing alone
+        return network.apply(variables, images, scale)[0]
+
+    outputs = [forward(jnp.full(shape, value)) for value in (0.0, 0.1, 0.17, 0.3, 1.0)]
+    assert compilations == [shape]
+    assert forward._cache_size() == 1
+    assert len({float(jnp.sum(output)) for output in outputs}) == len(outputs)
+
+
+def assert_same(scale: jax.Array, other_scale: jax.Array) -> None:
+    """Both give the same endpoints, up to the rounding of two compiled programs."""
+    pairs = compiled()(scale), compiled()(other_scale)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *pairs)
+
+
+@pytest.mark.parametrize("shape", [(3,), (7,)], ids=["per grid", "per block"])
+def test_equal_scales_agree_with_one_for_all(shape):
+    assert_same(jnp.full(shape, 0.3), jnp.float32(0.3))
+
+
+def test_per_grid_reaches_the_blocks_of_that_grid():
+    per_block = jnp.array([0.1] * 2 + [0.5] * 3 + [0.9] * 2)
+    assert_same(jnp.array([0.1, 0.5, 0.9]), per_block)
+
+
+def test_a_number_without_tracing_gives_the_same():
+    network, variables, images = tiny()
+    logits, _ = jax.jit(lambda v, x: network.apply(v, x, 0.3))(variables, images)
+    traced, _ = compiled()(jnp.float32(0.3))
+    np.testing.assert_allclose(logits, traced, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SCALES)
+def test_published_scales(name):
+    assert SPECS[name].default_scales == PUBLISHED_SCALES[name]
+    np.testing.assert_array_equal(
+        block_scales(SPECS[name], None), np.float32(PUBLISHED_SCALES[name])
+    )
+
+
+def test_published_scales_are_used_where_none_is_given():
+    network, variables, images = tiny()
+    logits, _ = jax.jit(network.apply)(variables, images)
+    published, _ = compiled()(jnp.array([0.17] * 2 + [0.1] * 3 + [0.2, 1.0]))
+    np.testing.assert_allclose(logits, published, rtol=0, atol=1e-5)
+
+
+def test_one_value_or_one_per_grid_also_sets_the_last_block():
+    spec = SPECS["inception_resnet_v2"]
+    np.testing.assert_array_equal(block_scales(spec, 0.3), np.full(40, 0.3, np.float32))
+    per_grid = block_scales(spec, jnp.array([0.1, 0.2, 0.3]))
+    expected = np.repeat(np.float32([0.1, 0.2, 0.3]), [10, 20, 10])
+    np.testing.assert_array_equal(per_grid, expected)
+
+
+@pytest.mark.parametrize("changed", range(len(BLOCKS)), ids=BLOCKS)
+def test_the_scale_of_one_block_changes_later_endpoints_alone(changed):
+    scale = jnp.full(len(BLOCKS), 0.1)
+    _, before = compiled()(scale)
+    _, after = compiled()(scale.at[changed].set(0.9))
+    differing = {name for name in before if (before[name] != after[name]).any()}
+    earlier, later = set(BLOCKS[:changed]), set(BLOCKS[changed:])
+    a, b, _ = np.cumsum(GRIDS)
+    stem = {"Conv2d_1a_3x3", "Conv2d_2a_2x2"}
+    earlier |= stem | ({"Mixed_6a"} if changed >= a else set())
+    earlier |= {"PreAuxLogits", "Mixed_7a"} if changed >= b else set()
+    assert not differing & earlier
+    assert later <= differing
+    assert differing | earlier == set(before)
+
+
+def test_gradient_with_respect_to_the_scale():
+    network, variables, images = tiny()
+
+    def loss(scale):
+        return jnp.sum(network.apply(variables, images, scale)[0] ** 2)
+
+    slope = jax.jit(jax.grad(loss))
+    per_block = slope(jnp.full(len(BLOCKS), 0.3))
+    assert jnp.isfinite(per_block).all()
+    assert (per_block != 0).all()
+    np.testing.assert_allclose(slope(jnp.float32(0.3)), per_block.sum(), rtol=1e-4)
+    value = jax.jit(loss)
+    difference = (value(jnp.float32(0.31)) - value(jnp.float32(0.29))) / 0.02
+    np.testing.assert_allclose(per_block.sum(), difference, rtol=0.02)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A value that cannot be meant gives one sentence with the value and what is expected."""
+
+import re
+import runpy
+
+import pytest
+
+from inception_jax import config
+
+# The file itself, run without the tests' checks of annotations: what a user meets.
+PLAIN = runpy.run_path(config.__file__)
+NAN = float("nan")
+
+INVALID = [
+    *(("OptimizerConfig", "learning_rate", bad, "> 0") for bad in (0.0, -0.1, NAN)),
+    *(("OptimizerConfig", "decay_rate", bad, "in (0, 1]") for bad in (0.0, 1.1, NAN)),
+    *(("OptimizerConfig", "epochs_per_decay", bad, "> 0") for bad in (0.0, -2.0, NAN)),
+    *(("OptimizerConfig", "momentum", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
+    *(("OptimizerConfig", "rms_decay", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
+    *(("OptimizerConfig", "epsilon", bad, "> 0") for bad in (0.0, -1.0, NAN)),
+    *(("OptimizerConfig", "weight_decay", bad, ">= 0") for bad in (-1e-5, NAN)),
+    *(("OptimizerConfig", "clip_norm", bad, "> 0 or None") for bad in (0.0, -1.0, NAN)),
+    *(("OptimizerConfig", "ema_decay", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
+    *(("LossConfig", "label_smoothing", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
+    *(("LossConfig", "aux_weight", bad, ">= 0") for bad in (-0.4, NAN)),
+    *(("ParallelConfig", "wrapper", bad, "pmap or shard_map") for bad in ("jit", None)),
+    *(
+        ("ParallelConfig", "bn_sync", bad, "none, global or a group size of 2 or more")
+        for bad in (0, 1, -2, True, 2.0, "2", "all", None)
+    ),
+]
+
+VALID = [
+    ("OptimizerConfig", {"decay_rate": 1.0, "momentum": 0.0, "rms_decay": 0.0}),
+    ("OptimizerConfig", {"weight_decay": 0.0, "clip_norm": None, "ema_decay": 0.0}),
+    ("OptimizerConfig", {"kind": "momentum", "clip_norm": 1.0}),
+    ("LossConfig", {"label_smoothing": 0.0, "aux_weight": 0.0}),
+    ("ParallelConfig", {"wrapper": "shard_map", "bn_sync": "global"}),
+    ("ParallelConfig", {"bn_sync": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "field", "value", "expected"), INVALID)
+def test_invalid_value(name, field, value, expected):
+    sentence = f"{field} must be {expected}, got {value!r}."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        PLAIN[name](**{field: value})
+
+
+@pytest.mark.parametrize(("name", "options"), VALID)
+def test_ends_of_the_ranges_are_taken(name, options):
+    made = getattr(config, name)(**options)
+    assert all(getattr(made, field) == value for field, value in options.items())
+
+
+def test_defaults_are_the_paper_s():
+    """arXiv 1602.07261, section 4; what it leaves open is slim's train_image_classifier.py,
+    and facenet's moving_average_decay."""
+    assert config.OptimizerConfig() == config.OptimizerConfig(
+        kind="rmsprop",
+        learning_rate=0.045,
+        decay_rate=0.94,
+        epochs_per_decay=2.0,
+        momentum=0.9,
+        rms_decay=0.9,
+        epsilon=1.0,
+        weight_decay=0.00004,
+        clip_norm=None,
+        ema_decay=0.9999,
+    )
+    assert config.LossConfig() == config.LossConfig(label_smoothing=0.0, aux_weight=0.4)
+    # Section 4: 20 replicas, each with its own batch statistics.
+    assert config.ParallelConfig().bn_sync == "none"
+
+
+def test_configs_cannot_change():
+    made = config.OptimizerConfig()
+    with pytest.raises(AttributeError, match="cannot assign"):
+        made.momentum = 0.5

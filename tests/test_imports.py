@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports run one way, devices have one home, and importing the package is light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Modules of the package; each imports of ours only what stands in a row above its own.
+ROWS = (
+    "models.layers",
+    "models.residual",
+    # The boxes of Figs 9 and 15.
+    "models.stem models.inception_a models.reduction_a models.inception_b "
+    "models.reduction_b models.inception_c models.head",
+    "models.specs",
+    "models.networks",
+    "summary train",
+    "cli",
+    "__main__",
+)
+RANK = {f"inception_jax.{m}": row for row, ms in enumerate(ROWS) for m in ms.split()}
+RANK["inception_jax"] = RANK["inception_jax.models.networks"] + 0.5  # its __init__.py
+# These import nothing of ours but config; only `train`, `cli` and experiments join them
+# with the networks.
+CONFIG = "inception_jax.config"
+ALONE = {
+    f"inception_jax.{m}" for m in ["data", "losses", "metrics", "optimizer", "parallel"]
+}
+
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in ("inception_jax", "experiments")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+PACKAGE = [module for module in SOURCES if module.startswith("inception_jax")]
+EXPERIMENTS = [module for module in SOURCES if module.startswith("experiments")]
+
+
+def imported_by(module: str) -> Iterator[str]:
+    """Full names of the modules that `module` imports anywhere in its file."""
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in SOURCES else node.module
+
+
+def ours(module: str) -> set[str]:
+    tops = ("inception_jax", "experiments", "notebooks", "tests")
+    return {name for name in imported_by(module) if name.split(".")[0] in tops}
+
+
+def may_import(module: str) -> set[str]:
+    if module in (CONFIG, "inception_jax.models"):
+        return set()
+    if module in ALONE:
+        return {CONFIG}
+    above = {name for name, rank in RANK.items() if rank < RANK[module]}
+    joins = RANK[module] > RANK["inception_jax.models.networks"]
+    return above | (ALONE | {CONFIG} if joins else set())
+
+
+@pytest.mark.parametrize("module", PACKAGE)
+def test_the_package_imports_along_the_arrows(module):
+    # A new module needs a place in ROWS or ALONE.
+    assert ours(module) <= may_import(module)
+
+
+@pytest.mark.parametrize("module", EXPERIMENTS)
+def test_experiments_import_only_the_package_and_each_other(module):
+    assert ours(module) <= set(SOURCES)
+
+
+def test_experiments_do_not_import_in_circles():
+    order = {m: ours(m) & set(EXPERIMENTS) - {m} for m in EXPERIMENTS}
+    while ready := [m for m, needs in order.items() if not needs & set(order)]:
+        for module in ready:
+            del order[module]
+    assert not order
+
+
+def device_words(module: str) -> set[str]:
+    """Names that only code knowing devices uses, as written in the code of `module`."""
+    names = set()
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.ImportFrom):
+            names.update(alias.name for alias in node.names)
+    return names & {"pmap", "shard_map", "Mesh", "NamedSharding", "PartitionSpec"} | (
+        {"devices", "local_devices", "device_count", "local_device_count"} & names
+        if module in PACKAGE
+        else set()
+    )
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_only_parallel_maps_over_devices(module):
+    if module == "inception_jax.parallel":
+        assert {"devices", "pmap", "shard_map", "Mesh"} <= device_words(module)
+    else:
+        assert not device_words(module)
+
+
+def test_importing_the_package_is_light():
+    heavy = {
+        *("tensorflow", "tensorflow_datasets", "grain", "array_record"),
+        *("matplotlib", "tyro", "sklearn", "experiments"),
+    }
+    program = "import sys, inception_jax; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    loaded = {name.split(".")[0] for name in result.stdout.split()}
+    assert "inception_jax" in loaded
+    assert not loaded & heavy

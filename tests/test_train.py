@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step on one device against the same step written down here."""
+
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import inception_jax
+from inception_jax.config import LossConfig, OptimizerConfig, ParallelConfig
+from inception_jax.optimizer import make_optimizer
+from inception_jax.parallel import data_parallel
+from inception_jax.train import Numbers, TrainState, init_state, train_step
+from tests.models.tiny import one_block, random_variables
+
+# The block stands on a 17x17 grid, so that the aux head fits behind it.
+SPEC = one_block(image_shape=(34, 34, 1))
+SPEC = replace(SPEC, stages=(replace(SPEC.stages[0], role="B"),))
+NETWORK = inception_jax.create(SPEC, aux_head=True, num_classes=5)
+OPTIMIZER = OptimizerConfig(weight_decay=0.01, clip_norm=0.5)
+LOSS = LossConfig(label_smoothing=0.2, aux_weight=0.7)
+RATE, STEP = 1.0, 9
+RNG = np.random.default_rng(0)
+IMAGES = jnp.asarray(RNG.uniform(-1, 1, (6, 34, 34, 1)), jnp.float32)
+LABELS = jnp.asarray(RNG.integers(0, 5, 6))
+
+
+@cache
+def start() -> TrainState:
+    """A state after nine updates that never were, its running average far away."""
+    variables = random_variables(NETWORK, IMAGES)
+    params = variables["params"]
+    opt_state = make_optimizer(OPTIMIZER, 0.0).init(params)
+    average = jax.tree.map(lambda leaf: leaf + 1.0, params)
+    return jax.device_get(
+        TrainState(jnp.int32(STEP), params, variables["batch_stats"], average, opt_state)
+    )
+
+
+@cache
+def stepped() -> tuple[TrainState, dict[str, Any]]:
+    step = partial(
+        train_step, network=NETWORK, optimizer=OPTIMIZER, loss=LOSS, steps_per_epoch=2
+    )
+    run = data_parallel(step, ParallelConfig(), jax.devices()[:1])
+    batch = {"image": np.asarray(IMAGES), "label": np.asarray(LABELS)}
+    numbers = Numbers(jnp.float32(RATE), jnp.float32(0.3), jnp.int32(0))
+    return jax.device_get(run(start(), batch, numbers))
+
+
+@cache
+def by_hand() -> tuple[dict, dict, jax.Array]:
+    """Gradients, moving averages and the plain losses of the main classifier."""
+
+    @jax.jit
+    @partial(jax.grad, has_aux=True)
+    def gradients(params):
+        (logits, endpoints), updated = NETWORK.apply(
+            {"params": params, "batch_stats": start().batch_stats},
+            *(IMAGES, 0.3),
+            train=True,
+            mutable=["batch_stats"],
+        )
+
+        def smoothed(logits):
+            targets = 0.8 * jax.nn.one_hot(LABELS, 5) + 0.2 / 5
+            return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
+
+        losses = smoothed(logits)
+        total = losses.mean() + 0.7 * smoothed(endpoints["AuxLogits"]).mean()
+        return total, (updated["batch_stats"], losses)
+
+    grads, (batch_stats, losses) = gradients(start().params)
+    return jax.device_get((grads, batch_stats, losses))
+
+
+def norm(tree: Any) -> float:
+    return float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree))))
+
+
+def assert_close(result: Any, expected: Any) -> None:
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), result, expected
+    )
+
+
+def rate_of_the_step() -> float:
+    return RATE * 0.94 ** (STEP // 4)  # two epochs of two steps each
+
+
+def test_parameters():
+    """Decay on kernels, clipping to 0.5, then RMSProp from a mean of squares of 1."""
+    grads, _, _ = by_hand()
+    decayed = jax.tree_util.tree_map_with_path(
+        lambda path, g, p: g + 0.01 * p * (path[-1].key == "kernel"), grads, start().params
+    )
+    assert norm(decayed) > 1.0
+    clipped = jax.tree.map(lambda g: g * 0.5 / norm(decayed), decayed)
+    expected = jax.tree.map(
+        lambda g: -rate_of_the_step() * g / np.sqrt(0.9 + 0.1 * g**2 + 1.0), clipped
+    )
+    changes = jax.tree.map(np.subtract, stepped()[0].params, start().params)
+    assert_close(changes, expected)
+    assert norm(changes["AuxLogits"]) > 0.01
+
+
+def test_the_rest_of_the_state():
+    state, _ = stepped()
+    assert state.step == STEP + 1
+    assert_close(state.batch_stats, by_hand()[1])
+    # TensorFlow's rule after nine updates: (1 + 9) / (10 + 9).
+    share = 10 / 19
+    expected = jax.tree.map(
+        lambda old, new: share * old + (1 - share) * new, start().ema_params, state.params
+    )
+    assert_close(state.ema_params, expected)
+
+
+def test_metrics():
+    grads, _, losses = by_hand()
+    _, metrics = stepped()
+    assert metrics["count"] == 6
+    assert metrics["loss_sum"] == pytest.approx(losses.sum(), rel=1e-5)
+    assert metrics["grad_norm"] == pytest.approx(norm(grads), rel=1e-4)
+    assert metrics["learning_rate"] == pytest.approx(rate_of_the_step(), rel=1e-6)
+    assert set(metrics) >= {"top1_sum", "top5_sum"}
+
+
+def test_a_fresh_state():
+    network = inception_jax.create(one_block())
+    init = jax.jit(partial(init_state, network, OptimizerConfig()))
+    state, again, other = init(3), init(3), init(4)
+    jax.tree.map(np.testing.assert_array_equal, state, again)
+    kernel = state.params["Logits"]["kernel"]
+    assert (kernel != other.params["Logits"]["kernel"]).any()
+    assert state.step == 0
+    # Equal values in buffers of their own, so that both can be donated.
+    jax.tree.map(np.testing.assert_array_equal, state.ema_params, state.params)
+    pairs = zip(*map(jax.tree.leaves, (state.ema_params, state.params)), strict=True)
+    assert all(a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer() for a, b in pairs)
+    # The mean of squares starts at ones (TensorFlow 1), the momentum at zeros.
+    starts = {float(leaf.ravel()[0]) for leaf in jax.tree.leaves(state.opt_state)}
+    assert starts == {0.0, 1.0}
+    assert optax.tree.norm(state.params) > 0
