@@ -151,8 +151,9 @@ def prepare_digits(data_dir: str | None) -> "tensorflow_datasets.core.DatasetBui
     # which is the same in processes that seed it.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="incomplete.") as parent:
         builder = _digits(parent)
-        # What TFDS prints would name the temporary folder.
-        with contextlib.redirect_stdout(io.StringIO()):
+        # What TFDS prints would name the temporary folder; and this takes a second.
+        quiet = io.StringIO()
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
             builder.download_and_prepare(file_format="array_record")
         with contextlib.suppress(OSError):  # where another process was faster
             Path(builder.data_dir).rename(folder)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Jaxpr
 
 from inception_jax.models.networks import Network
 from inception_jax.models.specs import Stage
@@ -126,7 +127,7 @@ def _stage_of(path: list[str] | tuple[str, ...]) -> str:
 
 
 def _multiply_accumulates(
-    jaxpr: jax.extend.core.Jaxpr, prefix: tuple[str, ...]
+    jaxpr: Jaxpr, prefix: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], int]]:
     """(module path, multiply-accumulates) of each convolution and matrix product."""
     for equation in jaxpr.eqns:

@@ -3,13 +3,21 @@
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from inception_jax.cli import main
+from inception_jax import cli
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _each_network_is_traced_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "summarise", cache(cli.summarise))
+        yield
 
 
 @pytest.fixture
@@ -18,7 +26,7 @@ def run(capsys):
 
     def run(arguments: str) -> tuple[int, str, str]:
         try:
-            main(arguments.split())
+            cli.main(arguments.split())
             status = 0
         except SystemExit as exit:
             status = exit.code

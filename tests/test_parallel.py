@@ -12,10 +12,10 @@ import pytest
 import inception_jax
 from inception_jax.config import LossConfig, OptimizerConfig, ParallelConfig
 from inception_jax.losses import cross_entropy
-from inception_jax.metrics import means
+from inception_jax.optimizer import make_optimizer
 from inception_jax.parallel import bn_options, data_parallel
-from inception_jax.train import Numbers, TrainState, eval_step, init_state, train_step
-from tests.models.tiny import one_block
+from inception_jax.train import Numbers, TrainState, eval_step, train_step
+from tests.models.tiny import one_block, random_variables
 
 BATCH = 16
 STEPS = 3
@@ -31,27 +31,25 @@ BATCHES = [
     for _ in range(STEPS)
 ]
 NUMBERS = Numbers(jnp.float32(0.1), jnp.float32(0.3), jnp.int32(0))
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+ROUNDING = {"rtol": 2e-5, "atol": 1e-6}
 
 
 @cache
 def start() -> TrainState:
     """One state for all tests; in NumPy, so that no step can use it up."""
-    init = jax.jit(partial(init_state, inception_jax.create(SPEC), OPTIMIZER))
-    return jax.device_get(init(0))
+    images = jnp.asarray(BATCHES[0]["image"])
+    variables = jax.device_get(random_variables(inception_jax.create(SPEC), images))
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    opt_state = jax.device_get(make_optimizer(OPTIMIZER, 0.0).init(params))
+    average = jax.tree.map(np.copy, params)
+    return TrainState(np.int32(0), params, batch_stats, average, opt_state)
 
 
 def mapped(config: ParallelConfig, devices: int, dropout: float = 0.0):
-    network = inception_jax.create(
-        SPEC, dropout_rate=dropout, **bn_options(config, devices)
-    )
-    step = partial(
-        train_step,
-        network=network,
-        optimizer=OPTIMIZER,
-        loss=LossConfig(),
-        steps_per_epoch=2,
-    )
+    options = {"dropout_rate": dropout} | bn_options(config, devices)
+    network = inception_jax.create(SPEC, **options)
+    fixed = {"optimizer": OPTIMIZER, "loss": LossConfig(), "steps_per_epoch": 2}
+    step = partial(train_step, network=network, **fixed)
     return data_parallel(step, config, jax.devices()[:devices])
 
 
@@ -96,16 +94,12 @@ def by_hand(groups: int) -> tuple[dict, dict]:
 
         return jax.grad(loss, has_aux=True)(params)
 
+    images, labels = (np.split(BATCHES[0][key], groups) for key in ("image", "label"))
     parts = [
-        part(start().params, start().batch_stats, image, label)
-        for image, label in zip(
-            *(np.split(BATCHES[0][key], groups) for key in ("image", "label")), strict=True
-        )
+        part(start().params, start().batch_stats, *pair)
+        for pair in zip(images, labels, strict=True)
     ]
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *parts)
-
-
-MODES = [("none", 4), ("none", 2), (2, 4), ("global", 4), ("global", 2)]
 
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
@@ -114,11 +108,10 @@ def test_global_statistics_make_the_number_of_devices_irrelevant(wrapper, device
     assert_close(trained(wrapper, "global", devices), trained("pmap", "global", 1))
 
 
-def test_one_device_is_the_same_in_every_mode():
-    assert_close(trained("pmap", "none", 1), trained("pmap", "global", 1))
-
-
-@pytest.mark.parametrize(("bn_sync", "devices"), MODES)
+@pytest.mark.parametrize(
+    ("bn_sync", "devices"),
+    [("none", 4), ("none", 2), (2, 4), ("global", 4), ("global", 2)],
+)
 def test_pmap_is_shard_map(bn_sync, devices):
     assert_close(trained("shard_map", bn_sync, devices), trained("pmap", bn_sync, devices))
 
@@ -138,7 +131,7 @@ def test_a_step_is_the_mean_over_groups_computed_by_hand(bn_sync, devices, group
     )
     assert_close(momentum, jax.tree.leaves(decayed))
     squares = sum(np.sum(g**2) for g in jax.tree.leaves(gradients))
-    np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(squares), rtol=1e-4)
+    np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(squares), rtol=1e-5)
 
 
 def test_groups_differ_from_one_another():
@@ -217,33 +210,7 @@ def test_dropout_differs_between_shards_seeds_and_steps():
     assert loss(4, 0.5) != pytest.approx(first_shard, rel=1e-3)
     assert loss(1, 0.5) == first_shard
     assert loss(1, 0.5, seed=1) != pytest.approx(first_shard, rel=1e-3)
-    assert loss(1, 0.5, step=1) != pytest.approx(first_shard, rel=1e-3)
-
-
-@pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
-def test_evaluation_counts_each_example_once(wrapper):
-    examples = {key: x[:13] for key, x in BATCHES[0].items()}
-    padded = {
-        key: np.concatenate([x, np.repeat(x[:1], 3, axis=0)]) for key, x in examples.items()
-    }
-    padded["mask"] = np.array([1.0] * 13 + [0.0] * 3, np.float32)
-    network = inception_jax.create(SPEC)
-    variables = {"params": start().params, "batch_stats": start().batch_stats}
-    step = partial(eval_step, network=network)
-    results = []
-    for devices in (1, 2, 4):
-        config = ParallelConfig(wrapper)
-        run = data_parallel(step, config, jax.devices()[:devices], donate_state=False)
-        results.append(run(variables, padded, NUMBERS))
-        assert results[-1]["count"] == 13
-        assert_close(results[-1], results[0])
-    logits, _ = network.apply(
-        variables, jnp.asarray(examples["image"]), NUMBERS.residual_scale
-    )
-    losses = cross_entropy(logits, jnp.asarray(examples["label"]))
-    assert means(results[0])["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
-    hits = np.argmax(logits, axis=-1) == examples["label"]
-    assert results[0]["top1_sum"] == hits.sum()
+    assert loss(1, 0.5, step=1) != pytest.approx(first_shard, rel=1e-5)
 
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])

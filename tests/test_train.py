@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step on one device against the same step written down here."""
+"""One step of training against the same step written down here, and evaluation."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -13,9 +13,10 @@ import pytest
 
 import inception_jax
 from inception_jax.config import LossConfig, OptimizerConfig, ParallelConfig
+from inception_jax.losses import cross_entropy
 from inception_jax.optimizer import make_optimizer
 from inception_jax.parallel import data_parallel
-from inception_jax.train import Numbers, TrainState, init_state, train_step
+from inception_jax.train import Numbers, TrainState, eval_step, init_state, train_step
 from tests.models.tiny import one_block, random_variables
 
 # The block stands on a 17x17 grid, so that the aux head fits behind it.
@@ -25,6 +26,7 @@ NETWORK = inception_jax.create(SPEC, aux_head=True, num_classes=5)
 OPTIMIZER = OptimizerConfig(weight_decay=0.01, clip_norm=0.5)
 LOSS = LossConfig(label_smoothing=0.2, aux_weight=0.7)
 RATE, STEP = 1.0, 9
+NUMBERS = Numbers(jnp.float32(RATE), jnp.float32(0.3), jnp.int32(0))
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.uniform(-1, 1, (6, 34, 34, 1)), jnp.float32)
 LABELS = jnp.asarray(RNG.integers(0, 5, 6))
@@ -49,8 +51,7 @@ def stepped() -> tuple[TrainState, dict[str, Any]]:
     )
     run = data_parallel(step, ParallelConfig(), jax.devices()[:1])
     batch = {"image": np.asarray(IMAGES), "label": np.asarray(LABELS)}
-    numbers = Numbers(jnp.float32(RATE), jnp.float32(0.3), jnp.int32(0))
-    return jax.device_get(run(start(), batch, numbers))
+    return jax.device_get(run(start(), batch, NUMBERS))
 
 
 @cache
@@ -129,6 +130,30 @@ def test_metrics():
     assert metrics["grad_norm"] == pytest.approx(norm(grads), rel=1e-4)
     assert metrics["learning_rate"] == pytest.approx(rate_of_the_step(), rel=1e-6)
     assert set(metrics) >= {"top1_sum", "top5_sum"}
+
+
+@pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
+def test_evaluation_counts_each_example_once_on_1_2_and_4_devices(wrapper):
+    """Six examples and two of padding, which are the first example again."""
+    image, label = np.asarray(IMAGES), np.asarray(LABELS)
+    batch = {
+        "image": np.concatenate([image, image[:1], image[:1]]),
+        "label": np.concatenate([label, label[:1], label[:1]]),
+        "mask": np.array([1.0] * 6 + [0.0] * 2, np.float32),
+    }
+    variables = {"params": start().params, "batch_stats": start().batch_stats}
+    logits, _ = jax.jit(NETWORK.apply)(variables, IMAGES, NUMBERS.residual_scale)
+    expected = {
+        "count": 6.0,
+        "loss_sum": jnp.sum(cross_entropy(logits, LABELS)),
+        "top1_sum": jnp.sum(jnp.argmax(logits, axis=-1) == LABELS),
+        "top5_sum": 6.0,
+    }
+    step = partial(eval_step, network=NETWORK)
+    for devices in (1, 2, 4):
+        config = ParallelConfig(wrapper)
+        run = data_parallel(step, config, jax.devices()[:devices], donate_state=False)
+        assert_close(run(variables, batch, NUMBERS), expected)
 
 
 def test_a_fresh_state():

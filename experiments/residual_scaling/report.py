@@ -65,7 +65,7 @@ def verdict_table(records: Records) -> str:
             lines.append(f"* {claim}")
         lines.append(f"    {verdict.verdict.upper()}: {verdict.setting}")
         lines += textwrap.wrap(
-            verdict.evidence, 88, initial_indent=" " * 8, subsequent_indent=" " * 8
+            verdict.evidence, 96, initial_indent=" " * 8, subsequent_indent=" " * 8
         )
     return "\n".join(lines)
 

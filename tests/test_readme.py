@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the README shows is what runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from inception_jax.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_two_commands_are_where_the_gate_looks_for_them():
+    for marker, end in (
+        ("run", 'pip install -e ".[study]" && python -m experiments.residual_scaling'),
+        ("test", 'pip install -e ".[test]" && pytest'),
+    ):
+        assert README.count(f"<!-- {marker} command -->\n```sh\n") == 1
+        line = README.split(f"<!-- {marker} command -->\n```sh\n")[1].split("\n")[0]
+        assert line == f"python3 -m venv .venv && . .venv/bin/activate && {end}"
+    assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_command_of_the_package_runs(capsys):
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith("inception-jax ")]
+    assert len(commands) >= 3
+    for command in commands:
+        main(command[1:])
+        assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_files_and_names_of_the_table_exist():
+    rows = re.findall(
+        r"^\| [^|]+ \| \[[^]]+\]\(([^)]+)\) \| (.+) \|$", README, re.MULTILINE
+    )
+    assert len(rows) >= 10
+    for path, names in rows:
+        assert (ROOT / path).exists(), path
+        for name in re.findall(r"`(\w+)`", names):
+            assert name in (ROOT / path).read_text(), f"{name} is not in {path}"
+
+
+@pytest.mark.slow
+def test_the_example_runs():
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
