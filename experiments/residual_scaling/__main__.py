@@ -16,20 +16,15 @@ def main() -> int:
         study = tyro.cli(
             Study, default=default, prog="python -m experiments.residual_scaling"
         )
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         # Imported after the command line is read: --help and mistakes answer at once.
         from experiments.residual_scaling.report import write_report
-        from experiments.residual_scaling.runner import finished_arms, run
+        from experiments.residual_scaling.runner import run
 
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            write_report(study, run(study))
-        except KeyboardInterrupt:
-            kept = len(finished_arms(study))
-            print(
-                f"\nInterrupted: {kept} of {len(study.arms)} arms are kept in "
-                f"{study.folder}. The same command goes on from there."
-            )
-            return 130
+        write_report(study, run(study))
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished arms are kept; the same command goes on from there.")
+        return 130
     except (ValueError, ImportError, OSError) as error:
         print(f"residual_scaling: {error}", file=sys.stderr)
         return 2

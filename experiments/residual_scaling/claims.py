@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from experiments.residual_scaling.outcomes import DYING, Outcome
-from experiments.residual_scaling.runner import ArmRecord
+from experiments.residual_scaling.runner import ArmRecord, test_accuracy
 from experiments.residual_scaling.study import PAPER_LEARNING_RATE, PAPER_WIDTH, Arm
 
 LEVEL = 0.05
@@ -183,7 +183,7 @@ def _no_harm(records: Records, scale: float, rate: float) -> Verdict:
     words, lows, highs = [], {}, {}
     for width in sorted({arm.width for arm in records}):
         differences = [
-            record["test_accuracy"] - records[partner]["test_accuracy"]
+            test_accuracy(record) - test_accuracy(records[partner])
             for arm, record in pick(
                 records, scale=scale, learning_rate=rate, width=width
             ).items()

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from experiments.residual_scaling.claims import Records, pick, rate_in_words
+from experiments.residual_scaling.runner import training_loss
 from experiments.residual_scaling.study import PAPER_WIDTH
 
 # Okabe and Ito's colours, told apart by the colour-blind; dashes tell them apart in print.
@@ -70,10 +71,11 @@ def _lines(
     color, dashes = style
     histories = []
     for record in arms.values():
-        values = np.array(record[quantity], float)  # null, not finite, becomes NaN
-        steps = record["probe_steps"]
         if quantity == "loss":
+            values = training_loss(record)
             steps = np.arange(1, len(values) + 1)
+        else:
+            values, steps = record["dead_fraction"], record["probe_steps"]
         axis.plot(steps, values, color=color, linestyle=dashes, linewidth=0.7, alpha=0.45)
         histories.append(values)
     if histories:

@@ -28,12 +28,9 @@ class Outcome(StrEnum):
 DYING = (Outcome.DIVERGED, Outcome.DEAD, Outcome.PART_DEAD)
 
 
-def outcome(loss: Sequence[float | None], dead_fraction: Sequence[float]) -> Outcome:
-    """Label of an arm from its loss per step and its dead fraction per probe.
-
-    A loss of None stands for one that was not finite.
-    """
-    if any(value is None or not math.isfinite(value) for value in loss):
+def outcome(loss: Sequence[float], dead_fraction: Sequence[float]) -> Outcome:
+    """Label of an arm from its loss per step and its dead fraction per probe."""
+    if not all(math.isfinite(value) for value in loss):
         return Outcome.DIVERGED
     if len(dead_fraction) >= 3 and min(dead_fraction[-3:]) >= 0.99:
         return Outcome.DEAD

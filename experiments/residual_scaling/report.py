@@ -7,7 +7,7 @@ from collections import Counter
 from experiments.residual_scaling.claims import Records, judge, pick
 from experiments.residual_scaling.figure import draw
 from experiments.residual_scaling.outcomes import Outcome
-from experiments.residual_scaling.runner import arms_file
+from experiments.residual_scaling.runner import arms_file, test_accuracy
 from experiments.residual_scaling.study import Study
 
 
@@ -33,7 +33,7 @@ def outcome_table(records: Records) -> str:
         arms = pick(records, width=width, learning_rate=rate, scale=scale).values()
         counts = Counter(arm["outcome"] for arm in arms)
         words = ", ".join(f"{counts[o]} {o}" for o in Outcome if counts[o])
-        accuracy = sum(arm["test_accuracy"] for arm in arms) / len(arms)
+        accuracy = sum(map(test_accuracy, arms)) / len(arms)
         dead = sum(arm["dead_fraction"][-1] for arm in arms) / len(arms)
         lines.append(
             f"{width:>6} {scale:>6g} {rate:>6g}  {accuracy:>8.1%} {dead:>5.0%}  {words}"

@@ -32,6 +32,9 @@ PARALLEL = ParallelConfig(bn_sync="global")
 # The paper's optimizer, without weight decay: the question is what the residuals do.
 OPTIMIZER = OptimizerConfig(weight_decay=0.0)
 
+# Of each step's metrics: sums over the batch and its size, and the gradient's norm.
+RECORDED = ("loss_sum", "top1_sum", "count", "grad_norm")
+
 ArmRecord = dict[str, Any]
 
 
@@ -168,29 +171,45 @@ def train_arm(
     batches = train_batches(train, batch_size=study.batch_size, seed=arm.seed)
     probe_batch = next(eval_batches(test, batch_size=NUM_PROBE_IMAGES))
     state = programs.init(arm.seed)
-    losses, probe_steps, dead = [], [0], [_probe(programs, state, probe_batch, numbers)]
+    probe_steps, dead = [0], [_probe(programs, state, probe_batch, numbers)]
+    history: dict[str, list[float]] = {name: [] for name in RECORDED}
     pending = []
     for step in range(1, study.steps + 1):
         state, metrics = programs.step(state, batches[step - 1], numbers)
         pending.append(metrics)
         if step % study.probe_every == 0 or step == study.steps:
-            losses += [means(metrics)["loss"] for metrics in pending]
+            for name, values in history.items():
+                values += [_seven_digits(metrics[name]) for metrics in pending]
             pending = []
             probe_steps.append(step)
             dead.append(_probe(programs, state, probe_batch, numbers))
-            show(step, losses[-1], dead[-1])
-    return {
+            show(step, history["loss_sum"][-1] / history["count"][-1], dead[-1])
+    record = {
         "arm": asdict(arm),
         "settings": study.settings,
-        "outcome": outcome(losses, dead),
-        "test_accuracy": _test_accuracy(study, programs, state, test, numbers),
-        "loss": losses,
+        "train": history,
+        "test": _test_sums(programs, state, test, numbers),
         "probe_steps": probe_steps,
         "dead_fraction": dead,
         "seconds": round(time.perf_counter() - start, 2),
         "devices": f"{len(devices_for(study.batch_size))} x {jax.devices()[0].device_kind}",
         "versions": {p: version(p) for p in ("inception_jax", "jax", "flax", "optax")},
     }
+    return record | {"outcome": outcome(training_loss(record), dead)}
+
+
+def training_loss(record: ArmRecord) -> np.ndarray:
+    """Mean loss of every step's batch, in nats; NaN where it was not finite."""
+    return np.array(record["train"]["loss_sum"], float) / record["train"]["count"]
+
+
+def test_accuracy(record: ArmRecord) -> float:
+    """Share of the test images whose class was found, after the last step."""
+    return means(record["test"])["top1"]
+
+
+def _seven_digits(value: jax.Array) -> float:
+    return float(f"{float(value):.7g}")  # all that float32 holds
 
 
 def _probe(
@@ -200,19 +219,15 @@ def _probe(
     return float(programs.probe(variables, batch, numbers))
 
 
-def _test_accuracy(
-    study: Study,
-    programs: Programs,
-    state: TrainState,
-    test: Sequence[Record],
-    numbers: Numbers,
-) -> float:
+def _test_sums(
+    programs: Programs, state: TrainState, test: Sequence[Record], numbers: Numbers
+) -> dict[str, float]:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     sums: dict[str, float] = {}
     for batch in eval_batches(test, batch_size=NUM_PROBE_IMAGES):
         for key, value in programs.evaluate(variables, batch, numbers).items():
             sums[key] = sums.get(key, 0.0) + float(value)
-    return means(sums)["top1"]
+    return sums
 
 
 def devices_for(batch_size: int) -> list[jax.Device]:
@@ -227,8 +242,8 @@ def devices_for(batch_size: int) -> list[jax.Device]:
 
 
 def _in_words(record: ArmRecord) -> str:
-    loss, dead = record["loss"][-1], record["dead_fraction"][-1]
+    loss, dead = training_loss(record)[-1], record["dead_fraction"][-1]
     return (
         f"{record['outcome']}, final loss {loss:.3g}, {dead:.0%} of the channels dead, "
-        f"test accuracy {record['test_accuracy']:.1%}"
+        f"test accuracy {test_accuracy(record):.1%}"
     )

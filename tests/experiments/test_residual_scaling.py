@@ -51,7 +51,7 @@ def study(tmp_path, data_dir) -> Study:
     [
         (LEARNING, [0, 0, 0, 0], Outcome.HEALTHY),
         ([2.3, math.nan, *LEARNING], [0, 0], Outcome.DIVERGED),
-        ([2.3, None, *LEARNING], [0, 0], Outcome.DIVERGED),
+        ([2.3, math.inf, *LEARNING], [0, 0], Outcome.DIVERGED),
         (GUESSING, [0, 0.99, 1.0, 1.0], Outcome.DEAD),
         (GUESSING, [0, 0.98, 1.0, 1.0], Outcome.PART_DEAD),  # not at three probes
         (GUESSING, [1.0, 1.0, 1.0, 0.2], Outcome.CHANCE),  # recovered, but learned nothing
@@ -96,7 +96,7 @@ def records(deaths: dict[tuple[int, float], int], seeds: int = 5) -> claims.Reco
             label = Outcome.DEAD if seed < dying else Outcome.HEALTHY
             made[Arm(width, scale, 0.045, seed)] = {
                 "outcome": str(label),
-                "test_accuracy": 0.9,
+                "test": {"top1_sum": 90.0, "count": 100.0},
             }
     return made
 
@@ -146,18 +146,18 @@ def test_two_seeds_decide_nothing():
 def test_harm_is_measured_over_pairs_of_the_same_seed():
     made = records({(64, 1.0): 0, (64, 0.1): 0})
     for arm, record in made.items():
-        record["test_accuracy"] = 0.9 + 0.01 * arm.seed - (arm.scale < 1) * 0.1
+        record["test"]["top1_sum"] = 90 + arm.seed - (arm.scale < 1) * 10
     assert verdict(made, "harm") == "contradicted at width 64"
     for arm, record in made.items():
-        record["test_accuracy"] = 0.9 + 0.01 * arm.seed + (arm.scale < 1) * 0.1
+        record["test"]["top1_sum"] = 90 + arm.seed + (arm.scale < 1) * 10
     assert verdict(made, "harm") == "reproduced"
 
 
 def test_a_saved_width_does_not_hide_a_harmed_one():
     made = records({(64, 1.0): 0, (64, 0.1): 0, (1024, 1.0): 5, (1024, 0.1): 0})
     for arm, record in made.items():
-        gain = -0.05 if arm.width == 64 else 0.5
-        record["test_accuracy"] = 0.4 + 0.01 * arm.seed + (arm.scale < 1) * gain
+        gain = -5 if arm.width == 64 else 50
+        record["test"]["top1_sum"] = 40 + arm.seed + (arm.scale < 1) * gain
     assert verdict(made, "harm") == "contradicted at width 64"
 
 
@@ -180,11 +180,15 @@ def test_a_small_study_trains_reports_and_resumes(study, capsys, monkeypatch):
     done = runner.run(study)
     assert list(done) == study.arms
     for record in done.values():
-        assert len(record["loss"]) == study.steps
+        assert {len(values) for values in record["train"].values()} == {study.steps}
+        assert set(record["train"]["count"]) == {study.batch_size}
+        assert record["test"]["count"] == 297
         assert record["probe_steps"] == [0, 2, 4, 6]
         assert len(record["dead_fraction"]) == 4
         assert record["versions"]["jax"] == jax.__version__
-    assert len({record["loss"][-1] for record in done.values()}) == 2, "same scale twice?"
+    assert len({record["train"]["loss_sum"][-1] for record in done.values()}) == 2, (
+        "same scale twice?"
+    )
 
     write_report(study, done)
     text = capsys.readouterr().out
@@ -220,7 +224,8 @@ def test_an_arm_does_not_depend_on_the_number_of_devices(study, monkeypatch):
     monkeypatch.setattr(runner, "devices_for", lambda _: jax.local_devices()[:1])
     one = runner.run(replace(study, workdir=study.folder / "one"))
     for arm in study.arms:
-        np.testing.assert_allclose(one[arm]["loss"], many[arm]["loss"], rtol=1e-3)
+        losses = [runner.training_loss(records[arm]) for records in (one, many)]
+        np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
 def test_unscaled_residuals_kill_channels_and_scaled_ones_do_not(study):
@@ -230,7 +235,8 @@ def test_unscaled_residuals_kill_channels_and_scaled_ones_do_not(study):
     assert unscaled["dead_fraction"][0] == scaled["dead_fraction"][0] == 0.0
     assert unscaled["dead_fraction"][-1] > 0.5
     assert scaled["dead_fraction"][-1] < 0.05
-    assert np.mean(scaled["loss"][-10:]) < np.mean(unscaled["loss"][-10:])
+    losses = [np.mean(runner.training_loss(r)[-10:]) for r in (scaled, unscaled)]
+    assert losses[0] < losses[1]
 
 
 def test_dead_channels_are_counted_over_all_devices(study):
@@ -250,7 +256,7 @@ def test_figure_shows_arms_that_diverged(tmp_path):
     made = records({(64, 1.0): 1, (64, 0.1): 0}, seeds=2)
     for record in made.values():
         record |= {
-            "loss": [2.3, None, None, None],
+            "train": {"loss_sum": [23.0, None, None, None], "count": [10] * 4},
             "probe_steps": [0, 2, 4],
             "dead_fraction": [0.0, 0.5, 1.0],
             "settings": {"depth": 1},
@@ -274,17 +280,17 @@ def test_ctrl_c_keeps_finished_arms_and_the_same_command_goes_on(tmp_path, data_
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "The same command goes on from there" in output
+    assert "the same command goes on from there" in output
     assert "Traceback" not in errors
     lines = (tmp_path / "arms.jsonl").read_text().splitlines()
     kept = [json.loads(line)["arm"]["seed"] for line in lines]
     assert 3 <= len(kept) < 60
-    assert f"{len(kept)} of 60 arms are kept" in output
 
     # The kept arms are not trained again: their lines stay as they are.
     shorter = " ".join(run).replace("--seeds 60", f"--seeds {len(kept) + 1}").split()
     again = subprocess.run(shorter, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
+    assert f"{len(kept)} of {len(kept) + 1} arms are on record and kept" in again.stdout
     after = (tmp_path / "arms.jsonl").read_text().splitlines()
     assert after[: len(lines)] == lines
     assert len(after) == len(kept) + 1
