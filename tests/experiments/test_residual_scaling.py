@@ -146,10 +146,10 @@ def test_two_seeds_decide_nothing():
 def test_harm_is_measured_over_pairs_of_the_same_seed():
     made = records({(64, 1.0): 0, (64, 0.1): 0})
     for arm, record in made.items():
-        record["test"]["top1_sum"] = 90 + arm.seed - (arm.scale < 1) * 10
+        record["test"]["top1_sum"] = 50 + 9 * arm.seed - (arm.scale < 1)
     assert verdict(made, "harm") == "contradicted at width 64"
     for arm, record in made.items():
-        record["test"]["top1_sum"] = 90 + arm.seed + (arm.scale < 1) * 10
+        record["test"]["top1_sum"] = 50 + 9 * arm.seed + (arm.scale < 1)
     assert verdict(made, "harm") == "reproduced"
 
 
