@@ -151,11 +151,17 @@ def test_wrong_options_are_explained(run, arguments, part):
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("arguments", ["--help", "networks --help"])
-def test_help(run, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        ("--help", "usage: inception-jax [-h] {networks,version}"),
+        ("networks --help", "usage: inception-jax networks [-h] [NAME | compare A B]"),
+    ],
+)
+def test_help(run, arguments, usage):
     status, output, errors = run(arguments)
     assert (status, errors) == (0, "")
-    assert "networks" in output
+    assert output.startswith(usage)
 
 
 def test_version(run):

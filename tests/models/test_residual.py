@@ -66,7 +66,7 @@ def test_scale_in_one_block(block):
     )
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (7,)], ids=["one", "per grid", "per block"])
+@pytest.mark.parametrize("shape", [(), (3,), (6,)], ids=["one", "per grid", "per block"])
 def test_one_compilation_serves_every_value(shape):
     values = (0.0, 0.1, 0.17, 0.3, 1.0)
     logits = [compiled()(jnp.full(shape, value))[0] for value in values]
@@ -81,13 +81,13 @@ def assert_same(scale: jax.Array, other_scale: jax.Array) -> None:
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *pairs)
 
 
-@pytest.mark.parametrize("shape", [(3,), (7,)], ids=["per grid", "per block"])
+@pytest.mark.parametrize("shape", [(3,), (6,)], ids=["per grid", "per block"])
 def test_equal_scales_agree_with_one_for_all(shape):
     assert_same(jnp.full(shape, 0.3), jnp.float32(0.3))
 
 
 def test_per_grid_reaches_the_blocks_of_that_grid():
-    per_block = jnp.array([0.1] * 2 + [0.5] * 3 + [0.9] * 2)
+    per_block = jnp.array([0.1] + [0.5] * 3 + [0.9] * 2)
     assert_same(jnp.array([0.1, 0.5, 0.9]), per_block)
 
 
@@ -102,7 +102,7 @@ def test_published_scales(name):
 def test_published_scales_are_used_where_none_is_given():
     network, variables, images = tiny()
     logits, _ = jax.jit(network.apply)(variables, images)
-    published, _ = compiled()(jnp.array([0.17] * 2 + [0.1] * 3 + [0.2, 1.0]))
+    published, _ = compiled()(jnp.array([0.17] + [0.1] * 3 + [0.2, 1.0]))
     np.testing.assert_allclose(logits, published, rtol=0, atol=1e-5)
 
 
@@ -141,5 +141,5 @@ def test_gradient_with_respect_to_the_scale():
     per_block = slope(jnp.full(len(BLOCKS), 0.3))
     assert jnp.isfinite(per_block).all()
     assert (per_block != 0).all()
-    above, below = (jnp.sum(compiled()(jnp.float32(s))[0] ** 2) for s in (0.31, 0.29))
-    np.testing.assert_allclose(per_block.sum(), (above - below) / 0.02, rtol=0.02)
+    above, below = (jnp.sum(compiled()(jnp.float32(s))[0] ** 2) for s in (0.301, 0.299))
+    np.testing.assert_allclose(per_block.sum(), (above - below) / 0.002, rtol=0.1)

@@ -19,32 +19,28 @@ from inception_jax.models.reduction_b import InceptionResNetReductionB
 from inception_jax.models.specs import Stage
 
 # Blocks on each of the three grids, and all of them in order.
-GRIDS = (2, 3, 2)
-BLOCKS = (
-    *("block35_1", "block35_2"),
-    *("block17_1", "block17_2", "block17_3"),
-    *("block8_1", "block8_2"),
-)
+GRIDS = (1, 3, 2)
+BLOCKS = ("block35_1", "block17_1", "block17_2", "block17_3", "block8_1", "block8_2")
 
 
 def three_grids(size: int = 32, **changes: object) -> NetworkSpec:
-    """2/3/2 blocks of four filters on 16, 7 and 3 pixels, for `size`x`size`x1 images."""
+    """1/3/2 blocks of four filters on 16, 7 and 3 pixels, for `size`x`size`x1 images."""
     a = partial(InceptionResNetA, branches=residual_a_branches(4, (4, 4), (4, 4, 4)))
     b = partial(InceptionResNetB, branches=residual_b_branches(4, (4, 4, 4)))
     c = partial(InceptionResNetC, branches=residual_c_branches(4, (4, 4, 4)))
     strided = ((Box("1a", 4, (3, 3), 2, "VALID"),),)
     stages = (
-        Stage("A", a, BLOCKS[:2], "Fig. 16", 0.17),
+        Stage("A", a, BLOCKS[:1], "Fig. 16", 0.17),
         Stage("Reduction-A", partial(ReductionA, 4, 4, 4, 4), ("Mixed_6a",), "Fig. 7"),
-        Stage("B", b, BLOCKS[2:5], "Fig. 17", 0.1),
+        Stage("B", b, BLOCKS[1:4], "Fig. 17", 0.1),
         Stage(
             "Reduction-B",
             partial(InceptionResNetReductionB, branches=strided),
             ("Mixed_7a",),
             "Fig. 18",
         ),
-        Stage("C", c, BLOCKS[5:6], "Fig. 19", 0.2),
-        Stage("C, last", partial(c, relu=False), BLOCKS[6:], "Fig. 19", 1.0),
+        Stage("C", c, BLOCKS[4:5], "Fig. 19", 0.2),
+        Stage("C, last", partial(c, relu=False), BLOCKS[5:], "Fig. 19", 1.0),
     )
     spec = small_image_spec(width=8, image_shape=(size, size, 1))
     return replace(spec, stages=stages, **changes)
@@ -54,7 +50,7 @@ def one_block(**changes: object) -> NetworkSpec:
     """One block of one branch behind the small stem, for 8x8x1 images."""
     block = partial(InceptionResNetC, branches=((Box("", 4),),))
     stages = (Stage("C", block, ("block8_1",), "Fig. 19", 0.1),)
-    return replace(small_image_spec(width=8), stages=stages, **changes)
+    return replace(small_image_spec(width=8), **{"stages": stages, **changes})
 
 
 def random_variables(module: nn.Module, *inputs: jax.Array) -> dict:
