@@ -29,6 +29,8 @@ class OptimizerConfig:
     ema_decay: float = 0.9999
 
     def __post_init__(self) -> None:
+        kinds = ("rmsprop", "momentum")
+        _require(self.kind in kinds, "kind", self.kind, "rmsprop or momentum")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "> 0")
         _require(0 < self.decay_rate <= 1, "decay_rate", self.decay_rate, "in (0, 1]")
         _require(

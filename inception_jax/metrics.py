@@ -49,11 +49,16 @@ def means(sums: dict[str, Any]) -> dict[str, float]:
 def append_json_line(path: Path, record: dict[str, Any]) -> None:
     """Add `record` as one line of `path`, flushed; numbers that are not finite become null.
 
-    The line is written in one piece, so an interruption loses no earlier line.
+    The line is written in one piece, so an interruption loses no earlier line. A last line
+    without its end, left by a crash, is cut off first: it would swallow this one.
     """
     line = json.dumps(_finite(record), allow_nan=False) + "\n"
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    with path.open("a+b") as file:
+        file.seek(max(file.tell() - 1, 0))
+        if file.read(1) not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode())
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

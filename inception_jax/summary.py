@@ -56,6 +56,7 @@ def summarise(network: Network, image_shape: tuple[int, int, int] | None = None)
 
     Raises ValueError where the network does not take such an image.
     """
+    network = network.clone(aux_head=False)  # part of training alone
     image_shape = image_shape or network.spec.image_shape
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), images)

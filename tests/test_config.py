@@ -22,6 +22,7 @@ INVALID = [
     *(("OptimizerConfig", "weight_decay", bad, ">= 0") for bad in (-1e-5, NAN)),
     *(("OptimizerConfig", "clip_norm", bad, "> 0 or None") for bad in (0.0, -1.0, NAN)),
     *(("OptimizerConfig", "ema_decay", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
+    *(("OptimizerConfig", "kind", bad, "rmsprop or momentum") for bad in ("adam", None)),
     *(("LossConfig", "label_smoothing", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
     *(("LossConfig", "aux_weight", bad, ">= 0") for bad in (-0.4, NAN)),
     *(("ParallelConfig", "wrapper", bad, "pmap or shard_map") for bad in ("jit", None)),

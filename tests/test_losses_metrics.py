@@ -135,6 +135,16 @@ def test_a_torn_last_line_is_ignored(tmp_path):
     assert read_json_lines(path) == [{"step": 1}]
 
 
+def test_a_line_after_a_torn_one_is_not_lost(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    append_json_line(path, {"step": 1})
+    for torn in ('{"step": 2, "lo', "{"):
+        with path.open("a") as file:
+            file.write(torn)
+        append_json_line(path, {"step": 2})
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}, {"step": 2}]
+
+
 def test_a_corrupt_line_is_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')

@@ -77,7 +77,7 @@ class Network(nn.Module):
         conv = partial(ConvBN, norm=norm, dtype=self.dtype, kernel_init=spec.kernel_init)
 
         stem = spec.stem(conv=conv, name="Stem")
-        x, endpoints = stem(images.astype(self.dtype), train=train)
+        x, endpoints = stem(jnp.asarray(images, self.dtype), train=train)
         block = 0
         for stage in spec.stages:
             for name in stage.names:
@@ -203,8 +203,9 @@ def create(network: str | NetworkSpec, **options: Any) -> Network:
     `options` are the fields of `Network`: num_classes, dropout_rate, bn_decay, bn_scale,
     bn_axis_name, bn_axis_index_groups, aux_head, dtype; what is left out is as published.
 
-    Raises ValueError for an unknown name, a negative number of classes, or an aux head
-    where there is no 17x17 grid to put it on or no classes for it.
+    Raises ValueError for an unknown name, a negative number of classes, a dropout rate or
+    batch-norm decay outside [0, 1), or an aux head where there is no 17x17 grid to put it
+    on or no classes for it.
     """
     spec = get_spec(network) if isinstance(network, str) else network
     defaults = {
@@ -217,6 +218,10 @@ def create(network: str | NetworkSpec, **options: Any) -> Network:
         raise ValueError(
             f"num_classes must be 0 (no classifier) or more, got {module.num_classes}."
         )
+    for field in ("dropout_rate", "bn_decay"):
+        share = getattr(module, field)
+        if not 0 <= share < 1:
+            raise ValueError(f"{field} must be in [0, 1), got {share}.")
     if module.aux_head and not (spec.aux_after and module.num_classes):
         raise ValueError(
             "aux_head=True needs a network with a 17x17 grid and num_classes > 0; "

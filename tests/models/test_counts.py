@@ -6,6 +6,7 @@ Nothing is computed: the networks are only traced.
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 import pytest
 
 import inception_jax
+from inception_jax.summary import summarise
+from tests.models.tiny import one_block
 
 
 class Figures(NamedTuple):
@@ -124,10 +127,22 @@ def test_figures(arguments, expected):
     assert counted == expected
 
 
+def test_summary_leaves_the_aux_head_out():
+    """It sums up inference, where there is none."""
+    spec = one_block(image_shape=(34, 34, 1))
+    spec = replace(spec, stages=(replace(spec.stages[0], role="B"),))
+    summaries = [
+        summarise(inception_jax.create(spec, aux_head=aux)) for aux in (False, True)
+    ]
+    assert summaries[0] == summaries[1]
+
+
 @pytest.mark.parametrize("key", ["v4", "resnet-v2", "facenet"])
 def test_parameters_without_gamma(key):
     (name, options, size), expected = EXPECTED[key]
     network = inception_jax.create(name, **options, bn_scale=False)
     variables = jax.eval_shape(network.init, jax.random.key(0), images(size))
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])]
+    assert not [path for path in paths if path[-1].key == "scale"]
     assert size_of(variables["params"]) == expected.beta
     assert size_of(variables["batch_stats"]) == expected.moving

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import inception_jax
+from tests.models.tiny import one_block, random_variables
 
 PUBLISHED = [name for name in inception_jax.list_networks() if name != "inception_v4"]
 SMALL = "inception_resnet_small"
@@ -141,6 +142,21 @@ def test_negative_number_of_classes():
     with pytest.raises(ValueError, match="num_classes must be 0") as error:
         inception_jax.create("inception_v4", num_classes=-1)
     check_sentence(error, "no classifier", "got -1")
+
+
+@pytest.mark.parametrize("field", ["dropout_rate", "bn_decay"])
+@pytest.mark.parametrize("value", [-0.1, 1.0, 80.0, float("nan")])
+def test_shares_out_of_range(field, value):
+    with pytest.raises(ValueError, match=rf"{field} must be in \[0, 1\)") as error:
+        inception_jax.create("inception_v4", **{field: value})
+    check_sentence(error, f"got {value}")
+
+
+def test_images_of_numpy():
+    network = inception_jax.create(one_block())
+    images = np.zeros((2, 8, 8, 1), np.float32)
+    logits, _ = network.apply(random_variables(network, images), images)
+    assert logits.shape == (2, 10)
 
 
 @pytest.mark.parametrize(
