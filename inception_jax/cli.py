@@ -79,7 +79,10 @@ def _summarise(name: str, image_size: int | None) -> Summary:
     if image_size is None:
         return summarise(network)
     channels = network.spec.image_shape[2]
-    return summarise(network, (image_size, image_size, channels))
+    try:
+        return summarise(network, (image_size, image_size, channels))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _table_of_networks(image_size: int | None) -> str:

@@ -26,6 +26,13 @@ Batch = dict[str, np.ndarray]
 Step = Callable[..., Any]
 
 
+def local_devices_for(*sizes: int) -> list[jax.Device]:
+    """This host's devices, as many as divide every batch size in `sizes`."""
+    devices = jax.local_devices()
+    counts = range(len(devices), 0, -1)
+    return devices[: next(n for n in counts if not any(size % n for size in sizes))]
+
+
 def bn_options(config: ParallelConfig, num_devices: int) -> dict[str, Any]:
     """Options for `create` that give batch normalisation the statistics of `bn_sync`.
 

@@ -123,7 +123,10 @@ def test_comparison_of_the_two_v2(run):
         ("networks compare inception_v4", "compare takes two networks, got 1"),
         ("networks compare inception_resnet_small v5", "no network 'v5'"),
         ("networks a b", "networks compare a b"),
-        ("networks inception_v4 --image-size 74", "at least 75x75 pixels, got 74x74"),
+        (
+            "networks inception_v4 --image-size 74",
+            "inception_v4: images must be at least 75x75 pixels, got 74x74",
+        ),
     ],
 )
 def test_wrong_input_is_one_line(run, arguments, part):

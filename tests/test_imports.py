@@ -93,22 +93,25 @@ def device_words(module: str) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute):
-            names.add(node.attr)
+            of_jax = isinstance(node.value, ast.Name) and node.value.id == "jax"
+            names.add(f"jax.{node.attr}" if of_jax else node.attr)
         elif isinstance(node, ast.Name):
             names.add(node.id)
         elif isinstance(node, ast.ImportFrom):
             names.update(alias.name for alias in node.names)
-    return names & {"pmap", "shard_map", "Mesh", "NamedSharding", "PartitionSpec"} | (
-        {"devices", "local_devices", "device_count", "local_device_count"} & names
-        if module in PACKAGE
-        else set()
-    )
+    counts = ("devices", "local_devices", "device_count", "local_device_count")
+    maps = ("pmap", "shard_map")
+    return names & {
+        *(f"jax.{name}" for name in counts + maps),
+        *maps,
+        *("Mesh", "NamedSharding", "PartitionSpec"),
+    }
 
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_only_parallel_maps_over_devices(module):
     if module == "inception_jax.parallel":
-        assert {"devices", "pmap", "shard_map", "Mesh"} <= device_words(module)
+        assert {"jax.devices", "jax.pmap", "jax.shard_map", "Mesh"} <= device_words(module)
     else:
         assert not device_words(module)
 

@@ -51,4 +51,7 @@ def test_files_and_names_of_the_table_exist():
 @pytest.mark.slow
 def test_the_example_runs():
     (example,) = blocks("python")
-    exec(compile(example, "README.md", "exec"), {})
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["logits"].shape == (1, 1000)
+    assert names["endpoints"]["Mixed_6a"].shape == (1, 17, 17, 1088)

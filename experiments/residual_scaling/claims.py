@@ -88,7 +88,7 @@ def judge(records: Records) -> list[Verdict]:
     """Verdicts on all claims that the arms on record can speak to."""
     rates = sorted({arm.learning_rate for arm in records})
     widths = sorted({arm.width for arm in records})
-    scales = sorted({arm.scale for arm in records if arm.scale < 1}, reverse=True)
+    scales = sorted({a.scale for a in records if 0.1 <= a.scale <= 0.3}, reverse=True)
     wide = [width for width in widths if width > PAPER_WIDTH]
     verdicts = []
     for rate in rates:
@@ -137,7 +137,7 @@ def _scaling_helps(
 ) -> Verdict:
     """Are there fewer bad `outcomes` with scaled residuals than without?"""
     dying = outcomes == DYING
-    word, means = (
+    word, meaning = (
         ("died", "half dead or worse") if dying else ("was hurt", "scarred or worse")
     )
     arms = pick(records, width=width, learning_rate=rate)
@@ -153,7 +153,7 @@ def _scaling_helps(
     return Verdict(
         claim,
         f"width {width}, scale {scale:g} against 1, {rate_in_words(rate)}",
-        f"{means}: {without} without, {with_it} with, p = {p:.3f}",
+        f"{meaning}: {without} without, {with_it} with, p = {p:.3f}",
         verdict,
     )
 

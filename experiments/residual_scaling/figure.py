@@ -12,11 +12,23 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from experiments.residual_scaling.claims import Records, pick, rate_in_words
+from experiments.residual_scaling.outcomes import NUM_CLASSES
 from experiments.residual_scaling.runner import training_loss
 from experiments.residual_scaling.study import PAPER_WIDTH
 
+GUESSING = np.log(NUM_CLASSES)  # loss of equal chances for all classes
+Style = tuple[str, str | tuple]  # colour, dashes
+
 # Okabe and Ito's colours, told apart by the colour-blind; dashes tell them apart in print.
-STYLES = (("#D55E00", "-"), ("#0072B2", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
+STYLES = (
+    ("#D55E00", "-"),
+    ("#0072B2", "--"),
+    ("#009E73", "-."),
+    ("#CC79A7", ":"),
+    ("#000000", (0, (6, 2))),
+    ("#E69F00", (0, (3, 1, 1, 1))),
+    ("#56B4E9", (0, (1, 3))),
+)
 
 
 def draw(records: Records, path: Path) -> None:
@@ -38,7 +50,7 @@ def draw(records: Records, path: Path) -> None:
     for row, rate in enumerate(rates):
         for column, width in enumerate(widths):
             top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
-            for scale, style in zip(scales, STYLES, strict=False):
+            for scale, style in zip(scales, STYLES[: len(scales)], strict=True):
                 arms = pick(records, width=width, learning_rate=rate, scale=scale)
                 _lines(top, arms, "loss", style, _label(scale))
                 _lines(bottom, arms, "dead_fraction", style, _label(scale))
@@ -65,9 +77,7 @@ def _label(scale: float) -> str:
     return "unscaled residuals (1)" if scale == 1 else f"residuals scaled by {scale:g}"
 
 
-def _lines(
-    axis: Axes, arms: Records, quantity: str, style: tuple[str, str], label: str
-) -> None:
+def _lines(axis: Axes, arms: Records, quantity: str, style: Style, label: str) -> None:
     color, dashes = style
     histories = []
     for record in arms.values():
@@ -87,7 +97,7 @@ def _dress(top: Axes, bottom: Axes, width: int, rate: str, *, first: bool) -> No
     wide = ", above the paper's 1000" if width > PAPER_WIDTH else ""
     top.set_title(f"{width} channels{wide}\n{rate}", fontsize=9)
     top.set_yscale("log")
-    top.axhline(np.log(10), color="0.4", linewidth=0.8, linestyle=(0, (1, 2)))
+    top.axhline(GUESSING, color="0.4", linewidth=0.8, linestyle=(0, (1, 2)))
     bottom.set_ylim(-0.04, 1.04)
     bottom.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     for axis in (top, bottom):
@@ -97,7 +107,7 @@ def _dress(top: Axes, bottom: Axes, width: int, rate: str, *, first: bool) -> No
         top.set_ylabel("training loss")
         top.annotate(
             "guessing",
-            (0.99, np.log(10)),
+            (0.99, GUESSING),
             xycoords=("axes fraction", "data"),
             ha="right",
             va="bottom",

@@ -71,15 +71,18 @@ def verdict_table(records: Records) -> str:
 
 
 def _settings(study: Study, records: Records) -> str:
-    record = next(iter(records.values()))
-    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
+    # Where a study was finished on another machine or later, all that took part.
+    platforms = dict.fromkeys(
+        ", ".join([r["devices"], *(f"{n} {v}" for n, v in r["versions"].items())])
+        for r in records.values()
+    )
     missing = len(study.arms) - len(records)
     seeds = len({arm.seed for arm in records})
     words = (
         f"Settings: {study.steps} steps of {study.batch_size} digits (8x8), {study.depth} "
         f"Inception-ResNet-C blocks, {seeds} seeds, RMSProp (decay 0.9, epsilon 1, "
         f"momentum 0.9) without weight decay, batch statistics over the whole batch; "
-        f"{record['devices']}; {versions}. Proportions with 95 % Wilson intervals, p from "
+        f"{'; '.join(platforms)}. Proportions with 95 % Wilson intervals, p from "
         "Fisher's exact test, accuracy with a paired 95 % t interval; the tests are not "
         f"corrected for their number. "
     )

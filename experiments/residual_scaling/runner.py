@@ -20,7 +20,12 @@ from inception_jax.config import LossConfig, OptimizerConfig, ParallelConfig
 from inception_jax.data import Record, eval_batches, load_source, train_batches
 from inception_jax.metrics import append_json_line, means, read_json_lines
 from inception_jax.models.networks import Network, create
-from inception_jax.parallel import AxisName, bn_options, data_parallel
+from inception_jax.parallel import (
+    AxisName,
+    bn_options,
+    data_parallel,
+    local_devices_for,
+)
 from inception_jax.summary import summarise
 from inception_jax.train import Numbers, TrainState, eval_step, init_state, train_step
 
@@ -43,6 +48,12 @@ def arms_file(study: Study) -> Path:
     return study.folder / "arms.jsonl"
 
 
+def settings_of(study: Study) -> dict[str, Any]:
+    """What must be equal for arms to be comparable; saved with every arm."""
+    optimizer = {f"optimizer.{key}": value for key, value in asdict(OPTIMIZER).items()}
+    return study.settings | {"bn_sync": PARALLEL.bn_sync} | optimizer
+
+
 def finished_arms(study: Study) -> dict[Arm, ArmRecord]:
     """Arms of this study that are already on record, in the study's order.
 
@@ -50,11 +61,12 @@ def finished_arms(study: Study) -> dict[Arm, ArmRecord]:
     """
     records = {}
     for record in read_json_lines(arms_file(study)):
-        if record["settings"] != study.settings:
+        there, here = record["settings"], settings_of(study)
+        if there != here:
             different = [
-                f"{key} {record['settings'].get(key)} there, {value} here"
-                for key, value in study.settings.items()
-                if record["settings"].get(key) != value
+                f"{key} {there.get(key)} there, {value} here"
+                for key, value in here.items()
+                if there.get(key) != value
             ]
             raise ValueError(
                 f"{study.folder} holds arms of other settings ({', '.join(different)}); "
@@ -72,7 +84,7 @@ def run(study: Study) -> dict[Arm, ArmRecord]:
     """
     done = finished_arms(study)
     remaining = [arm for arm in study.arms if arm not in done]
-    devices = devices_for(study.batch_size)
+    devices = local_devices_for(study.batch_size, NUM_PROBE_IMAGES)
     if done:
         print(f"{len(done)} of {len(study.arms)} arms are on record and kept.")
     if not remaining:
@@ -117,6 +129,7 @@ class Programs:
         options = bn_options(PARALLEL, len(devices)) | {"bn_scale": False}
         network = create(study.spec(width), **options)
         self.macs = summarise(network).macs
+        self.devices = f"{len(devices)} x {devices[0].device_kind}"
         self.init = jax.jit(partial(init_state, network, OPTIMIZER))
         step = partial(
             train_step,
@@ -186,13 +199,13 @@ def train_arm(
             show(step, history["loss_sum"][-1] / history["count"][-1], dead[-1])
     record = {
         "arm": asdict(arm),
-        "settings": study.settings,
+        "settings": settings_of(study),
         "train": history,
         "test": _test_sums(programs, state, test, numbers),
         "probe_steps": probe_steps,
         "dead_fraction": dead,
         "seconds": round(time.perf_counter() - start, 2),
-        "devices": f"{len(devices_for(study.batch_size))} x {jax.devices()[0].device_kind}",
+        "devices": programs.devices,
         "versions": {p: version(p) for p in ("inception_jax", "jax", "flax", "optax")},
     }
     return record | {"outcome": outcome(training_loss(record), dead)}
@@ -228,17 +241,6 @@ def _test_sums(
         for key, value in programs.evaluate(variables, batch, numbers).items():
             sums[key] = sums.get(key, 0.0) + float(value)
     return sums
-
-
-def devices_for(batch_size: int) -> list[jax.Device]:
-    """This machine's devices, as many as divide both the batch and the probe images."""
-    devices = jax.local_devices()
-    count = next(
-        n
-        for n in range(len(devices), 0, -1)
-        if batch_size % n == 0 and NUM_PROBE_IMAGES % n == 0
-    )
-    return devices[:count]
 
 
 def _in_words(record: ArmRecord) -> str:

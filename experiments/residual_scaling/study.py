@@ -11,6 +11,7 @@ from inception_jax.models.specs import NetworkSpec, small_image_spec
 # Section 4. Any other rate is an accelerator: it brings into some ten steps what the
 # paper saw "after a few tens of thousands of iterations".
 PAPER_LEARNING_RATE = 0.045
+MAX_SCALES = 7
 PAPER_WIDTH = 1000  # "if the number of filters exceeded 1000" (section 3.3)
 
 
@@ -68,6 +69,11 @@ class Study:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         if min(self.widths) < 1:
             raise ValueError(f"widths must be 1 or more, got {self.widths}.")
+        if len(self.scales) > MAX_SCALES:
+            raise ValueError(
+                f"scales must be {MAX_SCALES} or fewer, to be told apart in the figure, "
+                f"got {len(self.scales)}."
+            )
         if not all(0 <= scale <= 1 for scale in self.scales):
             raise ValueError(f"scales must lie in [0, 1], got {self.scales}.")
         if not all(0 < rate < float("inf") for rate in self.learning_rates):
@@ -91,7 +97,7 @@ class Study:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What must be equal for arms to be comparable; saved with every arm."""
+        """The part of the plan that all its arms share."""
         shared = ("steps", "depth", "batch_size", "probe_every")
         return {key: value for key, value in asdict(self).items() if key in shared}
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from experiments.residual_scaling import claims, runner
-from experiments.residual_scaling.figure import draw
+from experiments.residual_scaling.figure import STYLES, draw
 from experiments.residual_scaling.outcomes import Outcome, outcome
 from experiments.residual_scaling.report import write_report
-from experiments.residual_scaling.study import Arm, Study
+from experiments.residual_scaling.study import MAX_SCALES, Arm, Study
 
 LEARNING = [2.3, 2.0, 1.5, 1.0] + [0.5] * 10
 GUESSING = [2.3] * 14
@@ -80,6 +80,7 @@ def test_plan_is_complete_and_goes_seed_by_seed():
         ({"widths": ()}, "widths must be different numbers"),
         ({"widths": (64, 64)}, "widths must be different numbers"),
         ({"learning_rates": (0.0,)}, "learning_rates must be > 0"),
+        ({"scales": tuple(i / 8 for i in range(8))}, "scales must be 7 or fewer"),
         ({"seeds": 0}, "seeds must be 1 or more, got 0"),
     ],
 )
@@ -135,6 +136,15 @@ def test_verdicts_come_from_the_runs(unscaled, scaled, dies, saves):
 def test_threshold_verdict(narrow, wide, expected):
     made = records({(64, 1.0): narrow, (1024, 1.0): wide})
     assert verdict(made, "begins above 1000") == expected
+
+
+def test_scales_outside_the_papers_range_are_not_judged_by_its_claims():
+    made = records({(1024, 1.0): 5, (1024, 0.5): 0, (1024, 0.0): 0})
+    assert [v.claim for v in claims.judge(made)] == [claims.DIES]
+
+
+def test_figure_tells_as_many_scales_apart_as_a_study_may_have():
+    assert len(set(STYLES)) == MAX_SCALES
 
 
 def test_two_seeds_decide_nothing():
@@ -202,6 +212,10 @@ def test_a_small_study_trains_reports_and_resumes(study, capsys, monkeypatch):
         ValueError, match=r"holds arms of other settings \(steps 6 there, 8"
     ):
         runner.run(replace(study, steps=8))
+    clipped = replace(runner.OPTIMIZER, clip_norm=2.0)
+    monkeypatch.setattr(runner, "OPTIMIZER", clipped)
+    with pytest.raises(ValueError, match=r"optimizer\.clip_norm None there, 2\.0 here"):
+        runner.run(study)
 
 
 def test_one_compilation_serves_every_scale_rate_and_seed(study, monkeypatch):
@@ -221,7 +235,7 @@ def test_one_compilation_serves_every_scale_rate_and_seed(study, monkeypatch):
 def test_an_arm_does_not_depend_on_the_number_of_devices(study, monkeypatch):
     many = runner.run(study)
     assert all(record["devices"].startswith("4 x") for record in many.values())
-    monkeypatch.setattr(runner, "devices_for", lambda _: jax.local_devices()[:1])
+    monkeypatch.setattr(runner, "local_devices_for", lambda *_: jax.local_devices()[:1])
     one = runner.run(replace(study, workdir=study.folder / "one"))
     for arm in study.arms:
         losses = [runner.training_loss(records[arm]) for records in (one, many)]
