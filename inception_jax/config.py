@@ -91,6 +91,61 @@ class ParallelConfig:
         )
 
 
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How an image becomes the input of a network: one for training, evaluation and use.
+
+    It is stored with the weights. The defaults are slim's for the paper's networks: the
+    central 87.5 % of both sides, stretched to `image_shape`, bilinear, in [-1, 1].
+    """
+
+    image_shape: tuple[int, int, int] = (299, 299, 3)  # height, width, channels
+    crop_fraction: float = 0.875  # slim/preprocessing/inception_preprocessing.py
+    # "stretch": that share of both sides, whatever the aspect, as slim; "keep": the
+    # shorter side is resized to size / crop_fraction and the centre cut out, as timm.
+    aspect: Literal["stretch", "keep"] = "stretch"
+    resize: Literal["bilinear", "bicubic"] = "bilinear"
+    low: float = -1.0  # what a pixel of 0 becomes
+    high: float = 1.0  # what a pixel of 255 becomes
+
+    def __post_init__(self) -> None:
+        height, width, channels = self.image_shape
+        _require(min(height, width) >= 1, "image_shape", self.image_shape, "positive")
+        _require(channels in (1, 3), "channels", channels, "1 or 3")
+        _require(
+            0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction, "in (0, 1]"
+        )
+        _require(
+            self.aspect in ("stretch", "keep"), "aspect", self.aspect, "stretch or keep"
+        )
+        _require(
+            self.resize in ("bilinear", "bicubic"),
+            "resize",
+            self.resize,
+            "bilinear or bicubic",
+        )
+        _require(self.low < self.high, "low", self.low, f"below high, {self.high}")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training images: those of the paper's code, each can be left out.
+
+    Source: slim/preprocessing/inception_preprocessing.py, preprocess_for_train.
+    """
+
+    crop: bool = True  # a random box of the image, stretched; otherwise as in evaluation
+    area: tuple[float, float] = (0.05, 1.0)  # share of the image that the box covers
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of the box
+    flip: bool = True  # left and right, half of the time
+    color: bool = True  # brightness, saturation, hue and contrast
+
+    def __post_init__(self) -> None:
+        low, high = self.area
+        _require(0 < low <= high <= 1, "area", self.area, "in (0, 1], rising")
+        _require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "> 0, rising")
+
+
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
     if not holds:
         raise ValueError(f"{name} must be {expected}, got {value!r}.")
