@@ -6,7 +6,6 @@ import functools
 import io
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inception_jax.data.extra import require
+from inception_jax.data.tfds import read_split
 from inception_jax.data.types import Example, Source
 
 if TYPE_CHECKING:
@@ -27,9 +27,8 @@ def open_digits(split: str, data_dir: str | None) -> Source:
     `split` is `train`, `test`, which is `eval` too, or a part in TFDS's notation. Raises
     ValueError on another one, ImportError without the `data` extra.
     """
-    part = re.sub(r"\beval\b", "test", split)
     with _quiet_absl():
-        records = prepare_digits(data_dir).as_data_source(part)
+        records = read_split(prepare_digits(data_dir), split)
         examples = [_in_memory(record, i, split) for i, record in enumerate(records)]
     return Source("digits", split, tuple(map(str, range(10))), examples)
 

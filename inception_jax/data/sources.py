@@ -24,6 +24,8 @@ def open_source(name: str, split: str, data_dir: str | None = None) -> Source:
     """
     kind, _, rest = name.partition(":")
     if kind == "folder":
+        if not rest:
+            raise ValueError(f"{name!r} names no folder; expected folder:DIR.")
         return open_folder(rest, split)
     if name == "digits":
         return open_digits(split, data_dir)

@@ -39,10 +39,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
             f"inception-jax data check {name}"
         )
     image, label = _keys(name, info)
-    data = builder.as_data_source(
-        _tfds_split(name, split, list(info.splits)),
-        decoders={image: tfds.decode.SkipDecoding()},
-    )
+    data = read_split(builder, split, decoders={image: tfds.decode.SkipDecoding()})
     examples = TFDSExamples(data, name, split, image, label)
     return Source(name, split, tuple(info.features[label].names), examples)
 
@@ -71,6 +68,31 @@ class TFDSExamples(Sequence[Example]):
         }
 
 
+def read_split(
+    builder: "tensorflow_datasets.core.DatasetBuilder",
+    split: str,
+    decoders: dict[str, Any] | None = None,
+) -> Sequence[dict[str, Any]]:
+    """Records of a split or a part of it; `eval` stands for `validation`, else `test`.
+
+    Raises ValueError where there is no such split and where it is empty.
+    """
+    there = list(builder.info.splits)
+    held_out = [name for name in ("validation", "test") if name in there]
+    if held_out and "eval" not in there:
+        part = re.sub(r"\beval\b", held_out[0], split)
+    else:
+        part = split
+    try:
+        return builder.as_data_source(part, decoders=decoders)
+    except ValueError as e:
+        raise ValueError(
+            f"unknown or empty split {split!r} of {builder.name!r}; there are "
+            f"{' and '.join(there)}, and parts of them such as '{there[0]}[:100]' or "
+            f"'{there[0]}[90%:]'."
+        ) from e
+
+
 def _not_found(name: str, data_dir: str | None) -> str:
     tfds = require("tensorflow_datasets")
     known = tfds.list_builders(with_community_datasets=False)
@@ -81,7 +103,7 @@ def _not_found(name: str, data_dir: str | None) -> str:
             f"{name!r} is not prepared in {folder}; for what is missing and the next "
             f"command: inception-jax data check {name}"
         )
-    close = difflib.get_close_matches(base, [*known, "folder", "synthetic"], n=3)
+    close = difflib.get_close_matches(base, [*known, "folder", "synthetic"], n=6)
     meant = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
     return (
         f"unknown source {name!r}; expected digits, synthetic, folder:DIR or the name of a "
@@ -103,16 +125,3 @@ def _keys(name: str, info: "tensorflow_datasets.core.DatasetInfo") -> tuple[str,
             f"{', '.join(there)}."
         )
     return image, label
-
-
-def _tfds_split(name: str, split: str, there: list[str]) -> str:
-    """The split with TFDS's name for `eval` in it."""
-    if re.search(r"\beval\b", split) and "eval" not in there:
-        held_out = [each for each in ("validation", "test") if each in there]
-        if not held_out:
-            raise ValueError(
-                f"{name!r} has neither validation nor test but {', '.join(there)}; ask for "
-                f"parts of them, such as '{there[0]}[:90%]' and '{there[0]}[90%:]'."
-            )
-        split = re.sub(r"\beval\b", held_out[0], split)
-    return split

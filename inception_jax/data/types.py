@@ -2,7 +2,7 @@
 """What sources and batches are made of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
 
 import numpy as np
@@ -23,8 +23,8 @@ class Source:
 
     name: str
     split: str
-    class_names: tuple[str, ...]
-    examples: Sequence[Example]
+    class_names: tuple[str, ...] = field(repr=False)
+    examples: Sequence[Example] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.examples)
