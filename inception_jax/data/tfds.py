@@ -103,8 +103,12 @@ def _not_found(name: str, data_dir: str | None) -> str:
             f"{name!r} is not prepared in {folder}; for what is missing and the next "
             f"command: inception-jax data check {name}"
         )
-    close = difflib.get_close_matches(base, [*known, "folder", "synthetic"], n=6)
-    meant = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+    candidates = ["digits", "folder", "synthetic", *known]
+    # The longer names too, which count as less close: imagenet2012 for imagenet.
+    longer = sorted(each for each in candidates if base and each.startswith(base))[:2]
+    close = difflib.get_close_matches(base, candidates, n=3)
+    names = " or ".join(map(repr, dict.fromkeys(longer + close)))
+    meant = f"; did you mean {names}?" if names else "."
     return (
         f"unknown source {name!r}; expected digits, synthetic, folder:DIR or the name of a "
         f"data set of TFDS{meant}"
