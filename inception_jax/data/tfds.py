@@ -58,6 +58,7 @@ class TFDSExamples(Sequence[Example]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> Example:
+        index = range(len(self))[index]  # raises IndexError; TFDS's data do not
         record = self.data[index]
         name = record.get("file_name", record.get("id", b""))
         name = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
