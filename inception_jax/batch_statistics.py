@@ -19,6 +19,7 @@ from inception_jax.losses import cross_entropy
 from inception_jax.metrics import classification_sums, means
 from inception_jax.models.networks import Network
 from inception_jax.parallel import AxisName, DataParallel, Step, mean_over
+from inception_jax.parallel import Batch as HostBatch
 from inception_jax.train import Batch, network_input
 
 
@@ -69,7 +70,7 @@ def moments(
 def recalibrated(
     model: Model,
     variables: Variables,
-    batches: Iterable[Batch],
+    batches: Iterable[HostBatch],
     devices: Sequence[jax.Device],
 ) -> dict:
     """batch_stats of these weights: mean and variance over all `batches` together."""
@@ -97,7 +98,7 @@ def _by_norm(function: Callable[[dict], dict], stats: dict) -> dict:
 def mode_gap(
     model: Model,
     variables: Variables,
-    batches: Iterable[Batch],
+    batches: Iterable[HostBatch],
     devices: Sequence[jax.Device],
 ) -> dict[str, dict[str, float]]:
     """Mean loss and accuracies over `batches` in both modes: "eval" and "train"."""

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import orbax.checkpoint as ocp
 
@@ -24,7 +24,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(

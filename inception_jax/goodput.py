@@ -34,6 +34,11 @@ class Goodput:
         finally:
             self._switch(before)
 
+    def training_seconds(self) -> float:
+        """Seconds so far of updates and of waiting for their data."""
+        self._switch(self._kind)
+        return self._seconds["step"] + self._seconds["data_wait"]
+
     def record(self, step: int) -> dict[str, Any]:
         """Seconds so far, with the number of updates that they brought."""
         self._switch(self._kind)

@@ -3,11 +3,10 @@
 
 import json
 import math
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -35,7 +34,7 @@ class Reporter:
         self.last: Mapping[str, float] = {}  # values of the newest update
         self.step = step  # of the last line
         # The rate is that of the images since then; the first update compiles.
-        self.since, self.images = math.inf, 0.0
+        self.since, self.images = math.inf, 0.0  # training seconds at the last line
         self.bad_images: set[str] = set()
         macs = summarise(setup.network, setup.preprocess.image_shape).macs
         # A multiply-accumulate is two operations, and backward is twice forward.
@@ -55,7 +54,7 @@ class Reporter:
         )
         self.account(step)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Reporter":
         return self
 
     def __exit__(
@@ -74,9 +73,8 @@ class Reporter:
             if name.endswith("_sum") or name == "count":
                 self.sums[name] = self.sums.get(name, 0.0) + value
         self.last = values
-        now = time.perf_counter()
         if self.since == math.inf:
-            self.since = now
+            self.since = self.goodput.training_seconds()
         else:
             self.images += values["count"]
         # Not max(): it would lose a NaN.
@@ -119,7 +117,7 @@ class Reporter:
             )
         self.sums, self.highest_norm = {}, 0.0
         self.account(step)
-        self.step, self.since, self.images = step, time.perf_counter(), 0.0
+        self.step, self.since, self.images = step, self.goodput.training_seconds(), 0.0
 
     def evaluated(self, step: int, sums: Mapping[str, Mapping[str, float]]) -> None:
         """The evaluation split was gone through, with raw and with averaged weights."""
@@ -168,8 +166,9 @@ class Reporter:
         return round(step / self.setup.steps_per_epoch, 4)
 
     def _rate(self) -> float:
-        """Images per second of wall time since the last line; 0 where not yet known."""
-        return self.images / max(time.perf_counter() - self.since, 1e-9)
+        """Images per second of training since the last line; 0 where not yet known."""
+        seconds = self.goodput.training_seconds() - self.since
+        return self.images / seconds if seconds > 0 else 0.0
 
     def _speed(self) -> str:
         if not (rate := self._rate()):

@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Self
 
 
 class StopSignal:
@@ -15,7 +14,7 @@ class StopSignal:
         self.requested = False
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._request)

@@ -85,7 +85,7 @@ class TrainOptions:
 
     network: Network
     optimizer: OptimizerConfig
-    steps_per_epoch: int
+    steps_per_epoch: float
     loss: LossConfig = field(default_factory=LossConfig)
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
     accumulate: int = 1  # parts of a shard, gone through one after another

@@ -33,8 +33,9 @@ RANK["inception_jax"] = RANK["inception_jax.models.networks"] + 0.5  # its __ini
 # These import nothing of ours but config; only what stands above the networks joins them.
 CONFIG = "inception_jax.config"
 ALONE = {
-    f"inception_jax.{m}"
-    for m in "checkpoint goodput losses metrics optimizer parallel stopping".split()
+    *("inception_jax.checkpoint", "inception_jax.goodput", "inception_jax.losses"),
+    *("inception_jax.metrics", "inception_jax.optimizer", "inception_jax.parallel"),
+    "inception_jax.stopping",
 }
 # Images: geometry, colour, sources and batches, which know one another but no network.
 IMAGES = ("inception_jax.crops", "inception_jax.augment", "inception_jax.data")

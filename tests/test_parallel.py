@@ -50,7 +50,7 @@ def mapped(config: ParallelConfig, devices: int, dropout: float = 0.0, accumulat
     network = inception_jax.create(
         SPEC, dropout_rate=dropout, **bn_options(config, devices)
     )
-    options = TrainOptions(network, OPTIMIZER, 2, accumulate=accumulate)
+    options = TrainOptions(network, OPTIMIZER, 2.0, accumulate=accumulate)
     step = partial(train_step, options=options)
     return DataParallel(step, config, jax.devices()[:devices])
 
@@ -180,20 +180,6 @@ def test_groups_differ_from_one_another():
     for i in range(3):
         assert_different(modes[i].batch_stats, modes[i - 1].batch_stats)
         assert_different(modes[i].params, modes[i - 1].params)
-
-
-@pytest.fixture
-def compilations():
-    """A list that grows by one with every program that XLA compiles."""
-    events = []
-
-    def listen(event: str, seconds: float, **_: object) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(seconds)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield events
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])

@@ -62,7 +62,7 @@ def start() -> TrainState:
 @cache
 def stepped() -> tuple[TrainState, dict[str, Any]]:
     step = partial(
-        train_step, options=TrainOptions(NETWORK, OPTIMIZER, 2, LOSS, PREPROCESS)
+        train_step, options=TrainOptions(NETWORK, OPTIMIZER, 2.0, LOSS, PREPROCESS)
     )
     run = DataParallel(step, ParallelConfig(), jax.devices()[:1])
     batch = {"image": PIXELS, "label": np.asarray(LABELS)}

@@ -115,7 +115,7 @@ def run(study: Study) -> dict[Arm, ArmRecord]:
         "finished arms.",
         flush=True,
     )
-    steps_per_epoch = len(train) // study.batch_size
+    steps_per_epoch = len(train) / study.batch_size
     programs = {w: Programs(study, w, devices, steps_per_epoch) for w in study.widths}
     with Progress(
         remaining, study.steps, {w: p.macs for w, p in programs.items()}
@@ -136,7 +136,7 @@ class Programs:
         study: Study,
         width: int,
         devices: Sequence[jax.Device],
-        steps_per_epoch: int,
+        steps_per_epoch: float,
     ) -> None:
         # Without gamma, as slim trains; see small_image_spec for the rest.
         options = bn_options(PARALLEL, len(devices)) | {"bn_scale": False}
