@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr
 
 from inception_jax.models.networks import Network
-from inception_jax.models.specs import Stage
+from inception_jax.models.schema import Stage
 
 
 @dataclass(frozen=True)
