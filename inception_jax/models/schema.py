@@ -70,4 +70,5 @@ class NetworkSpec:
     @property
     def aux_after(self) -> str | None:
         """The last block on the 17x17 grid, where the aux head sits; None if none is."""
-        return next((s.names[-1] for s in self.stages if s.role == "B"), None)
+        blocks = [name for s in self.stages if s.role == "B" for name in s.names]
+        return blocks[-1] if blocks else None

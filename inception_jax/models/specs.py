@@ -24,6 +24,7 @@ from inception_jax.models.inception_c import (
     InceptionResNetC,
     residual_c_branches,
 )
+from inception_jax.models.inception_v3 import INCEPTION_V3_STAGES
 from inception_jax.models.layers import Branches, ModuleDef
 from inception_jax.models.reduction_a import TABLE_1, ReductionA
 from inception_jax.models.reduction_b import (
@@ -35,6 +36,7 @@ from inception_jax.models.reduction_b import (
 from inception_jax.models.schema import NetworkSpec, Stage
 from inception_jax.models.stem import (
     InceptionResNetV1Stem,
+    InceptionV3Stem,
     InceptionV4Stem,
     PublishedInceptionResNetV2Stem,
     small_image_stem,
@@ -146,7 +148,20 @@ def small_image_spec(
     )
 
 
+# slim/nets/inception_utils.py: variance_scaling_initializer(), factor 2, fan in.
+HE = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
 SPECS: dict[str, NetworkSpec] = {
+    # The baseline of Tables 2 to 5. (slim draws the last two layers of its aux head from
+    # narrower distributions, of stddev 0.01 and 0.001; here they are like all others.)
+    "inception_v3": NetworkSpec(
+        stem=InceptionV3Stem,
+        stem_figure="like Fig. 14",
+        stages=INCEPTION_V3_STAGES,
+        figure="like 1512.00567, Table 1",
+        source="slim/nets/inception_v3.py",
+        kernel_init=HE,
+    ),
     "inception_v4": NetworkSpec(
         stem=InceptionV4Stem,
         stem_figure="Fig. 3",
@@ -164,8 +179,7 @@ SPECS: dict[str, NetworkSpec] = {
         ),
         figure="Fig. 9",
         source="Fig. 9; slim/nets/inception_v4.py",
-        # slim/nets/inception_utils.py: variance_scaling_initializer(), factor 2, fan in.
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal"),
+        kernel_init=HE,
     ),
     "inception_resnet_v1": NetworkSpec(
         stem=InceptionResNetV1Stem,
