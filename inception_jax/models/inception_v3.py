@@ -2,11 +2,13 @@
 """The blocks of Inception-v3, the network that the paper compares its own with.
 
 Figures are those of "Rethinking the Inception Architecture for Computer Vision" (arXiv
-1512.00567), which gives neither widths nor the network that its authors published; all
-numbers are from slim/nets/inception_v3.py. Names are slim's but for five slips: what is
-here Mixed_5c/Branch_1/{Conv2d_0a_1x1, Conv2d_0b_5x5}, Mixed_6a/Branch_{0, 1}/Conv2d_1a_3x3
-and Mixed_7b/Branch_1/Conv2d_0c_3x1 is there {Conv2d_0b_1x1, Conv_1_0c_5x5}, Conv2d_1a_1x1
-and Conv2d_0b_3x1.
+1512.00567). They and its Table 1 differ from the network that was published; where they do,
+slim/nets/inception_v3.py decides, from which all numbers are.
+
+Names are slim's but for five slips of its: Mixed_5c/Branch_1/Conv2d_0a_1x1 and
+Conv2d_0b_5x5 are there Conv2d_0b_1x1 and Conv_1_0c_5x5, Mixed_6a/Branch_0/Conv2d_1a_3x3
+and Branch_1/Conv2d_1a_3x3 are Conv2d_1a_1x1, Mixed_7b/Branch_1/Conv2d_0c_3x1 is
+Conv2d_0b_3x1.
 """
 
 from functools import partial
@@ -18,7 +20,7 @@ from inception_jax.models.schema import Stage
 def v3_a_branches(pooled: int) -> Branches:
     """Branches of the 35x35 grid with `pooled` filters behind the pool.
 
-    Fig. 5 has a 3x3 where slim has the 5x5; the published weights decide.
+    Fig. 5 has a 3x3 where slim, and so every published weight file, has the 5x5.
     """
     return (
         (Box("0a", 64),),

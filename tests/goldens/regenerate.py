@@ -157,8 +157,8 @@ def keras_model(source: str, dtype: str, size: int) -> "keras.Model":
         "keras_inception_v3": keras.applications.InceptionV3,
         "keras_inception_resnet_v2": keras.applications.InceptionResNetV2,
     }[source]
-    shape = (size, size, 3)
-    model = network(weights=None, classifier_activation=None, input_shape=shape)
+    options = {"weights": None, "classifier_activation": None}
+    model = network(input_shape=(size, size, 3), **options)
     for variable in model.variables:
         name, shape = variable.path, tuple(variable.shape)
         variable.assign(fill(source, name, shape, kind=kind_of(name, len(shape))))
@@ -208,7 +208,7 @@ def agrees(source: str, arrays: Arrays) -> bool:
         allowed = SOURCES[source][3] if kind.endswith("_f32") else FLOAT64_TOLERANCE
         largest = np.max(values)
         good = good and bool(largest <= allowed)  # not so for NaN
-        print(f"{kind:24} {largest:8.1e}  (allowed: {allowed:.0e})")
+        print(f"{kind:26} {largest:8.1e}  (allowed: {allowed:.0e})")
     return good
 
 

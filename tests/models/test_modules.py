@@ -20,7 +20,6 @@ from inception_jax.models.inception_v3 import (
     InceptionV3ReductionA,
     InceptionV3ReductionB,
     v3_a_branches,
-    v3_b_branches,
 )
 from inception_jax.models.layers import ConvBN, avg_pool, max_pool
 from inception_jax.models.reduction_a import TABLE_1, ReductionA
@@ -73,7 +72,6 @@ MODULES = {
     "v3 Mixed_5b": (InceptionV3A(v3_a_branches(32)), (35, 35, 192), (35, 35, 256)),
     "v3 Mixed_5c": (InceptionV3A(), (35, 35, 256), (35, 35, 288)),
     "v3 Mixed_6a": (InceptionV3ReductionA(), (35, 35, 288), (17, 17, 768)),
-    "v3 Mixed_6b": (InceptionV3B(v3_b_branches(128)), (17, 17, 768), (17, 17, 768)),
     "v3 Mixed_6e": (InceptionV3B(), (17, 17, 768), (17, 17, 768)),
     "v3 Mixed_7a": (InceptionV3ReductionB(), (17, 17, 768), (8, 8, 1280)),
     "v3 Mixed_7b": (InceptionV3C(), (8, 8, 1280), (8, 8, 2048)),
@@ -131,6 +129,14 @@ def test_published_dropout_and_batch_norm_decay():
         facenet = name == "inception_resnet_v1_facenet"
         assert network.dropout_rate == (0.6 if facenet else 0.2)
         assert network.bn_decay == (0.995 if facenet else 0.9997)
+
+
+@pytest.mark.parametrize(("name", "fan"), [("v3", 576), ("v4", 576), ("resnet_v2", 1152)])
+def test_published_initialisers(name, fan):
+    """He's in slim's v3 and v4, Glorot's, which is its default, elsewhere."""
+    init = SPECS[f"inception_{name}"].kernel_init
+    kernel = init(jax.random.key(0), (3, 3, 64, 64))
+    np.testing.assert_allclose(kernel.var(), 2 / fan, rtol=0.03)
 
 
 def test_bfloat16_computes_alone_in_bfloat16():
