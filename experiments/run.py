@@ -8,6 +8,8 @@ The recipes are the files of experiments/networks; their options are the fields 
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import tyro
 
@@ -20,7 +22,10 @@ STARTED = time.perf_counter()
 def parse(arguments: Sequence[str] | None = None) -> RunConfig:
     """The configuration of a command line: a recipe and what is changed of it."""
     return tyro.extras.overridable_config_cli(
-        {name: (recipe.TITLE, recipe.CONFIG) for name, recipe in RECIPES.items()},
+        {
+            name: (recipe.TITLE, replace(recipe.CONFIG, workdir=Path("runs") / name))
+            for name, recipe in RECIPES.items()
+        },
         prog="python -m experiments.run",
         description=__doc__,
         args=arguments,

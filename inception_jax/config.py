@@ -166,10 +166,12 @@ class RunConfig:
     data: str = "imagenet2012"
     # Folder of prepared data sets; default: TFDS's own.
     data_dir: str | None = None
-    # Folder for everything the run writes; default: runs/ and the recipe's name.
-    workdir: Path | None = None
+    # Folder for everything the run writes.
+    workdir: Path = Path("runs/run")
     # Height and width of the images; default: the network's own, 299.
     image_size: int | None = None
+    # Share of both sides that evaluation sees; slim's.
+    crop_fraction: float = 0.875
     # Examples per update, over all devices. The paper does not say; 20 replicas (section
     # 4) of 32 (slim's flag) make 640.
     batch_size: int = 640

@@ -22,7 +22,6 @@ class Setup:
     """Everything a run works with, checked to fit together."""
 
     config: RunConfig
-    folder: Path
     network: Network
     preprocess: PreprocessSpec
     train_source: Source
@@ -43,6 +42,10 @@ class Setup:
         return min(self.config.batch_size, needed)
 
     @property
+    def folder(self) -> Path:
+        return self.config.workdir
+
+    @property
     def checkpoints(self) -> Path:
         return run_folder.checkpoints_path(self.folder)
 
@@ -60,6 +63,11 @@ def set_up(config: RunConfig) -> Setup:
             f"accumulate {config.accumulate}), got {config.batch_size}."
         )
     preprocess = preprocess_for(config)
+    if config.augment.color and preprocess.image_shape[2] != 3:
+        raise ValueError(
+            f"augment.color must be False for {config.network}, whose images have one "
+            "channel and not 3 channels; add --augment.no-color."
+        )
     train = open_source(config.data, "train", config.data_dir)
     evaluation = open_source(config.data, "eval", config.data_dir)
     if config.batch_size > len(train):
@@ -71,7 +79,6 @@ def set_up(config: RunConfig) -> Setup:
     per_epoch = len(train) / config.batch_size
     setup = Setup(
         config=config,
-        folder=config.workdir or Path("runs") / config.network,
         network=network,
         preprocess=preprocess,
         train_source=train,
@@ -91,7 +98,7 @@ def preprocess_for(config: RunConfig) -> PreprocessSpec:
     height, width, channels = get_spec(config.network).image_shape
     if config.image_size is not None:
         height = width = config.image_size
-    return PreprocessSpec((height, width, channels))
+    return PreprocessSpec((height, width, channels), config.crop_fraction)
 
 
 def network_for(config: RunConfig, num_classes: int, num_devices: int = 1) -> Network:

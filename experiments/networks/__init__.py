@@ -15,10 +15,12 @@ from experiments.networks import (
     inception_resnet_v1,
     inception_resnet_v2,
     inception_resnet_v2_paper,
+    inception_v3,
     inception_v4,
 )
 
 RECIPES: dict[str, ModuleType] = {
+    "inception_v3": inception_v3,
     "inception_v4": inception_v4,
     "inception_resnet_v1": inception_resnet_v1,
     "inception_resnet_v2": inception_resnet_v2,
