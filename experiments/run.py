@@ -33,7 +33,7 @@ def parse(arguments: Sequence[str] | None = None) -> RunConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 3 no number any more, 130 or 143 stopped, saved."""
+    """Exit status: 0 done, 2 bad input, 3 no number any more, 130 stopped and saved."""
     try:
         config = parse(arguments)
         # Imported after the command line is read: --help and mistakes answer at once.

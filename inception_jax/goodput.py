@@ -54,20 +54,20 @@ class Goodput:
 def add_up(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Seconds by kind over all processes of a run, and "lost", from their records.
 
-    A process that starts at step s, as its first record says, uses what the one before it
-    had spent when it stood at s; the rest of that is lost.
+    A process that starts at step s, as its first record says, builds on what those before
+    it had spent when they stood at s; the rest of theirs is lost.
     """
     total = dict.fromkeys((*KINDS, "lost"), 0.0)
     sessions: dict[float, list[dict[str, Any]]] = {}
     for record in records:
         sessions.setdefault(record["session"], []).append(record)
-    starts = [session[0]["step"] for session in sessions.values()]
-    ends = [*starts[1:], float("inf")]
-    for session, end in zip(sessions.values(), ends, strict=True):
+    end = float("inf")  # the lowest start of a later process
+    for session in reversed(sessions.values()):
         kept = [record for record in session if record["step"] <= end] or session[:1]
         for kind in KINDS:
             total[kind] += kept[-1]["seconds"][kind]
         total["lost"] += _sum(session[-1]) - _sum(kept[-1])
+        end = min(end, session[0]["step"])
     return total
 
 

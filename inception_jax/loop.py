@@ -136,7 +136,7 @@ class _Run:
     def _receive(self) -> None:
         """Wait for the oldest step under way and look at what it gave."""
         step, metrics = self.pending.popleft()
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(x) for name, x in jax.device_get(metrics).items()}
         finite = math.isfinite(values["loss_sum"]) and math.isfinite(values["grad_norm"])
         self.reporter.add(values)
         if finite or self.setup.config.on_nonfinite == "record":

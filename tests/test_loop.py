@@ -15,8 +15,11 @@ from inception_jax.evaluate import load_state
 from inception_jax.goodput import add_up
 from inception_jax.loop import NonFiniteError, fit
 from inception_jax.metrics import append_json_line, read_json_lines
+from inception_jax.models.networks import create
+from inception_jax.parallel import PEAK_BFLOAT16
 from inception_jax.reporting import Reporter
 from inception_jax.run_folder import read_record
+from inception_jax.summary import summarise
 from tests.runs import records, timed
 
 assert_equal = partial(jax.tree.map, np.testing.assert_array_equal)
@@ -50,7 +53,9 @@ def test_a_run_leaves_its_record(tiny, tmp_path):
     assert sum(spent.values()) == pytest.approx(seconds, rel=0.02)
     assert all(spent[kind] > 0 for kind in spent.keys() - {"lost"})
     assert spent["lost"] == 0
-    assert list((config.workdir / "tensorboard").glob("events.*"))
+    (events,) = (config.workdir / "tensorboard").glob("events.*")
+    for curve in (b"train/loss", b"train/learning_rate", b"eval_ema/top1"):
+        assert curve in events.read_bytes()
 
 
 def test_resuming_is_exact(tiny, tmp_path):
@@ -198,6 +203,18 @@ def test_bad_images_on_record(tiny, tmp_path, photos):
     assert fit(config)
     (line,) = records(config.workdir, "skipped")
     assert bad.name in line["image"]
+
+
+def test_use_of_the_hardware_where_its_peak_is_known(tiny, tmp_path, monkeypatch):
+    """6 operations per multiply-accumulate and image, against four devices' peak."""
+    monkeypatch.setitem(PEAK_BFLOAT16, jax.devices()[0].device_kind, 1e9)
+    config = replace(tiny, workdir=tmp_path / "run")
+    fit(config)
+    macs = summarise(create("tiny")).macs
+    for line in read_json_lines(config.workdir / "metrics.jsonl")[:3]:
+        expected = line["images_per_second"] * 6 * macs / 4e9
+        assert line["mfu"] == pytest.approx(expected, abs=1e-4)
+        assert line["mfu"] > 0
 
 
 def test_prefetching_keeps_the_order():

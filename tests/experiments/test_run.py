@@ -163,10 +163,10 @@ def test_nonsense_on_the_command_line(seed, capsys):
         run.parse(command)
     except ValueError as error:
         said = str(error)
-        assert said.endswith(".")  # noqa: PT017  it may as well be right
+        assert said.endswith(".")
     except SystemExit as exit:
         status = exit.code
-        assert (status, bool(capsys.readouterr().err)) == (2, True)  # noqa: PT017
+        assert (status, bool(capsys.readouterr().err)) == (2, True)
 
 
 @pytest.mark.parametrize(
