@@ -69,13 +69,9 @@ class _Run:
     def __init__(
         self, setup: Setup, goodput: Goodput, saved: Checkpoints, reporter: Reporter
     ) -> None:
+        self.setup, self.goodput = setup, goodput
+        self.saved, self.reporter = saved, reporter
         config = setup.config
-        self.setup, self.goodput, self.saved, self.reporter = (
-            setup,
-            goodput,
-            saved,
-            reporter,
-        )
         self.train_step = DataParallel(
             partial(train_step, options=setup.options), config.parallel, setup.devices
         )
@@ -90,12 +86,13 @@ class _Run:
             jnp.int32(config.seed),
         )
         self.compiled: set[str] = set()  # of the two steps
+        # Updates under way, and what they will give.
+        self.pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
 
     def train(self, state: TrainState, step: int, stop: StopSignal) -> bool:
         """Updates until the last one, or until `stop` is set; saves before it returns."""
         setup, config = self.setup, self.setup.config
         per_epoch = setup.steps_per_epoch
-        self.pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
         batches = self._prefetched(step)
         while step < setup.steps and not stop.requested:
             with self.goodput.spent_on("data_wait"):
