@@ -48,8 +48,9 @@ class Reporter:
         self.bar = tqdm(
             total=setup.steps,
             initial=step,
-            unit="step",
-            dynamic_ncols=True,
+            unit=" steps",
+            bar_format="{percentage:3.0f}%|{bar:16}| {n_fmt}/{total_fmt}, {rate_fmt}, "
+            "{remaining} left{postfix}",
             disable=None,  # no bar where the output is no terminal
         )
         self.account(step)
