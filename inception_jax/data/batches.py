@@ -18,7 +18,7 @@ from inception_jax.augment import train_view
 from inception_jax.config import AugmentConfig, PreprocessSpec
 from inception_jax.crops import eval_views, list_views
 from inception_jax.data.extra import require
-from inception_jax.data.images import UnreadableImage, decode, with_channels
+from inception_jax.data.images import UnreadableImage, pixels_of
 from inception_jax.data.prefetch import ahead, in_threads
 from inception_jax.data.types import EvalBatch, Source, TrainBatch
 
@@ -63,11 +63,7 @@ def train_batches(
         raise ValueError(f"batch_size {batch_size} exceeds the {len(source)} examples")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")
-    if augment is not None and augment.color and preprocess.image_shape[2] != 3:
-        raise ValueError(
-            "colour can be changed only in images of 3 channels, got image_shape "
-            f"{preprocess.image_shape}; set AugmentConfig.color to False."
-        )
+    _check_channels(preprocess, augment)
     # `seed` hashes: with `shuffle(seed=...)`, which counts up, epoch 1 of one seed would
     # be epoch 0 of the next.
     dataset = require("grain").MapDataset.range(len(source)).seed(seed)
@@ -232,11 +228,16 @@ class _EvalLoader:
 def _read(
     source: Source, index: int, preprocess: PreprocessSpec
 ) -> tuple[UInt8[np.ndarray, "h w c"], int]:
-    example, channels = source.examples[index], preprocess.image_shape[2]
-    image = example["image"]
-    if isinstance(image, bytes):
-        return decode(image, example["name"], channels), example["label"]
-    return with_channels(image, channels), example["label"]
+    example = source.examples[index]
+    return pixels_of(example, preprocess.image_shape[2]), example["label"]
+
+
+def _check_channels(preprocess: PreprocessSpec, augment: AugmentConfig | None) -> None:
+    if augment is not None and augment.color and preprocess.image_shape[2] != 3:
+        raise ValueError(
+            "colour can be changed only in images of 3 channels, got image_shape "
+            f"{preprocess.image_shape}; set AugmentConfig.color to False."
+        )
 
 
 def _per_host(batch_size: int, num_hosts: int, host: int) -> int:

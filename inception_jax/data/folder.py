@@ -40,13 +40,7 @@ def open_folder(directory: str, split: str) -> Source:
     kind, part = parse_split(split, ("train", "eval", *evals))
     if kind == "eval" and evals:
         kind = evals[0]
-    classes = _class_folders(folders["train"])
-    if len(classes) < 2:
-        there = f"only one folder, {classes[0]!r}" if classes else "no folders"
-        raise ValueError(
-            f"{str(folders['train'])!r} holds {there}; expected one for each of two or "
-            "more classes."
-        )
+    classes = _class_names(folders["train"])
     folder = folders.get(kind, folders["train"])
     paths, labels = _scan(folder, classes, needs_all=folder == folders["train"])
     chosen = np.arange(len(paths))
@@ -62,7 +56,7 @@ def open_folder(directory: str, split: str) -> Source:
         by_hash = sorted(chosen, key=lambda i: _hash(paths[i]))
         chosen = np.sort(np.array(by_hash)[part_of(len(chosen), part)])
     examples = FolderExamples(folder, [paths[i] for i in chosen], labels[chosen])
-    return Source(f"folder:{directory}", split, tuple(classes), examples)
+    return Source(f"folder:{directory}", split, classes, examples)
 
 
 class FolderExamples(Sequence[Example]):
@@ -110,6 +104,16 @@ def _split_folders(root: Path) -> dict[str, Path]:
             f"expected {str(root / 'train' / 'CLASS')!r}."
         )
     return {"train": root}
+
+
+def _class_names(train: Path) -> tuple[str, ...]:
+    classes = _class_folders(train)
+    if len(classes) < 2:
+        there = f"only one folder, {classes[0]!r}" if classes else "no folders"
+        raise ValueError(
+            f"{str(train)!r} holds {there}; expected one for each of two or more classes."
+        )
+    return tuple(classes)
 
 
 def _class_folders(folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from inception_jax.data.extra import require
+from inception_jax.data.types import Example
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -49,6 +50,13 @@ def decode(data: bytes, name: str, channels: Literal[1, 3]) -> UInt8[np.ndarray,
         if pixels is not None:
             return pixels
     return _decode_with_pillow(data, name, channels)
+
+
+def pixels_of(example: Example, channels: Literal[1, 3]) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of an example, decoded if they are not yet; raises as `decode` does."""
+    if isinstance(example["image"], bytes):
+        return decode(example["image"], example["name"], channels)
+    return with_channels(example["image"], channels)
 
 
 def _silence_pillow() -> None:
