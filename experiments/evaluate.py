@@ -17,9 +17,7 @@ import tyro
 from tqdm import tqdm
 
 from inception_jax.batch_statistics import mode_gap
-from inception_jax.data.batches import eval_batches
-from inception_jax.data.sources import open_source
-from inception_jax.data.types import Source
+from inception_jax.data import Source, eval_batches, open_source
 from inception_jax.evaluate import WEIGHTS, Model, evaluate, load_model, without
 from inception_jax.metrics import append_json_line, means
 from inception_jax.parallel import all_devices, describe

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from inception_jax.batch_statistics import recalibrated
 from inception_jax.checkpoint import Checkpoints
-from inception_jax.data.batches import train_batches, train_iterator
-from inception_jax.data.sources import open_source
+from inception_jax.data import open_source, train_batches, train_iterator
 from inception_jax.evaluate import load_model, load_state
 from inception_jax.parallel import all_devices
 from inception_jax.run_folder import checkpoints_path, write_record

@@ -14,10 +14,9 @@ from jaxtyping import Array, Float
 from inception_jax import run_folder
 from inception_jax.checkpoint import Checkpoints
 from inception_jax.config import ParallelConfig, PreprocessSpec, RunConfig
-from inception_jax.data.batches import eval_batches
-from inception_jax.data.types import Example, Source
+from inception_jax.data import Example, Source, eval_batches
 from inception_jax.losses import cross_entropy
-from inception_jax.metrics import Sums, classification_sums
+from inception_jax.metrics import Sums, add, classification_sums
 from inception_jax.models.networks import Network
 from inception_jax.parallel import AxisName, DataParallel, replicated, this_host
 from inception_jax.run_setup import network_for
@@ -149,19 +148,7 @@ def evaluate(
     classes from the data's.
     """
     check_together(models, source)
-    step = DataParallel(
-        partial(
-            ensemble_step,
-            networks=[model.network for model in models],
-            preprocess=models[0].preprocess,
-        ),
-        ParallelConfig(),
-        devices,
-        donate_state=False,
-    )
-    totals: dict[str, dict[str, float]] = {name: {} for name in WEIGHTS}
-    skipped: list[str] = []
-    scales = [model.scale for model in models]
+    step = _mapped(models, devices)
     host, hosts = this_host()
     batches = eval_batches(
         source,
@@ -172,15 +159,26 @@ def evaluate(
         host=host,
         on_bad_image=on_bad_image,
     )
+    totals: dict[str, dict[str, float]] = {name: {} for name in WEIGHTS}
+    skipped: list[str] = []
+    scales = [model.scale for model in models]
     for batch in batches:
         placed = step.place({name: batch[name] for name in ("image", "label", "mask")})
         for name, total in totals.items():
             variables = [model.variables[name] for model in models]
-            for key, value in step(variables, placed, scales).items():
-                total[key] = total.get(key, 0.0) + float(value)
+            add(total, step(variables, placed, scales))
         skipped += batch.get("skipped", [])
         tell(float(np.sum(batch["mask"])))
     return totals, skipped
+
+
+def _mapped(models: Sequence[Model], devices: Sequence[jax.Device]) -> DataParallel:
+    step = partial(
+        ensemble_step,
+        networks=[model.network for model in models],
+        preprocess=models[0].preprocess,
+    )
+    return DataParallel(step, ParallelConfig(), devices, donate_state=False)
 
 
 def check_together(models: Sequence[Model], source: Source) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 
 from inception_jax.checkpoint import Checkpoints
 from inception_jax.config import RunConfig
-from inception_jax.data.batches import eval_batches, train_batches, train_iterator
+from inception_jax.data import eval_batches, train_batches, train_iterator
 from inception_jax.goodput import Goodput
+from inception_jax.metrics import add
 from inception_jax.parallel import DataParallel, replicated, this_host
 from inception_jax.reporting import Reporter
 from inception_jax.run_setup import Setup, set_up
@@ -161,9 +162,7 @@ class _Run:
                 placed = self.eval_step.place(batch)
                 for name, value in variables.items():
                     with self._working("eval", "eval"):
-                        found = jax.device_get(self.eval_step(value, placed, self.numbers))
-                    for key, x in found.items():
-                        sums[name][key] = sums[name].get(key, 0.0) + float(x)
+                        add(sums[name], self.eval_step(value, placed, self.numbers))
         self.reporter.evaluated(step, sums)
 
     def _eval_batches(self) -> Iterator[dict[str, np.ndarray]]:

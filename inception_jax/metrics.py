@@ -36,6 +36,12 @@ def classification_sums(
     }
 
 
+def add(total: dict[str, float], sums: Sums) -> None:
+    """Add the sums of a batch to a total that starts as {}."""
+    for name, value in jax.device_get(sums).items():
+        total[name] = total.get(name, 0.0) + float(value)
+
+
 def means(sums: dict[str, Any]) -> dict[str, float]:
     """`*_sum` entries divided by `count`, under their names without `_sum`."""
     count = float(sums["count"])

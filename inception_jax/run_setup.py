@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from inception_jax import run_folder
 from inception_jax.config import PreprocessSpec, RunConfig
-from inception_jax.data.sources import Source, open_source
+from inception_jax.data import Source, open_source
 from inception_jax.models.networks import Network, create, get_spec
 from inception_jax.parallel import all_devices, bn_options, describe, this_host
 from inception_jax.train import TrainOptions
@@ -140,20 +140,20 @@ def _claim(setup: Setup) -> None:
         raise ValueError(
             f"{folder} is not empty and holds no run; choose another --workdir."
         )
-    if this_host()[0]:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    run_folder.write_record(
-        folder,
-        run_folder.RunRecord(
-            config=config,
-            preprocess=setup.preprocess,
-            class_names=setup.train_source.class_names,
-            num_train=len(setup.train_source),
-            num_eval=len(setup.eval_source),
-            steps=setup.steps,
-            devices=describe(setup.devices),
-            versions=run_folder.versions(),
-            code=run_folder.code_version(),
-        ),
+    if this_host()[0] == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        run_folder.write_record(folder, _record(setup))
+
+
+def _record(setup: Setup) -> run_folder.RunRecord:
+    return run_folder.RunRecord(
+        config=setup.config,
+        preprocess=setup.preprocess,
+        class_names=setup.train_source.class_names,
+        num_train=len(setup.train_source),
+        num_eval=len(setup.eval_source),
+        steps=setup.steps,
+        devices=describe(setup.devices),
+        versions=run_folder.versions(),
+        code=run_folder.code_version(),
     )

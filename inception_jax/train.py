@@ -108,7 +108,6 @@ def train_step(
     Returns the new state and metrics: `*_sum` and `count` over the whole batch,
     `grad_norm` (before weight decay and clipping) and `learning_rate`.
     """
-    optimizer = options.optimizer
     rng = jax.random.fold_in(jax.random.key(numbers.seed), state.step)
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
     # Gradients of params marked as varying over the axis are this shard's own, under pmap
@@ -125,14 +124,30 @@ def train_step(
     grads, batch_stats = mean_over((grads, batch_stats), axis_name)
 
     rate = learning_rate_at(
-        state.step, numbers.learning_rate, optimizer, options.steps_per_epoch
+        state.step, numbers.learning_rate, options.optimizer, options.steps_per_epoch
     )
-    updates, opt_state = make_optimizer(optimizer, rate).update(
+    new_state = _updated(state, grads, batch_stats, rate, options.optimizer)
+    squares = [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)]
+    metrics = jax.lax.psum(sums, axis_name) | {
+        "grad_norm": jnp.sqrt(sum(squares)),
+        "learning_rate": rate,
+    }
+    return new_state, metrics
+
+
+def _updated(
+    state: TrainState,
+    grads: dict,
+    batch_stats: dict,
+    rate: Float[Array, ""],
+    config: OptimizerConfig,
+) -> TrainState:
+    updates, opt_state = make_optimizer(config, rate).update(
         grads, state.opt_state, state.params
     )
     params = jax.tree.map(jnp.add, state.params, updates)
-    average = partial(update_ema, step=state.step, config=optimizer)
-    new_state = TrainState(
+    average = partial(update_ema, step=state.step, config=config)
+    return TrainState(
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
@@ -140,12 +155,6 @@ def train_step(
         ema_batch_stats=average(state.ema_batch_stats, batch_stats),
         opt_state=opt_state,
     )
-    squares = [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)]
-    metrics = jax.lax.psum(sums, axis_name) | {
-        "grad_norm": jnp.sqrt(sum(squares)),
-        "learning_rate": rate,
-    }
-    return new_state, metrics
 
 
 def _gradients(

@@ -10,8 +10,7 @@ import pytest
 
 from inception_jax.batch_statistics import mode_gap, recalibrated
 from inception_jax.config import PreprocessSpec, RunConfig
-from inception_jax.data.batches import eval_batches
-from inception_jax.data.types import Source
+from inception_jax.data import Source, eval_batches
 from inception_jax.evaluate import Model, Subset, check_together, evaluate, without
 from inception_jax.models.networks import create
 from inception_jax.train import network_input

@@ -17,10 +17,8 @@ from experiments.residual_scaling.outcomes import outcome
 from experiments.residual_scaling.progress import Progress
 from experiments.residual_scaling.study import Arm, Study
 from inception_jax.config import OptimizerConfig, ParallelConfig, PreprocessSpec
-from inception_jax.data.batches import eval_batches, train_batches
-from inception_jax.data.sources import open_source
-from inception_jax.data.types import Source
-from inception_jax.metrics import append_json_line, means, read_json_lines
+from inception_jax.data import Source, eval_batches, open_source, train_batches
+from inception_jax.metrics import add, append_json_line, means, read_json_lines
 from inception_jax.models.networks import Network, create
 from inception_jax.parallel import (
     AxisName,
@@ -255,8 +253,7 @@ def _test_sums(
 ) -> dict[str, float]:
     sums: dict[str, float] = {}
     for batch in _test_batches(test):
-        for key, value in programs.evaluate(state.raw_variables, batch, numbers).items():
-            sums[key] = sums.get(key, 0.0) + float(value)
+        add(sums, programs.evaluate(state.raw_variables, batch, numbers))
     return sums
 
 
