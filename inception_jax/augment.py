@@ -41,9 +41,12 @@ def random_box(
 
     The object that has to be covered is the whole image, as in slim, whose trainer gives
     no boxes. A try draws width / height evenly from `config.ratio`, then the height evenly
-    from those whole numbers that fit the image and `config.area`, then the place evenly
-    but for the last row and column, which TensorFlow never takes. After 100 tries that
-    break a bound it is the whole image.
+    from those whole numbers that fit the image and `config.area`, then the place. After
+    100 tries that break a bound it is the whole image.
+
+    One difference: TensorFlow never puts a box at the last row or column that it could
+    begin at. That is nothing in photos, but of 8 pixels it would never show the lower or
+    the right end; here all places are equally likely.
     """
     for _ in range(MAX_ATTEMPTS):
         box = _try_box(height, width, rng.uniform(*config.ratio), rng, config)
@@ -67,7 +70,7 @@ def _try_box(
     least = max(least, config.min_covered * (height * width))
     if not (least <= h * w <= most and h <= height and w <= width):
         return None
-    top, left = rng.integers([max(1, height - h), max(1, width - w)])
+    top, left = rng.integers([height - h + 1, width - w + 1])
     return Box(int(top), int(left), h, w)
 
 
