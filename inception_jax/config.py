@@ -135,14 +135,23 @@ class AugmentConfig:
     """
 
     crop: bool = True  # a random box of the image, stretched; otherwise as in evaluation
-    area: tuple[float, float] = (0.05, 1.0)  # share of the image that the box covers
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of the box
+    area: tuple[float, float] = (0.05, 1.0)  # share of the image that is drawn as a box
+    ratio: tuple[float, float] = (0.75, 1.33)  # width / height of the box
+    # slim's min_object_covered. Its trainer takes the whole image for the object, so that
+    # a box below this share is drawn again, and the 0.05 above is never reached.
+    min_covered: float = 0.1
     flip: bool = True  # left and right, half of the time
     color: bool = True  # brightness, saturation, hue and contrast
 
     def __post_init__(self) -> None:
         low, high = self.area
         _require(0 < low <= high <= 1, "area", self.area, "in (0, 1], rising")
+        _require(
+            0 <= self.min_covered <= high,
+            "min_covered",
+            self.min_covered,
+            f"from 0 to the largest area, {high}",
+        )
         _require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "> 0, rising")
 
 
