@@ -81,14 +81,15 @@ def _look_inside(
         ready = ready and not faults
         state = f"{len(faults):,} UNREADABLE" if faults else "all good"
         facts.append((split, f"{total:,} images; {count:,} read, {state}"))
-        facts += [("", fault) for fault in faults[:MAX_LISTED]]
-        if len(faults) > MAX_LISTED:
-            facts.append(("", f"and {len(faults) - MAX_LISTED:,} more"))
+        different = list(dict.fromkeys(faults))  # a torn file has one for all its images
+        facts += [("", fault) for fault in different[:MAX_LISTED]]
+        if len(different) > MAX_LISTED:
+            facts.append(("", f"and {len(different) - MAX_LISTED:,} more"))
     return Report(name, ready, facts)
 
 
 def _faults(source: Source, count: int, progress: Progress | None) -> Iterator[str]:
-    """Of `count` images of the source, chosen at random, what is wrong with the bad ones."""
+    """What is wrong with the bad ones of `count` images, chosen at random."""
     chosen = np.random.default_rng(0).permutation(len(source))[:count]
 
     def fault(index: int) -> str | None:

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inception_jax.data.extra import require
-from inception_jax.data.imagenet import ARCHIVES, WHERE, Progress, archive_fault, room
+from inception_jax.data.imagenet import (
+    ARCHIVES,
+    IMAGES,
+    WHERE,
+    Progress,
+    archive_fault,
+    room,
+)
 from inception_jax.data.report import Report, amount
 from inception_jax.data.tfds import not_found
 
@@ -53,16 +60,20 @@ def look_at_prepared(
     facts = [("prepared", f"yes, {folder}"), ("format", file_format)]
     if file_format != "array_record":
         facts[-1] = ("format", f"{file_format}, which only TensorFlow reads")
-        return Report(name, False, facts, _anew(builder, file_format))
+        return Report(name, False, facts, _anew(name, builder, file_format))
     missing = 0
     for split, info in builder.info.splits.items():
         there = [Path(file) for file in info.filepaths if Path(file).exists()]
         lost = len(info.filepaths) - len(there)
         missing += lost
-        files = f"{len(info.filepaths)} files" + (f" ({lost} MISSING)" if lost else "")
+        count = f"{info.num_examples:,} images"
+        full = IMAGES.get(split, 0) if builder.name == "imagenet2012" else 0
+        if full and info.num_examples != full:
+            count += f" instead of {full:,}"
+        files = f"files: {len(info.filepaths):,}" + (f", {lost:,} MISSING" if lost else "")
         size = amount(sum(file.stat().st_size for file in there))
-        facts.append((split, f"{info.num_examples:,} images in {files}, {size}"))
-    return Report(name, not missing, facts, _anew(builder, "torn") if missing else ())
+        facts.append((split, f"{count}; {files}, {size}"))
+    return Report(name, not missing, facts, _anew(name, builder, "torn") if missing else ())
 
 
 def _builder(name: str, data_dir: str | None) -> "DatasetBuilder":
@@ -73,13 +84,14 @@ def _builder(name: str, data_dir: str | None) -> "DatasetBuilder":
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         # Where it misses TensorFlow, it says so at length before it raises.
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):
             return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(not_found(name, data_dir)) from None
     # A version that TFDS does not have is an AssertionError; messages are of many lines.
     except (ValueError, AssertionError, RuntimeError, ImportError) as e:
-        raise ValueError(f"TFDS refuses {name!r}: {' '.join(str(e).split())}") from None
+        words = str(e).strip().splitlines()[0]
+        raise ValueError(f"TFDS refuses {name!r}: {words}") from None
 
 
 def _to_come(
@@ -119,7 +131,7 @@ def _imagenet_to_come(
         files = " and ".join(archive.file for archive in to_come)
         todo = [shlex.join(["mkdir", "-p", str(manual)])]
         todo += [f"# put {files} there, from {WHERE}, then:"]
-    return Report(name, False, facts, todo + _preparation(builder))
+    return Report(name, False, facts, todo + _preparation(name, builder))
 
 
 def _others_to_come(name: str, builder: "DatasetBuilder", facts: Facts) -> Report:
@@ -134,7 +146,7 @@ def _others_to_come(name: str, builder: "DatasetBuilder", facts: Facts) -> Repor
         facts.append(("download", downloads))
     elif sizes:
         facts.append(("download", amount(sum(sizes))))
-    return Report(name, False, facts + _disk(root), todo + _preparation(builder))
+    return Report(name, False, facts + _disk(root), todo + _preparation(name, builder))
 
 
 def _root(builder: "DatasetBuilder") -> Path:
@@ -152,12 +164,11 @@ def _disk(root: Path, needed: int = 0, reason: str = "") -> Facts:
     return facts
 
 
-def _preparation(builder: "DatasetBuilder") -> list[str]:
+def _preparation(name: str, builder: "DatasetBuilder") -> list[str]:
     """Shell commands; run for `imagenet2012` on small archives of the same make."""
-    name = json.dumps(builder.info.full_name.rpartition("/")[0])
-    root = json.dumps(str(_root(builder)))
+    args = f"{json.dumps(name)}, data_dir={json.dumps(str(_root(builder)))}"
     program = (
-        f"import tensorflow_datasets as tfds; tfds.builder({name}, data_dir={root}, "
+        f"import tensorflow_datasets as tfds; tfds.builder({args}, "
         'file_format="array_record").download_and_prepare()'
     )
     if importlib.util.find_spec("tensorflow"):
@@ -170,7 +181,7 @@ def _preparation(builder: "DatasetBuilder") -> list[str]:
     ]
 
 
-def _anew(builder: "DatasetBuilder", word: str) -> list[str]:
+def _anew(name: str, builder: "DatasetBuilder", word: str) -> list[str]:
     """Commands that put aside what is there, under a name with `word`, and prepare."""
     aside = f"{builder.data_dir}.{word}"
-    return [shlex.join(["mv", builder.data_dir, aside]), *_preparation(builder)]
+    return [shlex.join(["mv", builder.data_dir, aside]), *_preparation(name, builder)]
