@@ -64,7 +64,7 @@ def _try_box(
     h += h * round(h * ratio) < least
     h -= h * round(h * ratio) > most
     w = round(h * ratio)
-    least = max(least, config.min_covered * (height * width), 1)
+    least = max(least, config.min_covered * (height * width))
     if not (least <= h * w <= most and h <= height and w <= width):
         return None
     top, left = rng.integers([max(1, height - h), max(1, width - w)])

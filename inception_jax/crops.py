@@ -105,8 +105,9 @@ def cut(image: UInt8[np.ndarray, "h w c"], box: Box) -> UInt8[np.ndarray, "h2 w2
 
 
 def mirror(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
-    """The image with left and right exchanged."""
-    return np.ascontiguousarray(image[:, ::-1])
+    """The image with left and right exchanged. Raises ImportError without OpenCV."""
+    # A copy of image[:, ::-1] takes 30 times as long.
+    return _opencv().flip(image, 1).reshape(image.shape)
 
 
 def resize(
@@ -120,7 +121,7 @@ def resize(
     (The `resize_bilinear` of slim's days put them at integers, which shifts the picture by
     up to half a pixel.) A side that is more than twice the target is first averaged down
     by a whole factor, about, so that large photos do not alias. "bicubic" is Pillow's, as
-    in timm, which smooths as far as it reduces.
+    in timm, which smooths as far as it reduces. An image of that size comes back itself.
 
     Raises ImportError without the `data` extra.
     """

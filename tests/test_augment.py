@@ -13,8 +13,8 @@ from inception_jax.config import AugmentConfig, PreprocessSpec
 from inception_jax.crops import cut, eval_views, resize
 from tests.goldens.fill import HERE
 from tests.goldens.regenerate_preprocessing import (
+    BOX_CASES,
     FIGURES,
-    IMAGE_SIZES,
     box_counts,
     picture,
 )
@@ -37,11 +37,13 @@ def draw(count: int, height: int, width: int, config: AugmentConfig = CONFIG) ->
 # Boxes
 
 
-@pytest.mark.parametrize(("height", "width"), IMAGE_SIZES)
-def test_boxes_are_distributed_as_tensorflow_s(tensorflow, height, width):
-    counts = box_counts(draw(10_000, height, width), height, width)
+@pytest.mark.parametrize("case", BOX_CASES)
+def test_boxes_are_distributed_as_tensorflow_s(tensorflow, case):
+    height, width, area, covered = BOX_CASES[case]
+    config = AugmentConfig(area=area, min_covered=covered)
+    counts = box_counts(draw(10_000, height, width, config), height, width)
     for figure in FIGURES:
-        golden = tensorflow[f"boxes/{height}x{width}/{figure}"]
+        golden = tensorflow[f"boxes/{case}/{figure}"]
         ours = np.cumsum(counts[figure]) / 10_000
         distance = np.abs(ours - np.cumsum(golden) / golden.sum()).max()
         # Kolmogorov-Smirnov: equal ones differ by more once in ten thousand times.

@@ -34,7 +34,7 @@ def open_folder(directory: str, split: str) -> Source:
     Raises ValueError, naming the folder, on one that is missing, cannot be read or does
     not look like that; on fewer than two classes, and on one without training images.
     """
-    root = Path(directory).expanduser()
+    root = Path(os.path.expanduser(directory))
     folders = _split_folders(root)
     evals = [name for name in EVALS if name in folders]
     kind, part = parse_split(split, ("train", "eval", *evals))
@@ -97,8 +97,8 @@ class FolderExamples(Sequence[Example]):
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """The folder of each split; only `train` where DIR holds the classes themselves."""
-    if not root.is_dir():
-        fault = "is no folder" if root.exists() else "does not exist"
+    if not os.path.isdir(root):
+        fault = "is no folder" if os.path.exists(root) else "does not exist"
         raise ValueError(f"{str(root)!r} {fault}; expected a folder of images.")
     known = {"train", *EVALS}
     there = _class_folders(root)

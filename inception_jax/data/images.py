@@ -79,8 +79,8 @@ def _decode_usual_jpeg(
     """Pixels of a faultless JPEG in a usual colour space; None for every other one."""
     simplejpeg = require("simplejpeg")
     try:
-        height, width = simplejpeg.decode_jpeg_header(data)[:2]
-        if height * width > MAX_PIXELS:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        if space in ("CMYK", "YCCK") or height * width > MAX_PIXELS:
             return None
         pixels = simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY")
     except ValueError:
@@ -120,7 +120,7 @@ def _pixels(
     orientation = _orientation(image)
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
         # Only Adobe stores inks inverted, but Pillow takes every file for Adobe's.
-        image = require("PIL.ImageOps").invert(image)
+        image = require("PIL.ImageChops").invert(image)
     if image.mode.startswith("I"):
         image = pillow.fromarray(_eight_bits(image))
     elif image.mode == "F":
@@ -134,7 +134,7 @@ def _pixels(
         image = image.convert("RGB")
     image = image.convert("RGB" if channels == 3 else "L")
     pixels = np.asarray(image).reshape(image.height, image.width, channels)
-    return np.ascontiguousarray(_upright(pixels, orientation))
+    return np.array(_upright(pixels, orientation), order="C")
 
 
 def _orientation(image: "PIL.Image.Image") -> int:

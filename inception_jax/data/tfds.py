@@ -58,6 +58,7 @@ class TFDSExamples(Sequence[Example]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> Example:
+        index = range(len(self))[index]  # raises IndexError; TFDS's data do not
         record = self.data[index]
         name = record.get("file_name", record.get("id", b""))
         name = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
@@ -104,8 +105,12 @@ def not_found(name: str, data_dir: str | None) -> str:
             f"{name!r} is not prepared in {folder}; for what is missing and the next "
             f"command: inception-jax data check {name}"
         )
-    close = difflib.get_close_matches(base, [*known, "folder", "synthetic"], n=6)
-    meant = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+    candidates = ["digits", "folder", "synthetic", *known]
+    # The longer names too, which count as less close: imagenet2012 for imagenet.
+    longer = sorted(each for each in candidates if base and each.startswith(base))[:2]
+    close = difflib.get_close_matches(base, candidates, n=3)
+    names = " or ".join(map(repr, dict.fromkeys(longer + close)))
+    meant = f"; did you mean {names}?" if names else "."
     return (
         f"unknown source {name!r}; expected digits, synthetic, folder:DIR or the name of a "
         f"data set of TFDS{meant}"

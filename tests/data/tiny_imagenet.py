@@ -3,18 +3,18 @@
 
 import contextlib
 import io
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
 
-LABELS = (0, 1, 2, 999)
+LABELS = (0, 1, 2, 999)  # the classes in use, in turn
 
 
-def prepare_tiny_imagenet(
-    data_dir: str, *, train: int = 24, validation: int = 8, file_format="array_record"
-) -> None:
-    """Write it; of grey noise whose brightness tells the four classes in use apart.
+def prepare_tiny_imagenet(data_dir: str, *, train: int = 24, validation: int = 8) -> None:
+    """Write it with so many images: noise whose brightness tells the classes apart.
 
     Neither TensorFlow nor the network is used.
     """
@@ -26,24 +26,28 @@ def prepare_tiny_imagenet(
         url_infos = None  # nothing is downloaded, so there are no checksums
 
         def _split_generators(self, dl_manager):
-            return {
-                "train": _examples("train", train),
-                "validation": _examples("val", validation),
-            }
+            sizes = {"train": train, "validation": validation}
+            return {split: examples(split, size) for split, size in sizes.items()}
 
-    # TFDS draws progress bars.
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        Tiny(data_dir=data_dir).download_and_prepare(file_format=file_format)
+    # TFDS prints and draws progress bars.
+    quiet = io.StringIO()
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        Tiny(data_dir=data_dir).download_and_prepare(file_format="array_record")
 
 
-def _examples(prefix: str, n: int):
+def examples(split: str, size: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Keys and examples as they go into the files, before TFDS shuffles them."""
     rng = np.random.default_rng(0)
-    for i in range(n):
-        shape = (rng.integers(40, 60), rng.integers(40, 60), 3)
-        pixels = rng.integers(0, 64, shape, np.uint8) + np.uint8(i % len(LABELS) * 60)
-        file_name = f"{prefix}_{i:05}.JPEG"
-        jpeg = simplejpeg.encode_jpeg(pixels)
-        yield file_name, {"image": jpeg, "label": LABELS[i % 4], "file_name": file_name}
+    for i in range(size):
+        shape = (*rng.integers(40, 60, 2), 3)
+        kind = i % len(LABELS)
+        pixels = rng.integers(60 * kind, 60 * kind + 60, shape, np.uint8)
+        file_name = f"{split}_{i:05}.JPEG"
+        yield (
+            file_name,
+            {
+                "image": simplejpeg.encode_jpeg(pixels),
+                "label": LABELS[kind],
+                "file_name": file_name,
+            },
+        )

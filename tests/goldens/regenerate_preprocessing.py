@@ -12,7 +12,7 @@ TensorFlow's keys:
 - `central_crop/<fraction>`: first row and number of rows, for images of 1 to 400 rows;
 - `bilinear/<h>x<w>`: tf.image.resize of picture(60, 80);
 - `slim_eval`: slim's preprocess_for_eval of picture(80, 60) at 36x32, half-pixel centres;
-- `boxes/<h>x<w>/<figure>`: how many of BOXES boxes have which height, width, top, left,
+- `boxes/<case>/<figure>`: how many of BOXES boxes have which height, width, top, left,
   and, in 1000 classes from 0 to 1 and 0 to 2, share of the area and width / height;
 - `color`: slim's four orders of distort_color on picture(12, 14), for each of AMOUNTS.
 timm's: `<h>x<w>`: its evaluation transform of picture(h, w), uint8.
@@ -27,7 +27,16 @@ from tests.goldens.fill import HERE, uniform
 FRACTIONS = (0.25, 1 / 3, 0.5, 0.8, 0.875, 0.9, 1.0)
 RESIZED = ((37, 41), (30, 40), (75, 40))
 BOXES = 200_000
-IMAGE_SIZES = ((375, 500), (500, 375), (40, 300), (8, 8))
+# Height, width, area_range, min_object_covered: slim's bounds on four sizes, and others
+# where rounding to whole pixels matters.
+BOX_CASES = {
+    "375x500": (375, 500, (0.05, 1.0), 0.1),
+    "500x375": (500, 375, (0.05, 1.0), 0.1),
+    "40x300": (40, 300, (0.05, 1.0), 0.1),
+    "8x8": (8, 8, (0.05, 1.0), 0.1),
+    "8x8 narrow": (8, 8, (0.3, 0.4), 0.0),
+    "100x130 narrow": (100, 130, (0.3, 0.4), 0.0),
+}
 FIGURES = ("height", "width", "top", "left", "area", "ratio")
 # Brightness, saturation, hue, contrast: the ends of slim's ranges, and between them.
 AMOUNTS = (
@@ -49,13 +58,14 @@ def picture(height: int, width: int) -> np.ndarray:
     image = np.rint(255 * np.clip(0.5 + 0.55 * waves + 0.5 * (noise - 0.5), 0, 1))
     image = image.astype(np.uint8)
     special = [0, 255, 128, (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+    special += [(5, 20, 12), (250, 255, 240)]
     for row, value in enumerate(special[:height]):
         image[row, : width // 4] = value
     return image
 
 
 def box_counts(boxes: np.ndarray, height: int, width: int) -> dict[str, np.ndarray]:
-    """The counts of `boxes/<h>x<w>`; rows of `boxes` are top, left, height and width."""
+    """The counts of `boxes/<case>`; rows of `boxes` are top, left, height and width."""
     top, left, h, w = boxes.T
     classes = {
         **{"height": h, "width": w, "top": top, "left": left},
@@ -87,15 +97,16 @@ def from_tensorflow() -> dict[str, np.ndarray]:
     image = tf.image.convert_image_dtype(picture(80, 60), tf.float32)
     image = tf.image.resize(tf.image.central_crop(image, 0.875), (36, 32))
     arrays["slim_eval"] = ((image - 0.5) * 2.0).numpy()
-    for height, width in IMAGE_SIZES:
-        counts = box_counts(_tensorflow_boxes(height, width), height, width)
-        for figure, count in counts.items():
-            arrays[f"boxes/{height}x{width}/{figure}"] = count
+    for name, case in BOX_CASES.items():
+        for figure, count in box_counts(_tensorflow_boxes(*case), *case[:2]).items():
+            arrays[f"boxes/{name}/{figure}"] = count
     arrays["color"] = np.array([_slim_orders(*amounts) for amounts in AMOUNTS])
     return arrays
 
 
-def _tensorflow_boxes(height: int, width: int) -> np.ndarray:
+def _tensorflow_boxes(
+    height: int, width: int, area: tuple[float, float], covered: float
+) -> np.ndarray:
     import tensorflow as tf
 
     def draw(seed):
@@ -103,9 +114,9 @@ def _tensorflow_boxes(height: int, width: int) -> np.ndarray:
             [height, width, 3],
             tf.zeros([1, 0, 4]),
             seed=(seed, 1602_07261),
-            min_object_covered=0.1,
+            min_object_covered=covered,
             aspect_ratio_range=(0.75, 1.33),
-            area_range=(0.05, 1.0),
+            area_range=area,
             max_attempts=100,
             use_image_if_no_bounding_boxes=True,
         )
