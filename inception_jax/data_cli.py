@@ -76,8 +76,10 @@ def bench_data(
     print(_what_is_measured(source, rounds, images), flush=True)
     results = bench.measure(source, settings, rounds=rounds, images=images)
     print(f"\n{_rates(results)}\n")
+    for line in _ratios(results):
+        print(line)
     if fault := bench.tensorflow_fault(source):
-        print(f"tf.data was NOT measured: {fault}.")
+        print(f"tf.data was NOT measured: {fault}")
     if need is not None:
         print(_against(need, results))
     if jsonl is not None:
@@ -86,35 +88,58 @@ def bench_data(
 
 
 def _what_is_measured(source: Source, rounds: int, images: int) -> str:
-    sizes = [np.asarray(e["image"]).nbytes for e in source.examples]
+    sizes = [np.asarray(example["image"]).nbytes for example in source.examples]
     return (
-        f"{source.name}: {len(sizes)} images of {statistics.mean(sizes) / 1000:.0f} kB on "
-        f"average, in memory. Per pipeline {rounds} rounds of {images} images,\n"
-        "in turn. ours: bilinear, uint8 out, range and colour are left to the device. "
-        "like Flax: bicubic, float32 out, normalised.\nlike ours: bilinear, uint8 out."
+        f"{source.name}: {len(sizes)} files of {statistics.mean(sizes) / 1000:.0f} kB on "
+        f"average, in memory; medians of {rounds} rounds of {images} images.\n"
+        "ours: random box, bilinear, flip, uint8; range and colour are the device's.\n"
+        "tf.data like Flax: the same boxes, bicubic, flip, float32 in range, as in its\n"
+        "imagenet example; like ours: the same, bilinear and uint8."
     )
 
 
 def _rates(results: Sequence[bench.Result]) -> str:
-    header = ("pipeline", "cores", "by", "images/s", "lowest", "highest", "per CPU-second")
+    header = ("pipeline", "cores", "by", "images/s", "lowest", "highest", "per CPU second")
     lines = []
     for result in results:
-        setting, rates = result.setting, result.rates
+        setting, rates, per_core = result.setting, result.rates, result.rates_per_core
         by = f"{setting.processes} processes" if setting.processes else "threads"
-        figures = [statistics.median(rates), min(rates), max(rates), result.per_cpu_second]
-        shown = ("-" if figure is None else f"{figure:,.0f}" for figure in figures)
-        lines.append((setting.pipeline, str(len(setting.cores)), by, *shown))
+        figures = (statistics.median(rates), min(rates), max(rates))
+        lines.append(
+            (
+                setting.pipeline,
+                str(len(setting.cores)),
+                by,
+                *(f"{figure:,.0f}" for figure in figures),
+                f"{statistics.median(per_core):,.0f}" if per_core else "-",
+            )
+        )
     return table(header, lines, right=(1, 3, 4, 5, 6))
+
+
+def _ratios(results: Sequence[bench.Result]) -> Iterator[str]:
+    """Ours against TensorFlow's, with the fewest cores, round by round."""
+    first = {}
+    for result in results:
+        first.setdefault(result.setting.pipeline, result.rates_per_core)
+    ours = first.pop("ours")
+    for name, theirs in first.items():
+        pairs = zip(ours, theirs, strict=True)
+        ratios = sorted(a / b for a, b in pairs)
+        yield (
+            f"per CPU second ours does {statistics.median(ratios):.2f} times what {name} "
+            f"does ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
 
 
 def _against(need: float, results: Sequence[bench.Result]) -> str:
     ours = [result for result in results if result.setting.pipeline == "ours"]
     best = max(statistics.median(result.rates) for result in ours)
-    per_core = max(result.per_cpu_second or 0 for result in ours)
+    per_core = statistics.median(ours[0].rates_per_core)
     verdict = "enough" if best >= need else f"TOO FEW, {best / need:.0%}"
     return (
-        f"needed: {need:,.0f} images/s; here {best:,.0f}: {verdict}. "
-        f"Cores like these it takes: {math.ceil(need / per_core)}."
+        f"needed {need:,.0f} images/s, here {best:,.0f}: {verdict}; "
+        f"it takes {math.ceil(need / per_core)} cores like these"
     )
 
 

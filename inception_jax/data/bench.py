@@ -9,7 +9,6 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -63,11 +62,14 @@ class Result:
         return [r.images / r.seconds for r in self.rounds]
 
     @property
-    def per_cpu_second(self) -> float | None:
-        """Images for one second of one core, however busy it was; median over rounds."""
+    def rates_per_core(self) -> list[float]:
+        """Images per second of processor time, by round; none with worker processes.
+
+        Other programs on the machine hardly touch it, while they halve `rates`.
+        """
         if self.setting.processes:
-            return None
-        return statistics.median(r.images / r.cpu_seconds for r in self.rounds)
+            return []
+        return [r.images / r.cpu_seconds for r in self.rounds]
 
 
 def sample(source: Source) -> Source:
@@ -168,14 +170,16 @@ def _serve(connection: Connection, source: Source, setting: Setting) -> None:
     if can_confine():
         os.sched_setaffinity(0, setting.cores)
     iterator = PIPELINES[setting.pipeline](source, setting)
-    while (batches := connection.recv()) is not None:
-        for _ in range(WARM_UP + WARM_UP_PER_PROCESS * setting.processes):
-            next(iterator)
-        start, cpu_start = time.perf_counter(), time.process_time()
-        for _ in range(batches):
-            next(iterator)
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
-        connection.send(Round(batches * BATCH_SIZE, seconds, cpu))
+    # EOFError: the one who asked is gone.
+    with contextlib.suppress(KeyboardInterrupt, EOFError):
+        while (batches := connection.recv()) is not None:
+            for _ in range(WARM_UP + WARM_UP_PER_PROCESS * setting.processes):
+                next(iterator)
+            start, cpu_start = time.perf_counter(), time.process_time()
+            for _ in range(batches):
+                next(iterator)
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+            connection.send(Round(batches * BATCH_SIZE, seconds, cpu))
 
 
 def _ours(source: Source, setting: Setting) -> Iterator[Any]:

@@ -32,7 +32,8 @@ def tensorflow_batches(
       threads: that tf.data may use.
       like_ours: bilinear and uint8 instead of Flax's bicubic and normalised float32.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Otherwise importing it prints advice; oneDNN has no part in this.
+    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
     tf = require("tensorflow")
     tf.config.set_visible_devices([], "GPU")
     size = preprocess.image_shape[:2]
@@ -54,8 +55,8 @@ def tensorflow_batches(
         image = tf.image.random_flip_left_right(image)
         if like_ours:
             return tf.cast(tf.round(image), tf.uint8)
-        middle, half = (preprocess.low + preprocess.high) / 2, 127.5
-        return (image - half) / half * (preprocess.high - preprocess.low) / 2 + middle
+        low, high = preprocess.low, preprocess.high
+        return image * ((high - low) / 255) + low
 
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
