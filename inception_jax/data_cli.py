@@ -19,9 +19,11 @@ from inception_jax.data.sources import open_source
 from inception_jax.data.types import Source
 from inception_jax.table import table
 
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+
 
 def check_data(
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    name: Name,
     /,
     data_dir: str | None = None,
     read: int | Literal["all"] = 16,
@@ -50,7 +52,9 @@ def _show_progress(done: int, total: int) -> None:
 
 
 def bench_data(
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = "synthetic",
+    name: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")
+    ] = "synthetic",
     /,
     data_dir: str | None = None,
     need: float | None = None,
@@ -71,6 +75,8 @@ def bench_data(
         images: in each measurement.
         jsonl: file to which every measurement is added.
     """
+    if need is not None and need <= 0:
+        raise ValueError(f"need must be above 0 images/s, got {need:g}.")
     source = bench.sample(open_source(name, "train", data_dir))
     settings = bench.settings(source)
     print(_what_is_measured(source, rounds, images), flush=True)

@@ -152,7 +152,7 @@ def _running(source: Source, setting: Setting) -> Iterator[Callable[[int], Round
         ours.send(batches)
         try:
             return ours.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise ChildProcessError(
                 f"the process of {setting.pipeline!r} has failed; its error is above."
             ) from None
@@ -160,7 +160,7 @@ def _running(source: Source, setting: Setting) -> Iterator[Callable[[int], Round
     try:
         yield ask
     finally:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(ConnectionError):
             ours.send(None)
         process.join()
 
