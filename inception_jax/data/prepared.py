@@ -46,9 +46,12 @@ def look_at_prepared(
       md5: read the archives of `imagenet2012`, while they are needed, and verify them.
       progress: is told how far that has come.
 
-    Raises ValueError where TFDS knows no such data set, ImportError without `data`.
+    Raises ValueError where TFDS knows no such data set and on a data_dir in the cloud,
+    ImportError without the `data` extra.
     """
     tfds = require("tensorflow_datasets")
+    if data_dir and "://" in data_dir:
+        raise ValueError(f"data_dir must be a folder of this machine, got {data_dir!r}.")
     data_dir = data_dir and os.path.expanduser(data_dir)
     try:
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from inception_jax.cli import main
 from inception_jax.config import AugmentConfig, PreprocessSpec
 from inception_jax.data import bench, open_source
 from inception_jax.data.bench import Result, Round, Setting
+from inception_jax.data.types import Example
 
 CORES = bench.usable_cores()
 EVERYTHING = ("ours", "tf.data like Flax", "tf.data like ours")
@@ -92,6 +94,9 @@ def test_why_tensorflow_is_not_measured(photos, tensorflow, data_dir):
     assert bench.tensorflow_fault(photos) is None
     digits = bench.sample(open_source("digits", "train", data_dir))
     assert bench.tensorflow_fault(digits) == "the images are not all JPEG files"
+    png: Example = {"image": b"\x89PNG", "label": 0, "name": "a.jpg"}
+    mixed = replace(photos, examples=[*photos.examples, png])
+    assert bench.tensorflow_fault(mixed) == "the images are not all JPEG files"
     tensorflow(False)
     assert "pip install tensorflow" in bench.tensorflow_fault(photos)
 
@@ -214,9 +219,11 @@ def measured(monkeypatch):
         speed = {"ours": 1.0, "tf.data like Flax": 0.5, "tf.data like ours": 0.8}
         results = []
         for setting in settings:
-            rate = 1000 * len(setting.cores) * speed[setting.pipeline]
+            cores = len(setting.cores)
+            rate = 1000 * cores
             wall = [images / rate, images / (2 * rate), images / (4 * rate)]
             cpu = images / (1000 * speed[setting.pipeline])
+            cpu *= cores if setting.pipeline == "ours" else 1
             results.append(Result(setting, [Round(images, s, cpu) for s in wall]))
         return results
 
@@ -235,7 +242,7 @@ def test_the_table(run, measured, tensorflow, tmp_path):
     table, rest = output.split("\n\n")[1:]
     cells = [line.split() for line in table.splitlines()[2:]]
     assert cells[0] == ["ours", "1", "threads", "2,000", "1,000", "4,000", "1,000"]
-    assert cells[1][-5:] == ["threads", "1,000", "500", "2,000", "500"]
+    assert cells[1][-5:] == ["threads", "2,000", "1,000", "4,000", "500"]
     assert cells[6] == ["ours", "2", "2", "processes", "4,000", "2,000", "8,000", "-"]
     assert rest.splitlines() == [
         "per CPU second ours does 2.00 times what tf.data like Flax does (2.00 to 2.00)",

@@ -16,6 +16,7 @@ import simplejpeg
 from inception_jax.cli import main
 from inception_jax.data import imagenet, prepared
 from inception_jax.data.check import check
+from inception_jax.data.report import amount
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +54,21 @@ def small_archives(monkeypatch):
     for module in (imagenet, prepared):
         monkeypatch.setattr(module, "ARCHIVES", archives)
     return archives
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (1_560_000, "1.6 MB"),
+        (154_642_401_280, "154.6 GB"),
+        (2 * 10**12, "2.0 TB"),
+    ],
+)
+def test_amounts(size, shown):
+    assert amount(size) == shown
 
 
 def rows(output: str) -> list[tuple[str, str]]:
@@ -335,11 +351,12 @@ def test_a_folder_with_one_class(run, folder):
         ("imagnet2012", "did you mean 'imagenet2012'"),
         ("imagenet2012:7.0.0", "cannot be loaded at version 7.0.0, only: 5.1.0, 5.0.0."),
         ("a/b/c/d", "TFDS refuses 'a/b/c/d': "),
+        ("imagenet2012 --data-dir gs://x/y", "must be a folder of this machine"),
         ("digits --read -1", "read must be 0 or more images, or all, got -1."),
     ],
 )
 def test_wrong_input_is_one_line(run, tmp_path, arguments, part):
-    status, output, errors = run(*arguments.split(), "--data-dir", str(tmp_path))
+    status, output, errors = run("--data-dir", str(tmp_path), *arguments.split())
     assert (status, output) == (2, "")
     assert errors.startswith("inception-jax: ")
     assert errors.count("\n") == 1
