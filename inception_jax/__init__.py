@@ -2,7 +2,8 @@
 """Inception-v4 and Inception-ResNet (arXiv 1602.07261) as pure functions in JAX."""
 
 from inception_jax.models.networks import Network, create, list_networks
-from inception_jax.models.specs import SPECS, NetworkSpec, small_image_spec
+from inception_jax.models.schema import NetworkSpec
+from inception_jax.models.specs import SPECS, small_image_spec
 
 __version__ = "0.1.0"
 

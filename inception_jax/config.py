@@ -5,7 +5,8 @@ Defaults are the paper's section 4 where it gives a number, and slim's where it 
 the source stands beside each.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 
@@ -153,6 +154,95 @@ class AugmentConfig:
             f"from 0 to the largest area, {high}",
         )
         _require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "> 0, rising")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run: a network, its data, and everything that decides the outcome."""
+
+    # A name of `inception-jax networks`.
+    network: str = "inception_v4"
+    # TFDS name, folder:DIR, digits or synthetic.
+    data: str = "imagenet2012"
+    # Folder of prepared data sets; default: TFDS's own.
+    data_dir: str | None = None
+    # Folder for everything the run writes.
+    workdir: Path = Path("runs/run")
+    # Height and width of the images; default: the network's own, 299.
+    image_size: int | None = None
+    # Share of both sides that evaluation sees; slim's.
+    crop_fraction: float = 0.875
+    # Examples per update, over all devices. The paper does not say; 20 replicas (section
+    # 4) of 32 (slim's flag) make 640.
+    batch_size: int = 640
+    # Times the training set is seen; Figs 23 to 26 go to 160.
+    epochs: float = 160.0
+    # Updates, instead of epochs.
+    steps: int | None = None
+    # Parts a device cuts its share of the batch into, one after another, to save memory.
+    accumulate: int = 1
+    # Of the computation; parameters and batch statistics stay float32.
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    # Of the weights, the order of the data, augmentation and dropout.
+    seed: int = 0
+    # Batch norm with gamma; slim trains without.
+    bn_scale: bool = False
+    # Share of the moving averages kept; default: as published, 0.9997.
+    bn_decay: float | None = None
+    # Default: as published, 0.2.
+    dropout_rate: float | None = None
+    # slim's auxiliary classifier, in training only; needs 299 pixels.
+    aux_head: bool = False
+    # Factor on every residual; default: as published.
+    residual_scale: float | None = None
+    # Epochs between evaluations of the whole evaluation split.
+    eval_every: float = 1.0
+    # Epochs between checkpoints; there is always one at the end.
+    checkpoint_every: float = 1.0
+    # Newest checkpoints to keep.
+    keep_checkpoints: int = 3
+    # Updates between two lines of metrics.jsonl.
+    log_every: int = 50
+    # A loss or gradient that is no number ends the run, or is put on record.
+    on_nonfinite: Literal["abort", "record"] = "abort"
+    # An image that cannot be read ends the run, or is replaced and put on record.
+    on_bad_image: Literal["error", "skip"] = "error"
+    # Processes that read and decode; 0: threads of this process.
+    workers: int = 0
+    # Project of Weights & Biases to log to as well.
+    wandb: str | None = None
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "keep_checkpoints", "log_every"):
+            value = getattr(self, name)
+            _require(value >= 1, name, value, "1 or more")
+        for name in ("epochs", "eval_every", "checkpoint_every"):
+            value = getattr(self, name)
+            _require(0 < value < float("inf"), name, value, "> 0")
+        if self.steps is not None:
+            _require(self.steps >= 1, "steps", self.steps, "1 or more")
+        _require(self.workers >= 0, "workers", self.workers, "0 or more")
+        _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+        if self.image_size is not None:
+            _require(self.image_size >= 1, "image_size", self.image_size, "1 or more")
+        for name in ("bn_decay", "dropout_rate"):
+            value = getattr(self, name)
+            if value is not None:
+                _require(0 <= value < 1, name, value, "in [0, 1)")
+        if self.residual_scale is not None:
+            scale = self.residual_scale
+            _require(0 <= scale <= 1, "residual_scale", scale, "in [0, 1]")
+        for name, known in (
+            ("dtype", ("float32", "bfloat16")),
+            ("on_nonfinite", ("abort", "record")),
+            ("on_bad_image", ("error", "skip")),
+        ):
+            value = getattr(self, name)
+            _require(value in known, name, value, " or ".join(known))
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

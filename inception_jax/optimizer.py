@@ -15,7 +15,7 @@ def learning_rate_at(
     step: Int[Array, ""],
     base: float | Float[Array, ""],
     config: OptimizerConfig,
-    steps_per_epoch: int,
+    steps_per_epoch: float,
 ) -> Float[Array, ""]:
     """Learning rate of `step`: `base`, times 0.94 every two epochs, in stairs.
 

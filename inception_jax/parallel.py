@@ -21,9 +21,54 @@ DATA_AXIS = "data"
 GROUP_AXIS = "group"
 
 AxisName = str | tuple[str, ...]
-Batch = dict[str, np.ndarray]
+Batch = dict[str, np.ndarray | jax.Array]
 # (state, batch of one shard, traced numbers, *, axis_name) -> what all devices agree on
 Step = Callable[..., Any]
+
+
+# Vendors' figures for dense bfloat16, operations per second of one device as jax counts
+# them. cloud.google.com/tpu/docs; NVIDIA's data sheets.
+PEAK_BFLOAT16 = {
+    "TPU v3": 61.5e12,  # one core of two
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def all_devices() -> list[jax.Device]:
+    """Devices of all hosts."""
+    return jax.devices()
+
+
+def this_host() -> tuple[int, int]:
+    """Index of this host, and how many there are."""
+    return jax.process_index(), jax.process_count()
+
+
+def describe(devices: Sequence[jax.Device]) -> str:
+    """For people and records: "4 x TPU v4"."""
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def peak_flops(devices: Sequence[jax.Device]) -> float | None:
+    """bfloat16 operations per second of all `devices`; None where it is not known."""
+    peak = PEAK_BFLOAT16.get(devices[0].device_kind)
+    return peak and peak * len(devices)
+
+
+def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Shapes of `tree` as they stand whole on every device, to restore a state into."""
+    everywhere = NamedSharding(Mesh(np.array(devices), (DATA_AXIS,)), P())
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree
+    )
 
 
 def local_devices_for(*sizes: int) -> list[jax.Device]:
@@ -60,6 +105,17 @@ def _groups(config: ParallelConfig, num_devices: int) -> int:
     return num_devices // config.bn_sync
 
 
+def varying(tree: Any, axis_name: AxisName) -> Any:
+    """`tree`, marked as each shard's own: what differentiating by it gives is so too."""
+    axes = (axis_name,) if isinstance(axis_name, str) else axis_name
+
+    def mark(x: jax.Array) -> jax.Array:
+        missing = set(axes) - jax.typeof(x).manual_axis_type.varying
+        return jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+
+    return jax.tree.map(mark, tree)
+
+
 def mean_over(tree: Any, axis_name: AxisName) -> Any:
     """Mean of `tree` over all shards of equal size.
 
@@ -71,68 +127,78 @@ def mean_over(tree: Any, axis_name: AxisName) -> Any:
     return tree
 
 
-def data_parallel(
-    step: Step,
-    config: ParallelConfig,
-    devices: Sequence[jax.Device] | None = None,
-    *,
-    donate_state: bool = True,
-) -> Callable[[Any, Batch, Any], Any]:
-    """`step` over `devices` (default: all) as a function of (state, batch, numbers).
+class DataParallel:
+    """`step` over `devices` (default: all), called with (state, batch, numbers).
 
     The batch is this host's share, a dict of arrays `[examples, ...]`; it is cut evenly
     over this host's devices. State and numbers go to every device whole, and what comes
     back is the same everywhere. With `donate_state` the state passed in is used up.
-
-    Raises ValueError if the examples do not divide over the devices.
     """
-    devices = list(devices or jax.devices())
-    donate = (0,) if donate_state else ()
-    local = sum(d.process_index == jax.process_index() for d in devices)
-    mesh, axes = _mesh(config, devices)
-    if config.wrapper == "pmap":
-        mapped = jax.pmap(
-            partial(step, axis_name=DATA_AXIS),
-            axis_name=DATA_AXIS,
-            in_axes=(None, 0, None),
-            out_axes=None,
-            devices=devices,
-            donate_argnums=donate,
-        )
-        mesh = Mesh(np.array(devices), (DATA_AXIS,))  # the one that pmap returns
 
-        def place(x: np.ndarray) -> np.ndarray:
-            return x.reshape(local, -1, *x.shape[1:])
+    def __init__(
+        self,
+        step: Step,
+        config: ParallelConfig,
+        devices: Sequence[jax.Device] | None = None,
+        *,
+        donate_state: bool = True,
+    ) -> None:
+        devices = list(devices or jax.devices())
+        donate = (0,) if donate_state else ()
+        self._local = sum(d.process_index == jax.process_index() for d in devices)
+        self._by_pmap = config.wrapper == "pmap"
+        mesh, axes = _mesh(config, devices)
+        if self._by_pmap:
+            self._mapped = jax.pmap(
+                partial(step, axis_name=DATA_AXIS),
+                axis_name=DATA_AXIS,
+                in_axes=(None, 0, None),
+                out_axes=None,
+                devices=devices,
+                donate_argnums=donate,
+            )
+            mesh, axes = Mesh(np.array(devices), (DATA_AXIS,)), (DATA_AXIS,)  # pmap's own
+        else:
+            self._mapped = jax.jit(
+                jax.shard_map(
+                    partial(step, axis_name=axes),
+                    mesh=mesh,
+                    in_specs=(P(), P(axes), P()),
+                    out_specs=P(),
+                ),
+                donate_argnums=donate,
+            )
+        self._everywhere = NamedSharding(mesh, P())
+        self._cut = NamedSharding(mesh, P(axes))
 
-    else:
-        mapped = jax.jit(
-            jax.shard_map(
-                partial(step, axis_name=axes),
-                mesh=mesh,
-                in_specs=(P(), P(axes), P()),
-                out_specs=P(),
-            ),
-            donate_argnums=donate,
-        )
-        place = partial(
-            jax.make_array_from_process_local_data, NamedSharding(mesh, P(axes))
-        )
-    everywhere = NamedSharding(mesh, P())
+    def place(self, batch: Batch) -> Batch:
+        """Send a batch to the devices, so that it is there when its step begins.
 
-    def run(state: Any, batch: Batch, numbers: Any) -> Any:
-        for name, x in batch.items():
-            if len(x) % local:
-                raise ValueError(
-                    f"a batch of {len(x)} ({name}) does not divide over {local} "
-                    "devices; choose a multiple."
-                )
+        Raises ValueError if the examples do not divide over the devices.
+        """
+        return {name: self._place(name, x) for name, x in batch.items()}
+
+    def _place(self, name: str, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+        if isinstance(x, jax.Array) and x.sharding == self._cut:
+            return x
+        if len(x) % self._local:
+            raise ValueError(
+                f"a batch of {len(x)} ({name}) does not divide over {self._local} "
+                "devices; choose a multiple."
+            )
+        if not self._by_pmap:
+            return jax.make_array_from_process_local_data(self._cut, x)
+        x = x.reshape(self._local, -1, *x.shape[1:])
+        # Of several hosts, pmap takes each one's share as it is and places it itself.
+        return x if jax.process_count() > 1 else jax.device_put(x, self._cut)
+
+    def __call__(self, state: Any, batch: Batch, numbers: Any) -> Any:
+        """Raises ValueError as `place` does."""
         # Placed as the step returns it; otherwise the second call would compile again.
         leaves = jax.tree.leaves(state)
-        if any(getattr(x, "sharding", None) != everywhere for x in leaves):
-            state = jax.device_put(state, everywhere)
-        return mapped(state, jax.tree.map(place, batch), numbers)
-
-    return run
+        if any(getattr(x, "sharding", None) != self._everywhere for x in leaves):
+            state = jax.device_put(state, self._everywhere)
+        return self._mapped(state, self.place(batch), numbers)
 
 
 def _mesh(

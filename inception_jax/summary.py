@@ -9,14 +9,15 @@ module it came from.
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr
 
 from inception_jax.models.networks import Network
-from inception_jax.models.specs import Stage
+from inception_jax.models.schema import Stage
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def summarise(network: Network, image_shape: tuple[int, int, int] | None = None)
     params: Counter[str] = Counter()
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
         params[_stage_of([key.key for key in path])] += leaf.size
-    stages = {name: stage for stage in network.spec.stages for name in stage.names}
+    merged = _one_stage_per_role(network.spec.stages)
+    stages = {name: stage for stage in merged for name in stage.names}
     rows = [
         _row(network, stages.get(name), name, endpoints, params, macs)
         for name in order
@@ -84,6 +86,14 @@ def summarise(network: Network, image_shape: tuple[int, int, int] | None = None)
     assert sum(row.macs for row in rows) == macs.total(), "a stage was left out"
     bn_stats = sum(x.size for x in jax.tree.leaves(variables.get("batch_stats", {})))
     return Summary(tuple(rows), bn_stats)
+
+
+def _one_stage_per_role(stages: tuple[Stage, ...]) -> Iterator[Stage]:
+    """Neighbours of one role joined: Inception-v3 has several widths on one grid."""
+    for _, neighbours in groupby(stages, lambda stage: stage.role):
+        first, *others = neighbours
+        names = sum((stage.names for stage in others), first.names)
+        yield replace(first, names=names)
 
 
 def _starts_a_row(name: str, stages: dict[str, Stage]) -> bool:

@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step of training and of evaluation, as pure functions of one shard of the batch."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from inception_jax.config import LossConfig, OptimizerConfig
+from inception_jax.augment import distort_color, normalize
+from inception_jax.config import LossConfig, OptimizerConfig, PreprocessSpec
 from inception_jax.losses import cross_entropy
-from inception_jax.metrics import classification_sums
+from inception_jax.metrics import Sums, classification_sums
 from inception_jax.models.networks import Network
 from inception_jax.optimizer import learning_rate_at, make_optimizer, update_ema
-from inception_jax.parallel import AxisName, mean_over
+from inception_jax.parallel import AxisName, mean_over, varying
+
+# image, label, and color_seed in training or mask in evaluation; [examples, ...].
+Batch = dict[str, Array]
 
 
 class TrainState(NamedTuple):
@@ -21,8 +28,20 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]  # updates done
     params: dict
     batch_stats: dict  # moving means and variances of batch normalisation
-    ema_params: dict  # running average of params, which the paper evaluates
+    # Running averages, which the paper evaluates; slim averages the statistics as well.
+    ema_params: dict
+    ema_batch_stats: dict
     opt_state: Any
+
+    @property
+    def raw_variables(self) -> dict[str, dict]:
+        """Weights as trained, for `network.apply` in evaluation."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def ema_variables(self) -> dict[str, dict]:
+        """Averaged weights, for `network.apply` in evaluation."""
+        return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
 
 
 class Numbers(NamedTuple):
@@ -39,74 +58,86 @@ def init_state(
     """A fresh state; jit it, which compiles once for all seeds."""
     images = jnp.zeros((1, *network.spec.image_shape))
     variables = network.init(jax.random.key(seed), images)
-    params = variables["params"]
+    params, batch_stats = variables["params"], variables["batch_stats"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables["batch_stats"],
-        # A copy: two names for one buffer cannot both be donated to the step.
+        batch_stats=batch_stats,
+        # Copies: two names for one buffer cannot both be donated to the step.
         ema_params=jax.tree.map(jnp.copy, params),
+        ema_batch_stats=jax.tree.map(jnp.copy, batch_stats),
         opt_state=make_optimizer(config, 0.0).init(params),
     )
 
 
+def network_input(batch: Batch, preprocess: PreprocessSpec) -> Float[Array, "n h w c"]:
+    """Images as the network takes them: colours distorted where the batch has seeds for
+    it, then from 0..255 to the range of `preprocess`."""
+    images = batch["image"]
+    if "color_seed" in batch:
+        images = distort_color(images, batch["color_seed"])
+    return normalize(images, preprocess.low, preprocess.high)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What is fixed when a training step is compiled."""
+
+    network: Network
+    optimizer: OptimizerConfig
+    steps_per_epoch: float
+    loss: LossConfig = field(default_factory=LossConfig)
+    preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
+    accumulate: int = 1  # parts of a shard, gone through one after another
+
+
 def train_step(
     state: TrainState,
-    batch: dict[str, Array],
+    batch: Batch,
     numbers: Numbers,
     *,
-    network: Network,
-    optimizer: OptimizerConfig,
-    loss: LossConfig,
-    steps_per_epoch: int,
+    options: TrainOptions,
     axis_name: AxisName,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One update from this shard of the batch, averaged with the others over `axis_name`.
 
-    `batch` has `image` `[n, h, w, c]` and `label` `[n]`. Returns the new state and
-    metrics: `*_sum` and `count` over the whole batch, `grad_norm` (before weight decay
-    and clipping) and `learning_rate`.
+    `batch` has `image` `[n, h, w, c]` in uint8, `label` `[n]` and, where colours are to be
+    distorted, `color_seed` `[n]`. With `accumulate`, gradients of the parts are averaged;
+    each part has batch statistics of its own and moves the moving averages.
+
+    Returns the new state and metrics: `*_sum` and `count` over the whole batch,
+    `grad_norm` (before weight decay and clipping) and `learning_rate`.
     """
+    optimizer = options.optimizer
     rng = jax.random.fold_in(jax.random.key(numbers.seed), state.step)
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
-
-    def mean_loss(params: dict) -> tuple[Float[Array, ""], tuple]:
-        (logits, endpoints), updated = network.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            batch["image"],
-            numbers.residual_scale,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": rng},
-        )
-        losses = cross_entropy(logits, batch["label"], loss.label_smoothing)
-        total = jnp.mean(losses)
-        if "AuxLogits" in endpoints:
-            aux = cross_entropy(
-                endpoints["AuxLogits"], batch["label"], loss.label_smoothing
-            )
-            total += loss.aux_weight * jnp.mean(aux)
-        return total, (logits, losses, updated["batch_stats"])
-
     # Gradients of params marked as varying over the axis are this shard's own, under pmap
     # and shard_map alike; of params not so marked, shard_map returns the sum over shards.
-    params = jax.lax.pcast(state.params, axis_name, to="varying")
-    (_, (logits, losses, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
-        params
+    gradients = partial(
+        _gradients, varying(state.params, axis_name), numbers.residual_scale, options
     )
+    if options.accumulate == 1:
+        grads, batch_stats, sums = gradients(state.batch_stats, batch, rng)
+    else:
+        grads, batch_stats, sums = _accumulated(
+            gradients, state.batch_stats, batch, rng, options.accumulate, axis_name
+        )
     grads, batch_stats = mean_over((grads, batch_stats), axis_name)
-    sums = classification_sums(logits, batch["label"], losses, jnp.ones_like(losses))
 
-    rate = learning_rate_at(state.step, numbers.learning_rate, optimizer, steps_per_epoch)
+    rate = learning_rate_at(
+        state.step, numbers.learning_rate, optimizer, options.steps_per_epoch
+    )
     updates, opt_state = make_optimizer(optimizer, rate).update(
         grads, state.opt_state, state.params
     )
     params = jax.tree.map(jnp.add, state.params, updates)
+    average = partial(update_ema, step=state.step, config=optimizer)
     new_state = TrainState(
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
-        ema_params=update_ema(state.ema_params, params, state.step, optimizer),
+        ema_params=average(state.ema_params, params),
+        ema_batch_stats=average(state.ema_batch_stats, batch_stats),
         opt_state=opt_state,
     )
     squares = [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)]
@@ -117,20 +148,79 @@ def train_step(
     return new_state, metrics
 
 
+def _gradients(
+    params: dict,
+    residual_scale: Float[Array, "..."] | None,
+    options: TrainOptions,
+    batch_stats: dict,
+    batch: Batch,
+    rng: Array,
+) -> tuple[dict, dict, Sums]:
+    """Gradients of the mean loss, new batch statistics and sums of this batch."""
+    labels, loss = batch["label"], options.loss
+
+    def mean_loss(params: dict) -> tuple[Float[Array, ""], tuple]:
+        (logits, endpoints), updated = options.network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            network_input(batch, options.preprocess),
+            residual_scale,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": rng},
+        )
+        losses = cross_entropy(logits, labels, loss.label_smoothing)
+        total = jnp.mean(losses)
+        if "AuxLogits" in endpoints:
+            aux = cross_entropy(endpoints["AuxLogits"], labels, loss.label_smoothing)
+            total += loss.aux_weight * jnp.mean(aux)
+        sums = classification_sums(logits, labels, losses, jnp.ones_like(losses))
+        return total, (updated["batch_stats"], sums)
+
+    grads, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(params)
+    return grads, batch_stats, sums
+
+
+def _accumulated(
+    gradients: Callable[[dict, Batch, Array], tuple[dict, dict, Sums]],
+    batch_stats: dict,
+    batch: Batch,
+    rng: Array,
+    parts: int,
+    axis_name: AxisName,
+) -> tuple[dict, dict, Sums]:
+    """`gradients` of one part of the batch after another: their mean, and all sums."""
+    cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+    rngs = jax.random.split(rng, parts)
+    shapes = jax.eval_shape(gradients, batch_stats, jax.tree.map(lambda x: x[0], cut), rng)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[2]))
+
+    def add(carry: tuple, part: tuple) -> tuple[tuple, None]:
+        batch_stats, so_far = carry
+        grads, batch_stats, sums = gradients(batch_stats, *part)
+        carry = batch_stats, jax.tree.map(jnp.add, so_far, (grads, sums))
+        return varying(carry, axis_name), None
+
+    start = varying((batch_stats, zeros), axis_name)
+    (batch_stats, (grads, sums)), _ = jax.lax.scan(add, start, (cut, rngs))
+    return jax.tree.map(lambda g: g / parts, grads), batch_stats, sums
+
+
 def eval_step(
     variables: dict[str, dict],
-    batch: dict[str, Array],
+    batch: Batch,
     numbers: Numbers,
     *,
     network: Network,
+    preprocess: PreprocessSpec,
     axis_name: AxisName,
-) -> dict[str, Array]:
+) -> Sums:
     """Sums over the examples whose `mask` is 1, with moving averages and no dropout.
 
-    `variables` is `{"params", "batch_stats"}`; give it `params` or `ema_params`. Add the
-    results of all batches and divide by `count`: `metrics.means`.
+    `variables` are a state's `raw_variables` or `ema_variables`. Add the results of all
+    batches and divide by `count`: `metrics.means`.
     """
-    logits, _ = network.apply(variables, batch["image"], numbers.residual_scale)
+    images = network_input(batch, preprocess)
+    logits, _ = network.apply(variables, images, numbers.residual_scale)
     losses = cross_entropy(logits, batch["label"])
     sums = classification_sums(logits, batch["label"], losses, batch["mask"])
     return jax.lax.psum(sums, axis_name)

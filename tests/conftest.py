@@ -2,6 +2,8 @@
 """Strictness for every test: several devices, no silent broadcasting, checked shapes."""
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 # Before jax starts: four CPU devices stand in for a pod's, and no accelerator is used.
@@ -37,3 +39,60 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
+
+
+# Imported in the fixtures: after the import hook.
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder for TFDS with `digits` and a tiny `imagenet2012` in it."""
+    from inception_jax.data.digits import prepare_digits
+    from tests.data.tiny_imagenet import prepare_tiny_imagenet
+
+    folder = str(tmp_path_factory.mktemp("tensorflow_datasets"))
+    prepare_digits(folder)
+    prepare_tiny_imagenet(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, data_dir: str):
+    """A run of a second on the digits; it needs a workdir and nothing else."""
+    from inception_jax.models.specs import SPECS
+    from tests.models.tiny import one_block
+    from tests.runs import CONFIG
+
+    monkeypatch.setitem(SPECS, "tiny", replace(one_block(), dropout_rate=0.2))
+    return replace(CONFIG, data_dir=data_dir)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of two classes with twelve JPEGs each to train on and four to test on."""
+    import numpy as np
+    import simplejpeg
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for kind, name in enumerate("ab"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(100 * kind, 100 * kind + 100, (20, 30, 3), np.uint8)
+                (folder / f"{name}{i}.jpg").write_bytes(simplejpeg.encode_jpeg(pixels))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[float]]:
+    """A list that grows by one with every program that XLA compiles."""
+    events = []
+
+    def listen(event: str, seconds: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)

@@ -38,6 +38,7 @@ def run(capsys):
 # Sources of the figures: tests/models/test_counts.py. The small network is this
 # project's: a change of its figures is a change of the study.
 TABLE = """
+inception_v3                 23,834,568   5,713,216,096  299x299x3  3/4/2    288-768-2048
 inception_v4                 42,679,816  12,253,974,624  299x299x3  4/7/3    384-1024-1536
 inception_resnet_v1          22,756,328   6,206,361,696  299x299x3  5/10/5   256-896-1792
 inception_resnet_v2          55,843,464  13,155,794,016  299x299x3  10/20/10 320-1088-2080
@@ -53,9 +54,10 @@ def test_table_of_networks(run):
     lines = output.splitlines()
     assert lines[0].split()[:3] == ["network", "parameters", "MACs"]
     expected = [line.split() for line in TABLE.strip().splitlines()]
-    assert [line.split()[:6] for line in lines[2:8]] == expected
-    drawn = ["Fig. 9", "Fig. 15", "like Fig. 15", "Fig. 15", "like Fig. 15", "the paper"]
-    assert all(line.endswith(end) for line, end in zip(lines[2:8], drawn, strict=True))
+    assert [line.split()[:6] for line in lines[2:9]] == expected
+    drawn = ["like 1512.00567, Table 1", "Fig. 9", "Fig. 15", "like Fig. 15", "Fig. 15"]
+    drawn += ["like Fig. 15", "the paper"]
+    assert all(line.endswith(end) for line, end in zip(lines[2:9], drawn, strict=True))
 
 
 def test_one_network_stage_by_stage(run):
@@ -76,6 +78,15 @@ def test_one_network_stage_by_stage(run):
     assert rows["Mixed_6a"][-4:] == ["Fig.", "7,", "Table", "1"]
     assert rows["Logits"][1:4] == ["1", "1000", "1,793,000"]
     assert rows["total"] == ["total", "22,756,328", "6,206,361,696"]
+
+
+def test_blocks_of_several_widths_are_one_stage(run):
+    status, output, errors = run("networks inception_v3")
+    assert (status, errors) == (0, "")
+    rows = {line.split("  ")[0]: line.split()[3:7] for line in output.splitlines()}
+    # 255,904 parameters of Mixed_5b and 281,312 of each of the two others, and so on.
+    assert rows["Mixed_5b .. Mixed_5d"] == ["3", "35x35x288", "818,528", "999,129,600"]
+    assert rows["Mixed_6b .. Mixed_6e"][:3] == ["4", "17x17x768", "6,821,376"]
 
 
 def test_image_size(run):

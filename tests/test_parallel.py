@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import inception_jax
-from inception_jax.config import LossConfig, OptimizerConfig, ParallelConfig
+from inception_jax.augment import normalize
+from inception_jax.config import OptimizerConfig, ParallelConfig
 from inception_jax.losses import cross_entropy
 from inception_jax.optimizer import make_optimizer
-from inception_jax.parallel import bn_options, data_parallel
-from inception_jax.train import Numbers, TrainState, eval_step, train_step
+from inception_jax.parallel import DataParallel, bn_options
+from inception_jax.train import Numbers, TrainOptions, TrainState, eval_step, train_step
 from tests.models.tiny import one_block, random_variables
 
 BATCH = 16
@@ -25,7 +26,7 @@ SPEC = one_block()
 RNG = np.random.default_rng(0)
 BATCHES = [
     {
-        "image": RNG.uniform(-1, 1, (BATCH, 8, 8, 1)).astype(np.float32),
+        "image": RNG.integers(0, 256, (BATCH, 8, 8, 1), np.uint8),
         "label": RNG.integers(0, 10, BATCH),
     }
     for _ in range(STEPS)
@@ -37,20 +38,21 @@ ROUNDING = {"rtol": 2e-5, "atol": 1e-6}
 @cache
 def start() -> TrainState:
     """One state for all tests; in NumPy, so that no step can use it up."""
-    images = jnp.asarray(BATCHES[0]["image"])
+    images = normalize(jnp.asarray(BATCHES[0]["image"]), -1.0, 1.0)
     variables = jax.device_get(random_variables(inception_jax.create(SPEC), images))
     params, batch_stats = variables["params"], variables["batch_stats"]
     opt_state = jax.device_get(make_optimizer(OPTIMIZER, 0.0).init(params))
-    average = jax.tree.map(np.copy, params)
-    return TrainState(np.int32(0), params, batch_stats, average, opt_state)
+    averages = jax.tree.map(np.copy, (params, batch_stats))
+    return TrainState(np.int32(0), params, batch_stats, *averages, opt_state)
 
 
-def mapped(config: ParallelConfig, devices: int, dropout: float = 0.0):
-    options = {"dropout_rate": dropout} | bn_options(config, devices)
-    network = inception_jax.create(SPEC, **options)
-    fixed = {"optimizer": OPTIMIZER, "loss": LossConfig(), "steps_per_epoch": 2}
-    step = partial(train_step, network=network, **fixed)
-    return data_parallel(step, config, jax.devices()[:devices])
+def mapped(config: ParallelConfig, devices: int, dropout: float = 0.0, accumulate: int = 1):
+    network = inception_jax.create(
+        SPEC, dropout_rate=dropout, **bn_options(config, devices)
+    )
+    options = TrainOptions(network, OPTIMIZER, 2.0, accumulate=accumulate)
+    step = partial(train_step, options=options)
+    return DataParallel(step, config, jax.devices()[:devices])
 
 
 mapped_once = cache(mapped)  # for tests that may share what is compiled
@@ -77,8 +79,9 @@ def assert_different(result: Any, other: Any) -> None:
 
 
 @cache
-def by_hand(groups: int) -> tuple[dict, dict]:
-    """Mean gradients and moving averages of `groups` parts of the first batch."""
+def by_hand(groups: int, in_turn: bool = False) -> tuple[dict, dict]:
+    """Mean gradients and moving averages of `groups` parts of the first batch, which are
+    gone through side by side, or one moving the averages after the other."""
     network = inception_jax.create(SPEC)
 
     @jax.jit
@@ -86,7 +89,7 @@ def by_hand(groups: int) -> tuple[dict, dict]:
         def loss(params):
             (logits, _), updated = network.apply(
                 {"params": params, "batch_stats": batch_stats},
-                *(image, NUMBERS.residual_scale),
+                *(normalize(image, -1.0, 1.0), NUMBERS.residual_scale),
                 train=True,
                 mutable=["batch_stats"],
             )
@@ -95,11 +98,13 @@ def by_hand(groups: int) -> tuple[dict, dict]:
         return jax.grad(loss, has_aux=True)(params)
 
     images, labels = (np.split(BATCHES[0][key], groups) for key in ("image", "label"))
-    parts = [
-        part(start().params, start().batch_stats, *pair)
-        for pair in zip(images, labels, strict=True)
-    ]
-    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *parts)
+    parts, batch_stats = [], start().batch_stats
+    for image, label in zip(images, labels, strict=True):
+        parts.append(part(start().params, batch_stats, image, label))
+        if in_turn:
+            batch_stats = parts[-1][1]
+    grads, stats = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *parts)
+    return grads, batch_stats if in_turn else stats
 
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
@@ -121,9 +126,45 @@ def test_pmap_is_shard_map(bn_sync, devices):
     [("none", 4, 4), ("none", 2, 2), (2, 4, 2)],
 )
 def test_a_step_is_the_mean_over_groups_computed_by_hand(bn_sync, devices, groups):
-    gradients, batch_stats = by_hand(groups)
-    state, metrics = trained("pmap", bn_sync, devices)[0]
-    assert_close(state.batch_stats, batch_stats)
+    assert_step(trained("pmap", bn_sync, devices)[0], *by_hand(groups))
+
+
+@pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
+def test_accumulation_is_the_mean_over_parts_computed_by_hand(wrapper):
+    run = mapped(ParallelConfig(wrapper), 1, accumulate=4)
+    assert_step(run(start(), BATCHES[0], NUMBERS), *by_hand(4, in_turn=True))
+
+
+@pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
+@pytest.mark.parametrize("bn_sync", ["none", "global", 2])
+def test_accumulation_on_four_devices(wrapper, bn_sync):
+    """Every device goes through its own share in two parts: the parts of all devices
+    together are one half of the batch, in an order that only the statistics see."""
+    run = mapped(ParallelConfig(wrapper, bn_sync), 4, accumulate=2)
+    batch = BATCHES[0]
+    _, metrics = run(start(), batch, NUMBERS)
+    assert metrics["count"] == BATCH
+    if bn_sync == "global":
+        halves = [
+            np.concatenate([np.split(x, 8)[i] for i in range(half, 8, 2)])
+            for half in (0, 1)
+            for x in (batch["image"], batch["label"])
+        ]
+        joined = {
+            "image": np.concatenate(halves[0::2]),
+            "label": np.concatenate(halves[1::2]),
+        }
+        one = mapped(ParallelConfig(wrapper), 1, accumulate=2)
+        expected, _ = one(start(), joined, NUMBERS)
+        state, _ = run(start(), batch, NUMBERS)
+        assert_close(jax.device_get(state), jax.device_get(expected))
+
+
+def assert_step(result: tuple[TrainState, dict], gradients: dict, stats: dict) -> None:
+    """`result` is an update of `start` by `gradients`, with these moving averages."""
+    state, metrics = jax.device_get(result)
+    assert_close(state.batch_stats, stats)
+    assert metrics["count"] == BATCH
     momentum = jax.tree.leaves(state.opt_state)
     decayed = jax.tree_util.tree_map_with_path(
         lambda path, g, p: g + 4e-5 * p * (path[-1].key == "kernel"),
@@ -139,20 +180,6 @@ def test_groups_differ_from_one_another():
     for i in range(3):
         assert_different(modes[i].batch_stats, modes[i - 1].batch_stats)
         assert_different(modes[i].params, modes[i - 1].params)
-
-
-@pytest.fixture
-def compilations():
-    """A list that grows by one with every program that XLA compiles."""
-    events = []
-
-    def listen(event: str, seconds: float, **_: object) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(seconds)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield events
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
@@ -230,4 +257,4 @@ def test_groups_that_do_not_divide(wrapper, bn_sync, devices):
         bn_options(ParallelConfig(wrapper, bn_sync), devices)
     assert "choose a divisor, none or global" in str(error.value)
     with pytest.raises(ValueError, match=message):
-        data_parallel(eval_step, ParallelConfig(wrapper, bn_sync), jax.devices()[:devices])
+        DataParallel(eval_step, ParallelConfig(wrapper, bn_sync), jax.devices()[:devices])

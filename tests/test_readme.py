@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the README shows is what runs."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import tyro
 
+from experiments import run
 from inception_jax.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +38,24 @@ def test_every_command_of_the_package_runs(capsys):
     for command in commands:
         main(command[1:])
         assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_every_command_of_an_experiment_is_understood():
+    """Recipes, folders and options exist; tests/experiments runs them, on small data."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    parsed = []
+    for command in commands:
+        if command[:2] != ["python", "-m"]:
+            continue
+        module, arguments = command[2], command[3:]
+        if module == "experiments.run":
+            if arguments != ["--help"]:
+                parsed.append(run.parse(arguments))
+        else:
+            experiment = importlib.import_module(module)
+            parsed.append(tyro.cli(experiment.Options, args=arguments))
+    assert len(parsed) >= 8
 
 
 def test_files_and_names_of_the_table_exist():

@@ -12,11 +12,25 @@ import optax
 import pytest
 
 import inception_jax
-from inception_jax.config import LossConfig, OptimizerConfig, ParallelConfig
+from inception_jax.augment import distort_color, normalize
+from inception_jax.config import (
+    LossConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    PreprocessSpec,
+)
 from inception_jax.losses import cross_entropy
 from inception_jax.optimizer import make_optimizer
-from inception_jax.parallel import data_parallel
-from inception_jax.train import Numbers, TrainState, eval_step, init_state, train_step
+from inception_jax.parallel import DataParallel
+from inception_jax.train import (
+    Numbers,
+    TrainOptions,
+    TrainState,
+    eval_step,
+    init_state,
+    network_input,
+    train_step,
+)
 from tests.models.tiny import one_block, random_variables
 
 # The block stands on a 17x17 grid, so that the aux head fits behind it.
@@ -28,7 +42,9 @@ LOSS = LossConfig(label_smoothing=0.2, aux_weight=0.7)
 RATE, STEP = 1.0, 9
 NUMBERS = Numbers(jnp.float32(RATE), jnp.float32(0.3), jnp.int32(0))
 RNG = np.random.default_rng(0)
-IMAGES = jnp.asarray(RNG.uniform(-1, 1, (6, 34, 34, 1)), jnp.float32)
+PIXELS = RNG.integers(0, 256, (6, 34, 34, 1), np.uint8)
+PREPROCESS = PreprocessSpec((34, 34, 1), low=-2.0, high=1.0)
+IMAGES = jnp.asarray(PIXELS.astype(np.float32) / 255 * 3 - 2)
 LABELS = jnp.asarray(RNG.integers(0, 5, 6))
 
 
@@ -38,19 +54,18 @@ def start() -> TrainState:
     variables = random_variables(NETWORK, IMAGES)
     params = variables["params"]
     opt_state = make_optimizer(OPTIMIZER, 0.0).init(params)
-    average = jax.tree.map(lambda leaf: leaf + 1.0, params)
-    return jax.device_get(
-        TrainState(jnp.int32(STEP), params, variables["batch_stats"], average, opt_state)
-    )
+    now = params, variables["batch_stats"]
+    averages = jax.tree.map(lambda leaf: leaf + 1.0, now)
+    return jax.device_get(TrainState(jnp.int32(STEP), *now, *averages, opt_state))
 
 
 @cache
 def stepped() -> tuple[TrainState, dict[str, Any]]:
     step = partial(
-        train_step, network=NETWORK, optimizer=OPTIMIZER, loss=LOSS, steps_per_epoch=2
+        train_step, options=TrainOptions(NETWORK, OPTIMIZER, 2.0, LOSS, PREPROCESS)
     )
-    run = data_parallel(step, ParallelConfig(), jax.devices()[:1])
-    batch = {"image": np.asarray(IMAGES), "label": np.asarray(LABELS)}
+    run = DataParallel(step, ParallelConfig(), jax.devices()[:1])
+    batch = {"image": PIXELS, "label": np.asarray(LABELS)}
     return jax.device_get(run(start(), batch, NUMBERS))
 
 
@@ -117,9 +132,10 @@ def test_the_rest_of_the_state():
     # TensorFlow's rule after nine updates: (1 + 9) / (10 + 9).
     share = 10 / 19
     expected = jax.tree.map(
-        lambda old, new: share * old + (1 - share) * new, start().ema_params, state.params
+        lambda old, new: share * old + (1 - share) * new,
+        *(start().ema_variables, state.raw_variables),
     )
-    assert_close(state.ema_params, expected)
+    assert_close(state.ema_variables, expected)
 
 
 def test_metrics():
@@ -135,13 +151,13 @@ def test_metrics():
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
 def test_evaluation_counts_each_example_once_on_1_2_and_4_devices(wrapper):
     """Six examples and two of padding, which are the first example again."""
-    image, label = np.asarray(IMAGES), np.asarray(LABELS)
+    image, label = PIXELS, np.asarray(LABELS)
     batch = {
         "image": np.concatenate([image, image[:1], image[:1]]),
         "label": np.concatenate([label, label[:1], label[:1]]),
         "mask": np.array([1.0] * 6 + [0.0] * 2, np.float32),
     }
-    variables = {"params": start().params, "batch_stats": start().batch_stats}
+    variables = start().raw_variables
     logits, _ = jax.jit(NETWORK.apply)(variables, IMAGES, NUMBERS.residual_scale)
     expected = {
         "count": 6.0,
@@ -149,11 +165,24 @@ def test_evaluation_counts_each_example_once_on_1_2_and_4_devices(wrapper):
         "top1_sum": jnp.sum(jnp.argmax(logits, axis=-1) == LABELS),
         "top5_sum": 6.0,
     }
-    step = partial(eval_step, network=NETWORK)
+    step = partial(eval_step, network=NETWORK, preprocess=PREPROCESS)
     for devices in (1, 2, 4):
         config = ParallelConfig(wrapper)
-        run = data_parallel(step, config, jax.devices()[:devices], donate_state=False)
+        run = DataParallel(step, config, jax.devices()[:devices], donate_state=False)
         assert_close(run(variables, batch, NUMBERS), expected)
+
+
+def test_input_of_the_network():
+    """Colour where the batch has seeds for it, then the range of the preprocessing."""
+    pixels = RNG.integers(0, 256, (2, 5, 4, 3), np.uint8)
+    spec = PreprocessSpec((5, 4, 3), low=-2.0, high=1.0)
+    plain = network_input({"image": jnp.asarray(pixels)}, spec)
+    np.testing.assert_allclose(plain, pixels / 255 * 3 - 2, rtol=1e-5, atol=1e-6)
+    seeds = jnp.array([1, 2], jnp.uint32)
+    colored = network_input({"image": jnp.asarray(pixels), "color_seed": seeds}, spec)
+    expected = normalize(distort_color(jnp.asarray(pixels), seeds), -2.0, 1.0)
+    np.testing.assert_array_equal(colored, expected)
+    assert np.abs(colored - plain).max() > 0.1
 
 
 def test_a_fresh_state():
@@ -167,6 +196,7 @@ def test_a_fresh_state():
     # Equal values in buffers of their own, so that both can be donated.
     jax.tree.map(np.testing.assert_array_equal, state.ema_params, state.params)
     pairs = zip(*map(jax.tree.leaves, (state.ema_params, state.params)), strict=True)
+    assert state.ema_batch_stats.keys() == state.batch_stats.keys()
     assert all(a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer() for a, b in pairs)
     # The mean of squares starts at ones (TensorFlow 1), the momentum at zeros.
     starts = {float(leaf.ravel()[0]) for leaf in jax.tree.leaves(state.opt_state)}

@@ -2,7 +2,7 @@
 """Trains the arms: one compilation per width, one JSON line per finished arm."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -16,18 +16,28 @@ import numpy as np
 from experiments.residual_scaling.outcomes import outcome
 from experiments.residual_scaling.progress import Progress
 from experiments.residual_scaling.study import Arm, Study
-from inception_jax.config import LossConfig, OptimizerConfig, ParallelConfig
-from inception_jax.data import Record, eval_batches, load_source, train_batches
+from inception_jax.config import OptimizerConfig, ParallelConfig, PreprocessSpec
+from inception_jax.data.batches import eval_batches, train_batches
+from inception_jax.data.sources import open_source
+from inception_jax.data.types import Source
 from inception_jax.metrics import append_json_line, means, read_json_lines
 from inception_jax.models.networks import Network, create
 from inception_jax.parallel import (
     AxisName,
+    DataParallel,
     bn_options,
-    data_parallel,
     local_devices_for,
 )
 from inception_jax.summary import summarise
-from inception_jax.train import Numbers, TrainState, eval_step, init_state, train_step
+from inception_jax.train import (
+    Numbers,
+    TrainOptions,
+    TrainState,
+    eval_step,
+    init_state,
+    network_input,
+    train_step,
+)
 
 NUM_PROBE_IMAGES = 128
 
@@ -36,6 +46,9 @@ NUM_PROBE_IMAGES = 128
 PARALLEL = ParallelConfig(bn_sync="global")
 # The paper's optimizer, without weight decay: the question is what the residuals do.
 OPTIMIZER = OptimizerConfig(weight_decay=0.0)
+
+# The digits whole and in their own size.
+PREPROCESS = PreprocessSpec((8, 8, 1), crop_fraction=1.0)
 
 # Of each step's metrics: sums over the batch and its size, and the gradient's norm.
 RECORDED = ("loss_sum", "top1_sum", "count", "grad_norm")
@@ -89,8 +102,8 @@ def run(study: Study) -> dict[Arm, ArmRecord]:
         print(f"{len(done)} of {len(study.arms)} arms are on record and kept.")
     if not remaining:
         return done
-    train = load_source("digits", "train", study.data_dir)
-    test = load_source("digits", "test", study.data_dir)
+    train = open_source("digits", "train", study.data_dir)
+    test = open_source("digits", "eval", study.data_dir)
     if study.batch_size > len(train):
         raise ValueError(
             f"batch_size must be at most {len(train)}, got {study.batch_size}."
@@ -102,7 +115,7 @@ def run(study: Study) -> dict[Arm, ArmRecord]:
         "finished arms.",
         flush=True,
     )
-    steps_per_epoch = len(train) // study.batch_size
+    steps_per_epoch = len(train) / study.batch_size
     programs = {w: Programs(study, w, devices, steps_per_epoch) for w in study.widths}
     with Progress(
         remaining, study.steps, {w: p.macs for w, p in programs.items()}
@@ -123,7 +136,7 @@ class Programs:
         study: Study,
         width: int,
         devices: Sequence[jax.Device],
-        steps_per_epoch: int,
+        steps_per_epoch: float,
     ) -> None:
         # Without gamma, as slim trains; see small_image_spec for the rest.
         options = bn_options(PARALLEL, len(devices)) | {"bn_scale": False}
@@ -131,16 +144,11 @@ class Programs:
         self.macs = summarise(network).macs
         self.devices = f"{len(devices)} x {devices[0].device_kind}"
         self.init = jax.jit(partial(init_state, network, OPTIMIZER))
-        step = partial(
-            train_step,
-            network=network,
-            optimizer=OPTIMIZER,
-            loss=LossConfig(),
-            steps_per_epoch=steps_per_epoch,
-        )
-        self.step = data_parallel(step, PARALLEL, devices)
-        look = partial(data_parallel, config=PARALLEL, devices=devices, donate_state=False)
-        self.evaluate = look(partial(eval_step, network=network))
+        options = TrainOptions(network, OPTIMIZER, steps_per_epoch, preprocess=PREPROCESS)
+        step = partial(train_step, options=options)
+        self.step = DataParallel(step, PARALLEL, devices)
+        look = partial(DataParallel, config=PARALLEL, devices=devices, donate_state=False)
+        self.evaluate = look(partial(eval_step, network=network, preprocess=PREPROCESS))
         self.probe = look(partial(dead_fraction, network=network))
 
 
@@ -158,7 +166,7 @@ def dead_fraction(
     """
     (_, endpoints), _ = network.apply(
         variables,
-        batch["image"],
+        network_input(batch, PREPROCESS),
         numbers.residual_scale,
         train=True,
         mutable=["batch_stats"],
@@ -172,8 +180,8 @@ def train_arm(
     study: Study,
     arm: Arm,
     programs: Programs,
-    train: Sequence[Record],
-    test: Sequence[Record],
+    train: Source,
+    test: Source,
     show: Callable[[int, float, float], None],
 ) -> ArmRecord:
     """Train one arm and return its record; `show(step, loss, dead)` after each probe."""
@@ -181,8 +189,14 @@ def train_arm(
     numbers = Numbers(
         jnp.float32(arm.learning_rate), jnp.float32(arm.scale), jnp.int32(arm.seed)
     )
-    batches = train_batches(train, batch_size=study.batch_size, seed=arm.seed)
-    probe_batch = next(eval_batches(test, batch_size=NUM_PROBE_IMAGES))
+    batches = train_batches(
+        train,
+        preprocess=PREPROCESS,
+        augment=None,
+        batch_size=study.batch_size,
+        seed=arm.seed,
+    )
+    probe_batch = next(_test_batches(test))
     state = programs.init(arm.seed)
     probe_steps, dead = [0], [_probe(programs, state, probe_batch, numbers)]
     history: dict[str, list[float]] = {name: [] for name in RECORDED}
@@ -228,17 +242,20 @@ def _seven_digits(value: jax.Array) -> float:
 def _probe(
     programs: Programs, state: TrainState, batch: dict[str, np.ndarray], numbers: Numbers
 ) -> float:
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return float(programs.probe(variables, batch, numbers))
+    return float(programs.probe(state.raw_variables, batch, numbers))
+
+
+def _test_batches(test: Source) -> Iterator[dict[str, np.ndarray]]:
+    batches = eval_batches(test, preprocess=PREPROCESS, batch_size=NUM_PROBE_IMAGES)
+    return ({n: batch[n] for n in ("image", "label", "mask")} for batch in batches)
 
 
 def _test_sums(
-    programs: Programs, state: TrainState, test: Sequence[Record], numbers: Numbers
+    programs: Programs, state: TrainState, test: Source, numbers: Numbers
 ) -> dict[str, float]:
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
     sums: dict[str, float] = {}
-    for batch in eval_batches(test, batch_size=NUM_PROBE_IMAGES):
-        for key, value in programs.evaluate(variables, batch, numbers).items():
+    for batch in _test_batches(test):
+        for key, value in programs.evaluate(state.raw_variables, batch, numbers).items():
             sums[key] = sums.get(key, 0.0) + float(value)
     return sums
 

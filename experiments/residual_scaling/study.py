@@ -6,7 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from inception_jax.models.specs import NetworkSpec, small_image_spec
+from inception_jax.models.schema import NetworkSpec
+from inception_jax.models.specs import small_image_spec
 
 # Section 4. Any other rate is an accelerator: it brings into some ten steps what the
 # paper saw "after a few tens of thousands of iterations".

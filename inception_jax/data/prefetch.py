@@ -10,9 +10,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from inception_jax.data.extra import require
 
@@ -41,7 +44,7 @@ def in_threads(load: Callable[[int], T], n: int) -> list[T]:
 
 
 def ahead(dataset: "grain.MapDataset", workers: int) -> Iterator[Any]:
-    """Elements of a dataset in order, loaded ahead by threads or worker processes.
+    """Elements of a dataset in order, loaded ahead by threads or by worker processes.
 
     Loading starts at once; closing the generator, or dropping it, stops it. Raises
     ValueError on a negative number of workers.
@@ -53,24 +56,35 @@ def ahead(dataset: "grain.MapDataset", workers: int) -> Iterator[Any]:
     options = grain.ReadOptions(num_threads=size, prefetch_buffer_size=size)
     batches = dataset.to_iter_dataset(options)
     if workers:
-        # Each worker has one batch in hand and one that waits.
-        batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1),
-            worker_init_fn=_start_worker,
+        one_waits = grain.MultiprocessingOptions(workers, per_worker_buffer_size=1)
+        batches = batches.mp_prefetch(one_waits, worker_init_fn=_start_worker)
+        # A thread that asks for the first batch now: only then Grain starts the workers.
+        batches = grain.experimental.ThreadPrefetchIterDataset(
+            batches.map(_out_of_shared_memory), prefetch_buffer_size=1
         )
     flags = require("absl.flags").FLAGS
     if not flags.is_parsed():  # Grain looks into its flags, which have no command line here
         flags.mark_as_parsed()
     iterator = iter(batches)
     iterator.start_prefetch()
-    return _closing(iterator)
+    return _closing(iterator, grace=0.1 if workers else 0.0)
 
 
-def _closing(iterator: "grain.DatasetIterator") -> Iterator[Any]:
+def _out_of_shared_memory(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch as ordinary arrays; what is still shared when Python ends would leak."""
+    return {
+        key: np.array(value) if isinstance(value, np.ndarray) else value
+        for key, value in batch.items()
+    }
+
+
+def _closing(iterator: "grain.DatasetIterator", grace: float) -> Iterator[Any]:
     try:
         yield from iterator
     finally:
         iterator.close()
+        # Grain frees shared memory in a thread, which the end of Python would cut off.
+        time.sleep(grace)
 
 
 def _start_worker(index: int, count: int) -> None:

@@ -17,8 +17,8 @@ from inception_jax.models.layers import (
 class AuxHead(nn.Module):
     """Auxiliary classifier on the last 17x17 map, for training only.
 
-    Not in the paper; slim/nets/inception_v4.py and inception_resnet_v2.py have it and
-    train with weight 0.4. Parameters fit one input size alone: 299 pixels.
+    Not in the paper; slim/nets/inception_v3.py, inception_v4.py and inception_resnet_v2.py
+    have it and train with weight 0.4. Parameters fit one input size alone: 299 pixels.
     Raises ValueError if the map is not 17x17.
     """
 

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from inception_jax.models.head import AuxHead, Bottleneck
 from inception_jax.models.layers import BatchNorm, ConvBN
-from inception_jax.models.specs import SPECS, NetworkSpec
+from inception_jax.models.schema import NetworkSpec
+from inception_jax.models.specs import SPECS
 from inception_jax.models.stem import Endpoints
 
 # Checked by `check_images` and `block_scales`, whose errors say what to do.

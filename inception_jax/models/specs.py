@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of networks: one row of `SPECS` for each column of Figs 9 and 15."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import flax.linen as nn
@@ -25,7 +24,8 @@ from inception_jax.models.inception_c import (
     InceptionResNetC,
     residual_c_branches,
 )
-from inception_jax.models.layers import BN_DECAY, Branches, ModuleDef
+from inception_jax.models.inception_v3 import INCEPTION_V3_STAGES
+from inception_jax.models.layers import Branches, ModuleDef
 from inception_jax.models.reduction_a import TABLE_1, ReductionA
 from inception_jax.models.reduction_b import (
     FIG_12,
@@ -33,77 +33,14 @@ from inception_jax.models.reduction_b import (
     InceptionResNetReductionB,
     ReductionB,
 )
+from inception_jax.models.schema import NetworkSpec, Stage
 from inception_jax.models.stem import (
     InceptionResNetV1Stem,
+    InceptionV3Stem,
     InceptionV4Stem,
     PublishedInceptionResNetV2Stem,
     small_image_stem,
 )
-
-Initializer = nn.initializers.Initializer
-GLOROT = nn.initializers.glorot_uniform()  # slim's default, "xavier"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One kind of module and the names of its repetitions, which are its endpoints."""
-
-    role: str  # the box of Fig. 9 or 15: "A", "Reduction-A", "B", "Reduction-B", "C"
-    module: ModuleDef
-    names: tuple[str, ...]
-    figure: str
-    # Default of the residual scale; None where the module is not a residual block.
-    scale: float | None = None
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """What distinguishes one network from another: a column of Fig. 9 or Fig. 15."""
-
-    stem: ModuleDef
-    stem_figure: str
-    stages: tuple[Stage, ...]
-    figure: str  # where the paper draws the whole network
-    source: str  # what the numbers were taken from
-    image_shape: tuple[int, int, int] = (299, 299, 3)  # height, width, channels
-    min_size: int = 75  # the smallest image that leaves a 1x1 map before the pool
-    num_classes: int = 1000  # 0: no classifier, the features are the output
-    # Filters of a last 1x1 convolution before the pool, slim's Conv2d_7b_1x1.
-    final_conv: int | None = None
-    # Size of facenet's embedding, between pool and classifier.
-    embedding: int | None = None
-    # Share of activations dropped before the classifier; the paper keeps 0.8.
-    dropout_rate: float = 0.2
-    bn_decay: float = BN_DECAY
-    kernel_init: Initializer = GLOROT
-    # Initialiser of the linear 1x1 convolutions that end the residual blocks.
-    residual_init: Initializer = GLOROT
-
-    @property
-    def default_scales(self) -> tuple[float, ...]:
-        """The published residual scale of every block, from input to output."""
-        return tuple(
-            stage.scale
-            for stage in self.stages
-            if stage.scale is not None
-            for _ in stage.names
-        )
-
-    @property
-    def blocks_per_grid(self) -> tuple[int, ...]:
-        """Residual blocks between the reductions: (10, 20, 10) for the published v2."""
-        counts = [0]
-        for stage in self.stages:
-            if stage.scale is None:
-                counts.append(0)
-            else:
-                counts[-1] += len(stage.names)
-        return tuple(count for count in counts if count)
-
-    @property
-    def aux_after(self) -> str | None:
-        """The last block on the 17x17 grid, where the aux head sits; None if none is."""
-        return next((s.names[-1] for s in self.stages if s.role == "B"), None)
 
 
 def _lettered(prefix: str, count: int) -> tuple[str, ...]:
@@ -211,7 +148,20 @@ def small_image_spec(
     )
 
 
+# slim/nets/inception_utils.py: variance_scaling_initializer(), factor 2, fan in.
+HE = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
 SPECS: dict[str, NetworkSpec] = {
+    # The baseline of Tables 2 to 5. (slim draws the last two layers of its aux head from
+    # narrower distributions, of stddev 0.01 and 0.001; here they are like all others.)
+    "inception_v3": NetworkSpec(
+        stem=InceptionV3Stem,
+        stem_figure="like Fig. 14",
+        stages=INCEPTION_V3_STAGES,
+        figure="like 1512.00567, Table 1",
+        source="slim/nets/inception_v3.py",
+        kernel_init=HE,
+    ),
     "inception_v4": NetworkSpec(
         stem=InceptionV4Stem,
         stem_figure="Fig. 3",
@@ -229,8 +179,7 @@ SPECS: dict[str, NetworkSpec] = {
         ),
         figure="Fig. 9",
         source="Fig. 9; slim/nets/inception_v4.py",
-        # slim/nets/inception_utils.py: variance_scaling_initializer(), factor 2, fan in.
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal"),
+        kernel_init=HE,
     ),
     "inception_resnet_v1": NetworkSpec(
         stem=InceptionResNetV1Stem,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stems: Fig. 3 (v4, resnet-v2 as drawn), Fig. 14 (resnet-v1), the published v2's.
+"""The stems: Fig. 3 (v4, resnet-v2 as drawn), Fig. 14 (resnet-v1), v3's, published v2's.
 
 A stem returns its output and the endpoints inside it, under slim's names.
 """
@@ -108,11 +108,12 @@ class InceptionResNetV1Stem(Stem):
     )
 
 
-class PublishedInceptionResNetV2Stem(Stem):
-    """Stem of the published Inception-ResNet-v2 (slim, Keras, timm): 35x35x320.
+class InceptionV3Stem(Stem):
+    """Stem of Inception-v3: 35x35x192. Source: slim/nets/inception_v3.py.
 
-    It starts like v1's (Fig. 14), pools instead of the last convolution, and adds the
-    block `Mixed_5b`. Source: slim/nets/inception_resnet_v2.py.
+    It is Fig. 14's with a pool instead of the last convolution. Table 1 of arXiv
+    1512.00567 has three 3x3 convolutions where this one, and so every published weight
+    file, has `Conv2d_3b_1x1`, `Conv2d_4a_3x3` and the pool.
     """
 
     steps: tuple[tuple[str, Layer | Branches], ...] = (
@@ -120,6 +121,18 @@ class PublishedInceptionResNetV2Stem(Stem):
         ("MaxPool_3a_3x3", max_pool),
         *_boxes(Box("3b", 80), Box("4a", 192, (3, 3), 1, VALID)),
         ("MaxPool_5a_3x3", max_pool),
+    )
+
+
+class PublishedInceptionResNetV2Stem(Stem):
+    """Stem of the published Inception-ResNet-v2 (slim, Keras, timm): 35x35x320.
+
+    It is Inception-v3's and the block `Mixed_5b`. Source:
+    slim/nets/inception_resnet_v2.py.
+    """
+
+    steps: tuple[tuple[str, Layer | Branches], ...] = (
+        *InceptionV3Stem.steps,
         ("Mixed_5b", PUBLISHED_V2_MIXED_5B),
     )
 

@@ -166,6 +166,7 @@ def test_links_are_followed_and_loops_are_not(both, tmp_path_factory):
     assert {"a/2.JPEG", "a/link.png", "b/1.png", "c/other.png"} < set(found)
     assert not {"b/gone.png", "b/pipe.png"} & set(found)
     assert len(found) < 15, "every folder is visited once in a class"
+    assert found == sorted(found)
     assert names(open_folder(both, "train")) == found
 
 

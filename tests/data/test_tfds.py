@@ -171,17 +171,24 @@ def test_other_features(changed):
     assert "image" in message
 
 
-def test_test_is_eval_where_no_validation_is(changed):
-    info = json.loads(
-        (Path(changed()) / "imagenet2012/5.1.0/dataset_info.json").read_text()
-    )
-    for split in info["splits"]:
-        split["name"] = {"validation": "test"}.get(split["name"], split["name"])
-    folder = Path(changed(splits=info["splits"]))
-    for shard in (folder / "imagenet2012/5.1.0").glob("*validation*"):
-        shard.rename(str(shard).replace("validation", "test"))
-    assert len(open_source("imagenet2012", "eval", str(folder))) == 8
-    changed(splits=[split for split in info["splits"] if split["name"] == "train"])
-    assert "split 'eval' of 'imagenet2012'; there are train, and parts" in refusal(
-        "imagenet2012", "eval", str(folder)
-    )
+@pytest.mark.parametrize(
+    "renamed",
+    [{}, {"validation": "test"}, {"train": "test"}],  # 24 are in train
+)
+def test_eval_is_validation_and_else_test(changed, renamed):
+    folder = Path(changed()) / "imagenet2012/5.1.0"
+    splits = json.loads((folder / "dataset_info.json").read_text())["splits"]
+    for old, new in renamed.items():
+        for split in splits:
+            split["name"] = new if split["name"] == old else split["name"]
+        for shard in folder.glob(f"*-{old}.*"):
+            shard.rename(folder / shard.name.replace(old, new))
+    assert len(open_source("imagenet2012", "eval", changed(splits=splits))) == 8
+
+
+def test_no_eval(changed):
+    folder = Path(changed()) / "imagenet2012/5.1.0"
+    splits = json.loads((folder / "dataset_info.json").read_text())["splits"]
+    only = [split for split in splits if split["name"] == "train"]
+    message = refusal("imagenet2012", "eval", changed(splits=only))
+    assert "split 'eval' of 'imagenet2012'; there are train, and parts" in message

@@ -20,6 +20,8 @@ HERE = Path(__file__).parent
 # about unit spread.
 CONV_VARIANCE, LINEAR_VARIANCE = 2.6, 2.0
 CLASSIFIER_GAIN = {
+    "timm_inception_v3": 1.0,
+    "keras_inception_v3": 1.0,
     "timm_inception_v4": 1.0,
     "timm_inception_resnet_v2": 0.3,
     "keras_inception_resnet_v2": 0.3,

@@ -10,7 +10,11 @@ The source's model gets the weights of fill.py and sees its two images. Keys of 
   from the float64 run at the native size;
 - `train_logits_<size>`, `train_bn/<layer>/running_mean`, `running_var`: one forward
   pass in training mode, in float64 and without dropout, and the first 16 moving
-  averages after it. These and the outputs at 75 pixels are missing for Keras.
+  averages after it; not for Keras;
+- `padding_counted/logits_<size>`, for timm_inception_v3 alone: timm's Inception-v3
+  counts the zeros of the padding in its 3x3 average pools, TensorFlow, and so slim and
+  Keras, leaves them out of the mean. These are the outputs of timm as it is, in float64;
+  for all other figures `leave_padding_out` has changed that one argument of the pools.
 
 The file replaces the one here or goes to DIR. With `--check` nothing is written: the
 new figures are compared with the file here, and the exit status is 1 if they differ.
@@ -25,11 +29,13 @@ import sys
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tests.goldens.fill import HERE, fill, images
+from tests.goldens.stages import TRAIN_BN, ends
 from tests.test_goldens import SOURCES, tap_figures
 
 if TYPE_CHECKING:
@@ -41,44 +47,13 @@ Arrays = dict[str, np.ndarray]
 # What has to be installed beside this package and its tests. facenet-pytorch asks for
 # an old torch but runs with new ones, hence --no-deps.
 NEEDS = {
+    "timm_inception_v3": "torch timm",
     "timm_inception_v4": "torch timm",
     "timm_inception_resnet_v2": "torch timm",
     "facenet_pytorch_inception_resnet_v1": "torch torchvision requests tqdm, and with "
     "--no-deps facenet-pytorch",
+    "keras_inception_v3": "keras",
     "keras_inception_resnet_v2": "keras",
-}
-
-# Stages by the names of the files; "repeat.{}*10" stands for repeat.0 to repeat.9.
-RESNET_V2_STAGES = (
-    "conv2d_1a conv2d_2a conv2d_2b maxpool_3a conv2d_3b conv2d_4a maxpool_5a mixed_5b "
-    "repeat.{}*10 mixed_6a repeat_1.{}*20 mixed_7a repeat_2.{}*9 block8 conv2d_7b "
-    "global_pool"
-)
-STAGES = {
-    "timm_inception_v4": "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 Mixed_3a Mixed_4a "
-    "Mixed_5a Mixed_5b Mixed_5c Mixed_5d Mixed_5e Mixed_6a Mixed_6b Mixed_6c Mixed_6d "
-    "Mixed_6e Mixed_6f Mixed_6g Mixed_6h Mixed_7a Mixed_7b Mixed_7c Mixed_7d "
-    "global_pool",
-    "timm_inception_resnet_v2": RESNET_V2_STAGES,
-    "facenet_pytorch_inception_resnet_v1": "conv2d_1a conv2d_2a conv2d_2b maxpool_3a "
-    "conv2d_3b conv2d_4a conv2d_4b repeat_1.{}*5 mixed_6a repeat_2.{}*10 mixed_7a "
-    "repeat_3.{}*5 block8 avgpool_1a last_linear last_bn",
-    "keras_inception_resnet_v2": RESNET_V2_STAGES,
-}
-# The modules or layers that end these stages, where the source names them otherwise.
-ENDS = {
-    "timm_inception_v4": "features.{}*22 global_pool",
-    "keras_inception_resnet_v2": "activation activation_1 activation_2 max_pooling2d "
-    "activation_3 activation_4 max_pooling2d_1 mixed_5b block35_{}_ac*10 mixed_6a "
-    "block17_{}_ac*20 mixed_7a block8_{}_ac*9 custom_scale_layer_39 conv_7b_ac "
-    "avg_pool",
-}
-
-# Layers of which the file keeps moving averages: an early, a middle and a late one.
-TRAIN_BN = {
-    "timm_inception_v4": "features.0.bn features.14.branch1.0.bn features.21.branch3.1.bn",
-    "timm_inception_resnet_v2": "conv2d_1a.bn repeat_1.6.branch1.1.bn conv2d_7b.bn",
-    "facenet_pytorch_inception_resnet_v1": "conv2d_1a.bn repeat_2.4.branch0.bn last_bn",
 }
 
 # What `--check` allows; outputs in float32 get the larger tolerance of the tests.
@@ -95,20 +70,6 @@ def kind_of(name: str, rank: int) -> str:
     if rank == 2:
         return "classifier"
     return "gamma" if name.endswith((".weight", "/gamma")) else "small"
-
-
-def expand(names: str, first: int = 0) -> list[str]:
-    """The single names that a string of them stands for."""
-    parts = [name.partition("*") for name in names.split()]
-    counted = [(name, int(count or 1)) for name, _, count in parts]
-    return [name.format(first + i) for name, n in counted for i in range(n)]
-
-
-def ends(source: str) -> list[tuple[str, str]]:
-    """Every stage, and the name that the source gives to its end."""
-    stages, names = STAGES[source], ENDS.get(source, STAGES[source])
-    first = 1 if source.startswith("keras") else 0
-    return list(zip(expand(stages), expand(names, first), strict=True))
 
 
 def tap_arrays(stage: str, x: np.ndarray) -> Arrays:
@@ -148,12 +109,27 @@ def torch_outputs(model: "torch.nn.Module", size: int) -> np.ndarray:
         return model(x.to(next(model.parameters()).dtype)).numpy()
 
 
+def leave_padding_out(model: "torch.nn.Module") -> None:
+    """Make the average pools of timm's Inception-v3 those of TensorFlow."""
+    module = sys.modules[type(model).__module__]
+    functional = module.F  # of torch.nn; only this module is to see another pool
+    module.F = SimpleNamespace(
+        avg_pool2d=partial(functional.avg_pool2d, count_include_pad=False),
+        max_pool2d=functional.max_pool2d,
+    )
+
+
 def torch_arrays(source: str) -> Arrays:
-    model = torch_model(source)
+    model = torch_model(source).eval()
     size = SOURCES[source][2]
     arrays = {}
+    if source == "timm_inception_v3":
+        for pixels in (size, 75):
+            outputs = torch_outputs(model.double(), pixels)
+            arrays[f"padding_counted/logits_{pixels}"] = outputs
+        leave_padding_out(model)
     for pixels in (size, 75):
-        arrays[f"logits_{pixels}_f32"] = torch_outputs(model.eval(), pixels)
+        arrays[f"logits_{pixels}_f32"] = torch_outputs(model.float(), pixels)
     arrays["logits_75"] = torch_outputs(model.double(), 75)
 
     def keep(stage: str, module: "torch.nn.Module", _, x: "torch.Tensor") -> None:
@@ -171,14 +147,18 @@ def torch_arrays(source: str) -> Arrays:
     return arrays
 
 
-def keras_model(source: str, dtype: str) -> "keras.Model":
+def keras_model(source: str, dtype: str, size: int) -> "keras.Model":
     """The filled model in `dtype`, with layer names that count from the start."""
     import keras
 
     keras.config.set_floatx(dtype)
     keras.utils.clear_session()
-    network = keras.applications.InceptionResNetV2
-    model = network(weights=None, classifier_activation=None)
+    network = {
+        "keras_inception_v3": keras.applications.InceptionV3,
+        "keras_inception_resnet_v2": keras.applications.InceptionResNetV2,
+    }[source]
+    options = {"weights": None, "classifier_activation": None}
+    model = network(input_shape=(size, size, 3), **options)
     for variable in model.variables:
         name, shape = variable.path, tuple(variable.shape)
         variable.assign(fill(source, name, shape, kind=kind_of(name, len(shape))))
@@ -192,15 +172,19 @@ def keras_arrays(source: str) -> Arrays:
     from keras.src.backend.common import dtypes
 
     jax.config.update("jax_platforms", "cpu")
-    x = images(299)
-    arrays = {"logits_299_f32": np.asarray(keras_model(source, "float32")(x))}
+    arrays = {}
+    for pixels in (299, 75):
+        outputs = keras_model(source, "float32", pixels)(images(pixels))
+        arrays[f"logits_{pixels}_f32"] = np.asarray(outputs)
     jax.config.update("jax_enable_x64", True)
     # Without this, only TensorFlow keeps Keras's batch normalisation in float64.
     dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
-    model = keras_model(source, "float64")
+    outputs = keras_model(source, "float64", 75)(images(75).astype(np.float64))
+    arrays["logits_75"] = np.asarray(outputs)
+    model = keras_model(source, "float64", 299)
     outputs = {"logits": model.output}
     outputs |= {stage: model.get_layer(end).output for stage, end in ends(source)}
-    outputs = keras.Model(model.input, outputs)(x.astype(np.float64))
+    outputs = keras.Model(model.input, outputs)(images(299).astype(np.float64))
     arrays["logits_299"] = np.asarray(outputs.pop("logits"))
     for stage, output in outputs.items():
         arrays |= tap_arrays(stage, np.asarray(output))
@@ -224,7 +208,7 @@ def agrees(source: str, arrays: Arrays) -> bool:
         allowed = SOURCES[source][3] if kind.endswith("_f32") else FLOAT64_TOLERANCE
         largest = np.max(values)
         good = good and bool(largest <= allowed)  # not so for NaN
-        print(f"{kind:24} {largest:8.1e}  (allowed: {allowed:.0e})")
+        print(f"{kind:26} {largest:8.1e}  (allowed: {allowed:.0e})")
     return good
 
 

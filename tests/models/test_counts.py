@@ -34,8 +34,20 @@ AUX = {"num_classes": 1001, "aux_head": True}
 
 # Sources: [1] slim/nets/inception_v4.py and inception_resnet_v2.py, run with tf_slim 1.1.0,
 # [2] timm 1.0.31, [3] facenet-pytorch, [4] facenet's inception_resnet_v1.py,
-# [5] arithmetic on the figures of arXiv 1602.07261, with a bias on the linear 1x1.
+# [5] arithmetic on the figures of arXiv 1602.07261, with a bias on the linear 1x1,
+# [6] torchvision 0.29.1.
 EXPECTED = {
+    # [2], MACs and convolutions counted in it, too; beta alone is Keras' InceptionV3,
+    # "trainable", which with the moving averages makes its "total" of 23,851,784.
+    "v3": (
+        ("inception_v3", {}, 299),
+        Figures(23_834_568, 23_817_352, 34_432, 5_713_216_096, 94),
+    ),
+    # [2], [6]; beta alone and MACs by arithmetic on the head.
+    "v3, aux head": (
+        ("inception_v3", {"aux_head": True}, 299),
+        Figures(27_161_264, 27_143_152, 36_224, 5_718_899_296, 96),
+    ),
     # [2], [5]; beta alone is [1] less one class.
     "v4": (
         ("inception_v4", {}, 299),
@@ -137,7 +149,7 @@ def test_summary_leaves_the_aux_head_out():
     assert summaries[0] == summaries[1]
 
 
-@pytest.mark.parametrize("key", ["v4", "resnet-v2", "facenet"])
+@pytest.mark.parametrize("key", ["v3", "v4", "resnet-v2", "facenet"])
 def test_parameters_without_gamma(key):
     (name, options, size), expected = EXPECTED[key]
     network = inception_jax.create(name, **options, bn_scale=False)

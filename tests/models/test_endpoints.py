@@ -22,8 +22,8 @@ CHANGES = {
 }
 
 # (endpoints, channels, change of the first of them; the others keep the size).
-# Names: slim's end_points of inception_v4.py and inception_resnet_v2.py, facenet's of
-# inception_resnet_v1.py. Channels: Figs 3 to 19 of arXiv 1602.07261 and slim.
+# Names: slim's end_points of inception_v3.py, inception_v4.py and inception_resnet_v2.py,
+# facenet's of inception_resnet_v1.py. Channels: Figs 3 to 19 of arXiv 1602.07261 and slim.
 OPENING = (
     ("Conv2d_1a_3x3", 32, HALVE),
     ("Conv2d_2a_3x3", 32, TRIM),
@@ -49,6 +49,16 @@ def blocks(prefix: str, count: int) -> str:
 
 
 GRIDS = {
+    "inception_v3": (
+        *FIG_14_BEGINNING,
+        ("MaxPool_5a_3x3", 192, HALVE),
+        ("Mixed_5b", 256, KEEP),
+        ("Mixed_5c Mixed_5d", 288, KEEP),
+        ("Mixed_6a", 768, HALVE),
+        ("Mixed_6b Mixed_6c Mixed_6d Mixed_6e PreAuxLogits", 768, KEEP),
+        ("Mixed_7a", 1280, HALVE),
+        ("Mixed_7b Mixed_7c", 2048, KEEP),
+    ),
     "inception_v4": (
         *FIG_3,
         ("Mixed_5b Mixed_5c Mixed_5d Mixed_5e", 384, KEEP),
@@ -101,6 +111,7 @@ def paper_head(channels: int) -> dict[str, tuple[int, ...]]:
 
 
 HEADS = {
+    "inception_v3": paper_head(2048),
     "inception_v4": paper_head(1536),
     "inception_resnet_v1": paper_head(1792),
     "inception_resnet_v2": paper_head(1536),
@@ -111,9 +122,14 @@ HEADS = {
     },
 }
 
-# Distinct shapes at 299x299 in order of appearance. Sources: Figs 9 and 15, and for
-# inception_resnet_v2 slim's own network, run with tf_slim 1.1.0.
+# Distinct shapes at 299x299 in order of appearance. Sources: Figs 9 and 15, for
+# inception_resnet_v2 slim's own network, run with tf_slim 1.1.0, and for inception_v3 the
+# comments in slim's inception_v3.py.
 AT_299 = {
+    "inception_v3": (
+        "149x149x32 147x147x32 147x147x64 73x73x64 73x73x80 71x71x192 35x35x192 "
+        "35x35x256 35x35x288 17x17x768 8x8x1280 8x8x2048"
+    ),
     "inception_v4": (
         "149x149x32 147x147x32 147x147x64 73x73x160 71x71x192 35x35x384 17x17x1024 8x8x1536"
     ),
@@ -173,6 +189,13 @@ def test_the_table_gives_the_published_shapes_at_299(name):
     shapes = [shape for shape in expected_shapes(name, (299, 299)).values() if shape[2:]]
     distinct = dict.fromkeys("x".join(map(str, shape)) for shape in shapes)
     assert list(distinct) == AT_299[name].split()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_aux_head_sits_on_the_last_17x17_map(name):
+    names = " ".join(names for names, _, _ in GRIDS[name]).split()
+    last = names[names.index("PreAuxLogits") - 1]
+    assert inception_jax.SPECS[name].aux_after == last
 
 
 @pytest.mark.parametrize("name", GRIDS)

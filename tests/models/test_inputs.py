@@ -11,7 +11,7 @@ import pytest
 import inception_jax
 from tests.models.tiny import one_block, random_variables
 
-PUBLISHED = [name for name in inception_jax.list_networks() if name != "inception_v4"]
+RESIDUAL = [name for name, spec in inception_jax.SPECS.items() if spec.default_scales]
 SMALL = "inception_resnet_small"
 
 
@@ -32,7 +32,9 @@ def check_sentence(error: pytest.ExceptionInfo, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(74, 299), (299, 74), (1, 1)])
-@pytest.mark.parametrize("name", ["inception_v4", "inception_resnet_v1_facenet"])
+@pytest.mark.parametrize(
+    "name", ["inception_v3", "inception_v4", "inception_resnet_v1_facenet"]
+)
 def test_images_below_75_pixels(name, size):
     with pytest.raises(ValueError, match="at least 75x75 pixels") as error:
         trace(name, (1, *size, 3))
@@ -108,14 +110,15 @@ def test_traced_scale_of_a_wrong_shape_or_type():
         traced(jnp.ones(3, jnp.int32))
 
 
+@pytest.mark.parametrize("name", ["inception_v3", "inception_v4"])
 @pytest.mark.parametrize("scale", [0.1, 1.0, (0.1, 0.1, 0.1)])
-def test_scale_for_a_network_without_residuals(scale):
+def test_scale_for_a_network_without_residuals(name, scale):
     with pytest.raises(ValueError, match="no residual blocks") as error:
-        trace("inception_v4", scale=scale)
+        trace(name, scale=scale)
     check_sentence(error, f"residual_scale={scale}", "leave it out")
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", RESIDUAL)
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_ends_of_the_range_are_taken(name, scale):
     spec = inception_jax.SPECS[name]
@@ -168,7 +171,7 @@ def test_aux_head_where_it_cannot_be(name, options):
     check_sentence(error, "17x17 grid", "num_classes > 0", "leave it out")
 
 
-@pytest.mark.parametrize("name", ["inception_v4", "inception_resnet_v2"])
+@pytest.mark.parametrize("name", ["inception_v3", "inception_v4", "inception_resnet_v2"])
 def test_aux_head_at_another_image_size(name):
     with pytest.raises(ValueError, match="needs a 17x17 map") as error:
         trace(name, (1, 150, 150, 3), aux_head=True)

@@ -13,6 +13,14 @@ from inception_jax.models.head import Bottleneck
 from inception_jax.models.inception_a import FIG_10, InceptionA, InceptionResNetA
 from inception_jax.models.inception_b import FIG_11, InceptionB, InceptionResNetB
 from inception_jax.models.inception_c import FIG_13, InceptionC, InceptionResNetC
+from inception_jax.models.inception_v3 import (
+    InceptionV3A,
+    InceptionV3B,
+    InceptionV3C,
+    InceptionV3ReductionA,
+    InceptionV3ReductionB,
+    v3_a_branches,
+)
 from inception_jax.models.layers import ConvBN, avg_pool, max_pool
 from inception_jax.models.reduction_a import TABLE_1, ReductionA
 from inception_jax.models.reduction_b import (
@@ -22,6 +30,7 @@ from inception_jax.models.reduction_b import (
 )
 from inception_jax.models.stem import (
     InceptionResNetV1Stem,
+    InceptionV3Stem,
     InceptionV4Stem,
     PublishedInceptionResNetV2Stem,
 )
@@ -29,7 +38,8 @@ from tests.models.tiny import one_block, random_variables, three_grids
 
 IMAGE = (299, 299, 3)
 # Module, input, output: as printed beside the boxes of Figs 9 and 15 (v1) of arXiv
-# 1602.07261; of v2, the sum of the branches in Figs 7 and 18; the published stem is slim's.
+# 1602.07261; of v2, the sum of the branches in Figs 7 and 18; the published stem and v3
+# are slim's.
 MODULES = {
     "Fig. 3": (InceptionV4Stem(), IMAGE, (35, 35, 384)),
     "Fig. 14": (InceptionResNetV1Stem(), IMAGE, (35, 35, 256)),
@@ -58,6 +68,13 @@ MODULES = {
     "Fig. 6": (InceptionC(), (8, 8, 1536), (8, 8, 1536)),
     "Fig. 13": (InceptionResNetC(FIG_13), (8, 8, 1792), (8, 8, 1792)),
     "Fig. 19": (InceptionResNetC(), (8, 8, 2144), (8, 8, 2144)),
+    "v3 stem": (InceptionV3Stem(), IMAGE, (35, 35, 192)),
+    "v3 Mixed_5b": (InceptionV3A(v3_a_branches(32)), (35, 35, 192), (35, 35, 256)),
+    "v3 Mixed_5c": (InceptionV3A(), (35, 35, 256), (35, 35, 288)),
+    "v3 Mixed_6a": (InceptionV3ReductionA(), (35, 35, 288), (17, 17, 768)),
+    "v3 Mixed_6e": (InceptionV3B(), (17, 17, 768), (17, 17, 768)),
+    "v3 Mixed_7a": (InceptionV3ReductionB(), (17, 17, 768), (8, 8, 1280)),
+    "v3 Mixed_7b": (InceptionV3C(), (8, 8, 1280), (8, 8, 2048)),
 }
 
 
@@ -112,6 +129,14 @@ def test_published_dropout_and_batch_norm_decay():
         facenet = name == "inception_resnet_v1_facenet"
         assert network.dropout_rate == (0.6 if facenet else 0.2)
         assert network.bn_decay == (0.995 if facenet else 0.9997)
+
+
+@pytest.mark.parametrize(("name", "fan"), [("v3", 576), ("v4", 576), ("resnet_v2", 1152)])
+def test_published_initialisers(name, fan):
+    """He's in slim's v3 and v4, Glorot's, which is its default, elsewhere."""
+    init = SPECS[f"inception_{name}"].kernel_init
+    kernel = init(jax.random.key(0), (3, 3, 64, 64))
+    np.testing.assert_allclose(kernel.var(), 2 / fan, rtol=0.03)
 
 
 def test_bfloat16_computes_alone_in_bfloat16():

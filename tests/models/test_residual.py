@@ -20,6 +20,7 @@ from tests.models.tiny import BLOCKS, GRIDS, random_variables, three_grids
 # slim/nets/inception_resnet_v2.py and facenet's inception_resnet_v1.py: 0.17, 0.10 and
 # 0.20 on the three grids; the last block of the published networks has 1.
 PUBLISHED_SCALES = {
+    "inception_v3": (),
     "inception_v4": (),
     "inception_resnet_v1": (0.17,) * 5 + (0.1,) * 10 + (0.2,) * 5,
     "inception_resnet_v2": (0.17,) * 10 + (0.1,) * 20 + (0.2,) * 9 + (1.0,),

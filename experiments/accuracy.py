@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m experiments.accuracy RUN...`: Tables 2 to 5, the paper's values beside ours.
+
+Made from the evaluations.jsonl of the runs, which `experiments.evaluate` writes; ours are
+the averaged weights, as in the paper.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from experiments.paper import TABLES, Row, Table
+from inception_jax.metrics import means, read_json_lines
+from inception_jax.run_folder import evaluations_path
+
+IMAGENET = "imagenet2012"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Print Tables 2 to 5 and write them as Markdown."""
+
+    # Folders of runs, or files with evaluations.
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    out: Path = Path("runs/accuracy.md")
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("name at least one folder of a run, such as runs/digits.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input."""
+    try:
+        options = tyro.cli(Options, prog="python -m experiments.accuracy", args=arguments)
+        text = "\n\n".join(tables(evaluations(options.runs)))
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text + "\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"experiments.accuracy: {error}", file=sys.stderr)
+        return 2
+    print(f"{text}\n\nWrote {options.out}")
+    return 0
+
+
+def evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Records of all runs. Raises ValueError naming a run that was not evaluated."""
+    found = []
+    for path in paths:
+        file = evaluations_path(path) if path.is_dir() else path
+        records = read_json_lines(file)
+        if not records:
+            raise ValueError(
+                f"{path} holds no evaluations; python -m experiments.evaluate {path} "
+                "makes one."
+            )
+        found += records
+    return found
+
+
+def tables(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Tables 2 to 5 in Markdown, once for each data set that was evaluated on."""
+    sets = sorted({(record["data"], record["split"]) for record in records})
+    return [
+        table_in_words(number, table, data, split, records)
+        for data, split in sets
+        for number, table in TABLES.items()
+    ]
+
+
+def table_in_words(
+    number: int,
+    table: Table,
+    data: str,
+    split: str,
+    records: Sequence[dict[str, Any]],
+) -> str:
+    """One table: errors in percent, with their standard deviation over several runs."""
+    chosen = [
+        record
+        for record in records
+        if (record["data"], record["split"], record["crops"]) == (data, split, table.views)
+        # The list of excluded images is ImageNet's; no other data has one.
+        and (bool(record["excluded"]) == table.excludes or data != IMAGENET)
+    ]
+    counts = sorted({int(record["ema"]["count"]) for record in chosen})
+    images = " or ".join(map(str, counts)) or "no"
+    lines = [
+        f"**Table {number}**: {table.title}. Paper: ImageNet 2012. Ours: {data} {split}, "
+        f"{images} images{'' if data == IMAGENET else '; other data, not to be compared'}.",
+        "",
+        "| network | paper top-1 | paper top-5 | ours top-1 | ours top-5 | runs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in table.rows:
+        theirs = "-" if row.top1 is None else f"{row.top1:.1f}"
+        ours = _ours(row, chosen)
+        lines.append(f"| {row.label} | {theirs} | {row.top5:.1f} | {' | '.join(ours)} |")
+    return "\n".join(lines)
+
+
+def _ours(row: Row, records: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
+    if not row.networks:
+        return "not in this project", "", ""
+    # The newest evaluation of each run, or of each set of runs.
+    same = {
+        tuple(record["runs"]): means(record["ema"])
+        for record in records
+        if sorted(record["networks"]) == sorted(row.networks)
+    }
+    if not same:
+        return "not run", "not run", "0"
+    errors = {
+        name: [100 * (1 - mean[name]) for mean in same.values()]
+        for name in ("top1", "top5")
+    }
+    cells = [
+        f"{np.mean(values):.2f}"
+        + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
+        for values in errors.values()
+    ]
+    return cells[0], cells[1], str(len(same))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m experiments.curves RUN...`: Figs 21 to 26, error over epochs.
+
+Made from the evaluations in the metrics.jsonl of the runs; ours are the averaged weights.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.paper import CURVES, TABLES, Curves
+from inception_jax.metrics import means, read_json_lines
+from inception_jax.run_folder import RunRecord, metrics_path, read_record
+
+# Colours of Okabe and Ito, for every eye; dashes for print without colour.
+STYLES = {
+    "inception_v3": ("#000000", (0, (1, 1))),
+    "inception_resnet_v1": ("#E69F00", "--"),
+    "inception_v4": ("#0072B2", "-."),
+    "inception_resnet_v2": ("#D55E00", "-"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw Figs 21 to 26 from runs of the four networks."""
+
+    # Folders of runs, all on the same data.
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    out: Path = Path("runs/curves.png")
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("name at least one folder of a run, such as runs/digits.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Errors in percent of one run at each of its evaluations."""
+
+    record: RunRecord
+    epochs: np.ndarray
+    errors: dict[str, np.ndarray]  # by "top1" and "top5"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input."""
+    try:
+        options = tyro.cli(Options, prog="python -m experiments.curves", args=arguments)
+        draw([read_run(path) for path in options.runs], options.out)
+    except (ValueError, OSError) as error:
+        print(f"experiments.curves: {error}", file=sys.stderr)
+        return 2
+    print(f"Wrote {options.out}")
+    return 0
+
+
+def read_run(path: Path) -> Run:
+    """Raises ValueError where there is no run, or none of the figures' networks."""
+    record = read_record(path)
+    if record.config.network not in STYLES:
+        raise ValueError(
+            f"{path} trained {record.config.network}; Figs 21 to 26 show "
+            f"{', '.join(STYLES)}."
+        )
+    lines = [r for r in read_json_lines(metrics_path(path)) if r["kind"] == "eval"]
+    if not lines:
+        raise ValueError(f"{path} holds no evaluations yet.")
+    found = [means(line["ema"]) for line in lines]
+    errors = {
+        name: np.array([100 * (1 - mean[name]) for mean in found])
+        for name in ("top1", "top5")
+    }
+    return Run(record, np.array([line["epoch"] for line in lines]), errors)
+
+
+def draw(runs: Sequence[Run], out: Path) -> None:
+    """A panel for each figure; several runs of a network are lines of one style.
+
+    Raises ValueError where the runs are not all on the same data.
+    """
+    sets = sorted({run.record.config.data for run in runs})
+    if len(sets) > 1:
+        raise ValueError(f"runs on different data ({', '.join(sets)}) have no common axis.")
+    figure = Figure(figsize=(10, 11), layout="constrained")
+    panels = figure.subplots(3, 2).flat
+    for axes, (number, curves) in zip(panels, CURVES.items(), strict=True):
+        _draw_panel(axes, number, curves, runs, on_imagenet=sets == ["imagenet2012"])
+    count = runs[0].record.num_eval
+    figure.suptitle(
+        f"Error on {sets[0]} ({count} images, single crop, running average of the weights)"
+        + ("" if sets == ["imagenet2012"] else "\nnot the paper's data: forms, not values")
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+
+
+def _draw_panel(
+    axes: Axes, number: int, curves: Curves, runs: Sequence[Run], on_imagenet: bool
+) -> None:
+    for name in curves.networks:
+        color, dashes = STYLES[name]
+        mine = [run for run in runs if run.record.config.network == name]
+        for i, run in enumerate(mine):
+            axes.plot(
+                run.epochs,
+                run.errors[curves.metric],
+                color=color,
+                linestyle=dashes,
+                marker="o",
+                markersize=3,
+                label=None if i else name,
+            )
+        if not mine:
+            axes.plot([], [], color=color, linestyle=dashes, label=f"{name}: not run")
+        if on_imagenet:
+            row = next(row for row in TABLES[2].rows if row.networks == (name,))
+            axes.axhline(getattr(row, curves.metric), color=color, linewidth=0.8, alpha=0.5)
+    axes.set_title(f"Fig. {number}. {curves.title}", fontsize=10)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("error (%)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

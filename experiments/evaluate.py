@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m experiments.evaluate RUN...`: accuracy of a run, or of an ensemble of runs.
+
+Raw and averaged weights side by side, over every image of the evaluation split, with 1,
+10, 12 or 144 crops as in Tables 2 to 5; and whether batch norm's moving averages fit.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from inception_jax.batch_statistics import mode_gap
+from inception_jax.data.batches import eval_batches
+from inception_jax.data.sources import open_source
+from inception_jax.data.types import Source
+from inception_jax.evaluate import WEIGHTS, Model, evaluate, load_model, without
+from inception_jax.metrics import append_json_line, means
+from inception_jax.parallel import all_devices, describe
+from inception_jax.run_folder import code_version, evaluations_path, versions
+
+# Batches of the run's own size that both modes of batch norm are compared on, and the
+# loss of top-1 accuracy from where on it is told.
+GAP_BATCHES = 8
+MAX_GAP = 0.02
+
+
+@dataclass(frozen=True)
+class Options:
+    """Evaluate one run, or several together."""
+
+    # Folders of runs; of several, the softmax is averaged (Table 5).
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    # Views of each image: the paper's single crop, ResNet's 10, 12, GoogLeNet's 144.
+    crops: Literal["1", "10", "12", "144"] = "1"
+    # TFDS name, folder:DIR or digits; default: the run's own.
+    data: str | None = None
+    # Split, or a part of one, such as eval[:1000].
+    split: str = "eval"
+    # Folder of prepared data sets; default: the run's own.
+    data_dir: str | None = None
+    # Step of the checkpoint; default: the newest.
+    step: int | None = None
+    # File with the images to leave out, one name or number of a validation image on a
+    # line, such as ILSVRC2014_clsloc_validation_blacklist.txt for Table 2.
+    exclude: Path | None = None
+    # Views at once over all devices; an image with more views than that goes alone.
+    batch_size: int = 128
+    # An image that cannot be read: an error, or left out and named.
+    on_bad_image: Literal["error", "skip"] = "error"
+    # Where the result is appended; default: evaluations.jsonl in the (first) run.
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("name at least one folder of a run, such as runs/digits.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {self.batch_size}.")
+        if self.step is not None and len(self.runs) > 1:
+            raise ValueError("--step is for one run; an ensemble takes the newest of each.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input, 130 interrupted."""
+    try:
+        options = tyro.cli(Options, prog="python -m experiments.evaluate", args=arguments)
+        run(options)
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing was recorded.", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        message = f'{error.name} is missing: pip install "inception_jax[train]"'
+        print(f"experiments.evaluate: {message}", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"experiments.evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Evaluate, print, append the record and return it."""
+    devices = all_devices()
+    excluded = read_exclusions(options.exclude)
+    models = [load_model(path, devices, options.step) for path in options.runs]
+    config = models[0].config
+    data = options.data or config.data
+    source = open_source(data, options.split, options.data_dir or config.data_dir)
+    if excluded:
+        source = without(source, excluded)
+    views = int(options.crops)
+    at_once = max(options.batch_size // views // len(devices), 1) * len(devices)
+    start = time.perf_counter()
+    with tqdm(total=len(source), unit="image", disable=None) as bar:
+        totals, skipped = evaluate(
+            models,
+            source,
+            views=views,
+            batch_size=at_once,
+            devices=devices,
+            on_bad_image=options.on_bad_image,
+            tell=bar.update,
+        )
+    record = {
+        "networks": [model.name for model in models],
+        "runs": [str(path) for path in options.runs],
+        "steps": [model.step for model in models],
+        "data": data,
+        "split": options.split,
+        "excluded": len(excluded),
+        "skipped": skipped,
+        "crops": views,
+        **totals,
+        "seconds": round(time.perf_counter() - start, 2),
+        "devices": describe(devices),
+        "versions": versions(),
+        "code": code_version(),
+    }
+    print(in_words(record))
+    if len(models) == 1:
+        print(gap_in_words(models[0], source, devices))
+    append_json_line(options.out or evaluations_path(options.runs[0]), record)
+    return record
+
+
+def read_exclusions(path: Path | None) -> list[str]:
+    """Names or numbers, one on a line; ValueError without a file or any of them."""
+    if path is None:
+        return []
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; --exclude takes a list of images.")
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    if not (names := [name for name in names if name]):
+        raise ValueError(f"{path} names no image to exclude.")
+    return names
+
+
+def in_words(record: dict[str, Any]) -> str:
+    """What was evaluated, and a line for each kind of weights."""
+    count = int(record["raw"]["count"])
+    what = " + ".join(
+        f"{name} (step {step})"
+        for name, step in zip(record["networks"], record["steps"], strict=True)
+    )
+    left_out = f", {record['excluded']} excluded" if record["excluded"] else ""
+    if record["skipped"]:
+        left_out += f", {len(record['skipped'])} that cannot be read left out"
+    crops = "1 crop" if record["crops"] == 1 else f"{record['crops']} crops"
+    lines = [
+        f"{what} on {record['data']} {record['split']}: {count} images{left_out}, {crops}"
+    ]
+    lines.append(f"{'weights':8}{'top-1 error':>14}{'top-5 error':>14}{'loss':>10}")
+    for weights in WEIGHTS:
+        mean = means(record[weights])
+        lines.append(
+            f"{weights:8}{1 - mean['top1']:14.2%}{1 - mean['top5']:14.2%}"
+            f"{mean['loss']:10.4f}"
+        )
+    return "\n".join(lines + [f"left out: {name}" for name in record["skipped"]])
+
+
+def gap_in_words(model: Model, source: Source, devices: Sequence[Any]) -> str:
+    """Evaluation-mode against training-mode loss, with advice where they disagree."""
+    size = min(model.config.batch_size, len(source)) // len(devices) * len(devices)
+    if not size:
+        return "Too few images to compare training and evaluation mode."
+    batches = [
+        {"image": batch["image"], "label": batch["label"]}
+        for batch in islice(
+            eval_batches(source, preprocess=model.preprocess, batch_size=size),
+            min(len(source) // size, GAP_BATCHES),
+        )
+    ]
+    lines = []
+    for weights in WEIGHTS:
+        found = mode_gap(model, model.variables[weights], batches, devices)
+        gap = found["eval"]["top1"] - found["train"]["top1"]
+        lines.append(
+            f"{weights}: with moving averages loss {found['eval']['loss']:.4f}, top-1 "
+            f"{found['eval']['top1']:.2%}; with statistics of batches of {size} loss "
+            f"{found['train']['loss']:.4f}, top-1 {found['train']['top1']:.2%}"
+        )
+        if gap < -MAX_GAP:
+            lines.append(
+                f"WARNING: {weights} weights lose {-gap:.1%} to their moving averages of "
+                "batch statistics, which do not fit them; make them anew: python -m "
+                "experiments.recalibrate RUN --out DIR."
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

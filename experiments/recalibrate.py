@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m experiments.recalibrate RUN --out DIR`: batch norm's averages made anew.
+
+Means and variances are taken over training batches, with the weights standing still, for
+raw and for averaged weights. DIR becomes a run like RUN, with the same weights.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tqdm import tqdm
+
+from inception_jax.batch_statistics import recalibrated
+from inception_jax.checkpoint import Checkpoints
+from inception_jax.data.batches import train_batches, train_iterator
+from inception_jax.data.sources import open_source
+from inception_jax.evaluate import load_model, load_state
+from inception_jax.parallel import all_devices
+from inception_jax.run_folder import checkpoints_path, write_record
+from inception_jax.train import Batch
+
+
+@dataclass(frozen=True)
+class Options:
+    """Make the moving averages of a run anew."""
+
+    # Folder of the run.
+    run: Annotated[Path, tyro.conf.Positional]
+    # Folder of the new run.
+    out: Path
+    # Training batches, of the run's own size, to take the statistics over.
+    batches: int = 100
+
+    def __post_init__(self) -> None:
+        if self.batches < 1:
+            raise ValueError(f"batches must be 1 or more, got {self.batches}.")
+        if self.out.exists():
+            raise ValueError(f"{self.out} exists; choose another --out.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input, 130 interrupted."""
+    try:
+        run(tyro.cli(Options, prog="python -m experiments.recalibrate", args=arguments))
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing was written.", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"experiments.recalibrate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: Options) -> None:
+    """Measure, then write the new run."""
+    devices = all_devices()
+    record, state, step = load_state(options.run, devices)
+    model = load_model(options.run, devices, step)
+    config = record.config
+    source = open_source(config.data, "train", config.data_dir)
+    dataset = train_batches(
+        source,
+        preprocess=record.preprocess,
+        augment=config.augment,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        on_bad_image=config.on_bad_image,
+    )
+
+    def batches(weights: str) -> Iterator[Batch]:
+        iterator = train_iterator(dataset, start_step=0, workers=config.workers)
+        for batch in tqdm(
+            islice(iterator, options.batches), weights, options.batches, disable=None
+        ):
+            yield {name: x for name, x in batch.items() if name != "skipped"}
+
+    stats = {
+        weights: recalibrated(model, variables, batches(weights), devices)
+        for weights, variables in model.variables.items()
+    }
+    state = state._replace(batch_stats=stats["raw"], ema_batch_stats=stats["ema"])
+    options.out.mkdir(parents=True)
+    with Checkpoints(checkpoints_path(options.out), keep=1) as saved:
+        saved.save(step, state)
+    write_record(options.out, replace(record, config=replace(config, workdir=options.out)))
+    print(
+        f"Batch statistics over {options.batches} batches of {config.batch_size} training "
+        f"images; wrote {options.out}. See: python -m experiments.evaluate {options.out}"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m experiments.run RECIPE [options]`: train a network, or go on training it.
+
+The recipes are the files of experiments/networks; their options are the fields of
+`inception_jax.config.RunConfig`.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+from experiments.networks import RECIPES
+from inception_jax.config import RunConfig
+
+STARTED = time.perf_counter()
+
+
+def parse(arguments: Sequence[str] | None = None) -> RunConfig:
+    """The configuration of a command line: a recipe and what is changed of it."""
+    return tyro.extras.overridable_config_cli(
+        {
+            name: (recipe.TITLE, replace(recipe.CONFIG, workdir=Path("runs") / name))
+            for name, recipe in RECIPES.items()
+        },
+        prog="python -m experiments.run",
+        description=__doc__,
+        args=arguments,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input, 3 no number any more, 130 stopped and saved."""
+    try:
+        config = parse(arguments)
+        # Imported after the command line is read: --help and mistakes answer at once.
+        from inception_jax.loop import NonFiniteError, fit
+    except (ValueError, TypeError) as error:
+        return _fail(error)
+    except ModuleNotFoundError as error:
+        return _fail(f'{error.name} is missing: pip install "inception_jax[train]"')
+    try:
+        done = fit(config, STARTED)
+    except NonFiniteError as error:
+        return _fail(error, 3)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("\nInterrupted; the last checkpoint stands.", file=sys.stderr)
+        return 130
+    if not done:
+        print("Stopped and saved; the same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(error: object, status: int = 2) -> int:
+    print(f"experiments.run: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run leaves in its folder, and reading it back.
+
+run.json        configuration, classes, preprocessing, versions, devices, code version
+metrics.jsonl   sums and counts: the record that every table and figure is made from
+goodput.jsonl   where the time went
+checkpoints/    states
+tensorboard/    the metrics once more, to look at
+"""
+
+import dataclasses
+import json
+import subprocess
+import types
+import typing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from inception_jax.config import PreprocessSpec, RunConfig
+
+PACKAGES = ("inception_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run is: enough to build its network and to use its weights."""
+
+    config: RunConfig
+    preprocess: PreprocessSpec
+    class_names: tuple[str, ...]
+    num_train: int  # training examples
+    num_eval: int
+    steps: int  # updates of the whole run
+    devices: str
+    versions: dict[str, str]
+    code: str  # commit of the working copy, or the version that was installed
+
+
+def record_path(workdir: Path) -> Path:
+    return workdir / "run.json"
+
+
+def metrics_path(workdir: Path) -> Path:
+    return workdir / "metrics.jsonl"
+
+
+def goodput_path(workdir: Path) -> Path:
+    return workdir / "goodput.jsonl"
+
+
+def evaluations_path(workdir: Path) -> Path:
+    return workdir / "evaluations.jsonl"
+
+
+def checkpoints_path(workdir: Path) -> Path:
+    return workdir / "checkpoints"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def code_version() -> str:
+    """Commit of the working copy this file is in, with + if it was changed since."""
+    folder = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        git = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return version("inception_jax")
+    return git.stdout.strip()
+
+
+def write_record(workdir: Path, record: RunRecord) -> None:
+    """Write run.json, whole or not at all."""
+    path = record_path(workdir)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(asdict(record), indent=1, default=str) + "\n")
+    draft.replace(path)
+
+
+def read_record(workdir: Path) -> RunRecord:
+    """The record of the run in `workdir`.
+
+    Raises ValueError if there is none, or if it is not one of this version.
+    """
+    path = record_path(workdir)
+    if not path.is_file():
+        raise ValueError(f"{workdir} holds no run: there is no {path.name} in it.")
+    try:
+        return _from_json(RunRecord, json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read as the record of a run: {error}") from None
+
+
+def differences(there: RunConfig, here: RunConfig) -> list[str]:
+    """What decides the outcome of a run and is not the same in two configurations."""
+    # Where and how fast a run works, how long it lasts and what it reports.
+    free = {
+        *("workdir", "data_dir", "workers", "epochs", "steps", "wandb"),
+        *("eval_every", "checkpoint_every", "keep_checkpoints", "log_every"),
+        *("on_nonfinite",),
+    }
+    a, b = _flat(asdict(there)), _flat(asdict(here))
+    return [
+        f"{key} {a[key]} there, {b[key]} here"
+        for key in a
+        if key not in free and a[key] != b[key]
+    ]
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+    """`value`, as JSON gives it, as the annotated type `kind` (of these dataclasses)."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        if unknown := value.keys() - hints.keys():
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}")
+        return kind(**{key: _from_json(hints[key], item) for key, item in value.items()})
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        return _from_json(typing.get_args(kind)[0], value)
+    if typing.get_origin(kind) is tuple:
+        return tuple(value)
+    return Path(value) if kind is Path else value

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to what it names, with every check that can be made beforehand."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from inception_jax import run_folder
+from inception_jax.config import PreprocessSpec, RunConfig
+from inception_jax.data.sources import Source, open_source
+from inception_jax.models.networks import Network, create, get_spec
+from inception_jax.parallel import all_devices, bn_options, describe, this_host
+from inception_jax.train import TrainOptions
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a run works with, checked to fit together."""
+
+    config: RunConfig
+    network: Network
+    preprocess: PreprocessSpec
+    train_source: Source
+    eval_source: Source
+    devices: Sequence[jax.Device]
+    options: TrainOptions
+    steps: int
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Updates per pass over the training set; a batch may reach into the next."""
+        return self.options.steps_per_epoch
+
+    @property
+    def eval_batch_size(self) -> int:
+        """At most the training batch, at least one example per device."""
+        needed = -(-len(self.eval_source) // len(self.devices)) * len(self.devices)
+        return min(self.config.batch_size, needed)
+
+    @property
+    def folder(self) -> Path:
+        return self.config.workdir
+
+    @property
+    def checkpoints(self) -> Path:
+        return run_folder.checkpoints_path(self.folder)
+
+
+def set_up(config: RunConfig) -> Setup:
+    """Open the data, make the network, claim the folder.
+
+    Raises ValueError where they do not fit together or the folder holds another run.
+    """
+    devices = all_devices()
+    parts = len(devices) * config.accumulate
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size must be a multiple of {parts} ({len(devices)} devices x "
+            f"accumulate {config.accumulate}), got {config.batch_size}."
+        )
+    preprocess = preprocess_for(config)
+    if config.augment.color and preprocess.image_shape[2] != 3:
+        raise ValueError(
+            f"augment.color must be False for {config.network}, whose images have one "
+            "channel and not 3 channels; add --augment.no-color."
+        )
+    train = open_source(config.data, "train", config.data_dir)
+    evaluation = open_source(config.data, "eval", config.data_dir)
+    if config.batch_size > len(train):
+        raise ValueError(
+            f"batch_size must be at most the {len(train)} training examples of "
+            f"{config.data}, got {config.batch_size}."
+        )
+    network = network_for(config, len(train.class_names), len(devices))
+    per_epoch = len(train) / config.batch_size
+    setup = Setup(
+        config=config,
+        network=network,
+        preprocess=preprocess,
+        train_source=train,
+        eval_source=evaluation,
+        devices=devices,
+        options=TrainOptions(
+            network, config.optimizer, per_epoch, config.loss, preprocess, config.accumulate
+        ),
+        steps=config.steps or math.ceil(config.epochs * per_epoch),
+    )
+    _claim(setup)
+    return setup
+
+
+def preprocess_for(config: RunConfig) -> PreprocessSpec:
+    """The preprocessing of the run's network, at the run's image size."""
+    height, width, channels = get_spec(config.network).image_shape
+    if config.image_size is not None:
+        height = width = config.image_size
+    return PreprocessSpec((height, width, channels), config.crop_fraction)
+
+
+def network_for(config: RunConfig, num_classes: int, num_devices: int = 1) -> Network:
+    """The network of a run. Raises ValueError where it does not take the run's images."""
+    options = {
+        name: value
+        for name in ("bn_decay", "dropout_rate")
+        if (value := getattr(config, name)) is not None
+    }
+    network = create(
+        config.network,
+        num_classes=num_classes,
+        bn_scale=config.bn_scale,
+        aux_head=config.aux_head,
+        dtype=jnp.dtype(config.dtype),
+        **options,
+        **bn_options(config.parallel, num_devices),
+    )
+    images = jax.ShapeDtypeStruct((1, *preprocess_for(config).image_shape), jnp.float32)
+    scale = None if config.residual_scale is None else jnp.float32(config.residual_scale)
+    jax.eval_shape(network.init, jax.random.key(0), images, scale)
+    return network
+
+
+def _claim(setup: Setup) -> None:
+    """Write the run's record, or check that the one there is of the same run."""
+    folder, config = setup.folder, setup.config
+    if run_folder.record_path(folder).exists():
+        there = run_folder.read_record(folder)
+        different = run_folder.differences(there.config, config)
+        if there.class_names != setup.train_source.class_names:
+            different.append("the classes of the data")
+        if different:
+            raise ValueError(
+                f"{folder} holds a run with other settings ({'; '.join(different)}); "
+                "choose another --workdir."
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} is not empty and holds no run; choose another --workdir."
+        )
+    if this_host()[0]:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    run_folder.write_record(
+        folder,
+        run_folder.RunRecord(
+            config=config,
+            preprocess=setup.preprocess,
+            class_names=setup.train_source.class_names,
+            num_train=len(setup.train_source),
+            num_eval=len(setup.eval_source),
+            steps=setup.steps,
+            devices=describe(setup.devices),
+            versions=run_folder.versions(),
+            code=run_folder.code_version(),
+        ),
+    )

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation counts every image once and gives the same on 1, 2 and 4 devices."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inception_jax.batch_statistics import mode_gap, recalibrated
+from inception_jax.config import PreprocessSpec, RunConfig
+from inception_jax.data.batches import eval_batches
+from inception_jax.data.types import Source
+from inception_jax.evaluate import Model, Subset, check_together, evaluate, without
+from inception_jax.models.networks import create
+from inception_jax.train import network_input
+from tests.models.tiny import one_block, random_variables
+
+RNG = np.random.default_rng(0)
+NAMES = tuple("abcdefg")
+SPEC = PreprocessSpec((8, 8, 1))
+EXAMPLES = [
+    {
+        "image": RNG.integers(0, 256, (9 + i % 4, 12 - i % 3, 1), np.uint8),
+        "label": int(RNG.integers(7)),
+        "name": f"images/ILSVRC2012_val_{i + 1:08d}.JPEG",
+    }
+    for i in range(103)
+]
+
+
+def source(count: int = 103) -> Source:
+    return Source("somewhere", "eval", NAMES, EXAMPLES[:count])
+
+
+def model(seed: int = 0) -> Model:
+    """Random weights whose logits differ from image to image, averaged ones beside them."""
+    network = create(one_block(), num_classes=7, bn_scale=False)
+    images = network_input({"image": jnp.zeros((1, 8, 8, 1), jnp.uint8)}, SPEC)
+    raw = random_variables(network, images)
+    kernel = np.random.default_rng(seed).normal(
+        size=raw["params"]["Logits"]["kernel"].shape
+    )
+    raw["params"]["Logits"]["kernel"] = jnp.asarray(10 * kernel, jnp.float32)
+    ema = jax.tree.map(lambda x: 0.7 * x, raw)
+    weights = {"raw": raw, "ema": ema}
+    return Model("one", network, weights, None, SPEC, NAMES, 1, RunConfig())
+
+
+def figures(models, count=103, views=1, devices=1, batch_size=8):
+    totals, skipped = evaluate(
+        models,
+        source(count),
+        views=views,
+        batch_size=batch_size,
+        devices=jax.devices()[:devices],
+    )
+    assert not skipped
+    return totals
+
+
+def assert_close(result, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), result, expected)
+
+
+def by_hand(models, count: int, views: int, weights: str) -> dict[str, float]:
+    """Image by image: the mean softmax over models and views."""
+    sums = dict.fromkeys(("count", "loss_sum", "top1_sum", "top5_sum"), 0.0)
+    for batch in eval_batches(source(count), preprocess=SPEC, batch_size=1, views=views):
+        images = batch["image"] if views == 1 else batch["image"][0]
+        inputs = jnp.asarray(images.astype(np.float32) / 127.5 - 1)
+        logits = [m.network.apply(m.variables[weights], inputs)[0] for m in models]
+        mean = np.mean([jax.nn.softmax(x) for x in logits], axis=(0, 1))
+        label = batch["label"][0]
+        best = np.argsort(-mean)
+        sums["count"] += 1
+        sums["loss_sum"] -= np.log(mean[label])
+        sums["top1_sum"] += best[0] == label
+        sums["top5_sum"] += label in best[:5]
+    return sums
+
+
+@pytest.mark.parametrize("count", [1, 7, 103])
+def test_every_image_counts_once_on_any_number_of_devices(count):
+    one = figures([model()], count)
+    assert one["raw"]["count"] == one["ema"]["count"] == count
+    for devices in (2, 4):
+        assert_close(figures([model()], count, devices=devices), one)
+
+
+def test_against_images_one_by_one():
+    totals = figures([model()], 23)
+    for weights in ("raw", "ema"):
+        assert_close(totals[weights], by_hand([model()], 23, 1, weights))
+    assert totals["raw"]["loss_sum"] != pytest.approx(totals["ema"]["loss_sum"], rel=0.01)
+    assert 0 < totals["raw"]["top1_sum"] < totals["raw"]["top5_sum"] < 23
+
+
+@pytest.mark.parametrize("views", [10, 12, 144])
+def test_views_are_averaged(views):
+    count = 5
+    totals = figures([model()], count, views=views, devices=2)
+    assert_close(totals["raw"], by_hand([model()], count, views, "raw"))
+    assert totals["raw"]["loss_sum"] != pytest.approx(
+        figures([model()], count)["raw"]["loss_sum"], rel=1e-3
+    )
+
+
+def test_ensembles():
+    alone = figures([model()])
+    assert_close(figures([model(), model()]), alone)
+    both = figures([model(0), model(1)], 23)
+    assert_close(both["raw"], by_hand([model(0), model(1)], 23, 1, "raw"))
+    assert both["raw"]["loss_sum"] != pytest.approx(alone["raw"]["loss_sum"], rel=0.01)
+
+
+def test_a_network_that_gives_no_numbers_finds_nothing():
+    broken = model()
+    broken.variables["raw"]["params"]["Logits"]["bias"] = jnp.full((7,), jnp.nan)
+    totals = figures([broken], 7)
+    assert totals["raw"]["top1_sum"] == totals["raw"]["top5_sum"] == 0
+    assert np.isnan(totals["raw"]["loss_sum"])
+    assert totals["ema"]["count"] == 7
+
+
+def test_progress():
+    told = []
+    evaluate(
+        [model()],
+        source(13),
+        views=1,
+        batch_size=8,
+        devices=jax.devices()[:1],
+        tell=told.append,
+    )
+    assert told == [8.0, 5.0]
+
+
+def test_what_does_not_belong_together():
+    other = replace(source(), class_names=("cat", *NAMES[1:]))
+    with pytest.raises(ValueError, match=r"trained on 7 classes \(a, b, c, \.\.\.\)"):
+        check_together([model()], other)
+    large = replace(model(), preprocess=PreprocessSpec((16, 16, 1)))
+    with pytest.raises(ValueError, match="an ensemble needs them alike"):
+        check_together([model(), large], source())
+
+
+def test_excluded_images():
+    """By number, as in ILSVRC's list, or by name."""
+    left = without(source(10), ["3", "ILSVRC2012_val_00000010.JPEG"])
+    names = [example["name"] for example in left.examples]
+    assert names == [EXAMPLES[i]["name"] for i in (0, 1, 3, 4, 5, 6, 7, 8)]
+    assert isinstance(left.examples, Subset)
+    assert len(left) == 8
+    with pytest.raises(ValueError, match=r"1 of the images .* ILSVRC2012_val_00000104"):
+        without(source(), ["3", "104"])
+
+
+def batches(size: int, count: int) -> list[dict[str, np.ndarray]]:
+    found = eval_batches(source(size * count), preprocess=SPEC, batch_size=size)
+    return [{name: batch[name] for name in ("image", "label")} for batch in found]
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_recalibration(devices):
+    """Moments over all batches together; then both modes of batch norm agree."""
+    one, parts = model(), batches(16, 3)
+    raw = one.variables["raw"]
+    stats = recalibrated(one, raw, parts, jax.devices()[:devices])
+    everything = jnp.concatenate([batch["image"] for batch in parts])
+    kernel = raw["params"]["Stem"]["Conv2d_1a_3x3"]["conv"]["kernel"]
+    first = jax.lax.conv_general_dilated(
+        network_input({"image": everything}, SPEC),
+        kernel,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    found = stats["Stem"]["Conv2d_1a_3x3"]["bn"]
+    np.testing.assert_allclose(found["mean"], first.mean((0, 1, 2)), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found["var"], first.var((0, 1, 2)), rtol=1e-3)
+
+
+def test_gap_between_the_modes():
+    """Moving averages that do not fit cost accuracy in evaluation mode alone."""
+    one, parts = model(), batches(48, 1)
+    device = jax.devices()[:1]
+    before = mode_gap(one, one.variables["raw"], parts, device)
+    stats = recalibrated(one, one.variables["raw"], parts, device)
+    fitting = one.variables["raw"] | {"batch_stats": stats}
+    after = mode_gap(one, fitting, parts, device)
+    assert after["eval"]["loss"] == pytest.approx(after["train"]["loss"], rel=0.01)
+    assert after["train"] == pytest.approx(before["train"])
+    assert before["eval"]["loss"] != pytest.approx(before["train"]["loss"], rel=0.1)

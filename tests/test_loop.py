@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run from its configuration: what it leaves, how it resumes, how it ends."""
+
+import signal
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from inception_jax import loop
+from inception_jax.evaluate import load_state
+from inception_jax.goodput import add_up
+from inception_jax.loop import NonFiniteError, fit
+from inception_jax.metrics import append_json_line, read_json_lines
+from inception_jax.models.networks import create
+from inception_jax.parallel import PEAK_BFLOAT16
+from inception_jax.reporting import Reporter
+from inception_jax.run_folder import read_record
+from inception_jax.summary import summarise
+from tests.runs import records, timed
+
+assert_equal = partial(jax.tree.map, np.testing.assert_array_equal)
+
+
+def state_of(workdir: Path, step: int | None = None):
+    return jax.device_get(load_state(workdir, jax.devices(), step)[1])
+
+
+def test_a_run_leaves_its_record(tiny, tmp_path):
+    config = replace(tiny, workdir=tmp_path / "run")
+    done, seconds = timed(config)
+    assert done
+    record = read_record(config.workdir)
+    assert record.config == config
+    assert record.class_names == tuple("0123456789")
+    assert record.preprocess.image_shape == (8, 8, 1)
+    assert (record.num_train, record.num_eval, record.steps) == (1500, 297, 6)
+    assert record.devices == "4 x cpu"
+    lines = records(config.workdir, "train")
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert [line["count"] for line in lines] == [64.0] * 3
+    assert all(0 < line["loss_sum"] / 64 < 10 for line in lines)
+    assert lines[0]["epoch"] == pytest.approx(2 * 32 / 1500, abs=1e-4)
+    (evaluation,) = records(config.workdir, "eval")
+    assert evaluation["raw"]["count"] == evaluation["ema"]["count"] == 297.0
+    assert evaluation["raw"]["loss_sum"] != evaluation["ema"]["loss_sum"]
+    assert state_of(config.workdir).step == 6
+    # Every second has a kind: the account adds up to the wall time.
+    spent = add_up(read_json_lines(config.workdir / "goodput.jsonl"))
+    assert sum(spent.values()) == pytest.approx(seconds, rel=0.02)
+    assert all(spent[kind] > 0 for kind in spent.keys() - {"lost"})
+    assert spent["lost"] == 0
+    (events,) = (config.workdir / "tensorboard").glob("events.*")
+    for curve in (b"train/loss", b"train/learning_rate", b"eval_ema/top1"):
+        assert curve in events.read_bytes()
+
+
+def test_resuming_is_exact(tiny, tmp_path):
+    """Mid-epoch, with dropout and augmentation: as if it had never stopped."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(replace(tiny, workdir=whole))
+    fit(replace(tiny, workdir=parts, steps=4))
+    assert fit(replace(tiny, workdir=parts))
+    assert_equal(state_of(parts), state_of(whole))
+    assert records(parts, "train") == records(whole, "train")
+    assert records(parts, "eval")[-1] == records(whole, "eval")[-1]
+
+
+def test_lines_that_no_checkpoint_holds_come_again(tiny, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    fit(replace(tiny, workdir=whole))
+    fit(replace(tiny, workdir=killed, steps=2))
+    # What a killed process had written after its last checkpoint.
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 4}\n{"kind')
+    session = read_json_lines(killed / "goodput.jsonl")[-1]
+    session |= {"step": 4, "seconds": {**session["seconds"], "step": 1000.0}}
+    append_json_line(killed / "goodput.jsonl", session)
+    fit(replace(tiny, workdir=killed))
+    assert records(killed, "train") == records(whole, "train")
+    spent = add_up(read_json_lines(killed / "goodput.jsonl"))
+    assert spent["lost"] == pytest.approx(1000, rel=0.02)
+    assert spent["step"] < 100
+
+
+def test_another_seed_is_another_run(tiny, tmp_path):
+    for seed in (0, 1):
+        fit(replace(tiny, workdir=tmp_path / str(seed), seed=seed, steps=2))
+    a, b = (state_of(tmp_path / name).params for name in "01")
+    assert not np.array_equal(a["Logits"]["kernel"], b["Logits"]["kernel"])
+
+
+def test_one_compilation_of_each_step(tiny, tmp_path, compilations):
+    """297 images in batches of 32 leave a partial one; that is no second program."""
+
+    def compiled(name: str, **changes: object) -> int:
+        compilations.clear()
+        fit(replace(tiny, workdir=tmp_path / name, **changes))
+        return len(compilations)
+
+    compiled("warm", steps=2)
+    once = compiled("a", steps=2)
+    assert once
+    assert compiled("b", steps=5, eval_every=0.05, checkpoint_every=0.05) == once
+    assert len(records(tmp_path / "b", "eval")) == 2
+
+
+def test_intervals_in_epochs(tiny, tmp_path):
+    """1500 / 500 = 3 updates an epoch."""
+    config = replace(tiny, batch_size=500, steps=None, epochs=2.5, eval_every=0.5)
+    fit(replace(config, workdir=tmp_path / "a", checkpoint_every=1.0, keep_checkpoints=2))
+    assert [line["step"] for line in records(tmp_path / "a", "eval")] == [2, 3, 5, 6, 8]
+    assert read_record(tmp_path / "a").steps == 8
+    assert sorted(p.name for p in (tmp_path / "a" / "checkpoints").iterdir()) == ["6", "8"]
+
+
+def test_no_number_ends_the_run(tiny, tmp_path):
+    optimizer = replace(tiny.optimizer, learning_rate=1e30)
+    config = replace(tiny, workdir=tmp_path / "run", optimizer=optimizer, steps=50)
+    with pytest.raises(NonFiniteError, match=r"step \d+: the loss is") as error:
+        fit(config)
+    assert "--optimizer.clip-norm" in str(error.value)
+    line = records(config.workdir, "train")[-1]
+    assert line["loss_sum"] is None or line["highest_grad_norm"] is None
+    assert line["step"] < 50
+    assert not list((config.workdir / "checkpoints").iterdir())
+
+
+def test_no_number_can_be_put_on_record(tiny, tmp_path):
+    optimizer = replace(tiny.optimizer, learning_rate=1e30)
+    config = replace(tiny, workdir=tmp_path / "run", optimizer=optimizer)
+    assert fit(replace(config, on_nonfinite="record"))
+    assert records(config.workdir, "train")[-1]["loss_sum"] is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends(tiny, tmp_path, monkeypatch, number):
+    log = Reporter.log
+
+    def log_and_raise(self: Reporter, step: int) -> None:
+        log(self, step)
+        signal.raise_signal(number)
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "log", log_and_raise)
+        assert not fit(replace(tiny, workdir=stopped))
+    assert signal.getsignal(number) == before
+    assert state_of(stopped).step == 2
+    assert fit(replace(tiny, workdir=stopped))
+    fit(replace(tiny, workdir=whole))
+    assert_equal(state_of(stopped), state_of(whole))
+
+
+def test_another_run_in_the_folder(tiny, tmp_path):
+    config = replace(tiny, workdir=tmp_path / "run", steps=2)
+    fit(config)
+    other = replace(config, optimizer=replace(config.optimizer, momentum=0.5), seed=3)
+    message = r"seed 0 there, 3 here; optimizer.momentum 0.9 there, 0.5 here"
+    with pytest.raises(ValueError, match=message):
+        fit(other)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with pytest.raises(ValueError, match="photos is not empty and holds no run"):
+        fit(replace(config, workdir=tmp_path / "photos"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 30}, "batch_size must be a multiple of 4 .* got 30"),
+        ({"batch_size": 32, "accumulate": 16}, "a multiple of 64 .* got 32"),
+        ({"batch_size": 1504}, "at most the 1500 training examples of digits, got 1504"),
+        ({"network": "tinny"}, "no network 'tinny'; did you mean tiny"),
+        ({"image_size": 7}, "at least 8x8 pixels, got 7x7"),
+        ({"aux_head": True}, "aux_head=True needs a network with a 17x17 grid"),
+        ({"data": "digitz"}, "digitz"),
+        ({"network": "inception_v4", "residual_scale": 0.1}, "no residual blocks"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_written(
+    tiny, tmp_path, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        fit(replace(tiny, workdir=tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_images_on_record(tiny, tmp_path, photos):
+    """One of 24 files is no image: an error, or on request named once in the record."""
+    bad = next((photos / "train" / "a").iterdir())
+    bad.write_bytes(b"no image")
+    config = replace(
+        tiny, data=f"folder:{photos}", batch_size=8, steps=6, workdir=tmp_path / "run"
+    )
+    with pytest.raises(ValueError, match=bad.name):
+        fit(config)
+    config = replace(config, on_bad_image="skip", workdir=tmp_path / "skip")
+    assert fit(config)
+    (line,) = records(config.workdir, "skipped")
+    assert bad.name in line["image"]
+
+
+def test_use_of_the_hardware_where_its_peak_is_known(tiny, tmp_path, monkeypatch):
+    """6 operations per multiply-accumulate and image, against four devices' peak."""
+    monkeypatch.setitem(PEAK_BFLOAT16, jax.devices()[0].device_kind, 1e9)
+    config = replace(tiny, workdir=tmp_path / "run")
+    fit(config)
+    macs = summarise(create("tiny")).macs
+    for line in read_json_lines(config.workdir / "metrics.jsonl")[:3]:
+        expected = line["images_per_second"] * 6 * macs / 4e9
+        assert line["mfu"] == pytest.approx(expected, abs=1e-4)
+        assert line["mfu"] > 0
+
+
+def test_prefetching_keeps_the_order():
+    assert list(loop._one_ahead(range(5))) == [0, 1, 2, 3, 4]
