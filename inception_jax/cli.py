@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from inception_jax.data_cli import data
+from inception_jax.cli_data import data
 from inception_jax.models.networks import create, list_networks
 from inception_jax.models.specs import SPECS
 from inception_jax.summary import Row, Summary, summarise

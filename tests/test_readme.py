@@ -36,7 +36,10 @@ def test_every_command_of_the_package_runs(capsys):
     commands = [shlex.split(line) for line in lines if line.startswith("inception-jax ")]
     assert len(commands) >= 3
     for command in commands:
-        main(command[1:])
+        try:
+            main(command[1:])
+        except SystemExit as end:  # ImageNet is not ready here
+            assert (command[1:3], end.code) == (["data", "check"], 1)
         assert len(capsys.readouterr().out.splitlines()) > 5
 
 
