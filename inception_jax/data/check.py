@@ -64,7 +64,7 @@ def _look_inside(
     progress: Progress | None,
     facts: list[tuple[str, str]],
 ) -> Report:
-    ready, classes = True, ()
+    ready, classes, todo = True, (), ()
     for split in ("train", "eval"):
         try:
             source = open_source(name, split, data_dir)
@@ -78,14 +78,15 @@ def _look_inside(
         total = len(source)
         count = total if read == "all" else min(read, total)
         faults = list(_faults(source, count, progress))
-        ready = ready and not faults
+        if faults:
+            ready, todo = False, ("# mend or remove them, or add --on-bad-image skip",)
         state = f"{len(faults):,} UNREADABLE" if faults else "all good"
         facts.append((split, f"{total:,} images; {count:,} read, {state}"))
         different = list(dict.fromkeys(faults))  # a torn file has one for all its images
         facts += [("", fault) for fault in different[:MAX_LISTED]]
         if len(different) > MAX_LISTED:
             facts.append(("", f"and {len(different) - MAX_LISTED:,} more"))
-    return Report(name, ready, facts)
+    return Report(name, ready, facts, todo)
 
 
 def _faults(source: Source, count: int, progress: Progress | None) -> Iterator[str]:

@@ -323,6 +323,7 @@ def test_unreadable_images_are_listed(run, folder):
     assert found[2] == ("", "'cat/3.jpg' cannot be read: the file is empty.")
     assert found[3][1].startswith("'dog/4.jpg' cannot be read: it starts with b'no image'")
     assert found[4] == ("eval", "2 images; 2 read, all good")
+    assert output.endswith("next:\n  # mend or remove them, or add --on-bad-image skip\n")
     assert run(f"folder:{folder}", "--read", "0")[0] == 0
 
 
