@@ -7,6 +7,8 @@ flip, normalise, batch. Boxes are drawn as ours are, so that their sizes are the
 
 import os
 from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -36,21 +38,10 @@ def tensorflow_batches(
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
     tf = require("tensorflow")
     tf.config.set_visible_devices([], "GPU")
-    size = preprocess.image_shape[:2]
 
     def view(data):
-        # One box that covers the image is what has to be covered.
-        everything = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
-        offset, extent, _ = tf.image.sample_distorted_bounding_box(
-            tf.io.extract_jpeg_shape(data),
-            everything,
-            min_object_covered=augment.min_covered,
-            aspect_ratio_range=augment.ratio,
-            area_range=augment.area,
-            max_attempts=MAX_ATTEMPTS,
-        )
-        window = tf.concat([offset[:2], extent[:2]], axis=0)
-        image = tf.io.decode_and_crop_jpeg(data, window, channels=3)
+        image = _random_box(tf, data, augment)
+        size = preprocess.image_shape[:2]
         image = tf.image.resize(image, size, "bilinear" if like_ours else "bicubic")
         image = tf.image.random_flip_left_right(image)
         if like_ours:
@@ -67,3 +58,19 @@ def tensorflow_batches(
     dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(2)
     # Without a copy, as Flax's example takes them.
     return (batch._numpy() for batch in dataset.with_options(options))
+
+
+def _random_box(tf: ModuleType, data: Any, augment: AugmentConfig) -> Any:
+    """A tensor of uint8 [h, w, 3]: that part of a JPEG file, the rest is not decoded."""
+    # One box that covers the image is what has to be covered.
+    everything = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
+    offset, extent, _ = tf.image.sample_distorted_bounding_box(
+        tf.io.extract_jpeg_shape(data),
+        everything,
+        min_object_covered=augment.min_covered,
+        aspect_ratio_range=augment.ratio,
+        area_range=augment.area,
+        max_attempts=MAX_ATTEMPTS,
+    )
+    window = tf.concat([offset[:2], extent[:2]], axis=0)
+    return tf.io.decode_and_crop_jpeg(data, window, channels=3)

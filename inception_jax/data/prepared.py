@@ -64,19 +64,26 @@ def look_at_prepared(
     if file_format != "array_record":
         facts[-1] = ("format", f"{file_format}, which only TensorFlow reads")
         return Report(name, False, facts, _anew(name, builder, file_format))
-    missing = 0
+    files, complete = _files(builder)
+    todo = () if complete else _anew(name, builder, "torn")
+    return Report(name, complete, facts + files, todo)
+
+
+def _files(builder: "DatasetBuilder") -> tuple[Facts, bool]:
+    """Images and files of every split, and whether all files are there."""
+    facts, complete = [], True
     for split, info in builder.info.splits.items():
         there = [Path(file) for file in info.filepaths if Path(file).exists()]
-        lost = len(info.filepaths) - len(there)
-        missing += lost
+        missing = len(info.filepaths) - len(there)
+        complete = complete and not missing
         count = f"{info.num_examples:,} images"
         full = IMAGES.get(split, 0) if builder.name == "imagenet2012" else 0
         if full and info.num_examples != full:
             count += f" instead of {full:,}"
-        files = f"files: {len(info.filepaths):,}" + (f", {lost:,} MISSING" if lost else "")
+        lost = f", {missing:,} MISSING" if missing else ""
         size = amount(sum(file.stat().st_size for file in there))
-        facts.append((split, f"{count}; {files}, {size}"))
-    return Report(name, not missing, facts, _anew(name, builder, "torn") if missing else ())
+        facts.append((split, f"{count}; files: {len(info.filepaths):,}{lost}, {size}"))
+    return facts, complete
 
 
 def _builder(name: str, data_dir: str | None) -> "DatasetBuilder":
