@@ -8,24 +8,31 @@ from typing import Annotated
 
 import tyro
 
+from inception_jax.cli_data import data
 from inception_jax.models.networks import create, list_networks
 from inception_jax.models.specs import SPECS
 from inception_jax.summary import Row, Summary, summarise
+from inception_jax.table import table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script; exits with 2 and one sentence on bad input."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"networks": networks, "version": version},
+            {
+                "networks": networks,
+                "data": data,
+                "version": version,
+            },
             prog="inception-jax",
             description=(
                 "Inception-v4 and Inception-ResNet in JAX: look at the networks of the "
-                "paper. Experiments are run with python -m experiments.NAME."
+                "paper and at the data. Experiments are run with "
+                "python -m experiments.NAME."
             ),
             args=arguments,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         print(f"inception-jax: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -118,7 +125,7 @@ def _table_of_networks(image_size: int | None) -> str:
         "v2: inception-jax networks compare\ninception_resnet_v2 "
         "inception_resnet_v2_paper"
     )
-    return f"{_table(header, lines, right=(1, 2))}\n\n{notes}"
+    return f"{table(header, lines, right=(1, 2))}\n\n{notes}"
 
 
 def _stages(name: str, image_size: int | None) -> str:
@@ -130,7 +137,7 @@ def _stages(name: str, image_size: int | None) -> str:
     total = ("total", "", "", f"{summary.params:,}", f"{summary.macs:,}", "", "")
     spec = SPECS[name]
     title = f"{name}: {spec.figure}. Source: {spec.source}."
-    return f"{title}\n\n{_table(header, [*lines, total], right=(1, 3, 4))}"
+    return f"{title}\n\n{table(header, [*lines, total], right=(1, 3, 4))}"
 
 
 def _comparison(first: str, second: str, image_size: int | None) -> str:
@@ -150,7 +157,7 @@ def _comparison(first: str, second: str, image_size: int | None) -> str:
     totals = [(f"{s.params:,} params", f"{s.macs:,} MACs") for s in summaries]
     lines.append(("", "total", *(", ".join(total) for total in totals), ""))
     header = ("", "stage", first, second, "differs in")
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def _compared(a: Row | None, b: Row | None) -> tuple[str, ...]:
@@ -177,20 +184,3 @@ def _figures(row: Row) -> tuple[str, str, str, str]:
     scale = "" if row.scale is None else f"{row.scale:g}"
     shape = "x".join(str(size) for size in row.shape)
     return shape, f"{row.params:,}", f"{row.macs:,}", scale
-
-
-def _table(
-    header: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[int] = ()
-) -> str:
-    """Columns aligned; those in `right` to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(padded).rstrip()
-
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([line(header), rule, *map(line, lines)])

@@ -25,6 +25,8 @@ ROWS = (
     "run_setup",
     "reporting evaluate",
     "loop batch_statistics",
+    "table",
+    "cli_data",
     "cli",
     "__main__",
 )

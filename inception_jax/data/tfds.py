@@ -30,7 +30,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
     # ValueError: TFDS cannot parse the name; its own message is a page.
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as e:
-        raise ValueError(_not_found(name, data_dir)) from e
+        raise ValueError(not_found(name, data_dir)) from e
     info = builder.info
     if info.file_format != tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
         raise ValueError(
@@ -94,7 +94,8 @@ def read_split(
         ) from e
 
 
-def _not_found(name: str, data_dir: str | None) -> str:
+def not_found(name: str, data_dir: str | None) -> str:
+    """What to tell about a name under which nothing is prepared."""
     tfds = require("tensorflow_datasets")
     known = tfds.list_builders(with_community_datasets=False)
     base = re.split("[/:]", name)[0]

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `inception-jax data check` answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Report:
+    """Whether a data set can be trained on, what was seen, and what to do if it cannot."""
+
+    name: str
+    ready: bool
+    facts: Sequence[tuple[str, str]]  # what was looked at, and what was found
+    todo: Sequence[str] = ()  # lines for a shell, where not ready
+
+    def __str__(self) -> str:
+        width = max(len(label) for label, _ in self.facts)
+        lines = [f"{self.name}: {'ready' if self.ready else 'not ready'}", ""]
+        lines += [f"  {label.ljust(width)}  {found}" for label, found in self.facts]
+        if self.todo:
+            lines += ["", "next:", *(f"  {line}" for line in self.todo)]
+        return "\n".join(lines)
+
+
+def amount(size: int) -> str:
+    """Bytes in decimal units, as disks are sold: 1,500,000 -> 1.5 MB."""
+    for unit, power in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"
