@@ -39,8 +39,8 @@ class Options:
     crops: Literal["1", "10", "12", "144"] = "1"
     # TFDS name, folder:DIR or digits; default: the run's own.
     data: str | None = None
-    # Split, or a part of one, such as eval[:1000].
-    split: str = "eval"
+    # Split, or a part of one, such as eval[:1000]; default: the run's own.
+    split: str | None = None
     # Folder of prepared data sets; default: the run's own.
     data_dir: str | None = None
     # Step of the checkpoint; default: the newest.
@@ -89,7 +89,8 @@ def run(options: Options) -> dict[str, Any]:
     models = [load_model(path, devices, options.step) for path in options.runs]
     config = models[0].config
     data = options.data or config.data
-    source = open_source(data, options.split, options.data_dir or config.data_dir)
+    split = options.split or config.eval_split
+    source = open_source(data, split, options.data_dir or config.data_dir)
     if excluded:
         source = without(source, excluded)
     views = int(options.crops)
@@ -110,7 +111,7 @@ def run(options: Options) -> dict[str, Any]:
         "runs": [str(path) for path in options.runs],
         "steps": [model.step for model in models],
         "data": data,
-        "split": options.split,
+        "split": split,
         "excluded": len(excluded),
         "skipped": skipped,
         "crops": views,

@@ -61,7 +61,7 @@ def run(options: Options) -> None:
     record, state, step = load_state(options.run, devices)
     model = load_model(options.run, devices, step)
     config = record.config
-    source = open_source(config.data, "train", config.data_dir)
+    source = open_source(config.data, config.train_split, config.data_dir)
     dataset = train_batches(
         source,
         preprocess=record.preprocess,

@@ -164,6 +164,10 @@ class RunConfig:
     network: str = "inception_v4"
     # TFDS name, folder:DIR, digits or synthetic.
     data: str = "imagenet2012"
+    # Split to train on, or a part of one, such as train[:99%].
+    train_split: str = "train"
+    # Split to evaluate on, likewise.
+    eval_split: str = "eval"
     # Folder of prepared data sets; default: TFDS's own.
     data_dir: str | None = None
     # Folder for everything the run writes.

@@ -68,8 +68,8 @@ def set_up(config: RunConfig) -> Setup:
             f"augment.color must be False for {config.network}, whose images have one "
             "channel and not 3 channels; add --augment.no-color."
         )
-    train = open_source(config.data, "train", config.data_dir)
-    evaluation = open_source(config.data, "eval", config.data_dir)
+    train = open_source(config.data, config.train_split, config.data_dir)
+    evaluation = open_source(config.data, config.eval_split, config.data_dir)
     if config.batch_size > len(train):
         raise ValueError(
             f"batch_size must be at most the {len(train)} training examples of "

@@ -108,6 +108,15 @@ def test_one_compilation_of_each_step(tiny, tmp_path, compilations):
     assert len(records(tmp_path / "b", "eval")) == 2
 
 
+def test_parts_of_the_data(tiny, tmp_path):
+    """Held out of the training split, as where the evaluation split is for the end."""
+    parts = {"train_split": "train[:90%]", "eval_split": "train[90%:]"}
+    fit(replace(tiny, workdir=tmp_path / "run", steps=1, **parts))
+    record = read_record(tmp_path / "run")
+    assert (record.num_train, record.num_eval) == (1350, 150)
+    assert records(tmp_path / "run", "eval")[-1]["raw"]["count"] == 150
+
+
 def test_intervals_in_epochs(tiny, tmp_path):
     """1500 / 500 = 3 updates an epoch."""
     config = replace(tiny, batch_size=500, steps=None, epochs=2.5, eval_every=0.5)
