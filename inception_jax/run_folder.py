@@ -127,6 +127,8 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _from_json(kind: Any, value: Any) -> Any:
     """`value`, as JSON gives it, as the annotated type `kind` (of these dataclasses)."""
     if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} is no {kind.__name__}")
         hints = typing.get_type_hints(kind)
         if unknown := value.keys() - hints.keys():
             raise ValueError(f"unknown {', '.join(sorted(unknown))}")
