@@ -138,13 +138,13 @@ def _with_progress(
 
 
 def read_exclusions(path: Path | None) -> list[str]:
-    """Names or numbers, one on a line; ValueError without a file or any of them."""
+    """Names or numbers, one on a line, each once; ValueError without a file or any."""
     if path is None:
         return []
     if not path.is_file():
         raise ValueError(f"{path} is no file; --exclude takes a list of images.")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    if not (names := [name for name in names if name]):
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    if not (names := list(dict.fromkeys(line for line in lines if line))):
         raise ValueError(f"{path} names no image to exclude.")
     return names
 

@@ -44,29 +44,31 @@ def lines(reporter: Reporter) -> list[dict[str, Any]]:
 
 
 def test_lines_of_training(tiny, tmp_path, clock, update, capsys):
-    """The first update compiles and has no rate; a rate is that since the last line."""
+    """The first update compiles and is in no rate; a rate is that since the last line."""
     setup = set_up(replace(tiny, workdir=tmp_path, steps=8))
     with Reporter(setup, Goodput(), 0) as reporter:
         update(reporter, 1000.0, 1.0)
-        reporter.log(1)
+        assert not reporter._rate()
+        update(reporter, 1.0, 1.0)
+        reporter.log(2)
         update(reporter, 2.0, 3.0)
         update(reporter, 2.0, 2.0)
         clock[0] += 500.0  # of something else
-        reporter.log(3)
-        reporter.log(3)
-        update(reporter, 4.0, 0.5)
         reporter.log(4)
+        reporter.log(4)
+        update(reporter, 4.0, 0.5)
+        reporter.log(5)
     first, second, third = lines(reporter)
-    assert "images_per_second" not in first
-    assert (second["images_per_second"], third["images_per_second"]) == (16.0, 8.0)
-    assert [line["count"] for line in lines(reporter)] == [32.0, 64.0, 32.0]
+    rates = [line["images_per_second"] for line in (first, second, third)]
+    assert rates == [32.0, 16.0, 8.0]
+    assert [line["count"] for line in (first, second, third)] == [64.0, 64.0, 32.0]
     assert (second["loss_sum"], second["top1_sum"]) == (128.0, 16.0)
     assert (second["highest_grad_norm"], second["grad_norm"]) == (3.0, 2.0)
     assert third["highest_grad_norm"] == 0.5
     said = capsys.readouterr().out
-    # 5 and 4 updates of 32 images are left.
-    assert "step 3/8, epoch 0.06: loss 2, top-1 25.0%, 16.0 images/s, 00:10 left" in said
-    assert "8.0 images/s, 00:16 left" in said
+    # 4 and 3 updates of 32 images are left.
+    assert "step 4/8, epoch 0.09: loss 2, top-1 25.0%, 16.0 images/s, 00:08 left" in said
+    assert "8.0 images/s, 00:12 left" in said
 
 
 @pytest.mark.parametrize("norms", [(np.nan, 1.0), (1.0, np.nan)])

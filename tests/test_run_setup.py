@@ -164,6 +164,15 @@ def test_either_of_loss_and_gradient_ends_the_run(tiny, tmp_path, bad, value):
     run.reporter.log.assert_called_once_with(5)  # what is known is put on record
 
 
+def test_the_first_call_of_a_program_counts_as_its_compilation(tiny, tmp_path):
+    run = loop_of(replace(tiny, workdir=tmp_path))
+    run.goodput = create_autospec(Goodput, instance=True)
+    for kind, program in 2 * [("step", "train")] + 2 * [("eval", "eval")]:
+        run._working(kind, program)
+    kinds = [call.args[0] for call in run.goodput.spent_on.call_args_list]
+    assert kinds == ["compile", "step", "compile", "eval"]
+
+
 def test_other_classes_are_another_run(tiny, photos, tmp_path):
     config = replace(tiny, data=f"folder:{photos}", batch_size=8, workdir=tmp_path / "run")
     set_up(config)

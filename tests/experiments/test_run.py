@@ -72,7 +72,7 @@ def test_a_folder_of_images_to_the_tables(tiny_recipe, photos, tmp_path, capsys)
     assert line["networks"] == ["inception_v4", *["inception_resnet_v2"] * 3]
     assert line["raw"]["count"] == line["ema"]["count"] == 8
     listed = tmp_path / "list.txt"
-    listed.write_text("a0.jpg\n\nb3.jpg\n")
+    listed.write_text("a0.jpg\n\nb3.jpg\na0.jpg\n")
     assert evaluate.main([runs[0], "--exclude", str(listed)]) == 0
     line = read_json_lines(Path(runs[0]) / "evaluations.jsonl")[-1]
     assert (line["excluded"], line["ema"]["count"]) == (2, 6)
