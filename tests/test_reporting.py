@@ -12,8 +12,8 @@ import pytest
 
 from inception_jax import reporting
 from inception_jax.config import ParallelConfig
-from inception_jax.goodput import Goodput
-from inception_jax.metrics import read_json_lines
+from inception_jax.goodput import KINDS, Goodput
+from inception_jax.metrics import append_json_line, read_json_lines
 from inception_jax.reporting import Reporter
 from inception_jax.run_setup import set_up
 from inception_jax.stopping import StopSignal
@@ -69,6 +69,20 @@ def test_lines_of_training(tiny, tmp_path, clock, update, capsys):
     # 4 and 3 updates of 32 images are left.
     assert "step 4/8, epoch 0.09: loss 2, top-1 25.0%, 16.0 images/s, 00:08 left" in said
     assert "8.0 images/s, 00:12 left" in said
+
+
+def test_where_the_time_of_all_processes_went(tiny, tmp_path, clock, update, capsys):
+    setup, goodput = set_up(replace(tiny, workdir=tmp_path)), Goodput()
+    before = {"session": 0.0, "step": 0, "seconds": dict.fromkeys(KINDS, 0.0)}
+    before["seconds"] |= {"data_wait": 30.0}
+    append_json_line(tmp_path / "goodput.jsonl", before)
+    with Reporter(setup, goodput, 0) as reporter:
+        update(reporter, 90.0, 1.0)
+        reporter.account(1)
+        reporter.say_where_the_time_went()
+    said = capsys.readouterr().out
+    assert "Wall time 02:00: init 0.0%" in said
+    assert "data wait 25.0%, step 75.0%" in said
 
 
 @pytest.mark.parametrize("norms", [(np.nan, 1.0), (1.0, np.nan)])

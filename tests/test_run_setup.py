@@ -124,6 +124,7 @@ def test_a_network_to_use_knows_no_groups_of_devices(tiny):
     """What was trained on four devices in pairs can be evaluated on one."""
     network = network_for(replace(tiny, parallel=ParallelConfig(bn_sync=2)), 10)
     assert network.bn_axis_name is None
+    assert not network.bn_scale  # slim's, though the networks' own default is True
 
 
 def loop_of(config: RunConfig) -> _Run:
@@ -184,12 +185,23 @@ def test_other_classes_are_another_run(tiny, photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["", "[]", "null", "{}", '{"config": 3}', '{"config": {"batch": 1}}', "\udcff"],
+    ("content", "why"),
+    [
+        ("", "Expecting value"),
+        ("[]", r"\[\] is no RunRecord"),
+        ("null", "None is no RunRecord"),
+        ("{}", "missing"),
+        ('{"config": 3}', "3 is no RunConfig"),
+        ('{"config": {"batch": 1}}', "unknown batch"),
+        ('{"config": {"seed": -1}}', "seed must be from 0"),
+        ("\udcff", "utf-8"),
+    ],
 )
-def test_a_record_that_is_none(tmp_path, content):
+def test_a_record_that_is_none(tmp_path, content, why):
     (tmp_path / "run.json").write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError, match=r"run.json cannot be read as the record of a run"):
+    with pytest.raises(
+        ValueError, match=f"run.json cannot be read as the record of a run.*{why}"
+    ):
         read_record(tmp_path)
 
 
