@@ -59,6 +59,8 @@ def evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
                 f"{path} holds no evaluations; python -m experiments.evaluate {path} "
                 "makes one."
             )
+        if not all("crops" in record for record in records):
+            raise ValueError(f"{path} holds other records than evaluations.")
         found += records
     return found
 

@@ -85,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print, append the record and return it."""
     devices = all_devices()
+    out = options.out or evaluations_path(options.runs[0])
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; --out takes a file to append to.")
     excluded = read_exclusions(options.exclude)
     models = [load_model(path, devices, options.step) for path in options.runs]
     config = models[0].config
@@ -93,19 +96,8 @@ def run(options: Options) -> dict[str, Any]:
     source = open_source(data, split, options.data_dir or config.data_dir)
     if excluded:
         source = without(source, excluded)
-    views = int(options.crops)
-    at_once = max(options.batch_size // views // len(devices), 1) * len(devices)
     start = time.perf_counter()
-    with tqdm(total=len(source), unit="image", disable=None) as bar:
-        totals, skipped = evaluate(
-            models,
-            source,
-            views=views,
-            batch_size=at_once,
-            devices=devices,
-            on_bad_image=options.on_bad_image,
-            tell=bar.update,
-        )
+    totals, skipped = _with_progress(options, models, source, devices)
     record = {
         "networks": [model.name for model in models],
         "runs": [str(path) for path in options.runs],
@@ -114,7 +106,7 @@ def run(options: Options) -> dict[str, Any]:
         "split": split,
         "excluded": len(excluded),
         "skipped": skipped,
-        "crops": views,
+        "crops": int(options.crops),
         **totals,
         "seconds": round(time.perf_counter() - start, 2),
         "devices": describe(devices),
@@ -122,20 +114,38 @@ def run(options: Options) -> dict[str, Any]:
         "code": code_version(),
     }
     print(in_words(record))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    append_json_line(out, record)
     if len(models) == 1:
         print(gap_in_words(models[0], source, devices))
-    append_json_line(options.out or evaluations_path(options.runs[0]), record)
     return record
 
 
+def _with_progress(
+    options: Options, models: Sequence[Model], source: Source, devices: Sequence[Any]
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    views = int(options.crops)
+    at_once = max(options.batch_size // views // len(devices), 1) * len(devices)
+    with tqdm(total=len(source), unit="image", disable=None) as bar:
+        return evaluate(
+            models,
+            source,
+            views=views,
+            batch_size=at_once,
+            devices=devices,
+            on_bad_image=options.on_bad_image,
+            tell=bar.update,
+        )
+
+
 def read_exclusions(path: Path | None) -> list[str]:
-    """Names or numbers, one on a line; ValueError without a file or any of them."""
+    """Names or numbers, one on a line, each once; ValueError without a file or any."""
     if path is None:
         return []
     if not path.is_file():
         raise ValueError(f"{path} is no file; --exclude takes a list of images.")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    if not (names := [name for name in names if name]):
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    if not (names := list(dict.fromkeys(line for line in lines if line))):
         raise ValueError(f"{path} names no image to exclude.")
     return names
 
@@ -166,23 +176,27 @@ def in_words(record: dict[str, Any]) -> str:
 
 def gap_in_words(model: Model, source: Source, devices: Sequence[Any]) -> str:
     """Evaluation-mode against training-mode loss, with advice where they disagree."""
-    size = min(model.config.batch_size, len(source)) // len(devices) * len(devices)
-    if not size:
-        return "Too few images to compare training and evaluation mode."
+    each = min(model.config.batch_size, len(source)) // len(devices)  # as in training
+    whole = eval_batches(
+        source,
+        preprocess=model.preprocess,
+        batch_size=max(each, 1) * len(devices),
+        on_bad_image="skip",  # an error has come before
+    )
     batches = [
         {"image": batch["image"], "label": batch["label"]}
-        for batch in islice(
-            eval_batches(source, preprocess=model.preprocess, batch_size=size),
-            min(len(source) // size, GAP_BATCHES),
-        )
+        for batch in islice(whole, GAP_BATCHES)
+        if batch["mask"].all()
     ]
+    if not batches:
+        return "Too few images to compare training and evaluation mode."
     lines = []
     for weights in WEIGHTS:
         found = mode_gap(model, model.variables[weights], batches, devices)
         gap = found["eval"]["top1"] - found["train"]["top1"]
         lines.append(
             f"{weights}: with moving averages loss {found['eval']['loss']:.4f}, top-1 "
-            f"{found['eval']['top1']:.2%}; with statistics of batches of {size} loss "
+            f"{found['eval']['top1']:.2%}; with statistics of batches of {each} loss "
             f"{found['train']['loss']:.4f}, top-1 {found['train']['top1']:.2%}"
         )
         if gap < -MAX_GAP:

@@ -55,8 +55,16 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state of `step`; `like` has its structure, shapes, dtypes and shardings."""
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        )
+        """The state of `step`; `like` has its structure, shapes, dtypes and shardings.
+
+        Raises ValueError where what is there cannot be read as that.
+        """
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        try:
+            restored = self._manager.restore(step, args=args)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise ValueError(
+                f"{self._manager.directory / str(step)} cannot be read as a state of this "
+                f"run; remove it to use an earlier one. {error}"
+            ) from error
         return restored["state"]

@@ -43,10 +43,13 @@ def add(total: dict[str, float], sums: Sums) -> None:
 
 
 def means(sums: dict[str, Any]) -> dict[str, float]:
-    """`*_sum` entries divided by `count`, under their names without `_sum`."""
+    """`*_sum` entries divided by `count`, under their names without `_sum`.
+
+    None, as JSON lines hold what is not finite, gives NaN.
+    """
     count = float(sums["count"])
     return {
-        name.removesuffix("_sum"): float(value) / count
+        name.removesuffix("_sum"): math.nan if value is None else float(value) / count
         for name, value in sums.items()
         if name.endswith("_sum")
     }

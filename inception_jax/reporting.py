@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -79,8 +80,7 @@ class Reporter:
         else:
             self.images += values["count"]
         # Not max(): it would lose a NaN.
-        if not values["grad_norm"] <= self.highest_norm:
-            self.highest_norm = values["grad_norm"]
+        self.highest_norm = float(np.maximum(self.highest_norm, values["grad_norm"]))
         if self.speaks:
             loss = values["loss_sum"] / values["count"]
             self.bar.set_postfix_str(f"loss {loss:.3g}{self._speed()}", refresh=False)

@@ -11,7 +11,6 @@ tensorboard/    the metrics once more, to look at
 import dataclasses
 import json
 import subprocess
-import types
 import typing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -127,14 +126,12 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _from_json(kind: Any, value: Any) -> Any:
     """`value`, as JSON gives it, as the annotated type `kind` (of these dataclasses)."""
     if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} is no {kind.__name__}")
         hints = typing.get_type_hints(kind)
         if unknown := value.keys() - hints.keys():
             raise ValueError(f"unknown {', '.join(sorted(unknown))}")
         return kind(**{key: _from_json(hints[key], item) for key, item in value.items()})
-    if isinstance(kind, types.UnionType):
-        if value is None:
-            return None
-        return _from_json(typing.get_args(kind)[0], value)
     if typing.get_origin(kind) is tuple:
         return tuple(value)
     return Path(value) if kind is Path else value

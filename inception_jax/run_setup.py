@@ -101,8 +101,12 @@ def preprocess_for(config: RunConfig) -> PreprocessSpec:
     return PreprocessSpec((height, width, channels), config.crop_fraction)
 
 
-def network_for(config: RunConfig, num_classes: int, num_devices: int = 1) -> Network:
-    """The network of a run. Raises ValueError where it does not take the run's images."""
+def network_for(
+    config: RunConfig, num_classes: int, num_devices: int | None = None
+) -> Network:
+    """The network of a run, to train on so many devices; None: to use, which shares no
+    batch statistics. Raises ValueError where it does not take the run's images.
+    """
     options = {
         name: value
         for name in ("bn_decay", "dropout_rate")
@@ -115,7 +119,7 @@ def network_for(config: RunConfig, num_classes: int, num_devices: int = 1) -> Ne
         aux_head=config.aux_head,
         dtype=jnp.dtype(config.dtype),
         **options,
-        **bn_options(config.parallel, num_devices),
+        **({} if num_devices is None else bn_options(config.parallel, num_devices)),
     )
     images = jax.ShapeDtypeStruct((1, *preprocess_for(config).image_shape), jnp.float32)
     scale = None if config.residual_scale is None else jnp.float32(config.residual_scale)

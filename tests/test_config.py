@@ -30,6 +30,28 @@ INVALID = [
         ("ParallelConfig", "bn_sync", bad, "none, global or a group size of 2 or more")
         for bad in (0, 1, -2, True, 2.0, "2", "all", None)
     ),
+    *(
+        ("RunConfig", name, bad, "1 or more")
+        for name in ("batch_size", "accumulate", "keep_checkpoints", "log_every")
+        for bad in (0, -1)
+    ),
+    *(
+        ("RunConfig", name, bad, "> 0")
+        for name in ("epochs", "eval_every", "checkpoint_every")
+        for bad in (0.0, -1.0, NAN, float("inf"))
+    ),
+    *(("RunConfig", name, 0, "1 or more") for name in ("steps", "image_size")),
+    ("RunConfig", "workers", -1, "0 or more"),
+    *(("RunConfig", "seed", bad, "from 0 to 2**31 - 1") for bad in (-1, 2**31)),
+    *(
+        ("RunConfig", name, bad, "in [0, 1)")
+        for name in ("bn_decay", "dropout_rate")
+        for bad in (-0.1, 1.0, NAN)
+    ),
+    *(("RunConfig", "residual_scale", bad, "in [0, 1]") for bad in (-0.1, 1.1, NAN)),
+    ("RunConfig", "dtype", "float16", "float32 or bfloat16"),
+    ("RunConfig", "on_nonfinite", "ignore", "abort or record"),
+    ("RunConfig", "on_bad_image", "ignore", "error or skip"),
 ]
 
 VALID = [
@@ -39,6 +61,10 @@ VALID = [
     ("LossConfig", {"label_smoothing": 0.0, "aux_weight": 0.0}),
     ("ParallelConfig", {"wrapper": "shard_map", "bn_sync": "global"}),
     ("ParallelConfig", {"bn_sync": 2}),
+    ("RunConfig", {"batch_size": 1, "steps": 1, "image_size": 1, "log_every": 1}),
+    ("RunConfig", {"seed": 0, "bn_decay": 0.0, "dropout_rate": 0.0}),
+    ("RunConfig", {"seed": 2**31 - 1, "residual_scale": 0.0, "workers": 0}),
+    ("RunConfig", {"residual_scale": 1.0, "keep_checkpoints": 1, "accumulate": 1}),
 ]
 
 

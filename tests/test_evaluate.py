@@ -2,6 +2,7 @@
 """Evaluation counts every image once and gives the same on 1, 2 and 4 devices."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,14 @@ import pytest
 from inception_jax.batch_statistics import mode_gap, recalibrated
 from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.data import Source, eval_batches
-from inception_jax.evaluate import Model, Subset, check_together, evaluate, without
+from inception_jax.evaluate import (
+    Model,
+    Subset,
+    check_together,
+    evaluate,
+    view_probabilities,
+    without,
+)
 from inception_jax.models.networks import create
 from inception_jax.train import network_input
 from tests.models.tiny import one_block, random_variables
@@ -136,10 +144,47 @@ def test_progress():
     assert told == [8.0, 5.0]
 
 
+def test_images_that_cannot_be_read():
+    bad = EXAMPLES[3] | {"image": b"no image"}
+    some = replace(source(), examples=[*EXAMPLES[:3], bad, *EXAMPLES[4:6]])
+    run = partial(
+        evaluate, [model()], some, views=1, batch_size=2, devices=jax.devices()[:1]
+    )
+    with pytest.raises(ValueError, match="val_00000004"):
+        run()
+    totals, skipped = run(on_bad_image="skip")
+    assert totals["raw"]["count"] == totals["ema"]["count"] == 5
+    (name,) = skipped
+    assert "val_00000004" in name
+
+
+def test_each_model_has_its_scale():
+    """That of the network is 0.1; both models of an ensemble have one of their own."""
+    two = [replace(model(), scale=jnp.float32(x)) for x in (0.0, 1.0)]
+    alone = [figures([one], 23)["raw"]["loss_sum"] for one in (*two, model())]
+    assert len({round(loss, 2) for loss in alone}) == 3
+    batch = jax.tree.map(jnp.asarray, batches(23, 1)[0])
+    each = [
+        view_probabilities(one.network, one.variables["raw"], batch, one.scale, SPEC)
+        for one in two
+    ]
+    mean = (each[0] + each[1]) / 2
+    expected = -np.log(mean[np.arange(23), batch["label"]]).sum()
+    assert figures(two, 23)["raw"]["loss_sum"] == pytest.approx(expected, rel=1e-4)
+    gaps = [
+        mode_gap(one, one.variables["raw"], batches(48, 1), jax.devices()[:1])
+        for one in two
+    ]
+    for mode in ("eval", "train"):
+        assert gaps[0][mode]["loss"] != pytest.approx(gaps[1][mode]["loss"], rel=1e-3)
+
+
 def test_what_does_not_belong_together():
     other = replace(source(), class_names=("cat", *NAMES[1:]))
     with pytest.raises(ValueError, match=r"trained on 7 classes \(a, b, c, \.\.\.\)"):
         check_together([model()], other)
+    with pytest.raises(ValueError, match="evaluate it on data with its own classes"):
+        check_together([model()], replace(source(), class_names=NAMES[::-1]))
     large = replace(model(), preprocess=PreprocessSpec((16, 16, 1)))
     with pytest.raises(ValueError, match="an ensemble needs them alike"):
         check_together([model(), large], source())

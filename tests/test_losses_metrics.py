@@ -107,6 +107,15 @@ def test_means():
     assert means(sums) == {"loss": 0.75, "top1": 0.25}
 
 
+def test_means_of_what_was_no_number(tmp_path):
+    """JSON lines hold it as null."""
+    path = tmp_path / "metrics.jsonl"
+    append_json_line(path, {"loss_sum": math.nan, "top1_sum": 1.0, "count": 2.0})
+    found = means(read_json_lines(path)[0])
+    assert math.isnan(found["loss"])
+    assert found["top1"] == 0.5
+
+
 def test_json_lines_come_back(tmp_path):
     path = tmp_path / "metrics.jsonl"
     records = [

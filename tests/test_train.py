@@ -26,6 +26,7 @@ from inception_jax.train import (
     Numbers,
     TrainOptions,
     TrainState,
+    _accumulated,
     eval_step,
     init_state,
     network_input,
@@ -146,6 +147,18 @@ def test_metrics():
     assert metrics["grad_norm"] == pytest.approx(norm(grads), rel=1e-4)
     assert metrics["learning_rate"] == pytest.approx(rate_of_the_step(), rel=1e-6)
     assert set(metrics) >= {"top1_sum", "top5_sum"}
+
+
+def test_parts_of_a_batch_have_their_own_dropout():
+    def draw(stats: dict, batch: dict, rng: jax.Array) -> tuple[dict, dict, dict]:
+        x = jax.random.uniform(rng) + 0 * batch["x"][0]
+        return {"g": x}, stats, {"sum": x, "squares": x**2}
+
+    one = partial(_accumulated, draw, {}, parts=2, axis_name="data")
+    rngs = jax.random.split(jax.random.key(0), 1)
+    mean, _, sums = jax.pmap(one, "data")({"x": jnp.zeros((1, 2))}, rngs)
+    assert mean["g"] == pytest.approx(sums["sum"] / 2)
+    assert sums["squares"] != pytest.approx(sums["sum"] ** 2 / 2)
 
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])

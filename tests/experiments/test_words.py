@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run ends, and what an evaluation says, without either."""
+
+from dataclasses import replace
+
+import jax
+import pytest
+
+from experiments import evaluate, run
+from inception_jax import loop
+from inception_jax.config import RunConfig
+from inception_jax.data import UnreadableImage
+from tests.test_evaluate import EXAMPLES, model, source
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "message"),
+    [
+        (lambda: True, 0, ""),
+        (lambda: False, 130, "Stopped and saved; the same command goes on from there."),
+        (loop.NonFiniteError("step 3: the loss is nan."), 3, "step 3: the loss is nan."),
+        (KeyboardInterrupt(), 130, "Interrupted; the last checkpoint stands."),
+        (UnreadableImage("a.jpg", "no image"), 2, "a.jpg"),
+        (OSError("No space left on device"), 2, "No space left on device"),
+    ],
+)
+def test_status_of_a_run(monkeypatch, capsys, end, status, message):
+    def fit(config: RunConfig, started: float) -> bool:
+        if isinstance(end, BaseException):
+            raise end
+        return end()
+
+    monkeypatch.setattr(loop, "fit", fit)
+    assert run.main(["digits"]) == status
+    said = capsys.readouterr().err
+    assert message in said
+    assert bool(said) == bool(message)
+
+
+def test_errors_of_both_kinds_of_weights():
+    raw = {"loss_sum": 100.0, "top1_sum": 150.0, "top5_sum": 180.0, "count": 200.0}
+    record = {
+        **{"networks": ["a", "b"], "steps": [3, 4], "data": "somewhere", "split": "eval"},
+        **{"excluded": 7, "skipped": ["x.jpg"], "crops": 12},
+        **{"raw": raw, "ema": raw | {"top1_sum": 190.0, "top5_sum": 199.0}},
+    }
+    first, _, *weights, last = evaluate.in_words(record).splitlines()
+    assert first == (
+        "a (step 3) + b (step 4) on somewhere eval: 200 images, 7 excluded, 1 that cannot "
+        "be read left out, 12 crops"
+    )
+    assert [line.split() for line in weights] == [
+        ["raw", "25.00%", "10.00%", "0.5000"],
+        ["ema", "5.00%", "0.50%", "0.5000"],
+    ]
+    assert last == "left out: x.jpg"
+
+
+@pytest.fixture
+def gaps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Sizes of the batches that modes are compared on; averages cost 5 % of ema's top-1."""
+    sizes = []
+
+    def mode_gap(one, variables, batches, devices):
+        sizes.append([len(batch["label"]) for batch in batches])
+        loss = 0.05 if variables is one.variables["ema"] else -0.05
+        mean = {"loss": 1.0, "top5": 1.0}
+        return {"eval": mean | {"top1": 0.5 - loss}, "train": mean | {"top1": 0.5}}
+
+    monkeypatch.setattr(evaluate, "mode_gap", mode_gap)
+    return sizes
+
+
+def test_averages_that_do_not_fit_are_warned_of(gaps):
+    one = replace(model(), config=RunConfig(batch_size=16))
+    said = evaluate.gap_in_words(one, source(100), jax.devices()[:2])
+    assert gaps == [[16] * 6] * 2  # 100 // 16
+    assert "raw: with moving averages loss 1.0000, top-1 55.00%" in said
+    assert "with statistics of batches of 8" in said  # on each of two devices
+    assert "WARNING: ema weights lose 5.0%" in said
+    assert said.count("WARNING") == 1
+    evaluate.gap_in_words(one, source(), jax.devices()[:1])
+    assert len(gaps[-1]) == 6
+    few = replace(one, config=RunConfig(batch_size=4))
+    evaluate.gap_in_words(few, source(), jax.devices()[:1])
+    assert gaps[-1] == [4] * 8
+
+
+def test_modes_are_compared_without_images_that_cannot_be_read(gaps):
+    examples = [*EXAMPLES[:3], EXAMPLES[3] | {"image": b"no image"}, *EXAMPLES[4:16]]
+    one = replace(model(), config=RunConfig(batch_size=8))
+    some = replace(source(), examples=examples)
+    evaluate.gap_in_words(one, some, jax.devices()[:1])
+    assert gaps == [[8]] * 2
+    for few, devices in ((some, 4), (source(3), 4)):
+        one = replace(one, config=RunConfig(batch_size=16))
+        said = evaluate.gap_in_words(one, few, jax.devices()[:devices])
+        assert said == "Too few images to compare training and evaluation mode."

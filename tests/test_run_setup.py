@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before the first update: what a configuration becomes, and whose folder it may use."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inception_jax.checkpoint import Checkpoints
+from inception_jax.config import ParallelConfig, RunConfig
+from inception_jax.data import train_batches
+from inception_jax.goodput import Goodput
+from inception_jax.loop import NonFiniteError, _Run
+from inception_jax.reporting import Reporter
+from inception_jax.run_folder import differences, read_record
+from inception_jax.run_setup import network_for, set_up
+
+STANDARD = RunConfig()
+# Of every field a value that is not its default. These make another run of it,
+DECISIVE = {
+    "network": "inception_v3",
+    "data": "digits",
+    "image_size": 75,
+    "crop_fraction": 1.0,
+    "batch_size": 64,
+    "accumulate": 2,
+    "dtype": "bfloat16",
+    "seed": 1,
+    "bn_scale": True,
+    "bn_decay": 0.9,
+    "dropout_rate": 0.0,
+    "aux_head": True,
+    "residual_scale": 0.5,
+    "on_bad_image": "skip",
+    "optimizer": replace(STANDARD.optimizer, clip_norm=1.0),
+    "loss": replace(STANDARD.loss, label_smoothing=0.1),
+    "augment": replace(STANDARD.augment, area=(0.1, 1.0)),
+    "parallel": ParallelConfig(bn_sync="global"),
+}
+# and these do not: where and how fast it works, how long it lasts, what it reports.
+FREE = {
+    "workdir": Path("elsewhere"),
+    "data_dir": "elsewhere",
+    "epochs": 1.0,
+    "steps": 1,
+    "eval_every": 2.0,
+    "checkpoint_every": 2.0,
+    "keep_checkpoints": 1,
+    "log_every": 1,
+    "on_nonfinite": "record",
+    "workers": 1,
+    "wandb": "project",
+}
+
+
+def test_what_makes_another_run():
+    assert DECISIVE.keys() | FREE.keys() == {field.name for field in fields(RunConfig)}
+    for name, value in (DECISIVE | FREE).items():
+        found = differences(STANDARD, replace(STANDARD, **{name: value}))
+        assert bool(found) == (name in DECISIVE), name
+        assert all(line.startswith(name) for line in found)
+
+
+def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
+    config = replace(
+        tiny,
+        workdir=tmp_path / "a",
+        crop_fraction=0.75,
+        batch_size=64,
+        steps=None,
+        epochs=2.0,
+        accumulate=4,
+        dtype="bfloat16",
+        bn_scale=True,
+        bn_decay=0.5,
+        dropout_rate=0.25,
+        loss=replace(tiny.loss, label_smoothing=0.1),
+        parallel=ParallelConfig(bn_sync=2),
+    )
+    setup = set_up(config)
+    network, options = setup.network, setup.options
+    assert (network.num_classes, network.dtype) == (10, jnp.bfloat16)
+    assert (network.bn_scale, network.bn_decay) == (True, 0.5)
+    assert network.dropout_rate == 0.25
+    assert network.bn_axis_index_groups == ((0, 1), (2, 3))
+    assert options.network == network
+    assert (options.optimizer, options.loss) == (config.optimizer, config.loss)
+    assert (options.accumulate, options.steps_per_epoch) == (4, 1500 / 64)
+    assert options.preprocess == setup.preprocess
+    assert setup.preprocess.crop_fraction == 0.75
+    assert setup.steps == 47  # 2 x 23.4
+    assert setup.eval_batch_size == 64
+    assert (
+        set_up(replace(config, batch_size=800, workdir=tmp_path / "b")).eval_batch_size
+        == 300
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 30}, "batch_size must be a multiple of 4 .* got 30"),
+        ({"batch_size": 32, "accumulate": 16}, "a multiple of 64 .* got 32"),
+        ({"batch_size": 1504}, "at most the 1500 training examples of digits, got 1504"),
+        ({"network": "tinny"}, "no network 'tinny'; did you mean tiny"),
+        ({"image_size": 7}, "at least 8x8 pixels, got 7x7"),
+        ({"aux_head": True}, "aux_head=True needs a network with a 17x17 grid"),
+        ({"data": "digitz"}, "digitz"),
+        ({"network": "inception_v4", "residual_scale": 0.1}, "no residual blocks"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_written(
+    tiny, tmp_path, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        set_up(replace(tiny, workdir=tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_to_use_knows_no_groups_of_devices(tiny):
+    """What was trained on four devices in pairs can be evaluated on one."""
+    network = network_for(replace(tiny, parallel=ParallelConfig(bn_sync=2)), 10)
+    assert network.bn_axis_name is None
+    assert not network.bn_scale  # slim's, though the networks' own default is True
+
+
+def loop_of(config: RunConfig) -> _Run:
+    saved, reporter = (create_autospec(c, instance=True) for c in (Checkpoints, Reporter))
+    return _Run(set_up(config), Goodput(), saved, reporter)
+
+
+def test_numbers_and_batches_of_a_step(tiny, tmp_path):
+    config = replace(tiny, workdir=tmp_path, seed=7, residual_scale=0.5)
+    run = loop_of(config)
+    numbers = [float(x) for x in run.numbers]
+    assert numbers == pytest.approx([config.optimizer.learning_rate, 0.5, 7])
+    batches = train_batches(
+        run.setup.train_source,
+        preprocess=run.setup.preprocess,
+        augment=config.augment,
+        batch_size=32,
+        seed=7,
+    )
+    got = run._prefetched(3)
+    for step in (3, 4):
+        batch = next(got)
+        assert batch.keys() == {"image", "label"}
+        for name, x in batch.items():
+            expected = batches[step][name]
+            np.testing.assert_array_equal(np.reshape(x, expected.shape), expected)
+
+
+@pytest.mark.parametrize("bad", ["loss_sum", "grad_norm"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_either_of_loss_and_gradient_ends_the_run(tiny, tmp_path, bad, value):
+    run = loop_of(replace(tiny, workdir=tmp_path))
+    good = {"loss_sum": 1.0, "grad_norm": 1.0, "count": 2.0}
+    run.pending += [(4, good), (5, good | {bad: value})]
+    with pytest.raises(NonFiniteError, match=f"^step 5: .*{value:g}"):
+        run._receive_all()
+    assert run.reporter.add.call_count == 2
+    run.reporter.log.assert_called_once_with(5)  # what is known is put on record
+
+
+def test_the_first_call_of_a_program_counts_as_its_compilation(tiny, tmp_path):
+    run = loop_of(replace(tiny, workdir=tmp_path))
+    run.goodput = create_autospec(Goodput, instance=True)
+    for kind, program in 2 * [("step", "train")] + 2 * [("eval", "eval")]:
+        run._working(kind, program)
+    kinds = [call.args[0] for call in run.goodput.spent_on.call_args_list]
+    assert kinds == ["compile", "step", "compile", "eval"]
+
+
+def test_other_classes_are_another_run(tiny, photos, tmp_path):
+    config = replace(tiny, data=f"folder:{photos}", batch_size=8, workdir=tmp_path / "run")
+    set_up(config)
+    set_up(config)
+    for split in ("train", "val"):
+        (photos / split / "b").rename(photos / split / "c")
+    with pytest.raises(ValueError, match=r"settings \(the classes of the data\); choose"):
+        set_up(config)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "Expecting value"),
+        ("[]", r"\[\] is no RunRecord"),
+        ("null", "None is no RunRecord"),
+        ("{}", "missing"),
+        ('{"config": 3}', "3 is no RunConfig"),
+        ('{"config": {"batch": 1}}', "unknown batch"),
+        ('{"config": {"seed": -1}}', "seed must be from 0"),
+        ("\udcff", "utf-8"),
+    ],
+)
+def test_a_record_that_is_none(tmp_path, content, why):
+    (tmp_path / "run.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(
+        ValueError, match=f"run.json cannot be read as the record of a run.*{why}"
+    ):
+        read_record(tmp_path)
+
+
+def test_a_large_batch(tiny, tmp_path):
+    """All of the training set at once."""
+    assert set_up(replace(tiny, workdir=tmp_path, batch_size=1500)).steps == 6
