@@ -192,8 +192,11 @@ class Curves:
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         self.wandb = None
         if setup.config.wandb:
-            import wandb  # an extra of its own
-
+            try:
+                import wandb  # an extra of its own
+            except ModuleNotFoundError as error:
+                message = 'wandb is missing: pip install "inception_jax[wandb]"'
+                raise ImportError(message) from error
             self.wandb = wandb.init(
                 project=setup.config.wandb,
                 dir=setup.folder,

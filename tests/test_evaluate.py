@@ -131,6 +131,15 @@ def test_a_network_that_gives_no_numbers_finds_nothing():
     assert totals["ema"]["count"] == 7
 
 
+def test_a_probability_of_zero_is_a_large_loss():
+    sure = model()
+    logits = sure.variables["raw"]["params"]["Logits"]
+    logits["kernel"] = 1000 * logits["kernel"]
+    found, usual = figures([sure], 23)["raw"], figures([model()], 23)["raw"]
+    assert 23 < found["loss_sum"] < 23 * 88  # -log(1.2e-38) is 87.3
+    assert found["top1_sum"] == usual["top1_sum"] > 0
+
+
 def test_progress():
     told = []
     evaluate(

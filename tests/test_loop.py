@@ -31,7 +31,7 @@ def state_of(workdir: Path, step: int | None = None):
 
 
 def test_a_run_leaves_its_record(tiny, tmp_path):
-    config = replace(tiny, workdir=tmp_path / "run")
+    config = replace(tiny, workdir=tmp_path / "run", residual_scale=0.9)
     done, seconds = timed(config)
     assert done
     record = read_record(config.workdir)
@@ -156,6 +156,7 @@ def test_intervals_in_epochs(tiny, tmp_path):
     assert [line["step"] for line in records(tmp_path / "a", "eval")] == [2, 3, 5, 6, 8]
     assert read_record(tmp_path / "a").steps == 8
     assert sorted(p.name for p in (tmp_path / "a" / "checkpoints").iterdir()) == ["6", "8"]
+    assert [state_of(tmp_path / "a", step).step for step in (6, None)] == [6, 8]
 
 
 def test_no_number_ends_the_run(tiny, tmp_path):

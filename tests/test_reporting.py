@@ -2,6 +2,7 @@
 """What a run tells, against a clock that the test turns itself."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,6 +132,13 @@ def test_curves_go_on_where_the_checkpoint_is(tiny, tmp_path, monkeypatch):
         with Reporter(setup, Goodput(), step):
             pass
     assert purged == [None, "closed", 5, "closed"]
+
+
+def test_what_is_missing_for_weights_and_biases(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    setup = set_up(replace(tiny, workdir=tmp_path, wandb="project"))
+    with pytest.raises(ImportError, match=r"pip install .inception_jax\[wandb\]"):
+        Reporter(setup, Goodput(), 0)
 
 
 @pytest.mark.parametrize(("sync", "images"), [("none", 4), (2, 8), ("global", 16)])
