@@ -8,17 +8,18 @@ Raw and averaged weights side by side, over every image of the evaluation split,
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from tqdm import tqdm
 
 from inception_jax.batch_statistics import mode_gap
 from inception_jax.data import Source, eval_batches, open_source
-from inception_jax.evaluate import WEIGHTS, Model, evaluate, load_model, without
+from inception_jax.evaluate import WEIGHTS, Model, Subset, evaluate, load_model, without
 from inception_jax.metrics import append_json_line, means
 from inception_jax.parallel import all_devices, describe
 from inception_jax.run_folder import code_version, evaluations_path, versions
@@ -177,8 +178,10 @@ def in_words(record: dict[str, Any]) -> str:
 def gap_in_words(model: Model, source: Source, devices: Sequence[Any]) -> str:
     """Evaluation-mode against training-mode loss, with advice where they disagree."""
     each = min(model.config.batch_size, len(source)) // len(devices)  # as in training
+    # In any order: a batch of one class, as folders give them, has other statistics.
+    order = np.random.default_rng(0).permutation(len(source))
     whole = eval_batches(
-        source,
+        replace(source, examples=Subset(source.examples, order)),
         preprocess=model.preprocess,
         batch_size=max(each, 1) * len(devices),
         on_bad_image="skip",  # an error has come before

@@ -96,3 +96,19 @@ def test_modes_are_compared_without_images_that_cannot_be_read(gaps):
         one = replace(one, config=RunConfig(batch_size=16))
         said = evaluate.gap_in_words(one, few, jax.devices()[:devices])
         assert said == "Too few images to compare training and evaluation mode."
+
+
+def test_modes_are_compared_on_mixed_classes(monkeypatch):
+    """Folders give one class after the other, and such a batch is like no other."""
+    labels = []
+
+    def mode_gap(one, variables, batches, devices):
+        labels.extend(set(batch["label"].tolist()) for batch in batches)
+        return dict.fromkeys(("eval", "train"), {"loss": 1.0, "top1": 0.5})
+
+    monkeypatch.setattr(evaluate, "mode_gap", mode_gap)
+    by_class = sorted(EXAMPLES, key=lambda example: example["label"])
+    one = replace(model(), config=RunConfig(batch_size=16))
+    evaluate.gap_in_words(one, replace(source(), examples=by_class), jax.devices()[:1])
+    assert len(labels) == 12
+    assert all(len(some) > 3 for some in labels)
