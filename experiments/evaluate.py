@@ -179,7 +179,7 @@ def gap_in_words(model: Model, source: Source, devices: Sequence[Any]) -> str:
     """Evaluation-mode against training-mode loss, with advice where they disagree."""
     each = min(model.config.batch_size, len(source)) // len(devices)  # as in training
     # In any order: a batch of one class, as folders give them, has other statistics.
-    order = np.random.default_rng(0).permutation(len(source))
+    order = np.random.default_rng(0).permutation(len(source)).tolist()
     whole = eval_batches(
         replace(source, examples=Subset(source.examples, order)),
         preprocess=model.preprocess,
