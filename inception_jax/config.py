@@ -176,14 +176,13 @@ class RunConfig:
     image_size: int | None = None
     # Share of both sides that evaluation sees; slim's.
     crop_fraction: float = 0.875
-    # Examples per update, over all devices. The paper does not say; 20 replicas (section
-    # 4) of 32 (slim's flag) make 640.
+    # Examples per update, over all devices. The paper's 20 replicas of slim's 32.
     batch_size: int = 640
     # Times the training set is seen; Figs 23 to 26 go to 160.
     epochs: float = 160.0
     # Updates, instead of epochs.
     steps: int | None = None
-    # Parts a device cuts its share of the batch into, one after another, to save memory.
+    # Parts of a device's share that are gone through one after another, to save memory.
     accumulate: int = 1
     # Of the computation; parameters and batch statistics stay float32.
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -4,9 +4,10 @@
 Command      python -m experiments.run digits
 Data         1,500 scans of 8x8 to train on, 297 to test on, enlarged to 75x75
 Hardware     two CPU cores
-Cost         TODO
+Cost         about 6 minutes
 Paper        nothing: it has ImageNet alone
-Ours         TODO
+Ours         97.7 % of 174 scans held out by chance; about 95 % of the test split's, which
+             are of other writers (experiments/README.md)
 """
 
 from inception_jax.config import AugmentConfig, OptimizerConfig, RunConfig
