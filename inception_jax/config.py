@@ -210,7 +210,7 @@ class RunConfig:
     on_nonfinite: Literal["abort", "record"] = "abort"
     # An image that cannot be read ends the run, or is replaced and put on record.
     on_bad_image: Literal["error", "skip"] = "error"
-    # Processes that read and decode; 0: threads of this process.
+    # Processes that read and decode (Docker: see --shm-size); 0: threads of this one.
     workers: int = 0
     # Project of Weights & Biases to log to as well.
     wandb: str | None = None

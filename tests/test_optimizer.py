@@ -12,7 +12,7 @@ import pytest
 from inception_jax.config import OptimizerConfig
 from inception_jax.optimizer import learning_rate_at, make_optimizer, update_ema
 
-STEPS_PER_EPOCH = 10
+STEPS_PER_EPOCH = 10.0
 STEPS = 50
 RNG = np.random.default_rng(0)
 START = RNG.normal(size=6)
@@ -93,13 +93,13 @@ def test_optax_default_start_of_zeros_would_fail():
     ("epoch", "expected"), [(0, 0.045), (1.99, 0.045), (2, 0.0423), (4, 0.039762)]
 )
 def test_learning_rate_falls_in_stairs_of_two_epochs(epoch, expected):
-    rate = learning_rate_at(jnp.int32(epoch * 100), 0.045, OptimizerConfig(), 100)
+    rate = learning_rate_at(jnp.int32(epoch * 100), 0.045, OptimizerConfig(), 100.0)
     np.testing.assert_allclose(rate, expected, rtol=1e-6)
 
 
 def test_learning_rate_follows_the_config():
     config = OptimizerConfig(decay_rate=0.5, epochs_per_decay=0.5)
-    values = [float(learning_rate_at(jnp.int32(s), 1.0, config, 4)) for s in range(6)]
+    values = [float(learning_rate_at(jnp.int32(s), 1.0, config, 4.0)) for s in range(6)]
     assert values == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
 
 

@@ -21,6 +21,8 @@ from inception_jax.run_setup import network_for, set_up
 STANDARD = RunConfig()
 # Of every field a value that is not its default. These make another run of it,
 DECISIVE = {
+    "train_split": "train[:100]",
+    "eval_split": "train[100:]",
     "network": "inception_v3",
     "data": "digits",
     "image_size": 75,

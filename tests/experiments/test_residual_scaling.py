@@ -255,7 +255,7 @@ def test_unscaled_residuals_kill_channels_and_scaled_ones_do_not(study):
 
 def test_dead_channels_are_counted_over_all_devices(study):
     devices = jax.local_devices()
-    programs = runner.Programs(study, 8, devices, steps_per_epoch=10)
+    programs = runner.Programs(study, 8, devices, steps_per_epoch=10.0)
     state = programs.init(0)
     last = state.params["block8_1"]["Conv2d_1x1"]
     # Three of eight channels get a bias that no residual can lift above zero.
