@@ -38,22 +38,27 @@ class RunRecord:
 
 
 def record_path(workdir: Path) -> Path:
+    """Where a run's `RunRecord` is."""
     return workdir / "run.json"
 
 
 def metrics_path(workdir: Path) -> Path:
+    """Where the lines of training, evaluation and skipped images are."""
     return workdir / "metrics.jsonl"
 
 
 def goodput_path(workdir: Path) -> Path:
+    """Where the accounts of time are."""
     return workdir / "goodput.jsonl"
 
 
 def evaluations_path(workdir: Path) -> Path:
+    """Where `experiments.evaluate` appends its results."""
     return workdir / "evaluations.jsonl"
 
 
 def checkpoints_path(workdir: Path) -> Path:
+    """Where the states are, a folder for each step."""
     return workdir / "checkpoints"
 
 

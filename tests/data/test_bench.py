@@ -2,6 +2,7 @@
 """`inception-jax data bench`: that it measures what it says, not how fast it all is."""
 
 import contextlib
+import functools
 import importlib.util
 import io
 import json
@@ -13,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inception_jax.cli import main
 from inception_jax.config import AugmentConfig, PreprocessSpec
 from inception_jax.data import bench, open_source
 from inception_jax.data.bench import Result, Round, Setting
@@ -46,18 +46,9 @@ def tensorflow(monkeypatch):
 
 
 @pytest.fixture
-def run(capsys):
+def run(run_data):
     """`inception-jax data bench ARGUMENTS`: status, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            main(["data", "bench", *arguments])
-            status = 0
-        except SystemExit as exit:
-            status = exit.code
-        return status, *capsys.readouterr()
-
-    return run
+    return functools.partial(run_data, "bench")
 
 
 def test_the_sample_is_in_memory_and_the_same_each_time(photos):

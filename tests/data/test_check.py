@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`inception-jax data check`: what is there, what is missing, and the next command."""
 
+import functools
 import importlib.util
 import json
 import re
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from inception_jax.cli import main
 from inception_jax.data import imagenet, prepared
 from inception_jax.data.check import check
 from inception_jax.data.report import amount
@@ -22,18 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def run(capsys):
+def run(run_data):
     """`inception-jax data check ARGUMENTS`: status, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            main(["data", "check", *arguments])
-            status = 0
-        except SystemExit as exit:
-            status = exit.code
-        return status, *capsys.readouterr()
-
-    return run
+    return functools.partial(run_data, "check")
 
 
 @pytest.fixture

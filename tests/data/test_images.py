@@ -239,7 +239,7 @@ def test_extreme_shapes(height, width):
 
 def test_pixels_can_be_written_to():
     for data in (JPEG, PNG):
-        decode(data, "a", 3)[0, 0, 0] = 1
+        assert decode(data, "a", 3).flags.writeable
 
 
 def test_what_pillow_remarks_does_not_show():
@@ -296,7 +296,9 @@ def test_garbage(data):
 def test_truncated(kind, share):
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     data = saved(noise, kind)
-    fault(data[: int(share * len(data))])
+    assert len(fault(data[: int(share * len(data))])) > len(
+        "'n01/x.JPEG' cannot be read: ."
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
