@@ -18,7 +18,7 @@ from tqdm import tqdm
 from inception_jax.batch_statistics import recalibrated
 from inception_jax.checkpoint import Checkpoints
 from inception_jax.data import open_source, train_batches, train_iterator
-from inception_jax.evaluate import load_model, load_state
+from inception_jax.evaluate import load_state, model_of
 from inception_jax.parallel import all_devices
 from inception_jax.run_folder import checkpoints_path, write_record
 from inception_jax.train import Batch
@@ -59,7 +59,7 @@ def run(options: Options) -> None:
     """Measure, then write the new run."""
     devices = all_devices()
     record, state, step = load_state(options.run, devices)
-    model = load_model(options.run, devices, step)
+    model = model_of(record, state, step)
     config = record.config
     source = open_source(config.data, config.train_split, config.data_dir)
     dataset = train_batches(

@@ -2,7 +2,6 @@
 """The commands `inception-jax data check` and `inception-jax data bench`."""
 
 import dataclasses
-import json
 import math
 import statistics
 import sys
@@ -17,6 +16,7 @@ from inception_jax.data import bench
 from inception_jax.data.check import check
 from inception_jax.data.sources import open_source
 from inception_jax.data.types import Source
+from inception_jax.metrics import append_json_line
 from inception_jax.table import table
 
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -89,8 +89,8 @@ def bench_data(
     if need is not None:
         print(_against(need, results))
     if jsonl is not None:
-        with jsonl.open("a") as file:
-            file.writelines(f"{json.dumps(line)}\n" for line in _lines(name, results))
+        for line in _lines(name, results):
+            append_json_line(jsonl, line)
 
 
 def _what_is_measured(source: Source, rounds: int, images: int) -> str:

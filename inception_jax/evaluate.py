@@ -70,7 +70,11 @@ def load_model(
     workdir: Path, devices: Sequence[jax.Device], step: int | None = None
 ) -> Model:
     """The model of a run at a checkpoint. Raises ValueError as `load_state`."""
-    record, state, step = load_state(workdir, devices, step)
+    return model_of(*load_state(workdir, devices, step))
+
+
+def model_of(record: run_folder.RunRecord, state: TrainState, step: int) -> Model:
+    """The model of a run in a state that it was in after `step` updates."""
     scale = record.config.residual_scale
     return Model(
         name=record.config.network,
