@@ -13,6 +13,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from inception_jax.data import digits, open_source
+from tests.data.offline import WITHOUT_TENSORFLOW_AND_NETWORK
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,22 +56,10 @@ def test_a_part_of_a_split(data_dir):
     assert [record["label"] for record in part] == load_digits().target[10:13].tolist()
 
 
-OFFLINE = """
-import random, sys
-from importlib.machinery import PathFinder
-
-def find_no_tensorflow(name, *arguments, find_spec=PathFinder.find_spec):
-    return None if name == "tensorflow" else find_spec(name, *arguments)
-
-PathFinder.find_spec = find_no_tensorflow
-attempts = []
-
-def no_network(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
-        attempts.append((event, arguments))
-        raise OSError("no network in this test")
-
-sys.addaudithook(no_network)
+OFFLINE = (
+    WITHOUT_TENSORFLOW_AND_NETWORK
+    + """
+import random
 random.seed(0)
 from inception_jax import data
 heavy = {"tensorflow_datasets", "grain", "sklearn", "PIL", "cv2", "array_record"}
@@ -79,6 +68,7 @@ print(len(data.open_source("digits", "train")), len(data.open_source("digits", "
 assert "tensorflow" not in sys.modules
 assert not attempts, attempts
 """
+)
 
 
 def test_two_processes_prepare_at_once_without_tensorflow_and_network(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import simplejpeg
 
 from inception_jax.data import decode, open_source
+from tests.data.offline import WITHOUT_TENSORFLOW_AND_NETWORK
 from tests.data.tiny_imagenet import LABELS, examples
 
 ROOT = Path(__file__).parents[2]
@@ -67,22 +68,9 @@ def test_another_process_gets_a_small_copy(data_dir):
     assert len(pickle.dumps(source.examples)) < 60_000  # with 1000 names of classes
 
 
-OFFLINE = """
-import sys
-from importlib.machinery import PathFinder
-
-def find_no_tensorflow(name, *arguments, find_spec=PathFinder.find_spec):
-    return None if name == "tensorflow" else find_spec(name, *arguments)
-
-PathFinder.find_spec = find_no_tensorflow
-attempts = []
-
-def no_network(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
-        attempts.append((event, arguments))
-        raise OSError("no network in this test")
-
-sys.addaudithook(no_network)
+OFFLINE = (
+    WITHOUT_TENSORFLOW_AND_NETWORK
+    + """
 from inception_jax.data import open_source
 source = open_source("imagenet2012", "eval", sys.argv[1])
 print(len(source), source.examples[0]["label"] in source.class_names or len(source))
@@ -94,6 +82,7 @@ for name in ("cifar10", "imagenet", "huggingface:mnist", "no_such_set", "mnist:9
 assert "tensorflow" not in sys.modules
 assert not attempts, attempts
 """
+)
 
 
 def test_neither_tensorflow_nor_network(data_dir):
