@@ -110,22 +110,31 @@ def differences(there: RunConfig, here: RunConfig) -> list[str]:
         *("eval_every", "checkpoint_every", "keep_checkpoints", "log_every"),
         *("on_nonfinite",),
     }
-    a, b = _flat(asdict(there)), _flat(asdict(here))
+    decisive = [
+        {key: value for key, value in flat(asdict(config)).items() if key not in free}
+        for config in (there, here)
+    ]
+    return told_apart(*decisive)
+
+
+def told_apart(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Settings that are not the same, in words."""
     return [
-        f"{key} {a[key]} there, {b[key]} here"
-        for key in a
-        if key not in free and a[key] != b[key]
+        f"{key} {there.get(key)} there, {here.get(key)} here"
+        for key in here | there
+        if there.get(key) != here.get(key)
     ]
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings of settings, under names with dots as on the command line."""
+    found = {}
+    for key, value in settings.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found
 
 
 def _from_json(kind: Any, value: Any) -> Any:

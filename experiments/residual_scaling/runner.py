@@ -26,6 +26,7 @@ from inception_jax.parallel import (
     bn_options,
     local_devices_for,
 )
+from inception_jax.run_folder import flat, told_apart
 from inception_jax.summary import summarise
 from inception_jax.train import (
     Numbers,
@@ -61,8 +62,9 @@ def arms_file(study: Study) -> Path:
 
 def settings_of(study: Study) -> dict[str, Any]:
     """What must be equal for arms to be comparable; saved with every arm."""
-    optimizer = {f"optimizer.{key}": value for key, value in asdict(OPTIMIZER).items()}
-    return study.settings | {"bn_sync": PARALLEL.bn_sync} | optimizer
+    return study.settings | flat(
+        {"bn_sync": PARALLEL.bn_sync, "optimizer": asdict(OPTIMIZER)}
+    )
 
 
 def finished_arms(study: Study) -> dict[Arm, ArmRecord]:
@@ -73,12 +75,7 @@ def finished_arms(study: Study) -> dict[Arm, ArmRecord]:
     records = {}
     for record in read_json_lines(arms_file(study)):
         there, here = record["settings"], settings_of(study)
-        if there != here:
-            different = [
-                f"{key} {there.get(key)} there, {value} here"
-                for key, value in here.items()
-                if there.get(key) != value
-            ]
+        if different := told_apart(there, here):
             raise ValueError(
                 f"{study.folder} holds arms of other settings ({', '.join(different)}); "
                 "choose another --workdir."
