@@ -3,7 +3,8 @@
 
 from inception_jax.models.networks import Network, create, list_networks
 from inception_jax.models.schema import NetworkSpec
-from inception_jax.models.specs import SPECS, small_image_spec
+from inception_jax.models.small import paper_width_spec, small_image_spec
+from inception_jax.models.specs import SPECS
 
 __version__ = "0.1.0"
 
@@ -13,5 +14,6 @@ __all__ = [
     "NetworkSpec",
     "create",
     "list_networks",
+    "paper_width_spec",
     "small_image_spec",
 ]

@@ -80,7 +80,7 @@ def summarise(network: Network, image_shape: tuple[int, int, int] | None = None)
     rows = [
         _row(network, stages.get(name), name, endpoints, params, macs)
         for name in order
-        if _starts_a_row(name, stages)
+        if _starts_a_row(name, stages) and (name != "PrePool" or params[name])
     ]
     assert sum(row.params for row in rows) == params.total(), "a stage was left out"
     assert sum(row.macs for row in rows) == macs.total(), "a stage was left out"
@@ -97,7 +97,7 @@ def _one_stage_per_role(stages: tuple[Stage, ...]) -> Iterator[Stage]:
 
 
 def _starts_a_row(name: str, stages: dict[str, Stage]) -> bool:
-    if name in ("PreAuxLogits", "PreLogitsFlatten", "Embeddings", "Predictions"):
+    if name in ("PreAuxLogits", "PrePool", "PreLogitsFlatten", "Embeddings", "Predictions"):
         return False  # another endpoint's values, or without a layer of their own
     return name not in stages or name == stages[name].names[0]
 
@@ -117,7 +117,7 @@ def _row(
         role, figure, scale = name, network.spec.stem_figure, None
         if name in ("global_pool", "Logits"):
             figure = network.spec.figure
-        elif name in ("Mixed_5b", "Conv2d_7b_1x1", "Bottleneck"):
+        elif name in ("Mixed_5b", "Conv2d_7b_1x1", "PrePool", "Bottleneck"):
             figure = "not in the paper"
     label = name if len(names) == 1 else f"{names[0]} .. {names[-1]}"
     return Row(

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The blocks of the 8x8 grid: Fig. 6 (v4), Fig. 13 (resnet-v1), Fig. 19 (resnet-v2)."""
 
+from functools import partial
+
 from inception_jax.models.layers import Box, Branches, Mixed, avg_pool
 from inception_jax.models.residual import ResidualBlock
+from inception_jax.models.schema import Stage, residual_stage
 
 # In the third column the figure has 1x3 before 3x1; slim, and so every published weight
 # file, has 3x1 before 1x3 and concatenates the 1x3 head first.
@@ -43,3 +46,9 @@ class InceptionResNetC(ResidualBlock):
     """Inception-ResNet-C, 8x8: `branches=FIG_13` is v1's, `FIG_19` (default) v2's."""
 
     branches: Branches = FIG_19
+
+
+def published_last(branches: Branches) -> Stage:
+    """The C block that slim and facenet put last: scale 1, no ReLU; not in the paper."""
+    block = partial(InceptionResNetC, relu=False)
+    return residual_stage("C, last", block, branches, "not in the paper", ("Block8",), 1.0)

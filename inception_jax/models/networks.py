@@ -8,19 +8,21 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from inception_jax.models.head import AuxHead, Bottleneck
+from inception_jax.models.inputs import (
+    ResidualScale,
+    Shaped,
+    block_scales,
+    check_images,
+)
 from inception_jax.models.layers import BatchNorm, ConvBN
-from inception_jax.models.schema import NetworkSpec
+from inception_jax.models.residual import check_known
+from inception_jax.models.schema import NetworkSpec, Stage
 from inception_jax.models.specs import SPECS
 from inception_jax.models.stem import Endpoints
-
-# Checked by `check_images` and `block_scales`, whose errors say what to do.
-Shaped = jax.Array | np.ndarray
-ResidualScale = ArrayLike | tuple[float, ...] | None
 
 
 class Network(nn.Module):
@@ -85,11 +87,8 @@ class Network(nn.Module):
                 if stage.scale is None:
                     x = stage.module(conv=conv, name=name)(x, train=train)
                 else:
-                    module = stage.module(
-                        conv=conv,
-                        dtype=self.dtype,
-                        residual_init=spec.residual_init,
-                        name=name,
+                    module = _residual_block(
+                        spec, stage, name, conv=conv, norm=norm, dtype=self.dtype
                     )
                     x = module(x, scales[block], train=train)
                     block += 1
@@ -102,6 +101,14 @@ class Network(nn.Module):
         if spec.final_conv:
             x = conv(spec.final_conv, name="Conv2d_7b_1x1")(x, train=train)
             endpoints["Conv2d_7b_1x1"] = x
+        if spec.pool_norm != "none":
+            pool_norm = norm(
+                use_running_average=not train, dtype=self.dtype, name="PrePool"
+            )
+            x = pool_norm(x)
+            if spec.pool_norm == "before_relu":
+                x = spec.residual.nonlinearity(x)
+        endpoints["PrePool"] = x
 
         x = endpoints["global_pool"] = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="Dropout")(x)
@@ -117,70 +124,23 @@ class Network(nn.Module):
         return logits, endpoints
 
 
+def _residual_block(spec: NetworkSpec, stage: Stage, name: str, **fields: Any) -> nn.Module:
+    """The block `name` of `stage` with the options of `spec`."""
+    if spec.pool_norm == "before_relu" and name == spec.stages[-1].names[-1]:
+        fields["relu"] = False  # it comes after the norm
+    return stage.module(
+        residual_init=spec.residual_init,
+        options=spec.residual,
+        last=name in spec.last_of_grids,
+        name=name,
+        **fields,
+    )
+
+
 def _unit_length(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     # tf.nn.l2_normalize(epsilon=1e-10), as facenet calls it.
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-10))
-
-
-def check_images(images: Shaped, spec: NetworkSpec) -> None:
-    """Raise ValueError or TypeError, in one sentence, for images `spec` cannot take."""
-    channels, smallest = spec.image_shape[2], spec.min_size
-    if images.ndim != 4:
-        raise ValueError(
-            f"images must be [n, height, width, channels], got shape {images.shape}."
-        )
-    if images.shape[3] != channels:
-        raise ValueError(
-            f"images must have {channels} channel(s) in the last axis, got shape "
-            f"{images.shape}; channels-first arrays need a transpose."
-        )
-    if min(images.shape[1:3]) < smallest:
-        raise ValueError(
-            f"images must be at least {smallest}x{smallest} pixels, got "
-            f"{images.shape[1]}x{images.shape[2]}; resize them first."
-        )
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(
-            f"images must be floating and scaled to [-1, 1], got {images.dtype}; for "
-            "8-bit images use x / 127.5 - 1."
-        )
-
-
-def block_scales(
-    spec: NetworkSpec, residual_scale: ResidualScale
-) -> Float[Array, " blocks"]:
-    """One scale for each residual block of `spec`; see `Network` for what is accepted."""
-    counts, defaults = spec.blocks_per_grid, spec.default_scales
-    if residual_scale is None:
-        return jnp.asarray(defaults, jnp.float32)
-    if not counts:
-        raise ValueError(
-            f"residual_scale={residual_scale} was given, but this network has no "
-            "residual blocks; leave it out."
-        )
-    if not isinstance(residual_scale, jax.core.Tracer):
-        values = np.asarray(residual_scale)
-        if not np.all((values >= 0) & (values <= 1)):
-            raise ValueError(
-                f"residual_scale must lie in [0, 1], got {residual_scale}; the paper "
-                "uses 0.1 to 0.3, and 1 is no scaling."
-            )
-    scale = jnp.asarray(residual_scale)
-    if not jnp.issubdtype(scale.dtype, jnp.floating):
-        raise TypeError(
-            f"residual_scale must be floating, got {scale.dtype}; write 1.0 for 1."
-        )
-    if scale.shape == ():
-        return jnp.broadcast_to(scale, (len(defaults),))
-    if scale.shape == (len(defaults),):
-        return scale
-    if scale.shape == (len(counts),):
-        return jnp.repeat(scale, np.array(counts), total_repeat_length=len(defaults))
-    raise ValueError(
-        f"residual_scale must be one number, {len(counts)} (one per grid) or "
-        f"{len(defaults)} (one per block), got shape {scale.shape}."
-    )
 
 
 def list_networks() -> list[str]:
@@ -205,8 +165,8 @@ def create(network: str | NetworkSpec, **options: Any) -> Network:
     bn_axis_name, bn_axis_index_groups, aux_head, dtype; what is left out is as published.
 
     Raises ValueError for an unknown name, a negative number of classes, a dropout rate or
-    batch-norm decay outside [0, 1), or an aux head where there is no 17x17 grid to put it
-    on or no classes for it.
+    batch-norm decay outside [0, 1), an aux head where there is no 17x17 grid to put it on
+    or no classes for it, or a `pool_norm` where no ReLU or a batch norm already is.
     """
     spec = get_spec(network) if isinstance(network, str) else network
     defaults = {
@@ -228,4 +188,23 @@ def create(network: str | NetworkSpec, **options: Any) -> Network:
             "aux_head=True needs a network with a 17x17 grid and num_classes > 0; "
             "leave it out."
         )
+    _check_pool_norm(spec)
     return module
+
+
+def _check_pool_norm(spec: NetworkSpec) -> None:
+    check_known("pool_norm", spec.pool_norm, ("none", "before_relu", "after_relu"))
+    if spec.pool_norm == "none":
+        return
+    last = spec.stages[-1]
+    of_boxes = spec.final_conv or last.scale is None
+    if spec.pool_norm == "before_relu" and of_boxes:
+        raise ValueError(
+            "pool_norm='before_relu' needs a residual sum before the pool; this network "
+            "has convolutions there, with batch norm before their ReLU: use 'after_relu'."
+        )
+    if not of_boxes and not last.module().relu:
+        raise ValueError(
+            f"pool_norm={spec.pool_norm!r} needs a ReLU before the pool, and this network "
+            "has none there; leave it out."
+        )

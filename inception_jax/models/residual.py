@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scaled residual sum of section 3.3 and the block built around it (Fig. 20)."""
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from inception_jax.models.layers import (
+    BatchNorm,
     Branches,
     ConvBN,
     ModuleDef,
@@ -17,20 +22,59 @@ from inception_jax.models.layers import (
 Scale = float | Float[Array, ""]
 
 
+def check_known(name: str, value: str, known: Iterable[str]) -> None:
+    """Raise ValueError, in one sentence, if the option `name` is not one of `known`."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+
+
+@dataclass(frozen=True)
+class ResidualOptions:
+    """What a residual block can have that the paper's has not; the defaults are its own.
+
+    Raises ValueError for an unknown name.
+    """
+
+    # A trained factor `learned_scale` on the residual, on top of the given scale: one
+    # number (SkipInit, 2002.10444; ReZero, 2003.04887) or one per channel (LayerScale,
+    # 2103.17239).
+    learned_scale: Literal["none", "scalar", "channel"] = "none"
+    learned_scale_init: float = 1.0
+    # Batch normalisation after the linear 1x1, with no ReLU behind it.
+    norm: bool = False
+    # On the sum. "pre" is pre-activation (1603.05027): the branches read relu(x) and the
+    # sums have no activation, but for that of a grid's last block, so that reductions and
+    # the pool still see a ReLU'd map.
+    activation: Literal["relu", "leaky_relu", "pre"] = "relu"
+    # False leaves x out of the sum: an Inception network of the same parameters and cost.
+    shortcut: bool = True
+
+    def __post_init__(self) -> None:
+        known = ("none", "scalar", "channel")
+        check_known("learned_scale", self.learned_scale, known)
+        check_known("activation", self.activation, ("relu", "leaky_relu", "pre"))
+
+    @property
+    def nonlinearity(self) -> Callable[[Array], Array]:
+        """What is applied to the sum, where anything is."""
+        return nn.leaky_relu if self.activation == "leaky_relu" else nn.relu
+
+
+PAPER = ResidualOptions()
+
+
 def residual_sum(
     x: Float[Array, "n h w c"],
     residual: Float[Array, "n h w c"],
-    scale: Scale,
-    *,
-    relu: bool = True,
+    activation: Callable[[Array], Array] | None = nn.relu,
 ) -> Float[Array, "n h w c"]:
-    """`relu(x + scale * residual)`, the sum of Fig. 20; `scale` may be traced.
+    """`relu(x + residual)`, the sum of Fig. 20, of a residual that is already scaled.
 
-    There is no batch normalisation on top of the sum (section 3.2). `relu=False` is the
+    There is no batch normalisation on top of the sum (section 3.2). No activation is the
     last block of the published networks.
     """
-    total = x + jnp.asarray(scale, x.dtype) * residual
-    return nn.relu(total) if relu else total
+    total = x + residual
+    return activation(total) if activation else total
 
 
 class ResidualBlock(nn.Module):
@@ -38,11 +82,16 @@ class ResidualBlock(nn.Module):
 
     The linear convolution (`Conv2d_1x1`) has a bias and no batch normalisation, as in
     slim and facenet; the paper calls it "filter-expansion layer ... without activation".
+    The scaled residual is sown as `residual` into the collection "intermediates", which
+    costs nothing where that is not mutable.
     """
 
     branches: Branches
-    relu: bool = True
+    relu: bool = True  # False: the sum has no activation, whatever the options say
+    last: bool = False  # of its grid: a reduction or the head reads its output
+    options: ResidualOptions = PAPER
     conv: ModuleDef = ConvBN
+    norm: ModuleDef = BatchNorm
     dtype: DTypeLike = jnp.float32
     residual_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
 
@@ -50,12 +99,31 @@ class ResidualBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "n h w c"], scale: Scale = 1.0, *, train: bool = False
     ) -> Float[Array, "n h w c"]:
-        residual = concat_branches(x, self.branches, conv=self.conv, train=train)
+        options, channels = self.options, x.shape[-1]
+        before = options.activation == "pre"
+        residual = concat_branches(
+            nn.relu(x) if before else x, self.branches, conv=self.conv, train=train
+        )
         residual = conv_for((1, 1))(
-            x.shape[-1],
+            channels,
             (1, 1),
             dtype=self.dtype,
             kernel_init=self.residual_init,
             name="Conv2d_1x1",
         )(residual)
-        return residual_sum(x, residual, scale, relu=self.relu)
+        if options.norm:
+            norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
+            residual = norm(residual)
+        if options.learned_scale != "none":
+            init = nn.initializers.constant(options.learned_scale_init)
+            shape = (channels,) if options.learned_scale == "channel" else ()
+            learned = self.param("learned_scale", init, shape)
+            residual = learned.astype(x.dtype).reshape(1, 1, 1, -1) * residual
+        residual = jnp.asarray(scale, x.dtype) * residual
+        self.sow("intermediates", "residual", residual)
+        active = self.relu and (self.last or not before)
+        return residual_sum(
+            x if options.shortcut else jnp.zeros_like(x),
+            residual,
+            options.nonlinearity if active else None,
+        )

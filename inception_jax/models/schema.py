@@ -2,13 +2,32 @@
 """What a network is made of: `NetworkSpec`, a row of the table in specs.py, of `Stage`s."""
 
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Literal
 
 import flax.linen as nn
 
-from inception_jax.models.layers import BN_DECAY, ModuleDef
+from inception_jax.models.layers import BN_DECAY, Branches, ModuleDef
+from inception_jax.models.residual import PAPER, ResidualOptions
 
 Initializer = nn.initializers.Initializer
 GLOROT = nn.initializers.glorot_uniform()  # slim's default, "xavier"
+# slim/nets/inception_utils.py: variance_scaling_initializer(), factor 2, fan in.
+HE = nn.initializers.he_normal()
+INITIALIZERS: dict[str, Initializer] = {
+    "glorot": GLOROT,
+    "he": HE,
+    "lecun": nn.initializers.lecun_normal(),
+    # The period's code: stddev=0.1 of a normal distribution that is cut off at two of
+    # them, in tensorflow/models' inception_model.py and facenet's inception_resnet_v1.py.
+    "stddev_0.1": nn.initializers.truncated_normal(0.1),
+    "zeros": nn.initializers.zeros,
+}
+
+# slim/nets/inception_resnet_v2.py and facenet's inception_resnet_v1.py: scale=0.17, 0.10
+# and 0.20 on the 35x35, 17x17 and 8x8 grid. The paper says "between 0.1 and 0.3".
+SCALE_A, SCALE_B, SCALE_C = 0.17, 0.10, 0.20
 
 
 @dataclass(frozen=True)
@@ -21,6 +40,23 @@ class Stage:
     figure: str
     # Default of the residual scale; None where the module is not a residual block.
     scale: float | None = None
+
+
+def residual_stage(
+    role: str,
+    block: ModuleDef,
+    branches: Branches,
+    figure: str,
+    names: tuple[str, ...],
+    scale: float,
+) -> Stage:
+    """A stage of residual blocks with the given branches."""
+    return Stage(role, partial(block, branches=branches), names, figure, scale)
+
+
+def numbered(prefix: str, count: int) -> tuple[str, ...]:
+    """slim's names of repeated blocks: `block35_1`, `block35_2`, ..."""
+    return tuple(f"{prefix}_{i + 1}" for i in range(count))
 
 
 @dataclass(frozen=True)
@@ -45,6 +81,11 @@ class NetworkSpec:
     kernel_init: Initializer = GLOROT
     # Initialiser of the linear 1x1 convolutions that end the residual blocks.
     residual_init: Initializer = GLOROT
+    # Of every residual block; the defaults are the paper's.
+    residual: ResidualOptions = PAPER
+    # Batch normalisation on the map that is averaged, which section 3.3 tried in vain:
+    # before its ReLU or after it.
+    pool_norm: Literal["none", "before_relu", "after_relu"] = "none"
 
     @property
     def default_scales(self) -> tuple[float, ...]:
@@ -66,6 +107,16 @@ class NetworkSpec:
             else:
                 counts[-1] += len(stage.names)
         return tuple(count for count in counts if count)
+
+    @property
+    def last_of_grids(self) -> frozenset[str]:
+        """The residual blocks that a reduction or the head follows."""
+        blocks = [(name, s.scale is not None) for s in self.stages for name in s.names]
+        return frozenset(
+            name
+            for (name, residual), (_, residual_follows) in pairwise([*blocks, ("", False)])
+            if residual and not residual_follows
+        )
 
     @property
     def aux_after(self) -> str | None:

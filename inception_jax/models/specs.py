@@ -3,8 +3,6 @@
 
 from functools import partial
 
-import flax.linen as nn
-
 from inception_jax.models.inception_a import (
     FIG_10,
     FIG_16,
@@ -22,10 +20,9 @@ from inception_jax.models.inception_c import (
     FIG_19,
     InceptionC,
     InceptionResNetC,
-    residual_c_branches,
+    published_last,
 )
 from inception_jax.models.inception_v3 import INCEPTION_V3_STAGES
-from inception_jax.models.layers import Branches, ModuleDef
 from inception_jax.models.reduction_a import TABLE_1, ReductionA
 from inception_jax.models.reduction_b import (
     FIG_12,
@@ -33,13 +30,22 @@ from inception_jax.models.reduction_b import (
     InceptionResNetReductionB,
     ReductionB,
 )
-from inception_jax.models.schema import NetworkSpec, Stage
+from inception_jax.models.schema import (
+    HE,
+    SCALE_A,
+    SCALE_B,
+    SCALE_C,
+    NetworkSpec,
+    Stage,
+    numbered,
+    residual_stage,
+)
+from inception_jax.models.small import small_image_spec
 from inception_jax.models.stem import (
     InceptionResNetV1Stem,
     InceptionV3Stem,
     InceptionV4Stem,
     PublishedInceptionResNetV2Stem,
-    small_image_stem,
 )
 
 
@@ -47,109 +53,52 @@ def _lettered(prefix: str, count: int) -> tuple[str, ...]:
     return tuple(prefix + letter for letter in "bcdefgh"[:count])
 
 
-def _numbered(prefix: str, count: int) -> tuple[str, ...]:
-    return tuple(f"{prefix}_{i + 1}" for i in range(count))
-
-
-# slim/nets/inception_resnet_v2.py and facenet's inception_resnet_v1.py: scale=0.17, 0.10
-# and 0.20 on the 35x35, 17x17 and 8x8 grid. The paper says "between 0.1 and 0.3".
-SCALE_A, SCALE_B, SCALE_C = 0.17, 0.10, 0.20
-
-
-def _repeated(
-    role: str,
-    block: ModuleDef,
-    branches: Branches,
-    figure: str,
-    names: tuple[str, ...],
-    scale: float,
-) -> Stage:
-    return Stage(role, partial(block, branches=branches), names, figure, scale)
-
-
 V1_STAGES = (
-    _repeated("A", InceptionResNetA, FIG_10, "Fig. 10", _numbered("block35", 5), SCALE_A),
+    residual_stage(
+        "A", InceptionResNetA, FIG_10, "Fig. 10", numbered("block35", 5), SCALE_A
+    ),
     Stage(
         "Reduction-A",
         partial(ReductionA, *TABLE_1["inception_resnet_v1"]),
         ("Mixed_6a",),
         "Fig. 7, Table 1",
     ),
-    _repeated("B", InceptionResNetB, FIG_11, "Fig. 11", _numbered("block17", 10), SCALE_B),
+    residual_stage(
+        "B", InceptionResNetB, FIG_11, "Fig. 11", numbered("block17", 10), SCALE_B
+    ),
     Stage(
         "Reduction-B",
         partial(InceptionResNetReductionB, branches=FIG_12),
         ("Mixed_7a",),
         "Fig. 12",
     ),
-    _repeated("C", InceptionResNetC, FIG_13, "Fig. 13", _numbered("block8", 5), SCALE_C),
+    residual_stage(
+        "C", InceptionResNetC, FIG_13, "Fig. 13", numbered("block8", 5), SCALE_C
+    ),
 )
 
 
 def _v2_stages(num_a: int, num_b: int, num_c: int) -> tuple[Stage, ...]:
-    names_a, names_b = _numbered("block35", num_a), _numbered("block17", num_b)
-    names_c = _numbered("block8", num_c)
+    names_a, names_b = numbered("block35", num_a), numbered("block17", num_b)
+    names_c = numbered("block8", num_c)
     return (
-        _repeated("A", InceptionResNetA, FIG_16, "Fig. 16", names_a, SCALE_A),
+        residual_stage("A", InceptionResNetA, FIG_16, "Fig. 16", names_a, SCALE_A),
         Stage(
             "Reduction-A",
             partial(ReductionA, *TABLE_1["inception_resnet_v2"]),
             ("Mixed_6a",),
             "Fig. 7, Table 1",
         ),
-        _repeated("B", InceptionResNetB, FIG_17, "Fig. 17", names_b, SCALE_B),
+        residual_stage("B", InceptionResNetB, FIG_17, "Fig. 17", names_b, SCALE_B),
         Stage(
             "Reduction-B",
             partial(InceptionResNetReductionB, branches=FIG_18),
             ("Mixed_7a",),
             "Fig. 18",
         ),
-        _repeated("C", InceptionResNetC, FIG_19, "Fig. 19", names_c, SCALE_C),
+        residual_stage("C", InceptionResNetC, FIG_19, "Fig. 19", names_c, SCALE_C),
     )
 
-
-def _published_last(branches: Branches) -> Stage:
-    """The C block that slim and facenet put last: scale 1, no ReLU; not in the paper."""
-    block = partial(InceptionResNetC, relu=False)
-    return _repeated("C, last", block, branches, "not in the paper", ("Block8",), 1.0)
-
-
-def small_image_spec(
-    width: int = 256,
-    depth: int = 10,
-    branch_width: int = 16,
-    image_shape: tuple[int, int, int] = (8, 8, 1),
-) -> NetworkSpec:
-    """`depth` Inception-ResNet-C blocks on a stream of `width` channels, small images.
-
-    The blocks are those of the full networks (Fig. 19 with `branch_width` filters in
-    every box); the head is the paper's: the average pool sits on the last ReLU'd sum, the
-    layer that section 3.3 saw "produce only zeros". Initialisers: Glorot uniform as in
-    slim, and He normal for the linear 1x1, which gives every residual variance of about
-    1 at any width. (The stddev of 0.1 of the period's code gives 1.5 to 1.7 at the
-    paper's widths, but would grow with `branch_width` here.) `image_shape` is height,
-    width, channels.
-    """
-    branches = residual_c_branches(branch_width, (branch_width,) * 3)
-    names = _numbered("block8", depth)
-    return NetworkSpec(
-        stem=small_image_stem(width),
-        stem_figure="not in the paper",
-        stages=(_repeated("C", InceptionResNetC, branches, "Fig. 19, narrow", names, 0.1),),
-        figure="not in the paper",
-        source="this project, for the instability study of section 3.3",
-        image_shape=image_shape,
-        min_size=8,
-        num_classes=10,
-        dropout_rate=0.0,
-        # Runs of some hundred steps: 0.9997 would still remember the initial values.
-        bn_decay=0.9,
-        residual_init=nn.initializers.he_normal(),
-    )
-
-
-# slim/nets/inception_utils.py: variance_scaling_initializer(), factor 2, fan in.
-HE = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 SPECS: dict[str, NetworkSpec] = {
     # The baseline of Tables 2 to 5. (slim draws the last two layers of its aux head from
@@ -194,7 +143,7 @@ SPECS: dict[str, NetworkSpec] = {
     "inception_resnet_v2": NetworkSpec(
         stem=PublishedInceptionResNetV2Stem,
         stem_figure="like Fig. 14",
-        stages=(*_v2_stages(10, 20, 9), _published_last(FIG_19)),
+        stages=(*_v2_stages(10, 20, 9), published_last(FIG_19)),
         final_conv=1536,
         figure="like Fig. 15",
         source="slim/nets/inception_resnet_v2.py",
@@ -212,7 +161,7 @@ SPECS: dict[str, NetworkSpec] = {
     "inception_resnet_v1_facenet": NetworkSpec(
         stem=InceptionResNetV1Stem,
         stem_figure="Fig. 14",
-        stages=(*V1_STAGES, _published_last(FIG_13)),
+        stages=(*V1_STAGES, published_last(FIG_13)),
         figure="like Fig. 15",
         source="davidsandberg/facenet, timesler/facenet-pytorch",
         image_shape=(160, 160, 3),

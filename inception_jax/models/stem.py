@@ -145,3 +145,12 @@ def small_image_stem(width: int) -> ModuleDef:
     """
     steps = _boxes(Box("1a", 32, (3, 3)), Box("2a", width, (2, 2), 2, VALID))
     return partial(Stem, steps=steps)
+
+
+def paper_width_stem(width: int) -> ModuleDef:
+    """Stem for images of about 40 pixels: two convolutions to 9x9 and `width` channels.
+
+    Not in the paper: it puts blocks of the published widths behind a quarter of the grid.
+    """
+    steps = _boxes(Box("1a", 32, (3, 3), 2, VALID), Box("2a", width, (3, 3), 2, VALID))
+    return partial(Stem, steps=steps)

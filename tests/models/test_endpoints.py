@@ -153,7 +153,7 @@ def expected_shapes(name: str, size: tuple[int, int]) -> dict[str, tuple[int, ..
     for names, channels, change in GRIDS[name]:
         size = tuple(CHANGES[change](n) for n in size)
         shapes |= dict.fromkeys(names.split(), (*size, channels))
-    return shapes | HEADS[name]
+    return shapes | {"PrePool": (*size, channels)} | HEADS[name]
 
 
 @cache
@@ -211,7 +211,7 @@ def test_75_pixels_leave_one_position_and_fewer_none(name):
 def test_small_network(size, grid):
     """Its stem pads the first convolution and halves the grid with the second."""
     maps = {"Conv2d_1a_3x3": (*size, 32), "Conv2d_2a_2x2": (*grid, 256)}
-    maps |= dict.fromkeys(blocks("block8", 10).split(), (*grid, 256))
+    maps |= dict.fromkeys([*blocks("block8", 10).split(), "PrePool"], (*grid, 256))
     head = {"global_pool": (256,), "PreLogitsFlatten": (256,)}
     head |= {"Logits": (10,), "Predictions": (10,)}
     assert endpoint_shapes("inception_resnet_small", size) == maps | head

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import inception_jax
+from inception_jax.models.inputs import block_scales
 from tests.models.tiny import one_block, random_variables
 
 RESIDUAL = [name for name, spec in inception_jax.SPECS.items() if spec.default_scales]
@@ -122,7 +123,7 @@ def test_scale_for_a_network_without_residuals(name, scale):
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_ends_of_the_range_are_taken(name, scale):
     spec = inception_jax.SPECS[name]
-    scales = inception_jax.models.networks.block_scales(spec, scale)
+    scales = block_scales(spec, scale)
     assert scales.shape == (len(spec.default_scales),)
 
 

@@ -14,7 +14,7 @@ from inception_jax import SPECS, Network
 from inception_jax.models.inception_a import InceptionResNetA
 from inception_jax.models.inception_b import InceptionResNetB
 from inception_jax.models.inception_c import InceptionResNetC
-from inception_jax.models.networks import block_scales
+from inception_jax.models.inputs import block_scales
 from tests.models.tiny import BLOCKS, GRIDS, random_variables, three_grids
 
 # slim/nets/inception_resnet_v2.py and facenet's inception_resnet_v1.py: 0.17, 0.10 and

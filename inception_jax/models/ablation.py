@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes to any residual network of the package, by name."""
+
+from dataclasses import replace
+from typing import Literal
+
+from inception_jax.models.residual import check_known
+from inception_jax.models.schema import INITIALIZERS, NetworkSpec
+
+
+def ablated(
+    spec: NetworkSpec,
+    *,
+    kernel_init: str | None = None,
+    residual_init: str | None = None,
+    learned_scale: Literal["none", "scalar", "channel"] = "none",
+    learned_scale_init: float = 1.0,
+    residual_norm: bool = False,
+    activation: Literal["relu", "leaky_relu", "pre"] = "relu",
+    pool_norm: Literal["none", "before_relu", "after_relu"] = "none",
+) -> NetworkSpec:
+    """`spec` with other initialisers, residual sums or batch norm before the pool.
+
+    The initialisers, of all convolutions with batch norm and of the linear 1x1, are names
+    of `INITIALIZERS`; None leaves them as published. The rest are fields of
+    `ResidualOptions` and `NetworkSpec`, which say what they mean.
+
+    Raises ValueError for a network without residual blocks and for an unknown name.
+    """
+    if not spec.default_scales:
+        raise ValueError(
+            "an ablation needs a network with residual blocks, and this one has none; "
+            "leave it out."
+        )
+    initializers = {"kernel_init": kernel_init, "residual_init": residual_init}
+    changed = {name: init for name, init in initializers.items() if init is not None}
+    for name, init in changed.items():
+        check_known(name, init, INITIALIZERS)
+    return replace(
+        spec,
+        **{name: INITIALIZERS[init] for name, init in changed.items()},
+        residual=replace(
+            spec.residual,
+            learned_scale=learned_scale,
+            learned_scale_init=learned_scale_init,
+            norm=residual_norm,
+            activation=activation,
+        ),
+        pool_norm=pool_norm,
+    )
