@@ -4,7 +4,8 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -13,12 +14,16 @@ import numpy as np
 
 from inception_jax.checkpoint import Checkpoints
 from inception_jax.config import RunConfig
-from inception_jax.data import eval_batches, train_batches, train_iterator
+from inception_jax.data import Source, eval_batches, train_batches, train_iterator
+from inception_jax.evaluate import Subset
 from inception_jax.goodput import Goodput
 from inception_jax.metrics import add
+from inception_jax.optimizer import optimizer_numbers
 from inception_jax.parallel import DataParallel, replicated, this_host
+from inception_jax.probe import Probe
 from inception_jax.reporting import Reporter
 from inception_jax.run_setup import Setup, set_up
+from inception_jax.signals import function_change
 from inception_jax.stopping import StopSignal
 from inception_jax.train import Numbers, TrainState, eval_step, init_state, train_step
 
@@ -82,11 +87,11 @@ class _Run:
         )
         scale = config.residual_scale
         self.numbers = Numbers(
-            jnp.float32(config.optimizer.learning_rate),
+            optimizer_numbers(config.optimizer),
             None if scale is None else jnp.float32(scale),
             jnp.int32(config.seed),
         )
-        self.compiled: set[str] = set()  # of the two steps
+        self.compiled: set[str] = set()  # of the steps
         # Updates under way, and what they will give.
         self.pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
 
@@ -98,6 +103,8 @@ class _Run:
         while step < setup.steps and not stop.requested:
             with self.goodput.spent_on("data_wait"):
                 batch = next(batches)
+            probing = config.probe_every and (step + 1) % config.probe_every == 0
+            before = self._signals(state)["logits"] if probing else None
             with self._working("step", "train"):
                 state, metrics = self.train_step(state, batch, self.numbers)
                 step += 1
@@ -108,6 +115,10 @@ class _Run:
             if last or step % config.log_every == 0:
                 self._receive_all()
                 self.reporter.log(step)
+            if before is not None:
+                found = self._signals(state)
+                found["function_change"] = function_change(before, found.pop("logits"))
+                self.reporter.probed(step, found)
             if last or _passed(step, config.eval_every * per_epoch):
                 self._receive_all()
                 self._evaluate(state, step)
@@ -158,19 +169,38 @@ class _Run:
         variables = {"raw": state.raw_variables, "ema": state.ema_variables}
         sums: dict[str, dict[str, float]] = {name: {} for name in variables}
         with self.goodput.spent_on("eval"):
-            for batch in self._eval_batches():
+            for batch in self._eval_batches(
+                self.setup.eval_source, self.setup.eval_batch_size
+            ):
                 placed = self.eval_step.place(batch)
                 for name, value in variables.items():
                     with self._working("eval", "eval"):
                         add(sums[name], self.eval_step(value, placed, self.numbers))
         self.reporter.evaluated(step, sums)
 
-    def _eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
+    def _signals(self, state: TrainState) -> dict[str, Any]:
+        self._receive_all()
+        with self.goodput.spent_on("eval"):
+            probe = self._probe  # reads its images the first time
+            with self._working("eval", "probe"):
+                return probe(state, self.numbers)
+
+    @cached_property
+    def _probe(self) -> Probe:
+        """Of the first images of the evaluation split."""
+        source, count = self.setup.eval_source, self.setup.probe_images
+        first = replace(source, examples=Subset(source.examples, range(count)))
+        (batch,) = self._eval_batches(first, count)
+        return Probe(self.setup, batch["image"])
+
+    def _eval_batches(
+        self, source: Source, batch_size: int
+    ) -> Iterator[dict[str, np.ndarray]]:
         host, hosts = this_host()
         for batch in eval_batches(
-            self.setup.eval_source,
+            source,
             preprocess=self.setup.preprocess,
-            batch_size=self.setup.eval_batch_size,
+            batch_size=batch_size,
             num_hosts=hosts,
             host=host,
             on_bad_image=self.setup.config.on_bad_image,

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 Sums = dict[str, Float[Array, ""]]
@@ -53,6 +54,12 @@ def means(sums: dict[str, Any]) -> dict[str, float]:
         for name, value in sums.items()
         if name.endswith("_sum")
     }
+
+
+def rounded(value: Any) -> float | list[float]:
+    """A number or an array of one axis for a JSON line, to five significant digits."""
+    values = [float(f"{x:.5g}") for x in np.ravel(value)]
+    return values if np.ndim(value) else values[0]
 
 
 def append_json_line(path: Path, record: dict[str, Any]) -> None:

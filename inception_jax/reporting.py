@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from inception_jax import run_folder
 from inception_jax.goodput import Goodput, add_up
-from inception_jax.metrics import append_json_line, means, read_json_lines
+from inception_jax.metrics import append_json_line, means, read_json_lines, rounded
 from inception_jax.parallel import describe, peak_flops, this_host
 from inception_jax.run_setup import Setup
 from inception_jax.summary import summarise
@@ -129,6 +129,17 @@ class Reporter:
             )
         count = next(iter(sums.values()))["count"]
         tqdm.write(f"evaluation at step {step}, {count:.0f} images: {'; '.join(words)}")
+        self.account(step)
+
+    def probed(self, step: int, signals: Mapping[str, Any]) -> None:
+        """Signals after update `step`, the last that was added; lists are of blocks."""
+        if not self.speaks:
+            return
+        of_groups = {name: value for name, value in self.last.items() if "/" in name}
+        values = {n: rounded(x) for n, x in (dict(signals) | of_groups).items()}
+        self._write({"kind": "probe", "step": step, "epoch": self._epoch(step), **values})
+        numbers = {n: x for n, x in values.items() if isinstance(x, float)}
+        self.curves.draw("probe", step, numbers)
         self.account(step)
 
     def skipped(self, names: Iterable[str]) -> None:

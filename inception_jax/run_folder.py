@@ -108,7 +108,7 @@ def differences(there: RunConfig, here: RunConfig) -> list[str]:
     free = {
         *("workdir", "data_dir", "workers", "epochs", "steps", "wandb"),
         *("eval_every", "checkpoint_every", "keep_checkpoints", "log_every"),
-        *("on_nonfinite",),
+        *("on_nonfinite", "probe_every", "probe_images"),
     }
     decisive = [
         {key: value for key, value in flat(asdict(config)).items() if key not in free}

@@ -115,6 +115,27 @@ def test_evaluations_and_bad_images(tiny, tmp_path, update, capsys):
     )
 
 
+def test_probes(tiny, tmp_path, update):
+    """Lists of blocks and numbers, to five digits, with the groups of the last update."""
+    with Reporter(set_up(replace(tiny, workdir=tmp_path)), Goodput(), 0) as reporter:
+        update(reporter, 1.0, 1.0)
+        reporter.last |= {"grad_norm/stem": 1.23456789, "update_ratio/stem": np.nan}
+        blocks = np.array([123456.78, np.nan], np.float32)
+        reporter.probed(
+            4, {"dead": blocks, "curvature": np.float32(1e-9), "one": blocks[:1]}
+        )
+    assert lines(reporter)[-1] == {
+        "kind": "probe",
+        "step": 4,
+        "epoch": round(4 * 32 / 1500, 4),
+        "dead": [123460.0, None],
+        "curvature": 1e-9,
+        "one": [123460.0],
+        "grad_norm/stem": 1.2346,
+        "update_ratio/stem": None,
+    }
+
+
 def test_curves_go_on_where_the_checkpoint_is(tiny, tmp_path, monkeypatch):
     """Points after it are cleared from TensorBoard, as the lines are."""
     purged = []
