@@ -26,6 +26,14 @@ class OptimizerConfig:
     weight_decay: float = 4e-5
     # Global norm; the AAAI version finds clipping "useful" and gives no threshold.
     clip_norm: float | None = None
+    # Section 3.3 tried a first phase at 0.00001 ("constant"); "linear" rises from there.
+    warmup: Literal["constant", "linear"] = "constant"
+    warmup_steps: int = 0
+    warmup_rate: float = 1e-5
+    # Factors on the learning rate of the classifier, and of the linear 1x1 convolutions
+    # that end the residual blocks; for ablations.
+    classifier_rate: float = 1.0
+    linear_rate: float = 1.0
     # Section 4 evaluates "a running average of the parameters"; 0.9999 is facenet's.
     ema_decay: float = 0.9999
 
@@ -43,6 +51,10 @@ class OptimizerConfig:
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
         if self.clip_norm is not None:
             _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0 or None")
+        phases = ("constant", "linear")
+        _require(self.warmup in phases, "warmup", self.warmup, "constant or linear")
+        for name in ("warmup_steps", "warmup_rate", "classifier_rate", "linear_rate"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
 
 
@@ -157,6 +169,49 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class AblationConfig:
+    """Changes to a network with residual blocks; the defaults change nothing.
+
+    See `inception_jax.models.residual.ResidualOptions` for sources.
+    """
+
+    # Of all convolutions with batch norm; default: as published.
+    kernel_init: Literal["glorot", "he", "lecun", "stddev_0.1"] | None = None
+    # Of the linear 1x1 that end the residuals; default: as published.
+    residual_init: Literal["glorot", "he", "lecun", "stddev_0.1", "zeros"] | None = None
+    # A trained factor on every residual, on top of residual_scale.
+    learned_scale: Literal["none", "scalar", "channel"] = "none"
+    # What that factor starts with.
+    learned_scale_init: float = 1.0
+    # Batch norm after the linear 1x1.
+    residual_norm: bool = False
+    # Of the residual sums; "pre": before the branches instead.
+    activation: Literal["relu", "leaky_relu", "pre"] = "relu"
+    # Extra batch norm before the average pool.
+    pool_norm: Literal["none", "before_relu", "after_relu"] = "none"
+
+    def __post_init__(self) -> None:
+        initializers = (None, "glorot", "he", "lecun", "stddev_0.1")
+        for name, known in (
+            ("kernel_init", initializers),
+            ("residual_init", (*initializers, "zeros")),
+            ("learned_scale", ("none", "scalar", "channel")),
+            ("activation", ("relu", "leaky_relu", "pre")),
+            ("pool_norm", ("none", "before_relu", "after_relu")),
+        ):
+            value = getattr(self, name)
+            _require(value in known, name, value, " or ".join(map(str, known)))
+        start = self.learned_scale_init
+        _require(0 <= start < float("inf"), "learned_scale_init", start, "0 or more")
+        _require(
+            start == 1 or self.learned_scale != "none",
+            "learned_scale_init",
+            start,
+            "1.0 without a learned_scale",
+        )
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One training run: a network, its data, and everything that decides the outcome."""
 
@@ -206,6 +261,10 @@ class RunConfig:
     keep_checkpoints: int = 3
     # Updates between two lines of metrics.jsonl.
     log_every: int = 50
+    # Updates between two probes of the signals of section 3.3; default: none.
+    probe_every: int | None = None
+    # Images of a probe, all in one batch: the first of the evaluation split.
+    probe_images: int = 1024
     # A loss or gradient that is no number ends the run, or is put on record.
     on_nonfinite: Literal["abort", "record"] = "abort"
     # An image that cannot be read ends the run, or is replaced and put on record.
@@ -218,20 +277,18 @@ class RunConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    ablation: AblationConfig = field(default_factory=AblationConfig)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "keep_checkpoints", "log_every"):
-            value = getattr(self, name)
-            _require(value >= 1, name, value, "1 or more")
+        counts = ("batch_size", "accumulate", "keep_checkpoints", "log_every")
+        for name in (*counts, "steps", "image_size", "probe_every", "probe_images"):
+            if (value := getattr(self, name)) is not None:
+                _require(value >= 1, name, value, "1 or more")
         for name in ("epochs", "eval_every", "checkpoint_every"):
             value = getattr(self, name)
             _require(0 < value < float("inf"), name, value, "> 0")
-        if self.steps is not None:
-            _require(self.steps >= 1, "steps", self.steps, "1 or more")
         _require(self.workers >= 0, "workers", self.workers, "0 or more")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
-        if self.image_size is not None:
-            _require(self.image_size >= 1, "image_size", self.image_size, "1 or more")
         for name in ("bn_decay", "dropout_rate"):
             value = getattr(self, name)
             if value is not None:

@@ -19,6 +19,7 @@ from inception_jax.config import ParallelConfig
 
 DATA_AXIS = "data"
 GROUP_AXIS = "group"
+ARM_AXIS = "arm"
 
 AxisName = str | tuple[str, ...]
 Batch = dict[str, np.ndarray | jax.Array]
@@ -71,11 +72,9 @@ def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
     )
 
 
-def local_devices_for(*sizes: int) -> list[jax.Device]:
-    """This host's devices, as many as divide every batch size in `sizes`."""
-    devices = jax.local_devices()
-    counts = range(len(devices), 0, -1)
-    return devices[: next(n for n in counts if not any(size % n for size in sizes))]
+def arm_devices() -> list[jax.Device]:
+    """This host's devices, for `ArmParallel`."""
+    return jax.local_devices()
 
 
 def bn_options(config: ParallelConfig, num_devices: int) -> dict[str, Any]:
@@ -201,6 +200,34 @@ class DataParallel:
         return self._mapped(state, self.place(batch), numbers)
 
 
+class WholeBatch:
+    """`function` of a batch that lies cut over `devices` (default: all) and is seen whole.
+
+    Called with (state, batch, numbers), the batch as `place` gives it. Unlike a step the
+    function knows no axis: a mean over examples, batch statistics included, is one over all
+    of them, so that its result, which is the same everywhere, knows no device count.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], devices: Sequence[jax.Device] | None = None
+    ) -> None:
+        devices = list(devices or jax.devices())
+        mesh = Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+        self._everywhere = NamedSharding(mesh, P())
+        self._cut = NamedSharding(mesh, P(DATA_AXIS))
+        self._compiled = jax.jit(function, out_shardings=self._everywhere)
+
+    def place(self, batch: Batch) -> Batch:
+        """Send this host's share of a batch, which divides over its devices, to them."""
+        return jax.tree.map(
+            partial(jax.make_array_from_process_local_data, self._cut), batch
+        )
+
+    def __call__(self, state: Any, batch: Batch, numbers: Any) -> Any:
+        state, numbers = jax.device_put((state, numbers), self._everywhere)
+        return self._compiled(state, batch, numbers)
+
+
 def _mesh(
     config: ParallelConfig, devices: list[jax.Device]
 ) -> tuple[Mesh, tuple[str, ...]]:
@@ -211,3 +238,38 @@ def _mesh(
     if groups > 1:
         grid, names = grid.reshape(groups, -1), (GROUP_AXIS, DATA_AXIS)
     return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names)), names
+
+
+class ArmParallel:
+    """`function` for several arms at once, one on each device, that share nothing.
+
+    Every leaf of what it takes and gives has a leading axis with one entry for each
+    device. `function` sees one arm without that axis, on a data axis (`DATA_AXIS`) of
+    size 1, so that a train step runs in it as it is. With `donate` the first argument is
+    used up.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        devices: Sequence[jax.Device],
+        *,
+        donate: bool = False,
+    ) -> None:
+        mesh = Mesh(np.array(devices).reshape(-1, 1), (ARM_AXIS, DATA_AXIS))
+        arms = P((ARM_AXIS, DATA_AXIS))
+
+        def one(*stacked: Any) -> Any:
+            result = function(*jax.tree.map(lambda x: x[0], stacked))
+            return jax.tree.map(lambda x: x[None], result)
+
+        mapped = jax.shard_map(one, mesh=mesh, in_specs=arms, out_specs=arms)
+        self._mapped = jax.jit(
+            mapped,
+            in_shardings=NamedSharding(mesh, arms),
+            donate_argnums=(0,) if donate else (),
+        )
+
+    def __call__(self, *trees: Any) -> Any:
+        """Arrays that are not on the devices yet are sent there."""
+        return self._mapped(*trees)

@@ -3,15 +3,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from inception_jax import run_folder
-from inception_jax.config import PreprocessSpec, RunConfig
+from inception_jax.config import AblationConfig, PreprocessSpec, RunConfig
 from inception_jax.data import Source, open_source
+from inception_jax.models.ablation import ablated
 from inception_jax.models.networks import Network, create, get_spec
 from inception_jax.parallel import all_devices, bn_options, describe, this_host
 from inception_jax.train import TrainOptions
@@ -42,6 +43,12 @@ class Setup:
         return min(self.config.batch_size, needed)
 
     @property
+    def probe_images(self) -> int:
+        """At most those asked for and those there are, as many on each device."""
+        devices = len(self.devices)
+        return min(self.config.probe_images, len(self.eval_source)) // devices * devices
+
+    @property
     def folder(self) -> Path:
         return self.config.workdir
 
@@ -70,11 +77,6 @@ def set_up(config: RunConfig) -> Setup:
         )
     train = open_source(config.data, config.train_split, config.data_dir)
     evaluation = open_source(config.data, config.eval_split, config.data_dir)
-    if config.batch_size > len(train):
-        raise ValueError(
-            f"batch_size must be at most the {len(train)} training examples of "
-            f"{config.data}, got {config.batch_size}."
-        )
     network = network_for(config, len(train.class_names), len(devices))
     per_epoch = len(train) / config.batch_size
     setup = Setup(
@@ -85,10 +87,17 @@ def set_up(config: RunConfig) -> Setup:
         eval_source=evaluation,
         devices=devices,
         options=TrainOptions(
-            network, config.optimizer, per_epoch, config.loss, preprocess, config.accumulate
+            network,
+            config.optimizer,
+            per_epoch,
+            config.loss,
+            preprocess,
+            config.accumulate,
+            group_metrics=config.probe_every is not None,
         ),
         steps=config.steps or math.ceil(config.epochs * per_epoch),
     )
+    _check_counts(setup)
     _claim(setup)
     return setup
 
@@ -105,15 +114,19 @@ def network_for(
     config: RunConfig, num_classes: int, num_devices: int | None = None
 ) -> Network:
     """The network of a run, to train on so many devices; None: to use, which shares no
-    batch statistics. Raises ValueError where it does not take the run's images.
+    batch statistics. Raises ValueError where it does not take the run's images or
+    ablation.
     """
     options = {
         name: value
         for name in ("bn_decay", "dropout_rate")
         if (value := getattr(config, name)) is not None
     }
+    spec = get_spec(config.network)
+    if config.ablation != AblationConfig():
+        spec = ablated(spec, **asdict(config.ablation))
     network = create(
-        config.network,
+        spec,
         num_classes=num_classes,
         bn_scale=config.bn_scale,
         aux_head=config.aux_head,
@@ -125,6 +138,21 @@ def network_for(
     scale = None if config.residual_scale is None else jnp.float32(config.residual_scale)
     jax.eval_shape(network.init, jax.random.key(0), images, scale)
     return network
+
+
+def _check_counts(setup: Setup) -> None:
+    config, devices = setup.config, len(setup.devices)
+    if config.batch_size > len(setup.train_source):
+        raise ValueError(
+            f"batch_size must be at most the {len(setup.train_source)} training examples "
+            f"of {config.data}, got {config.batch_size}."
+        )
+    if config.probe_every is not None and not setup.probe_images:
+        raise ValueError(
+            f"probe_images must be at least one for each of the {devices} devices, got "
+            f"{config.probe_images} of the {len(setup.eval_source)} examples of "
+            f"{config.data} ({config.eval_split})."
+        )
 
 
 def _claim(setup: Setup) -> None:

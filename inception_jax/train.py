@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
 from inception_jax.augment import distort_color, normalize
@@ -15,8 +16,14 @@ from inception_jax.config import LossConfig, OptimizerConfig, PreprocessSpec
 from inception_jax.losses import cross_entropy
 from inception_jax.metrics import Sums, classification_sums
 from inception_jax.models.networks import Network
-from inception_jax.optimizer import learning_rate_at, make_optimizer, update_ema
+from inception_jax.optimizer import (
+    OptimizerNumbers,
+    learning_rate_at,
+    make_optimizer,
+    update_ema,
+)
 from inception_jax.parallel import AxisName, mean_over, varying
+from inception_jax.signals import group_norms, update_ratios
 
 # image, label, and color_seed in training or mask in evaluation; [examples, ...].
 Batch = dict[str, Array]
@@ -47,7 +54,7 @@ class TrainState(NamedTuple):
 class Numbers(NamedTuple):
     """What a compiled step takes as values, so that sweeping it compiles nothing."""
 
-    learning_rate: Float[Array, ""]  # before its decay
+    optimizer: OptimizerNumbers
     residual_scale: Float[Array, "..."] | None  # None: the network's own
     seed: Int[Array, ""]  # of dropout
 
@@ -89,6 +96,7 @@ class TrainOptions:
     loss: LossConfig = field(default_factory=LossConfig)
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
     accumulate: int = 1  # parts of a shard, gone through one after another
+    group_metrics: bool = False  # what `signals.GROUPS` got and how far they moved
 
 
 def train_step(
@@ -106,7 +114,8 @@ def train_step(
     each part has batch statistics of its own and moves the moving averages.
 
     Returns the new state and metrics: `*_sum` and `count` over the whole batch,
-    `grad_norm` (before weight decay and clipping) and `learning_rate`.
+    `grad_norm` (before weight decay and clipping), `learning_rate` and, with
+    `group_metrics`, `grad_norm/GROUP` likewise and `update_ratio/GROUP`.
     """
     rng = jax.random.fold_in(jax.random.key(numbers.seed), state.step)
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
@@ -124,27 +133,36 @@ def train_step(
     grads, batch_stats = mean_over((grads, batch_stats), axis_name)
 
     rate = learning_rate_at(
-        state.step, numbers.learning_rate, options.optimizer, options.steps_per_epoch
+        state.step, numbers.optimizer, options.optimizer, options.steps_per_epoch
     )
-    new_state = _updated(state, grads, batch_stats, rate, options.optimizer)
+    optimizer = make_optimizer(options.optimizer, rate, numbers.optimizer)
+    new_state = _updated(state, grads, batch_stats, optimizer, options.optimizer)
     squares = [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)]
     metrics = jax.lax.psum(sums, axis_name) | {
         "grad_norm": jnp.sqrt(sum(squares)),
         "learning_rate": rate,
     }
+    if options.group_metrics:
+        metrics |= _group_metrics(grads, state.params, new_state.params)
     return new_state, metrics
+
+
+def _group_metrics(grads: dict, before: dict, after: dict) -> dict[str, Float[Array, ""]]:
+    norms, ratios = group_norms(grads), update_ratios(before, after)
+    return {
+        **{f"grad_norm/{group}": norm for group, norm in norms.items()},
+        **{f"update_ratio/{group}": ratio for group, ratio in ratios.items()},
+    }
 
 
 def _updated(
     state: TrainState,
     grads: dict,
     batch_stats: dict,
-    rate: Float[Array, ""],
+    optimizer: optax.GradientTransformation,
     config: OptimizerConfig,
 ) -> TrainState:
-    updates, opt_state = make_optimizer(config, rate).update(
-        grads, state.opt_state, state.params
-    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = jax.tree.map(jnp.add, state.params, updates)
     average = partial(update_ema, step=state.step, config=config)
     return TrainState(

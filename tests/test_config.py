@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A value that cannot be meant gives one sentence with the value and what is expected."""
 
+import inspect
 import re
 import runpy
+from dataclasses import asdict
+from typing import get_args, get_type_hints
 
 import pytest
 
 from inception_jax import config
+from inception_jax.models.ablation import ablated
+from inception_jax.models.residual import ResidualOptions
+from inception_jax.models.schema import INITIALIZERS, NetworkSpec
 
 # The file itself, run without the tests' checks of annotations: what a user meets.
 PLAIN = runpy.run_path(config.__file__)
@@ -23,6 +29,12 @@ INVALID = [
     *(("OptimizerConfig", "clip_norm", bad, "> 0 or None") for bad in (0.0, -1.0, NAN)),
     *(("OptimizerConfig", "ema_decay", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
     *(("OptimizerConfig", "kind", bad, "rmsprop or momentum") for bad in ("adam", None)),
+    *(("OptimizerConfig", "warmup", bad, "constant or linear") for bad in ("cosine", None)),
+    *(
+        ("OptimizerConfig", name, bad, ">= 0")
+        for name in ("warmup_steps", "warmup_rate", "classifier_rate", "linear_rate")
+        for bad in (-1, NAN)
+    ),
     *(("LossConfig", "label_smoothing", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
     *(("LossConfig", "aux_weight", bad, ">= 0") for bad in (-0.4, NAN)),
     *(("ParallelConfig", "wrapper", bad, "pmap or shard_map") for bad in ("jit", None)),
@@ -40,7 +52,10 @@ INVALID = [
         for name in ("epochs", "eval_every", "checkpoint_every")
         for bad in (0.0, -1.0, NAN, float("inf"))
     ),
-    *(("RunConfig", name, 0, "1 or more") for name in ("steps", "image_size")),
+    *(
+        ("RunConfig", name, 0, "1 or more")
+        for name in ("steps", "image_size", "probe_every", "probe_images")
+    ),
     ("RunConfig", "workers", -1, "0 or more"),
     *(("RunConfig", "seed", bad, "from 0 to 2**31 - 1") for bad in (-1, 2**31)),
     *(
@@ -49,6 +64,21 @@ INVALID = [
         for bad in (-0.1, 1.0, NAN)
     ),
     *(("RunConfig", "residual_scale", bad, "in [0, 1]") for bad in (-0.1, 1.1, NAN)),
+    *(
+        ("AblationConfig", name, bad, expected)
+        for name, bad, expected in (
+            ("kernel_init", "zeros", "None or glorot or he or lecun or stddev_0.1"),
+            ("residual_init", "?", "None or glorot or he or lecun or stddev_0.1 or zeros"),
+            ("learned_scale", None, "none or scalar or channel"),
+            ("activation", "elu", "relu or leaky_relu or pre"),
+            ("pool_norm", True, "none or before_relu or after_relu"),
+        )
+    ),
+    *(
+        ("AblationConfig", "learned_scale_init", bad, "0 or more")
+        for bad in (-0.1, NAN, float("inf"))
+    ),
+    ("AblationConfig", "learned_scale_init", 0.5, "1.0 without a learned_scale"),
     ("RunConfig", "dtype", "float16", "float32 or bfloat16"),
     ("RunConfig", "on_nonfinite", "ignore", "abort or record"),
     ("RunConfig", "on_bad_image", "ignore", "error or skip"),
@@ -58,10 +88,15 @@ VALID = [
     ("OptimizerConfig", {"decay_rate": 1.0, "momentum": 0.0, "rms_decay": 0.0}),
     ("OptimizerConfig", {"weight_decay": 0.0, "clip_norm": None, "ema_decay": 0.0}),
     ("OptimizerConfig", {"kind": "momentum", "clip_norm": 1.0}),
+    ("OptimizerConfig", {"warmup": "linear", "warmup_steps": 0, "warmup_rate": 0.0}),
+    ("OptimizerConfig", {"classifier_rate": 0.0, "linear_rate": 0.0}),
     ("LossConfig", {"label_smoothing": 0.0, "aux_weight": 0.0}),
     ("ParallelConfig", {"wrapper": "shard_map", "bn_sync": "global"}),
     ("ParallelConfig", {"bn_sync": 2}),
+    ("AblationConfig", {"learned_scale": "scalar", "learned_scale_init": 0.0}),
+    ("AblationConfig", {"kernel_init": "stddev_0.1", "residual_init": "zeros"}),
     ("RunConfig", {"batch_size": 1, "steps": 1, "image_size": 1, "log_every": 1}),
+    ("RunConfig", {"probe_every": 1, "probe_images": 1}),
     ("RunConfig", {"seed": 0, "bn_decay": 0.0, "dropout_rate": 0.0}),
     ("RunConfig", {"seed": 2**31 - 1, "residual_scale": 0.0, "workers": 0}),
     ("RunConfig", {"residual_scale": 1.0, "keep_checkpoints": 1, "accumulate": 1}),
@@ -94,11 +129,30 @@ def test_defaults_are_the_paper_s():
         epsilon=1.0,
         weight_decay=0.00004,
         clip_norm=None,
+        warmup="constant",
+        warmup_steps=0,
+        warmup_rate=0.00001,  # section 3.3
+        classifier_rate=1.0,
+        linear_rate=1.0,
         ema_decay=0.9999,
     )
     assert config.LossConfig() == config.LossConfig(label_smoothing=0.0, aux_weight=0.4)
     # Section 4: 20 replicas, each with its own batch statistics.
     assert config.ParallelConfig().bn_sync == "none"
+
+
+def test_ablations_are_those_that_the_networks_know():
+    """Names, defaults and choices; zeros make no network of the boxes."""
+    options = inspect.signature(ablated).parameters
+    known = {name: option.default for name, option in options.items() if name != "spec"}
+    assert asdict(config.AblationConfig()) == known
+    choices = get_type_hints(config.AblationConfig)
+    for name, left_out in (("kernel_init", {"zeros"}), ("residual_init", set())):
+        literal, _ = get_args(choices[name])
+        assert set(get_args(literal)) == set(INITIALIZERS) - left_out
+    for name in ("learned_scale", "activation"):
+        assert choices[name] == get_type_hints(ResidualOptions)[name]
+    assert choices["pool_norm"] == get_type_hints(NetworkSpec)["pool_norm"]
 
 
 def test_configs_cannot_change():

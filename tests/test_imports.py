@@ -14,17 +14,22 @@ ROOT = Path(__file__).parents[1]
 # Modules of the package; each imports of ours only what stands in a row above its own.
 ROWS = (
     "models.layers",
-    "models.residual models.schema",
+    "models.residual",
+    "models.schema",
+    "models.ablation models.inputs",
     # The boxes of Figs 9 and 15, and those of Inception-v3.
     "models.stem models.inception_a models.reduction_a models.inception_b "
     "models.reduction_b models.inception_c models.head models.inception_v3",
+    "models.small",
     "models.specs",
     "models.networks",
-    "summary train",
+    "summary signals",
+    "train",
     "run_folder",
     "run_setup",
     "reporting evaluate",
-    "loop batch_statistics",
+    "batch_statistics probe",
+    "loop",
     "table",
     "cli_data",
     "cli",

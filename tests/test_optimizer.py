@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Updates against TensorFlow 1's rules, written down here in NumPy and float64."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -10,7 +11,12 @@ import optax
 import pytest
 
 from inception_jax.config import OptimizerConfig
-from inception_jax.optimizer import learning_rate_at, make_optimizer, update_ema
+from inception_jax.optimizer import (
+    learning_rate_at,
+    make_optimizer,
+    optimizer_numbers,
+    update_ema,
+)
 
 STEPS_PER_EPOCH = 10.0
 STEPS = 50
@@ -53,7 +59,7 @@ def train(make: optax.GradientTransformation, config: OptimizerConfig) -> np.nda
 
     @jax.jit
     def step(params, opt_state, gradient, number):
-        rate = learning_rate_at(number, jnp.float32(0.045), config, STEPS_PER_EPOCH)
+        rate = learning_rate_at(number, optimizer_numbers(config), config, STEPS_PER_EPOCH)
         updates, opt_state = make(rate).update({"kernel": gradient}, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
@@ -89,18 +95,89 @@ def test_optax_default_start_of_zeros_would_fail():
     assert relative_difference(ours, tensorflow_rmsprop(START)) > 1e-2
 
 
+def rates_of(config: OptimizerConfig, steps: Sequence[int]) -> list[float]:
+    """Learning rate at some steps, of epochs of 100."""
+    numbers = optimizer_numbers(config)
+    return [float(learning_rate_at(jnp.int32(s), numbers, config, 100.0)) for s in steps]
+
+
 @pytest.mark.parametrize(
     ("epoch", "expected"), [(0, 0.045), (1.99, 0.045), (2, 0.0423), (4, 0.039762)]
 )
 def test_learning_rate_falls_in_stairs_of_two_epochs(epoch, expected):
-    rate = learning_rate_at(jnp.int32(epoch * 100), 0.045, OptimizerConfig(), 100.0)
-    np.testing.assert_allclose(rate, expected, rtol=1e-6)
+    steps = [round(epoch * 100)]
+    np.testing.assert_allclose(rates_of(OptimizerConfig(), steps), expected, 1e-6)
 
 
 def test_learning_rate_follows_the_config():
-    config = OptimizerConfig(decay_rate=0.5, epochs_per_decay=0.5)
-    values = [float(learning_rate_at(jnp.int32(s), 1.0, config, 4.0)) for s in range(6)]
-    assert values == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    config = OptimizerConfig(learning_rate=1.0, decay_rate=0.5, epochs_per_decay=0.02)
+    assert rates_of(config, range(6)) == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("constant", [0.1, 0.1, 0.1, 0.1]),
+        # Towards what the schedule would give at the step.
+        ("linear", [0.1, 0.325, 0.3, 0.4]),
+    ],
+)
+def test_warm_up_comes_before_the_schedule(kind, expected):
+    config = OptimizerConfig(
+        learning_rate=1.0,
+        decay_rate=0.5,
+        epochs_per_decay=0.02,
+        warmup=kind,
+        warmup_steps=4,
+        warmup_rate=0.1,
+    )
+    assert rates_of(config, range(6)) == pytest.approx([*expected, 0.25, 0.25])
+
+
+def test_classifier_and_linear_convolutions_may_have_rates_of_their_own():
+    ones = {"kernel": jnp.ones(1)}
+    params = {
+        "block8_1": {
+            "Conv2d_1x1": ones,
+            "Branch_0": {"Conv2d_1x1": {"conv": ones}},
+        },
+        "Logits": ones,
+    }
+    config = OptimizerConfig(
+        kind="momentum", weight_decay=0.0, classifier_rate=0.5, linear_rate=0.25
+    )
+    optimizer = make_optimizer(config, 1.0)
+    update = optimizer.update(params, optimizer.init(params), params)[0]
+    factors = jax.tree.map(lambda x: -float(x[0]), update)
+    assert factors["Logits"]["kernel"] == 0.5
+    assert factors["block8_1"]["Conv2d_1x1"]["kernel"] == 0.25
+    assert factors["block8_1"]["Branch_0"]["Conv2d_1x1"]["conv"]["kernel"] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["rmsprop", "momentum"])
+def test_numbers_stand_for_those_of_the_config(kind):
+    options = {"momentum": 0.3, "clip_norm": 0.1, "classifier_rate": 0.5}
+    meant = OptimizerConfig(kind=kind, **options)
+    other = OptimizerConfig(kind=kind, clip_norm=9.0)
+    params = {"Logits": {"kernel": jnp.array([3.0, 4.0])}}
+
+    def two_steps(config, *numbers):
+        optimizer = make_optimizer(config, 1.0, *numbers)
+        state = optimizer.init(params)
+        for _ in range(2):
+            updates, state = optimizer.update(params, state, params)
+        return updates["Logits"]["kernel"]
+
+    expected = two_steps(meant)
+    np.testing.assert_array_equal(two_steps(other, optimizer_numbers(meant)), expected)
+    assert not np.allclose(two_steps(other), expected)
+
+
+def test_no_clipping_is_a_number_too():
+    numbers = optimizer_numbers(OptimizerConfig())
+    assert np.isinf(numbers.clip_norm)
+    assert numbers.warmup_linear == 0
+    assert optimizer_numbers(OptimizerConfig(warmup="linear")).warmup_linear == 1
 
 
 PARAMS = {

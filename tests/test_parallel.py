@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same training on 1, 2 and 4 devices, mapped by pmap and by shard_map."""
 
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import inception_jax
 from inception_jax.augment import normalize
 from inception_jax.config import OptimizerConfig, ParallelConfig
 from inception_jax.losses import cross_entropy
-from inception_jax.optimizer import make_optimizer
+from inception_jax.optimizer import make_optimizer, optimizer_numbers
 from inception_jax.parallel import DataParallel, bn_options
 from inception_jax.train import Numbers, TrainOptions, TrainState, eval_step, train_step
 from tests.models.tiny import one_block, random_variables
@@ -31,7 +32,14 @@ BATCHES = [
     }
     for _ in range(STEPS)
 ]
-NUMBERS = Numbers(jnp.float32(0.1), jnp.float32(0.3), jnp.int32(0))
+
+
+def numbers_of(rate: float, scale: float, seed: int) -> Numbers:
+    optimizer = optimizer_numbers(replace(OPTIMIZER, learning_rate=rate))
+    return Numbers(optimizer, jnp.float32(scale), jnp.int32(seed))
+
+
+NUMBERS = numbers_of(0.1, 0.3, 0)
 ROUNDING = {"rtol": 2e-5, "atol": 1e-6}
 
 
@@ -182,7 +190,7 @@ def test_groups_differ_from_one_another():
 def test_one_compilation_serves_all_numbers_and_steps(wrapper, compilations):
     run = mapped(ParallelConfig(wrapper), 4, dropout=0.5)
     values = [(0.1, 0.1, 0), (0.2, 0.1, 0), (0.1, 0.9, 0), (0.1, 0.1, 7)]
-    sweep = [Numbers(*map(jnp.asarray, value)) for value in values]
+    sweep = [numbers_of(*value) for value in values]
     state, _ = run(start(), BATCHES[0], sweep[0])
     assert compilations
     compilations.clear()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Before the first update: what a configuration becomes, and whose folder it may use."""
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from unittest.mock import create_autospec
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 
 from inception_jax.checkpoint import Checkpoints
-from inception_jax.config import ParallelConfig, RunConfig
+from inception_jax.config import AblationConfig, ParallelConfig, RunConfig
 from inception_jax.data import train_batches
 from inception_jax.goodput import Goodput
 from inception_jax.loop import NonFiniteError, _Run
+from inception_jax.models.ablation import ablated
+from inception_jax.models.specs import SPECS
 from inception_jax.reporting import Reporter
-from inception_jax.run_folder import differences, read_record
+from inception_jax.run_folder import differences, read_record, record_path
 from inception_jax.run_setup import network_for, set_up
 
 STANDARD = RunConfig()
@@ -41,6 +44,7 @@ DECISIVE = {
     "loss": replace(STANDARD.loss, label_smoothing=0.1),
     "augment": replace(STANDARD.augment, area=(0.1, 1.0)),
     "parallel": ParallelConfig(bn_sync="global"),
+    "ablation": AblationConfig(pool_norm="before_relu"),
 }
 # and these do not: where and how fast it works, how long it lasts, what it reports.
 FREE = {
@@ -52,6 +56,8 @@ FREE = {
     "checkpoint_every": 2.0,
     "keep_checkpoints": 1,
     "log_every": 1,
+    "probe_every": 1,
+    "probe_images": 1,
     "on_nonfinite": "record",
     "workers": 1,
     "wandb": "project",
@@ -81,12 +87,15 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
         dropout_rate=0.25,
         loss=replace(tiny.loss, label_smoothing=0.1),
         parallel=ParallelConfig(bn_sync=2),
+        ablation=AblationConfig(residual_init="zeros", activation="pre"),
     )
     setup = set_up(config)
     network, options = setup.network, setup.options
     assert (network.num_classes, network.dtype) == (10, jnp.bfloat16)
     assert (network.bn_scale, network.bn_decay) == (True, 0.5)
     assert network.dropout_rate == 0.25
+    changes = {"residual_init": "zeros", "activation": "pre"}
+    assert network.spec == ablated(SPECS["tiny"], **changes)
     assert network.bn_axis_index_groups == ((0, 1), (2, 3))
     assert options.network == network
     assert (options.optimizer, options.loss) == (config.optimizer, config.loss)
@@ -95,6 +104,8 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
     assert setup.preprocess.crop_fraction == 0.75
     assert setup.steps == 47  # 2 x 23.4
     assert setup.eval_batch_size == 64
+    assert not options.group_metrics
+    assert setup.probe_images == 296  # of 297 there are, as many on each device
     assert (
         set_up(replace(config, batch_size=800, workdir=tmp_path / "b")).eval_batch_size
         == 300
@@ -107,11 +118,26 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
         ({"batch_size": 30}, "batch_size must be a multiple of 4 .* got 30"),
         ({"batch_size": 32, "accumulate": 16}, "a multiple of 64 .* got 32"),
         ({"batch_size": 1504}, "at most the 1500 training examples of digits, got 1504"),
+        (
+            {"probe_every": 1, "probe_images": 3},
+            "one for each of the 4 devices, got 3 of the 297 examples of digits .eval",
+        ),
         ({"network": "tinny"}, "no network 'tinny'; did you mean tiny"),
         ({"image_size": 7}, "at least 8x8 pixels, got 7x7"),
         ({"aux_head": True}, "aux_head=True needs a network with a 17x17 grid"),
         ({"data": "digitz"}, "digitz"),
         ({"network": "inception_v4", "residual_scale": 0.1}, "no residual blocks"),
+        (
+            {"network": "inception_v4", "ablation": AblationConfig(activation="pre")},
+            "an ablation needs a network with residual blocks",
+        ),
+        (
+            {
+                "network": "inception_resnet_v2",
+                "ablation": AblationConfig(pool_norm="before_relu"),
+            },
+            "pool_norm='before_relu' needs a residual sum",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_written(
@@ -127,6 +153,29 @@ def test_a_network_to_use_knows_no_groups_of_devices(tiny):
     network = network_for(replace(tiny, parallel=ParallelConfig(bn_sync=2)), 10)
     assert network.bn_axis_name is None
     assert not network.bn_scale  # slim's, though the networks' own default is True
+
+
+def test_a_record_from_before_ablations_is_read(tiny, tmp_path):
+    """And the run goes on, as the network it was."""
+    config = replace(tiny, workdir=tmp_path)
+    set_up(config)
+    path = record_path(tmp_path)
+    record = json.loads(path.read_text())
+    del record["config"]["ablation"]
+    path.write_text(json.dumps(record))
+    assert read_record(tmp_path).config == config
+    set_up(config)
+    with pytest.raises(
+        ValueError, match=r"ablation\.pool_norm none there, after_relu here"
+    ):
+        set_up(replace(config, ablation=AblationConfig(pool_norm="after_relu")))
+
+
+def test_a_record_with_an_ablation_is_read(tiny, tmp_path):
+    changes = AblationConfig(learned_scale="scalar", learned_scale_init=0.0)
+    config = replace(tiny, workdir=tmp_path, ablation=changes)
+    set_up(config)
+    assert read_record(tmp_path).config == config
 
 
 def loop_of(config: RunConfig) -> _Run:
@@ -205,6 +254,13 @@ def test_a_record_that_is_none(tmp_path, content, why):
         ValueError, match=f"run.json cannot be read as the record of a run.*{why}"
     ):
         read_record(tmp_path)
+
+
+def test_probes_are_prepared_for(tiny, tmp_path):
+    """As many images as asked for, and training tells of its groups."""
+    config = replace(tiny, workdir=tmp_path, probe_every=5, probe_images=30)
+    assert set_up(config).probe_images == 28
+    assert set_up(config).options.group_metrics
 
 
 def test_a_large_batch(tiny, tmp_path):

@@ -20,7 +20,7 @@ from inception_jax.config import (
     PreprocessSpec,
 )
 from inception_jax.losses import cross_entropy
-from inception_jax.optimizer import make_optimizer
+from inception_jax.optimizer import make_optimizer, optimizer_numbers
 from inception_jax.parallel import DataParallel
 from inception_jax.train import (
     Numbers,
@@ -38,10 +38,10 @@ from tests.models.tiny import one_block, random_variables
 SPEC = one_block(image_shape=(34, 34, 1))
 SPEC = replace(SPEC, stages=(replace(SPEC.stages[0], role="B"),))
 NETWORK = inception_jax.create(SPEC, aux_head=True, num_classes=5)
-OPTIMIZER = OptimizerConfig(weight_decay=0.01, clip_norm=0.5)
-LOSS = LossConfig(label_smoothing=0.2, aux_weight=0.7)
 RATE, STEP = 1.0, 9
-NUMBERS = Numbers(jnp.float32(RATE), jnp.float32(0.3), jnp.int32(0))
+OPTIMIZER = OptimizerConfig(learning_rate=RATE, weight_decay=0.01, clip_norm=0.5)
+LOSS = LossConfig(label_smoothing=0.2, aux_weight=0.7)
+NUMBERS = Numbers(optimizer_numbers(OPTIMIZER), jnp.float32(0.3), jnp.int32(0))
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 34, 34, 1), np.uint8)
 PREPROCESS = PreprocessSpec((34, 34, 1), low=-2.0, high=1.0)
@@ -61,10 +61,11 @@ def start() -> TrainState:
 
 
 @cache
-def stepped() -> tuple[TrainState, dict[str, Any]]:
-    step = partial(
-        train_step, options=TrainOptions(NETWORK, OPTIMIZER, 2.0, LOSS, PREPROCESS)
+def stepped(group_metrics: bool = True) -> tuple[TrainState, dict[str, Any]]:
+    options = TrainOptions(
+        NETWORK, OPTIMIZER, 2.0, LOSS, PREPROCESS, group_metrics=group_metrics
     )
+    step = partial(train_step, options=options)
     run = DataParallel(step, ParallelConfig(), jax.devices()[:1])
     batch = {"image": PIXELS, "label": np.asarray(LABELS)}
     return jax.device_get(run(start(), batch, NUMBERS))
@@ -147,6 +148,34 @@ def test_metrics():
     assert metrics["grad_norm"] == pytest.approx(norm(grads), rel=1e-4)
     assert metrics["learning_rate"] == pytest.approx(rate_of_the_step(), rel=1e-6)
     assert set(metrics) >= {"top1_sum", "top5_sum"}
+
+
+def test_metrics_of_groups():
+    """Gradients before decay and clipping; how far the weights moved, clipped or not."""
+    grads, _, _ = by_hand()
+    state, metrics = stepped()
+    changes = jax.tree.map(np.subtract, state.params, start().params)
+    block = "block8_1"
+
+    def by_group(tree: dict) -> dict[str, float]:
+        return {
+            "stem": norm(tree["Stem"]),
+            "branches": norm(tree[block]["Branch_0"]),
+            "linear": norm(tree[block]["Conv2d_1x1"]),
+            "other": norm(tree["AuxLogits"]),
+            "classifier": norm(tree["Logits"]),
+        }
+
+    weights, moved = by_group(start().params), by_group(changes)
+    for group, gradient in by_group(grads).items():
+        assert metrics[f"grad_norm/{group}"] == pytest.approx(gradient, rel=1e-3)
+        ratio = moved[group] / weights[group]
+        assert metrics[f"update_ratio/{group}"] == pytest.approx(ratio, rel=1e-3)
+
+
+def test_metrics_of_groups_only_where_asked_for():
+    _, metrics = stepped(group_metrics=False)
+    assert not any("/" in name for name in metrics)
 
 
 def test_parts_of_a_batch_have_their_own_dropout():
