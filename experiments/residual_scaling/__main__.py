@@ -1,27 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.residual_scaling [--quick]`: train, judge, draw."""
+"""`python -m experiments.residual_scaling [--plan PLAN]`: train, judge, report."""
 
 import signal
 import sys
+import time
 
 import tyro
 
-from experiments.residual_scaling.study import QUICK, Study
+from experiments.residual_scaling.study import Options
+
+STARTED = time.perf_counter()
 
 
 def main() -> int:
     """Run the study of the command line; 130 after Ctrl-C, 2 on bad input."""
-    default = QUICK if "--quick" in sys.argv[1:] else Study()
     try:
-        study = tyro.cli(
-            Study, default=default, prog="python -m experiments.residual_scaling"
-        )
+        options = tyro.cli(Options, prog="python -m experiments.residual_scaling")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # Imported after the command line is read: --help and mistakes answer at once.
+        from experiments.residual_scaling.claims import judge
         from experiments.residual_scaling.report import write_report
         from experiments.residual_scaling.runner import run
+        from experiments.residual_scaling.verdicts import listing
 
-        write_report(study, run(study))
+        study = options.study
+        records = run(study, STARTED)
+        verdicts = judge(records)
+        print("Writing the report ...", flush=True)
+        written = write_report(study.folder, records, verdicts, study.left_out(records))
+        print(f"\n{listing(verdicts)}\nWrote")
+        for path in (*written, study.arms_file):
+            print(f"  {path}")
     except KeyboardInterrupt:
         print("\nInterrupted. Finished arms are kept; the same command goes on from there.")
         return 130

@@ -3,11 +3,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from statistics import mean
 
-NUM_CLASSES = 10
 WINDOW = 10  # steps over which the final loss is averaged
+ALL, HALF, SOME = 0.99, 0.5, 0.05  # shares of dead channels
 
 
 class Outcome(StrEnum):
@@ -26,18 +27,53 @@ class Outcome(StrEnum):
 
 
 DYING = (Outcome.DIVERGED, Outcome.DEAD, Outcome.PART_DEAD)
+UNSTABLE = (*DYING, Outcome.CHANCE, Outcome.SCARRED)
 
 
-def outcome(loss: Sequence[float], dead_fraction: Sequence[float]) -> Outcome:
-    """Label of an arm from its loss per step and its dead fraction per probe."""
+@dataclass(frozen=True)
+class History:
+    """The label of an arm, and what led to it."""
+
+    outcome: Outcome
+    # The first probe of the last stretch of probes with half of the channels dead.
+    death_step: int | None
+    # Whether half of the channels were once dead and are not any more.
+    recovered: bool
+
+
+def history(
+    loss: Sequence[float],
+    dead_fraction: Sequence[float],
+    probe_steps: Sequence[int],
+    num_classes: int,
+) -> History:
+    """What became of an arm, from its loss per step and its dead fraction per probe.
+
+    A loss that is not finite ends an arm: `loss` may stop there, and the death is dated
+    by it.
+    """
     if not all(math.isfinite(value) for value in loss):
-        return Outcome.DIVERGED
-    if len(dead_fraction) >= 3 and min(dead_fraction[-3:]) >= 0.99:
+        step = next(i for i, value in enumerate(loss, 1) if not math.isfinite(value))
+        return History(Outcome.DIVERGED, step, recovered=False)
+    bad = [fraction >= HALF for fraction in dead_fraction]
+    death = None
+    for step, dying in zip(reversed(probe_steps), reversed(bad), strict=True):
+        if not dying:
+            break
+        death = step
+    recovered = any(bad) and not bad[-1]
+    return History(_outcome(loss, dead_fraction, num_classes), death, recovered)
+
+
+def _outcome(
+    loss: Sequence[float], dead_fraction: Sequence[float], num_classes: int
+) -> Outcome:
+    if len(dead_fraction) >= 3 and min(dead_fraction[-3:]) >= ALL:
         return Outcome.DEAD
-    if dead_fraction[-1] >= 0.5:
+    if dead_fraction[-1] >= HALF:
         return Outcome.PART_DEAD
-    if mean(loss[-WINDOW:]) >= 0.99 * math.log(NUM_CLASSES):
+    if mean(loss[-WINDOW:]) >= 0.99 * math.log(num_classes):
         return Outcome.CHANCE
-    if max(loss) > 2 * loss[0] or max(dead_fraction) >= 0.05:
+    if max(loss) > 2 * loss[0] or max(dead_fraction) >= SOME:
         return Outcome.SCARRED
     return Outcome.HEALTHY

@@ -1,262 +1,269 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the arms: one compilation per width, one JSON line per finished arm."""
+"""Trains the arms: one compilation per shape, one JSON line per finished arm."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments.residual_scaling.outcomes import outcome
+from experiments.residual_scaling.arms import DEFAULTS, Arm
+from experiments.residual_scaling.outcomes import history
+from experiments.residual_scaling.programs import (
+    OPTIMIZER,
+    Programs,
+    Values,
+    open_data,
+    values_of,
+)
 from experiments.residual_scaling.progress import Progress
-from experiments.residual_scaling.study import Arm, Study
-from inception_jax.config import OptimizerConfig, ParallelConfig, PreprocessSpec
-from inception_jax.data import Source, eval_batches, open_source, train_batches
-from inception_jax.metrics import add, append_json_line, means, read_json_lines
-from inception_jax.models.networks import Network, create
-from inception_jax.parallel import (
-    AxisName,
-    DataParallel,
-    bn_options,
-    local_devices_for,
-)
+from experiments.residual_scaling.records import Record, read_records, test_accuracy
+from experiments.residual_scaling.study import Study
+from inception_jax.data import Source, eval_batches, train_batches
+from inception_jax.metrics import append_json_line, rounded
+from inception_jax.parallel import arm_devices, describe
 from inception_jax.run_folder import flat, told_apart
-from inception_jax.summary import summarise
-from inception_jax.train import (
-    Numbers,
-    TrainOptions,
-    TrainState,
-    eval_step,
-    init_state,
-    network_input,
-    train_step,
-)
+from inception_jax.signals import spikes
 
-NUM_PROBE_IMAGES = 128
-
-# Statistics of the whole batch, so that the outcome does not depend on how many devices
-# there are; with the paper's own per-replica statistics it would.
-PARALLEL = ParallelConfig(bn_sync="global")
-# The paper's optimizer, without weight decay: the question is what the residuals do.
-OPTIMIZER = OptimizerConfig(weight_decay=0.0)
-
-# The digits whole and in their own size.
-PREPROCESS = PreprocessSpec((8, 8, 1), crop_fraction=1.0)
-
-# Of each step's metrics: sums over the batch and its size, and the gradient's norm.
-RECORDED = ("loss_sum", "top1_sum", "count", "grad_norm")
-
-ArmRecord = dict[str, Any]
-
-
-def arms_file(study: Study) -> Path:
-    """The record of the study: one JSON line for each finished arm."""
-    return study.folder / "arms.jsonl"
+MAX_POINTS = 1000  # of a loss curve on record; a longer one is thinned to means
 
 
 def settings_of(study: Study) -> dict[str, Any]:
-    """What must be equal for arms to be comparable; saved with every arm."""
-    return study.settings | flat(
-        {"bn_sync": PARALLEL.bn_sync, "optimizer": asdict(OPTIMIZER)}
-    )
+    """What no arm says itself and must be equal in all; saved with every arm."""
+    optimizer = {
+        name: value
+        for name, value in asdict(OPTIMIZER).items()
+        if name not in DEFAULTS and name != "kind"
+    }
+    return flat({"optimizer": optimizer, "probe_images": study.plan.probe_images})
 
 
-def finished_arms(study: Study) -> dict[Arm, ArmRecord]:
+def finished_arms(study: Study) -> dict[Arm, Record]:
     """Arms of this study that are already on record, in the study's order.
 
     Raises ValueError if the folder holds arms that were trained with other settings.
     """
-    records = {}
-    for record in read_json_lines(arms_file(study)):
-        there, here = record["settings"], settings_of(study)
-        if different := told_apart(there, here):
+    records = read_records(study.arms_file)
+    for record in records.values():
+        if different := told_apart(record["settings"], settings_of(study)):
             raise ValueError(
                 f"{study.folder} holds arms of other settings ({', '.join(different)}); "
                 "choose another --workdir."
             )
-        records[Arm(**record["arm"])] = record
     return {arm: records[arm] for arm in study.arms if arm in records}
 
 
-def run(study: Study) -> dict[Arm, ArmRecord]:
-    """Train the arms that are not on record yet; returns all, in the study's order.
+def run(study: Study, started: float | None = None) -> dict[Arm, Record]:
+    """Train the arms that are not on record yet; returns all that are, in order.
 
-    Every finished arm is saved at once. An interrupted arm leaves nothing and is trained
-    again by the next call. Raises ValueError on settings that do not fit, before training.
+    Every finished arm is saved at once; an interrupted one is trained again by the next
+    call. Arms that would not end within the study's minutes, counted from `started` (a
+    `time.perf_counter()`), are left out. Raises ValueError on settings that do not fit.
     """
+    started = time.perf_counter() if started is None else started
     done = finished_arms(study)
     remaining = [arm for arm in study.arms if arm not in done]
-    devices = local_devices_for(study.batch_size, NUM_PROBE_IMAGES)
     if done:
         print(f"{len(done)} of {len(study.arms)} arms are on record and kept.")
     if not remaining:
         return done
-    train = open_source("digits", "train", study.data_dir)
-    test = open_source("digits", "eval", study.data_dir)
-    if study.batch_size > len(train):
-        raise ValueError(
-            f"batch_size must be at most {len(train)}, got {study.batch_size}."
-        )
     study.folder.mkdir(parents=True, exist_ok=True)
+    lab = Lab(study)
     print(
-        f"{len(remaining)} arms of {study.steps} steps on {len(devices)} x "
-        f"{devices[0].device_kind}; batch statistics over the whole batch. Ctrl-C keeps "
-        "finished arms.",
+        f"{study.plan.what}\n{len(remaining)} arms, one at a time on each of "
+        f"{describe(lab.devices)}, for at most {study.seconds / 60:.3g} minutes. Ctrl-C "
+        "keeps finished arms.",
         flush=True,
     )
-    steps_per_epoch = len(train) / study.batch_size
-    programs = {w: Programs(study, w, devices, steps_per_epoch) for w in study.widths}
-    with Progress(
-        remaining, study.steps, {w: p.macs for w, p in programs.items()}
-    ) as progress:
-        for arm in remaining:
-            progress.start(arm)
-            record = train_arm(study, arm, programs[arm.width], train, test, progress.show)
-            append_json_line(arms_file(study), record)
-            progress.finish(arm, _in_words(record))
+    deadline = started + study.seconds
+    with Progress(remaining, len(lab.devices), deadline) as progress:
+        while together := progress.next():
+            progress.start(together)
+            programs = lab.programs(together[0])
+            for record in train_arms(lab, programs, together, progress):
+                append_json_line(study.arms_file, record)
+                progress.finish(Arm(**record["arm"]), _in_words(record))
+    if progress.left_out:
+        print(
+            f"{len(progress.left_out)} arms would not have ended in time and are left out; "
+            "the same command goes on with them."
+        )
     return finished_arms(study)
 
 
-class Programs:
-    """The compiled functions of one width; scale, learning rate and seed are values."""
+class Lab:
+    """What arms have in common: devices, data, compiled programs."""
 
-    def __init__(
-        self,
-        study: Study,
-        width: int,
-        devices: Sequence[jax.Device],
-        steps_per_epoch: float,
-    ) -> None:
-        # Without gamma, as slim trains; see small_image_spec for the rest.
-        options = bn_options(PARALLEL, len(devices)) | {"bn_scale": False}
-        network = create(study.spec(width), **options)
-        self.macs = summarise(network).macs
-        self.devices = f"{len(devices)} x {devices[0].device_kind}"
-        self.init = jax.jit(partial(init_state, network, OPTIMIZER))
-        options = TrainOptions(network, OPTIMIZER, steps_per_epoch, preprocess=PREPROCESS)
-        step = partial(train_step, options=options)
-        self.step = DataParallel(step, PARALLEL, devices)
-        look = partial(DataParallel, config=PARALLEL, devices=devices, donate_state=False)
-        self.evaluate = look(partial(eval_step, network=network, preprocess=PREPROCESS))
-        self.probe = look(partial(dead_fraction, network=network))
+    def __init__(self, study: Study) -> None:
+        self.study, self.devices = study, arm_devices()
+        self._data: dict[tuple[str, str, str], Source] = {}
+        self._programs: dict[Arm, Programs] = {}
+        # Most arms have the same seeds, hence the same batches.
+        self.batch = lru_cache(maxsize=1024)(self._batch)
+        self._batches = lru_cache(maxsize=64)(self._training)
 
+    def data(self, arm: Arm, split: str) -> Source:
+        key = arm.data, arm.network, split
+        if key not in self._data:
+            self._data[key] = open_data(arm, split, self.study.data_dir)
+        return self._data[key]
 
-def dead_fraction(
-    variables: dict[str, dict],
-    batch: dict[str, jax.Array],
-    numbers: Numbers,
-    *,
-    network: Network,
-    axis_name: AxisName,
-) -> jax.Array:
-    """Share of the channels before the average pool that are exactly zero everywhere.
+    def programs(self, arm: Arm) -> Programs:
+        program = arm.program
+        if program not in self._programs:
+            train = self.data(program, "train")
+            sizes = len(train), len(train.class_names)
+            self._programs[program] = Programs(program, *sizes, self.devices)
+        return self._programs[program]
 
-    Batch statistics are used, as in training: it is the network that gradients see.
-    """
-    (_, endpoints), _ = network.apply(
-        variables,
-        network_input(batch, PREPROCESS),
-        numbers.residual_scale,
-        train=True,
-        mutable=["batch_stats"],
-    )
-    last = endpoints[network.spec.stages[-1].names[-1]]
-    highest = jax.lax.pmax(jnp.max(last, axis=(0, 1, 2)), axis_name)
-    return jnp.mean(highest == 0.0)
+    def _batch(self, shape: Arm, seed: int, step: int) -> dict[str, np.ndarray]:
+        """Training batch of a step, counted from 0."""
+        return self._batches(shape, seed)[step]
+
+    def _training(self, shape: Arm, seed: int) -> Any:
+        return train_batches(
+            self.data(shape, "train"),
+            preprocess=self.programs(shape).preprocess,
+            augment=None,
+            batch_size=shape.batch_size,
+            seed=seed,
+        )
 
 
-def train_arm(
-    study: Study,
-    arm: Arm,
-    programs: Programs,
-    train: Source,
-    test: Source,
-    show: Callable[[int, float, float], None],
-) -> ArmRecord:
-    """Train one arm and return its record; `show(step, loss, dead)` after each probe."""
+def train_arms(
+    lab: Lab, programs: Programs, arms: Sequence[Arm], progress: Progress
+) -> list[Record]:
+    """Train arms of one shape at once, one on each device; their records, in order."""
     start = time.perf_counter()
-    numbers = Numbers(
-        jnp.float32(arm.learning_rate), jnp.float32(arm.scale), jnp.int32(arm.seed)
-    )
-    batches = train_batches(
-        train,
-        preprocess=PREPROCESS,
-        augment=None,
-        batch_size=study.batch_size,
-        seed=arm.seed,
-    )
-    probe_batch = next(_test_batches(test))
-    state = programs.init(arm.seed)
-    probe_steps, dead = [0], [_probe(programs, state, probe_batch, numbers)]
-    history: dict[str, list[float]] = {name: [] for name in RECORDED}
-    pending = []
-    for step in range(1, study.steps + 1):
-        state, metrics = programs.step(state, batches[step - 1], numbers)
-        pending.append(metrics)
-        if step % study.probe_every == 0 or step == study.steps:
-            for name, values in history.items():
-                values += [_seven_digits(metrics[name]) for metrics in pending]
-            pending = []
-            probe_steps.append(step)
-            dead.append(_probe(programs, state, probe_batch, numbers))
-            show(step, history["loss_sum"][-1] / history["count"][-1], dead[-1])
-    record = {
+    shape = arms[0].shape
+    # Devices without an arm of their own repeat the last one.
+    each = [*arms, *[arms[-1]] * (len(lab.devices) - len(arms))]
+    values: Values = _stack([values_of(arm) for arm in each])
+    batches = [partial(lab.batch, shape, arm.seed) for arm in each]
+    probe = next(_testing(lab, shape, lab.study.plan.probe_images))
+    looks = _Looks(programs, _repeat(probe, len(each)), values)
+    state = programs.init(arms[0].init)(values)
+    looks(0, state, None, None)
+    losses: list[Any] = []
+    norms: list[Any] = []
+    for step in range(1, shape.steps + 1):
+        probing = step % shape.probe_every == 0 or step == shape.steps
+        before = looks.logits(state) if probing else None
+        batch = _stack([batch_of(step - 1) for batch_of in batches])
+        state, metrics = programs.step(state, batch, values.numbers)
+        losses.append(metrics["loss_sum"] / metrics["count"])
+        norms.append(metrics["grad_norm"])
+        if probing:
+            looks(step, state, before, metrics)
+            losses[:], norms[:] = jax.device_get((losses, norms))
+            progress.show(step, losses[-1], looks.last["pool_dead"])
+            if not np.isfinite(losses[-1]).any():
+                break  # none of them comes back
+    tests = _test_sums(lab, programs, state, shape, values)
+    seconds = round((time.perf_counter() - start) / len(arms), 2)
+    return [
+        _record(lab, arm, np.array(losses)[:, i], np.array(norms)[:, i], looks.of(i))
+        | {"test": {name: float(x[i]) for name, x in tests.items()}, "seconds": seconds}
+        for i, arm in enumerate(arms)
+    ]
+
+
+class _Looks:
+    """The probes of some arms: what is seen of their states on fixed images."""
+
+    def __init__(self, programs: Programs, probe: dict, values: Values) -> None:
+        self.programs, self.probe, self.values = programs, probe, values
+        self.steps: list[int] = []
+        self.seen: list[dict[str, np.ndarray]] = []
+
+    def __call__(self, step: int, state: Any, before: Any, metrics: Any) -> None:
+        """Look at `state`; `before` are the logits before its last update."""
+        found = jax.device_get(self._look(state))
+        logits = found.pop("logits")
+        change = np.full(len(logits), np.nan)
+        if before is not None:
+            difference = np.float64(logits) - np.float64(jax.device_get(before))
+            change = np.sqrt(np.mean(difference**2, axis=(1, 2)))
+        norms = {k: v for k, v in jax.device_get(metrics or {}).items() if "/" in k}
+        self.last = found | {"function_change": change} | norms
+        self.steps.append(step)
+        self.seen.append(self.last)
+
+    def logits(self, state: Any) -> Any:
+        return self._look(state)["logits"]
+
+    def _look(self, state: Any) -> Any:
+        return self.programs.look(state, self.probe, self.values.numbers)
+
+    def of(self, arm: int) -> dict[str, list]:
+        """One list a signal, one entry a probe."""
+        missing = np.full(len(self.seen[0]["loss"]), np.nan)
+        return {"step": self.steps} | {
+            name: [rounded(look.get(name, missing)[arm]) for look in self.seen]
+            for name in self.last
+        }
+
+
+def _record(
+    lab: Lab, arm: Arm, loss: np.ndarray, norm: np.ndarray, probes: dict[str, list]
+) -> Record:
+    if not np.isfinite(loss).all():
+        loss = loss[: np.argmin(np.isfinite(loss)) + 1]
+    classes = len(lab.data(arm, "train").class_names)
+    told = history(loss.tolist(), probes["pool_dead"], probes["step"], classes)
+    every = -(-arm.steps // MAX_POINTS)
+    return {
         "arm": asdict(arm),
-        "settings": settings_of(study),
-        "train": history,
-        "test": _test_sums(programs, state, test, numbers),
-        "probe_steps": probe_steps,
-        "dead_fraction": dead,
-        "seconds": round(time.perf_counter() - start, 2),
-        "devices": programs.devices,
+        "settings": settings_of(lab.study),
+        "loss_every": every,
+        "loss": rounded(_thinned(loss, every)),
+        "grad_norm": rounded(_thinned(norm[: len(loss)], every)),
+        "probes": probes,
+        **asdict(told),
+        "spikes": spikes(loss.tolist()),
+        "devices": describe(lab.devices),
         "versions": {p: version(p) for p in ("inception_jax", "jax", "flax", "optax")},
     }
-    return record | {"outcome": outcome(training_loss(record), dead)}
 
 
-def training_loss(record: ArmRecord) -> np.ndarray:
-    """Mean loss of every step's batch, in nats; NaN where it was not finite."""
-    return np.array(record["train"]["loss_sum"], float) / record["train"]["count"]
+def _thinned(values: np.ndarray, every: int) -> np.ndarray:
+    """Means of `every` neighbours."""
+    return np.array([values[i : i + every].mean() for i in range(0, len(values), every)])
 
 
-def test_accuracy(record: ArmRecord) -> float:
-    """Share of the test images whose class was found, after the last step."""
-    return means(record["test"])["top1"]
-
-
-def _seven_digits(value: jax.Array) -> float:
-    return float(f"{float(value):.7g}")  # all that float32 holds
-
-
-def _probe(
-    programs: Programs, state: TrainState, batch: dict[str, np.ndarray], numbers: Numbers
-) -> float:
-    return float(programs.probe(state.raw_variables, batch, numbers))
-
-
-def _test_batches(test: Source) -> Iterator[dict[str, np.ndarray]]:
-    batches = eval_batches(test, preprocess=PREPROCESS, batch_size=NUM_PROBE_IMAGES)
-    return ({n: batch[n] for n in ("image", "label", "mask")} for batch in batches)
+def _testing(lab: Lab, shape: Arm, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    source, preprocess = lab.data(shape, "eval"), lab.programs(shape).preprocess
+    for batch in eval_batches(source, preprocess=preprocess, batch_size=batch_size):
+        yield {n: batch[n] for n in ("image", "label", "mask")}
 
 
 def _test_sums(
-    programs: Programs, state: TrainState, test: Source, numbers: Numbers
-) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for batch in _test_batches(test):
-        add(sums, programs.evaluate(state.raw_variables, batch, numbers))
-    return sums
+    lab: Lab, programs: Programs, state: Any, shape: Arm, values: Values
+) -> dict[str, np.ndarray]:
+    total: dict[str, np.ndarray] = {}
+    for batch in _testing(lab, shape, lab.study.plan.probe_images):
+        batch = _repeat(batch, len(lab.devices))
+        sums = programs.evaluate(state.raw_variables, batch, values.numbers)
+        for name, value in jax.device_get(sums).items():
+            total[name] = total.get(name, 0.0) + np.float64(value)
+    return total
 
 
-def _in_words(record: ArmRecord) -> str:
-    loss, dead = training_loss(record)[-1], record["dead_fraction"][-1]
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def _repeat(tree: Any, count: int) -> Any:
+    return _stack([tree] * count)
+
+
+def _in_words(record: Record) -> str:
+    dead = record["probes"]["pool_dead"][-1]
     return (
-        f"{record['outcome']}, final loss {loss:.3g}, {dead:.0%} of the channels dead, "
-        f"test accuracy {test_accuracy(record):.1%}"
+        f"{record['outcome']}, final loss {record['loss'][-1]:.3g}, {dead:.0%} of the "
+        f"channels dead, test accuracy {test_accuracy(record):.1%}"
     )

@@ -1,117 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which arms are trained, and everything that defines them."""
+"""What of a plan is done, where, and in how much time."""
 
-from dataclasses import asdict, dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from inception_jax.models.schema import NetworkSpec
-from inception_jax.models.specs import small_image_spec
-
-# Section 4. Any other rate is an accelerator: it brings into some ten steps what the
-# paper saw "after a few tens of thousands of iterations".
-PAPER_LEARNING_RATE = 0.045
-MAX_SCALES = 7
-PAPER_WIDTH = 1000  # "if the number of filters exceeded 1000" (section 3.3)
+from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.plans import PLANS, Plan
+from experiments.residual_scaling.records import Records, settings_in
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One training run of the study."""
+class Options:
+    """Train residual networks with and without scaling, and judge the paper's claims."""
 
-    width: int  # channels of the residual stream, the layer before the average pool
-    scale: float  # factor on every residual; 1 is the unscaled network
-    learning_rate: float
-    seed: int  # of the initial weights and of the order of the data
+    # quick, a minute and no verdict; cpu, the main job; cpu_more, which goes on with the
+    # cures of the literature and the paper's horizon; gpu, the paper's widths.
+    plan: str = "cpu"
+    # Minutes of training; what does not fit is left out, the least important first, and
+    # the same command goes on with it. Default: the plan's.
+    minutes: float | None = None
+    # Repetitions of every setting; default: the plan's.
+    seeds: int | None = None
+    # Folder for everything this writes; default: runs/residual_scaling, for the plans
+    # quick and gpu with that name behind it.
+    workdir: Path | None = None
+    # Folder of prepared data sets; default: TFDS's own.
+    data_dir: str | None = None
 
-    def __str__(self) -> str:
-        return (
-            f"width {self.width}, scale {self.scale:g}, "
-            f"learning rate {self.learning_rate:g}, seed {self.seed}"
-        )
+    def __post_init__(self) -> None:
+        if self.plan not in PLANS:
+            raise ValueError(f"plan must be one of {', '.join(PLANS)}, got {self.plan!r}.")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes must be > 0, got {self.minutes}.")
+        if self.seeds is not None and self.seeds < 1:
+            raise ValueError(f"seeds must be 1 or more, got {self.seeds}.")
+
+    @property
+    def study(self) -> "Study":
+        """What these options ask for."""
+        plan = PLANS[self.plan]
+        if self.seeds is not None:
+            groups = tuple(replace(group, seeds=self.seeds) for group in plan.groups)
+            plan = replace(plan, groups=groups)
+        name = "residual_scaling" if self.plan == "cpu" else f"residual_scaling_{self.plan}"
+        return Study(plan, self.workdir or Path("runs") / name, self.minutes, self.data_dir)
 
 
 @dataclass(frozen=True)
 class Study:
-    """Train residual networks of several widths with and without scaled residuals."""
+    """A plan, its folder, and the minutes it may take; None: the plan's own."""
 
-    # Channels of the residual stream; the paper's claim begins above 1000.
-    widths: tuple[int, ...] = (64, 256, 1024)
-    # Factors on the residuals: 1 is unscaled, the paper uses 0.1 to 0.3.
-    scales: tuple[float, ...] = (1.0, 0.3, 0.1)
-    # 0.045 is the paper's; higher ones are accelerators.
-    learning_rates: tuple[float, ...] = (PAPER_LEARNING_RATE, 0.2)
-    # Seeds per arm, the same for all: 0, 1, 2, ...
-    seeds: int = 5
-    # Updates per arm; an epoch of the digits has 46.
-    steps: int = 80
-    # Residual blocks.
-    depth: int = 10
-    # Examples per update, over all devices.
-    batch_size: int = 32
-    # Updates between two looks at the layer before the average pool.
-    probe_every: int = 10
-    # Folder for everything this writes; default: runs/residual_scaling, with --quick
-    # runs/residual_scaling_quick.
-    workdir: Path | None = None
-    # Folder of prepared data sets; default: TFDS's own.
+    plan: Plan
+    folder: Path
+    minutes: float | None = None
     data_dir: str | None = None
-    # Two widths, two scales, one learning rate, two seeds: about a minute, no verdict.
-    quick: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("widths", "scales", "learning_rates"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise ValueError(f"{name} must be different numbers, got {values}.")
-        for name in ("seeds", "steps", "depth", "batch_size", "probe_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
-        if min(self.widths) < 1:
-            raise ValueError(f"widths must be 1 or more, got {self.widths}.")
-        if len(self.scales) > MAX_SCALES:
-            raise ValueError(
-                f"scales must be {MAX_SCALES} or fewer, to be told apart in the figure, "
-                f"got {len(self.scales)}."
-            )
-        if not all(0 <= scale <= 1 for scale in self.scales):
-            raise ValueError(f"scales must lie in [0, 1], got {self.scales}.")
-        if not all(0 < rate < float("inf") for rate in self.learning_rates):
-            raise ValueError(f"learning_rates must be > 0, got {self.learning_rates}.")
 
     @property
     def arms(self) -> list[Arm]:
-        """All arms, seed by seed: what is finished early is a smaller complete study."""
-        return [
-            Arm(width, scale, rate, seed)
-            for seed, rate, width, scale in product(
-                range(self.seeds), self.learning_rates, self.widths, self.scales
-            )
-        ]
+        """All arms, the most important first, each once."""
+        return list(dict.fromkeys(arm for g in self.plan.groups for arm in g.arms))
 
     @property
-    def folder(self) -> Path:
-        """Where everything is written."""
-        name = "residual_scaling_quick" if self.quick else "residual_scaling"
-        return self.workdir or Path("runs") / name
+    def seconds(self) -> float:
+        """Time that training may take."""
+        return 60 * (self.plan.minutes if self.minutes is None else self.minutes)
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The part of the plan that all its arms share."""
-        shared = ("steps", "depth", "batch_size", "probe_every")
-        return {key: value for key, value in asdict(self).items() if key in shared}
+    def arms_file(self) -> Path:
+        """The record of the study: one JSON line for each finished arm."""
+        return self.folder / "arms.jsonl"
 
-    def spec(self, width: int) -> NetworkSpec:
-        """The network of an arm: `depth` Inception-ResNet-C blocks, `width` channels."""
-        return small_image_spec(width=width, depth=self.depth)
-
-
-QUICK = Study(
-    widths=(64, 256),
-    scales=(1.0, 0.1),
-    learning_rates=(0.2,),
-    seeds=2,
-    steps=60,
-    quick=True,
-)
+    def left_out(self, records: Records) -> list[str]:
+        """What of the plan is not on record, group by group, in words."""
+        words = []
+        for group in self.plan.groups:
+            missing = [arm for arm in group.arms if arm not in records]
+            if missing:
+                settings = "; ".join(arm.words for arm in settings_in(missing))
+                words.append(
+                    f"{group.question} {len(missing)} of {len(group.arms)} arms: {settings}"
+                )
+        return words

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an arm of the study is: one training run, and everything that defines it."""
+
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Literal
+
+# Section 4. Any higher rate is an accelerator: it brings into some ten steps what the
+# paper saw "after a few tens of thousands of iterations".
+PAPER_LEARNING_RATE = 0.045
+PAPER_WIDTH = 1000  # "if the number of filters exceeded 1000" (section 3.3)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training run. Arms that differ in values alone share one compiled program."""
+
+    # What is compiled.
+    data: Literal["digits", "prototypes"] = "digits"
+    # "C": `depth` narrow Inception-ResNet-C blocks. "BC": `depth` B and `depth` C blocks
+    # with the branches of Figs 17 and 19.
+    network: Literal["C", "BC"] = "C"
+    width: int = 256  # channels of the stream before the average pool
+    depth: int = 10  # residual blocks of a stage
+    # Branches of Fig. 13 or 19; or no residual network: "plain" leaves the sum out,
+    # "concat" concatenates branches of the same cost.
+    block: Literal["v1", "v2", "plain", "concat"] = "v1"
+    # "paper": ReLU'd sum -> pool; "published": last block without ReLU, then a 1x1.
+    head: Literal["paper", "published"] = "paper"
+    activation: Literal["relu", "leaky_relu", "pre"] = "relu"  # of the sum
+    pool_norm: Literal["none", "before_relu", "after_relu"] = "none"  # extra batch norm
+    residual_norm: bool = False  # batch norm after the linear 1x1
+    learned_scale: Literal["none", "scalar", "channel"] = "none"
+    optimizer: Literal["rmsprop", "momentum"] = "rmsprop"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_size: int = 32
+    steps: int = 80
+    probe_every: int = 10
+    # Values.
+    init: Literal["he", "glorot", "lecun", "stddev_0.1"] = "he"  # of the linear 1x1
+    init_gain: float = 1.0  # factor on what `init` gives
+    scale: float | None = 1.0  # factor on every residual; None: as published
+    learned_scale_init: float = 1.0
+    learning_rate: float = PAPER_LEARNING_RATE
+    warmup: Literal["constant", "linear"] = "constant"
+    warmup_steps: int = 0
+    warmup_rate: float = 1e-5  # the paper's: "as low as 0.00001"
+    clip_norm: float | None = None
+    momentum: float = 0.9
+    classifier_rate: float = 1.0  # factor on the learning rate of the classifier
+    linear_rate: float = 1.0  # the same of the linear 1x1 that end the residuals
+    seed: int = 0  # of the initial weights and of the order of the data
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "batch_size", "steps", "probe_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        if self.network == "BC" and self.block != "v2":
+            raise ValueError(f"block must be v2 in network BC, got {self.block!r}.")
+        if self.block == "concat" and (set(self.changes) & RESIDUAL_FIELDS):
+            different = ", ".join(sorted(set(self.changes) & RESIDUAL_FIELDS))
+            raise ValueError(f"block concat has no residuals to change by {different}.")
+        if self.scale is not None and not 0 <= self.scale <= 1:
+            raise ValueError(f"scale must lie in [0, 1], got {self.scale}.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}.")
+
+    @property
+    def shape(self) -> "Arm":
+        """The arm with all its values at their defaults: such arms run side by side."""
+        return replace(self, **{name: DEFAULTS[name] for name in VALUES})
+
+    @property
+    def program(self) -> "Arm":
+        """The shape of any length: what decides what is compiled."""
+        lengths = ("steps", "probe_every")
+        return replace(self.shape, **{name: DEFAULTS[name] for name in lengths})
+
+    @property
+    def setting(self) -> "Arm":
+        """The arm with seed 0: arms of one setting are repetitions."""
+        return replace(self, seed=0)
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """The fields that differ from the defaults, but for the seed."""
+        return {
+            name: value
+            for name, default in DEFAULTS.items()
+            if (value := getattr(self, name)) != default and name != "seed"
+        }
+
+    @property
+    def words(self) -> str:
+        """The setting for people: width, scale, rate, and what else is special."""
+        always = {n: getattr(self, n) for n in ("width", "scale", "learning_rate")}
+        return ", ".join(in_words(n, v) for n, v in (always | self.changes).items())
+
+    def __str__(self) -> str:
+        return f"{self.words}, seed {self.seed}"
+
+
+# What only a residual block or its sum can have.
+RESIDUAL_FIELDS = {
+    *("activation", "pool_norm", "residual_norm", "learned_scale", "init", "init_gain"),
+    *("scale", "linear_rate"),
+}
+DEFAULTS = {f.name: f.default for f in fields(Arm) if f.default is not MISSING}
+VALUES = tuple(DEFAULTS)[tuple(DEFAULTS).index("init") :]
+
+
+def in_words(name: str, value: object) -> str:
+    """A field of an arm for people: "learning rate 0.2"."""
+    if name == "scale" and value is None:
+        value = "as published"
+    shown = f"{value:.3g}" if isinstance(value, float) else value
+    return f"{name.replace('_', ' ')} {shown}"

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which arms are trained, in order of importance, for each budget.
+
+A new arm is one line: a change to `BASE` in one of the groups.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from experiments.residual_scaling.arms import PAPER_LEARNING_RATE, Arm
+
+HIGH = 0.2  # an accelerated rate at which an unscaled network dies within 80 steps
+# 5 of 5 against 0 of 5 is p = 0.008; to outlive Holm takes 8 seeds or two such settings.
+SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings that answer a question together; each is repeated with every seed."""
+
+    question: str
+    settings: tuple[Arm, ...]
+    seeds: int = SEEDS
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Seed by seed: what is finished early is a smaller complete group."""
+        return [replace(s, seed=k) for k in range(self.seeds) for s in self.settings]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Groups of arms, the most important first, and the time they are meant for.
+
+    Of several groups with the same arm the first decides its place."""
+
+    what: str
+    groups: tuple[Group, ...]
+    minutes: float
+    probe_images: int = 128
+
+
+def grid(base: Arm, **values: Sequence[Any]) -> tuple[Arm, ...]:
+    """Every combination of the given values of fields, as changes of `base`."""
+    combinations = product(*values.values())
+    return tuple(
+        replace(base, **dict(zip(values, chosen, strict=True))) for chosen in combinations
+    )
+
+
+def changed(bases: Iterable[Arm], *changes: dict[str, Any]) -> tuple[Arm, ...]:
+    """Each of the bases with each of the changes."""
+    return tuple(replace(base, **change) for change in changes for base in bases)
+
+
+def combined(*parts: Iterable[Arm]) -> tuple[Arm, ...]:
+    """All arms of the parts, each once."""
+    return tuple(dict.fromkeys(arm for part in parts for arm in part))
+
+
+# An unscaled network that dies: what every cure is held against.
+BASE = Arm(width=256, learning_rate=HIGH)
+ROOT, INVERSE = BASE.depth**-0.5, 1 / BASE.depth
+
+# The traced cures in two widths: no compilation more, and no accident of one of them.
+BASES = grid(BASE, width=(64, 256))
+LOWER_RATES = changed(BASES, {"learning_rate": HIGH / 10}, {"learning_rate": HIGH / 100})
+WARM_UP = changed(
+    BASES,
+    {"warmup_steps": 40},  # half of the run at 0.00001
+    {"warmup_steps": 40, "warmup": "linear"},
+)
+CLIPPING = changed(BASES, {"clip_norm": 1.0})
+MECHANISM = changed(
+    BASES,
+    {"init_gain": 0.1},  # small at the start alone
+    {"classifier_rate": 0.05},
+    {"linear_rate": 0.01},
+)
+TEN_TIMES_LONGER = grid(replace(BASE, width=64, steps=800), learning_rate=(HIGH, HIGH / 10))
+EXTRA_NORM = changed([BASE], {}, {"pool_norm": "before_relu"}, {"pool_norm": "after_relu"})
+SHALLOW = grid(replace(BASE, depth=4), scale=(1.0, 0.3, 0.1))
+PLAIN = grid(replace(BASE, learning_rate=PAPER_LEARNING_RATE), block=("plain", "concat"))
+HARDER = grid(replace(BASE, data="prototypes"), scale=(1.0, 0.1))
+
+OTHER_CURES = changed(
+    [BASE],
+    {"clip_norm": 0.1},
+    {"clip_norm": 2.0},
+    {"momentum": 0.0},
+    {"optimizer": "momentum"},
+    {"learned_scale": "scalar", "learned_scale_init": 0.0},  # SkipInit, ReZero
+    {"learned_scale": "scalar", "learned_scale_init": 0.1},
+    {"learned_scale": "scalar"},
+    {"learned_scale": "channel", "learned_scale_init": 0.1},  # LayerScale
+    {"learned_scale": "channel", "learned_scale_init": 1e-5},
+    {"residual_norm": True},
+    {"residual_norm": True, "scale": 0.1},
+    {"activation": "leaky_relu"},
+    {"activation": "pre"},
+    {"head": "published"},
+    {"head": "published", "scale": None},
+    {"block": "v2"},
+    {"block": "v2", "scale": 0.1},
+)
+
+WIDTHS = combined(
+    grid(
+        BASE,
+        learning_rate=(HIGH, PAPER_LEARNING_RATE),
+        width=(64, 256, 1024),
+        scale=(1.0, 0.1),
+    ),
+    grid(BASE, width=(64, 256), scale=(0.3,)),
+)
+
+# Learning curves long enough for a plain network to get somewhere.
+LONGER = combined(
+    grid(Arm(width=256, steps=400), scale=(1.0, 0.3, 0.1)),
+    grid(Arm(width=256, steps=400), block=("plain", "concat")),
+)
+# In a narrow network, which two CPU cores train for so long in minutes.
+TENS_OF_THOUSANDS = grid(Arm(width=64, steps=20_000, probe_every=200), scale=(1.0, 0.1))
+# The blocks of Figs 17 and 19 at their own widths, at the paper's rate.
+WIDE = Arm(
+    data="prototypes",
+    network="BC",
+    width=2080,
+    block="v2",
+    dtype="bfloat16",
+    batch_size=64,
+    steps=1000,
+    probe_every=50,
+)
+LONG_AND_WIDE = grid(replace(WIDE, steps=30_000, probe_every=500), scale=(1.0, 0.1))
+
+CPU_GROUPS = (
+    Group("Do wide unscaled networks die, and does scaling save them?", WIDTHS),
+    Group("Is it the same where the task is harder?", HARDER),
+    Group("Do the cures help that the paper says do not?", LOWER_RATES + WARM_UP),
+    Group("Does clipping help? What does scaling act on?", CLIPPING + MECHANISM),
+    Group("Does batch norm before the pool help?", EXTRA_NORM, seeds=8),
+    Group("Are zeros for ever? Does a lower rate only put them off?", TEN_TIMES_LONGER),
+    Group("Do deeper networks need smaller scales?", SHALLOW),
+    Group("Do residual networks train faster?", PLAIN),
+)
+
+PLANS = {
+    "quick": Plan(
+        "two widths, two scales, two seeds: does it work? No verdict",
+        (
+            Group(
+                "Do unscaled networks die?",
+                grid(replace(BASE, steps=60), width=(64, 256), scale=(1.0, 0.1)),
+                seeds=2,
+            ),
+        ),
+        minutes=2,
+    ),
+    "cpu": Plan(
+        "every claim of section 3.3 at the smallest size that tests it; two CPU cores",
+        CPU_GROUPS,
+        minutes=10,
+    ),
+    "cpu_more": Plan(
+        "the arms of cpu, those of the literature, and the paper's horizon",
+        (
+            *CPU_GROUPS,
+            Group("Which scales help?", grid(BASE, scale=(0.5, ROOT, 0.2, 0.17, INVERSE))),
+            Group("And the other cures of the literature?", OTHER_CURES),
+            Group(
+                "Where is the boundary?",
+                grid(
+                    BASE, learning_rate=(0.1, 0.4), width=(64, 256), scale=(1.0, 0.3, 0.1)
+                ),
+            ),
+            Group(
+                "What does the initialiser decide?",
+                grid(BASE, init=("glorot", "stddev_0.1"), width=(64, 256, 1024)),
+            ),
+            Group(
+                "Do deeper networks need smaller scales?",
+                grid(replace(BASE, depth=20), scale=(1.0, 0.3, 0.1)),
+            ),
+            Group("Do residual networks train faster?", LONGER),
+            Group("Does it come after tens of thousands of steps?", TENS_OF_THOUSANDS),
+        ),
+        minutes=90,
+    ),
+    "gpu": Plan(
+        "the paper's widths and horizon; one GPU, in pieces by --minutes",
+        (
+            Group(
+                "Do wide unscaled networks die, and does scaling save them?",
+                grid(WIDE, width=(2080, 1088, 512), scale=(1.0, 0.3, 0.1)),
+            ),
+            Group("Does it come after tens of thousands of steps?", LONG_AND_WIDE, 1),
+            Group(
+                "What does the initialiser decide?",
+                grid(WIDE, init=("glorot", "stddev_0.1")),
+            ),
+            Group(
+                "Do the cures help that the paper says do not?",
+                changed(
+                    [WIDE],
+                    {"learning_rate": 0.0045},
+                    {"pool_norm": "before_relu"},
+                    {"pool_norm": "after_relu"},
+                    {"warmup_steps": 500},
+                    {"clip_norm": 2.0},
+                ),
+            ),
+            Group("Is bfloat16 to blame?", grid(WIDE, dtype=("float32",)), seeds=1),
+            Group("And is it the same with every seed?", LONG_AND_WIDE),
+        ),
+        minutes=25,
+        probe_images=512,
+    ),
+}

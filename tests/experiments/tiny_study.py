@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study's command with one more plan, `tiny`, whose arms train in a moment.
+
+`python -m tests.experiments.tiny_study --plan tiny` is a real run in a process of its own.
+"""
+
+from experiments.residual_scaling import __main__ as command
+from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.plans import PLANS, Group, Plan, grid
+
+ARM = Arm(
+    width=8, depth=1, learning_rate=0.2, steps=6, batch_size=8, probe_every=2, scale=1.0
+)
+# Four settings of one shape, and one of another.
+GROUPS = (
+    Group("Scales and rates?", grid(ARM, scale=(1.0, 0.1), learning_rate=(0.2, 0.1)), 2),
+    Group("And wider?", grid(ARM, width=(16,)), 2),
+)
+TINY = Plan("for tests", GROUPS, minutes=5.0, probe_images=32)
+
+
+def lasting(record: dict) -> dict:
+    """What of a record does not depend on the machine's speed."""
+    return {k: v for k, v in record.items() if k not in ("seconds", "devices")}
+
+
+if __name__ == "__main__":
+    PLANS["tiny"] = TINY
+    raise SystemExit(command.main())
