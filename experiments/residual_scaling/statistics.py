@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tests and intervals behind the verdicts, all at a level of 5 %."""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from statsmodels.stats.contingency_tables import mcnemar as mcnemar_test
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+LEVEL = 0.05
+RESAMPLES = 199  # of a bootstrap
+
+
+@dataclass(frozen=True)
+class Share:
+    """`count` of `total` arms."""
+
+    count: int
+    total: int
+
+    @classmethod
+    def of(cls, events: Iterable[bool]) -> "Share":
+        """How many of `events` happened."""
+        events = list(events)
+        return cls(sum(events), len(events))
+
+    def __add__(self, other: "Share") -> "Share":
+        return Share(self.count + other.count, self.total + other.total)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.count}/{self.total} [{low:.2f}, {high:.2f}]"
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the proportion."""
+        if not self.total:
+            return 0.0, 1.0
+        result = stats.binomtest(self.count, self.total)
+        interval = result.proportion_ci(confidence_level=1 - LEVEL, method="wilson")
+        return interval.low, interval.high
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % interval, infinite where the data do not bound it."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def more_than_half(share: Share) -> float:
+    """One-sided p-value of the exact binomial test against a proportion of 1/2."""
+    if not share.total:
+        return 1.0
+    return float(stats.binomtest(share.count, share.total, alternative="greater").pvalue)
+
+
+def fisher(strata: Iterable[tuple[Share, Share]]) -> float:
+    """Two-sided p-value of Fisher's exact test of the first shares against the second.
+
+    Over several strata: the sum of the first counts, given every stratum's margins (the
+    exact Cochran-Mantel-Haenszel test). 5 of 5 against 0 of 5 gives 0.008.
+    """
+    probabilities, observed = np.ones(1), 0
+    for a, b in strata:
+        if a.total and b.total:
+            both = a + b
+            counts = np.arange(both.count + 1)
+            given = stats.hypergeom.pmf(counts, both.total, both.count, a.total)
+            probabilities = np.convolve(probabilities, given)
+            observed += a.count
+    # What is as rare as the observed must not be lost to rounding.
+    as_rare = probabilities <= probabilities[observed] * (1 + 1e-7)
+    return float(min(1.0, probabilities[as_rare].sum()))
+
+
+def excess(strata: Iterable[tuple[Share, Share]]) -> float:
+    """How many more of the first than expected, were both alike in every stratum."""
+    return sum(
+        a.count - a.total * (a.count + b.count) / (a.total + b.total)
+        for a, b in strata
+        if a.total and b.total
+    )
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's exact test, from the pairs that differ."""
+    return float(mcnemar_test([[0, only_first], [only_second, 0]], exact=True).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979)."""
+    found = multipletests(p_values, LEVEL, method="holm")[1] if p_values else ()
+    return [float(p) for p in found]
+
+
+def at_least(differences: Sequence[float], bound: float) -> tuple[float, float]:
+    """Paired TOST, margin `-bound`: p of "the mean is above `bound`", p of equivalence.
+
+    1.0 of fewer than three pairs.
+    """
+    if len(differences) < 3:
+        return 1.0, 1.0
+    mean = float(np.mean(differences))
+    if np.std(differences) < 1e-12:  # no spread, no t statistic
+        return float(mean <= bound), float(abs(mean) >= -bound)
+    zeros = np.zeros(len(differences))
+    both, lower, _ = ttost_paired(np.asarray(differences), zeros, bound, -bound)
+    return float(lower[1]), float(both)
+
+
+def t_interval(values: Sequence[float]) -> Estimate:
+    """Mean with Student's 95 % interval; infinite of fewer than three values."""
+    mean = float(np.mean(values)) if len(values) else float("nan")
+    if len(values) < 3:
+        return Estimate(mean, -np.inf, np.inf)
+    spread = stats.t.ppf(1 - LEVEL / 2, len(values) - 1) * stats.sem(values)
+    return Estimate(mean, mean - float(spread), mean + float(spread))
+
+
+def bootstrap(statistic: Callable[..., float], *columns: Sequence) -> Estimate:
+    """`statistic(*columns)` and its percentile interval over resampled rows."""
+    value = float(statistic(*columns))
+    rows = np.arange(len(columns[0]))
+    if len(rows) < 2:
+        return Estimate(value, -np.inf, np.inf)
+    arrays = [np.asarray(column) for column in columns]
+    interval = stats.bootstrap(
+        (rows,),
+        lambda chosen: statistic(*(array[chosen] for array in arrays)),
+        n_resamples=RESAMPLES,
+        confidence_level=1 - LEVEL,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(value, float(interval.low), float(interval.high))
+
+
+def censored(times: Sequence[float], happened: Sequence[bool]) -> stats.CensoredData:
+    """Times of events; of those that had not happened, the time of the last look."""
+    times, happened = np.asarray(times, float), np.asarray(happened, bool)
+    return stats.CensoredData(uncensored=times[happened], right=times[~happened])
+
+
+def median_time(times: Sequence[float], happened: Sequence[bool]) -> Estimate:
+    """Kaplan-Meier median with its log-log interval; infinite where half never happen."""
+    curve = stats.ecdf(censored(times, happened)).sf
+    # Undefined where all or none are left: the curve itself stands in below.
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        interval = curve.confidence_interval(method="log-log")
+
+    def first(bound: np.ndarray) -> float:
+        bound = np.where(np.isnan(bound), curve.probabilities, bound)
+        reached = curve.quantiles[bound <= 0.5 + 1e-12]
+        return float(reached[0]) if len(reached) else float("inf")
+
+    ends = (interval.low.probabilities, interval.high.probabilities)
+    return Estimate(first(curve.probabilities), *map(first, ends))
+
+
+def sooner(strata: Iterable[tuple[stats.CensoredData, stats.CensoredData]]) -> float:
+    """One-sided p of "the first come sooner": log-rank, strata joined by Stouffer.
+
+    0.5 where nothing happened.
+    """
+    p_values: list[float] = []
+    for first, second in strata:
+        if first.num_censored() < len(first) or second.num_censored() < len(second):
+            with np.errstate(invalid="ignore"):  # 0/0: all came at once
+                p = stats.logrank(first, second, alternative="greater").pvalue
+            p_values += [] if np.isnan(p) else [float(p)]
+    return float(stats.combine_pvalues(p_values or [0.5], method="stouffer").pvalue)
+
+
+def threshold(values: Sequence[float], happened: Sequence[bool]) -> Estimate | None:
+    """Where a logistic fit on log2 of `values` gives 1/2; None if it does not rise.
+
+    An end of the values stands for whatever lies beyond.
+    """
+    logs, happened = np.log2(values), np.asarray(happened, float)
+
+    def rises(logs: np.ndarray, happened: np.ndarray) -> bool:
+        return np.cov(logs, happened)[0, 1] > 1e-9
+
+    def fit(logs: np.ndarray, happened: np.ndarray) -> float:
+        if not rises(logs, happened):
+            return logs.min() if happened.all() else logs.max()
+        middle, model = logs.mean(), LogisticRegression(C=1e3, solver="newton-cholesky")
+        model.fit(logs[:, None] - middle, happened)
+        return float(middle - model.intercept_[0] / model.coef_[0, 0])
+
+    if len(logs) < 2 or not rises(logs, happened):
+        return None
+    # Where it starts at the optimum, newton-cholesky says so and lets lbfgs finish.
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        found = bootstrap(fit, logs, happened)
+    # Where nothing overlaps, all that is known is the gap.
+    low = min(found.low, logs[happened == 0].max())
+    high = max(found.high, logs[happened == 1].min())
+    ends = np.clip([found.value, low, high], logs.min(), logs.max())
+    return Estimate(*(float(2.0**end) for end in ends))
+
+
+def held_out_loss(
+    features: np.ndarray, happened: np.ndarray, groups: np.ndarray
+) -> np.ndarray | None:
+    """Log-loss `[n]` of a logistic fit to other groups, `features` being `[n, k]`.
+
+    Tenfold, or as many as there are groups; None where a fit would see one outcome only.
+    """
+    folds = min(10, len(np.unique(groups)))
+    if folds < 2:
+        return None
+    splits = list(GroupKFold(folds).split(features, happened, groups))
+    if any(len(np.unique(happened[train])) < 2 for train, _ in splits):
+        return None
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    predicted = cross_val_predict(
+        model, features, happened, cv=splits, method="predict_proba"
+    )
+    return -np.log(np.where(happened, predicted[:, 1], predicted[:, 0]))
+
+
+def sign_flips(differences: Sequence[float]) -> float:
+    """Two-sided p-value of a mean of 0, by flipping the signs of paired differences."""
+    if len(differences) < 2:
+        return 1.0
+    result = stats.permutation_test(
+        (np.asarray(differences),),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=9999,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.pvalue)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Made-up records of arms, and the rows that they lead to."""
+
+from dataclasses import replace
+
+from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.claims import judge
+from experiments.residual_scaling.outcomes import Outcome
+from experiments.residual_scaling.verdicts import Verdict
+
+DEAD, HALF, CHANCE = Outcome.DEAD, Outcome.PART_DEAD, Outcome.CHANCE
+SCARRED, HEALTHY, DIVERGED = Outcome.SCARRED, Outcome.HEALTHY, Outcome.DIVERGED
+EIGHT = Arm(width=2048)  # with eight seeds 8 of 8 against 0 of 8 outlives Holm
+
+
+def record(outcome=HEALTHY, *, death=None, accuracy=0.9, curvature=1.0, reached=None):
+    """A record of an arm that came to `outcome`; `reached`: its step of 95 % accuracy."""
+    dead = {DEAD: 1.0, HALF: 0.7}.get(outcome, 0.0)
+    return {
+        "outcome": str(outcome),
+        "death_step": 20 if death is None and outcome in (DEAD, HALF) else death,
+        "recovered": False,
+        "test": {"top1_sum": 100 * accuracy, "count": 100.0},
+        "probes": {
+            "step": [0, 10, 20, 30, 40],
+            "pool_dead": [0.0, dead, dead, dead, dead],
+            "accuracy": [
+                0.95 if reached and s >= reached else 0.1 for s in range(0, 50, 10)
+            ],
+            "curvature": [curvature, None, None, None, None],
+        },
+    }
+
+
+def repeat(arm: Arm, count: int, seeds: int = 8, bad=HALF, good=HEALTHY, **more):
+    """`seeds` repetitions of an arm; `count` of them come to `bad`, the rest to `good`."""
+    return {
+        replace(arm, seed=seed): record(bad if seed < count else good, **more)
+        for seed in range(seeds)
+    }
+
+
+def rows(records, number: int, setting: str = "") -> list[Verdict]:
+    return [v for v in judge(records) if v.number == number and setting in v.setting]
+
+
+def only(records, number: int, setting: str = "") -> Verdict:
+    found = rows(records, number, setting)
+    assert len(found) == 1, found
+    return found[0]

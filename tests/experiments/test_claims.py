@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts on who dies and what prevents it, and what holds for every row."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.verdicts import (
+    CONTRADICTED,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    UNDECIDED,
+)
+from tests.experiments.made_records import (
+    CHANCE,
+    DEAD,
+    EIGHT,
+    HALF,
+    SCARRED,
+    only,
+    repeat,
+    rows,
+)
+
+
+@pytest.mark.parametrize(
+    ("died", "outcome", "verdict", "qualifier"),
+    [
+        (16, HALF, REPRODUCED, "channels die, not all of them"),
+        (16, DEAD, REPRODUCED, ""),
+        (0, HALF, NOT_REPRODUCED, ""),
+        (8, HALF, UNDECIDED, ""),
+    ],
+)
+def test_wide_networks_die(died, outcome, verdict, qualifier):
+    arm = replace(EIGHT, learning_rate=0.2)
+    row = only(repeat(arm, died, 16, outcome), 1)
+    assert (row.verdict, row.qualifier) == (verdict, qualifier)
+    assert f"half dead or worse {died}/16" in row.evidence
+
+
+@pytest.mark.parametrize(
+    ("steps", "verdict"), [(9_999, UNDECIDED), (10_000, NOT_REPRODUCED)]
+)
+def test_a_short_life_at_the_papers_rate_says_nothing(steps, verdict):
+    assert only(repeat(replace(EIGHT, steps=steps), 0, 16), 1).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "verdict", "qualifier"),
+    [
+        (0, 12, REPRODUCED, ""),
+        (12, 12, CONTRADICTED, "most narrow ones die too"),
+        (0, 0, NOT_TESTED, "no arm died, narrow or wide"),
+        (12, 0, CONTRADICTED, "more narrow ones die"),
+        (6, 6, UNDECIDED, ""),
+    ],
+)
+def test_narrow_networks_survive(narrow, wide, verdict, qualifier):
+    records = repeat(Arm(width=64), narrow, 12) | repeat(EIGHT, wide, 12)
+    row = only(records, 1, "narrower")
+    assert (row.verdict, row.qualifier) == (verdict, qualifier)
+    assert f"width 64 {narrow}/12" in row.evidence
+    assert f"half dead or worse {wide}/12" in only(records, 1, "more than 1000").evidence
+
+
+def test_threshold_lies_between_the_widths_that_live_and_those_that_die():
+    records = repeat(Arm(width=64), 0) | repeat(Arm(width=256), 8) | repeat(EIGHT, 8)
+    evidence = only(records, 1, "narrower").evidence
+    assert re.search(r"half of them at width 1\d\d(\.\d)? \[64, 256\]", evidence), evidence
+
+
+def test_claim_1_keeps_initialisers_rates_and_remedies_apart():
+    records = {}
+    for init in ("he", "glorot"):
+        for rate in (0.045, 0.2):
+            arm = Arm(width=2048, init=init, learning_rate=rate)
+            records |= repeat(arm, 5 if init == "he" else 0, 5)
+    records |= repeat(Arm(width=2048, clip_norm=1.0), 0, 5)
+    records |= repeat(Arm(width=2048, head="published"), 0, 5)  # its pool sees no ReLU
+    shown = [row.evidence.split(" [")[0][-3:] for row in rows(records, 1)]
+    assert sorted(shown) == ["0/5", "0/5", "5/5", "5/5"]
+
+
+@pytest.mark.parametrize(
+    ("dead", "verdict"), [(12, REPRODUCED), (0, NOT_REPRODUCED), (6, UNDECIDED)]
+)
+def test_failing_networks_give_only_zeros(dead, verdict):
+    records = repeat(Arm(), dead, 12, DEAD, CHANCE) | repeat(Arm(width=64), 0)
+    row = only(records, 2, "only zeros")
+    assert row.verdict == verdict
+    assert f"dead {dead}/12" in row.evidence
+
+
+@pytest.mark.parametrize(
+    ("recovered", "verdict", "qualifier"),
+    [
+        (0, REPRODUCED, ""),
+        (1, REPRODUCED, "some recover"),
+        (14, CONTRADICTED, ""),
+        (7, UNDECIDED, ""),
+    ],
+)
+def test_the_dead_stay_dead(recovered, verdict, qualifier):
+    records = repeat(Arm(steps=400), 14, 14, DEAD)
+    for arm, made in records.items():
+        made["recovered"] = arm.seed < recovered
+    row = only(records | repeat(Arm(steps=399), 14, 14), 2, "stays dead")
+    assert (row.verdict, row.qualifier) == (verdict, qualifier)
+    assert f"recovered {recovered}/14" in row.evidence
+
+
+@pytest.mark.parametrize(
+    ("death", "verdict", "qualifier"),
+    [
+        (25_000, REPRODUCED, ""),
+        (60, CONTRADICTED, "they die sooner"),
+        (None, NOT_REPRODUCED, ""),
+    ],
+)
+def test_death_after_tens_of_thousands_of_steps(death, verdict, qualifier):
+    records = repeat(replace(EIGHT, steps=30_000), 8, death=death, bad=CHANCE)
+    row = only(records, 3)
+    assert (row.verdict, row.qualifier) == (verdict, qualifier)
+
+
+def test_that_narrow_networks_live_long_says_nothing():
+    row = only(repeat(Arm(width=64, steps=30_000), 0), 3)
+    assert row.verdict == UNDECIDED
+
+
+def test_short_arms_say_nothing_of_long_ones():
+    short = Arm(learning_rate=0.2)
+    row = only(repeat(short, 8, death=30) | repeat(Arm(steps=9_999), 8), 3)
+    assert row.verdict == NOT_TESTED
+    assert "(accelerated) median time to death 30 [30, 30] steps (n = 8)" in row.evidence
+
+
+REMEDIES = [
+    (4, "/ 10", {"learning_rate": 0.0045, "steps": 800}),
+    (4, "/ 100", {"learning_rate": 0.00045, "steps": 8000}),
+    (5, "before", {"pool_norm": "before_relu"}),
+    (5, "after", {"pool_norm": "after_relu"}),
+    (7, "constant", {"warmup_steps": 20}),
+    (7, "linear", {"warmup": "linear", "warmup_steps": 20, "warmup_rate": 1e-3}),
+]
+
+
+@pytest.mark.parametrize(("number", "setting", "change"), REMEDIES)
+@pytest.mark.parametrize(
+    ("without", "with_it", "verdict"),
+    [
+        (12, 0, CONTRADICTED),
+        (12, 12, REPRODUCED),
+        (12, 6, UNDECIDED),
+        (0, 12, REPRODUCED),
+        (0, 0, NOT_TESTED),
+    ],
+)
+def test_remedies_that_should_fail(number, setting, change, without, with_it, verdict):
+    records = repeat(Arm(), without, 12) | repeat(Arm(**change), with_it, 12)
+    assert only(records, number, setting).verdict == verdict
+
+
+def test_a_lower_rate_is_held_against_the_way_it_goes():
+    low = Arm(learning_rate=0.0045)
+    row = only(repeat(Arm(), 8) | repeat(low, 0), 4)
+    assert (row.verdict, row.qualifier) == (UNDECIDED, "over a smaller steps x rate")
+    assert "0.1 times the steps x rate" in row.setting
+    row = only(repeat(Arm(), 8) | repeat(replace(low, steps=800, probe_every=100), 0), 4)
+    assert (row.verdict, row.qualifier) == (CONTRADICTED, "")
+    assert "10 times the steps, so 1 times the steps x rate" in row.setting
+
+
+HELPS = [
+    (6, "scale 0.1 against 1 keeps alive", {"scale": 0.1}),
+    (6, "scale as published against 1 keeps alive", {"scale": None}),
+    (6, "scale 1/sqrt(depth) (not one of", {"scale": 10**-0.5}),
+    (9, "clip norm 1", {"clip_norm": 1.0}),
+    (11, "classifier rate 0.05", {"classifier_rate": 0.05}),
+    (11, "init gain 0.1", {"init_gain": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("number", "setting", "change"), HELPS)
+@pytest.mark.parametrize(
+    ("without", "with_it", "verdict"),
+    [
+        (12, 0, REPRODUCED),
+        (12, 12, CONTRADICTED),
+        (12, 6, UNDECIDED),
+        (0, 12, CONTRADICTED),
+        (0, 0, NOT_TESTED),
+    ],
+)
+def test_remedies_that_should_help(number, setting, change, without, with_it, verdict):
+    records = repeat(Arm(), without, 12) | repeat(Arm(**change), with_it, 12)
+    assert {row.verdict for row in rows(records, number, setting)} == {verdict}
+
+
+def test_five_seeds_that_all_die_in_spite_of_a_cure_are_no_reproduction():
+    row = only(repeat(Arm(), 5, 5) | repeat(Arm(scale=0.1), 5, 5), 6, "keeps alive")
+    assert row.verdict == NOT_REPRODUCED
+    row = only(repeat(Arm(), 5, 5) | repeat(Arm(pool_norm="after_relu"), 5, 5), 5)
+    assert row.verdict == UNDECIDED  # for a claim that it does not help
+
+
+def test_a_cure_is_no_failure_where_nothing_was_wrong():
+    records = repeat(Arm(), 12, 12) | repeat(Arm(scale=0.1), 6, 12)
+    records |= repeat(Arm(width=64), 4, 12) | repeat(Arm(width=64, scale=0.1), 12, 12)
+    assert only(records, 6, "keeps alive").verdict == UNDECIDED
+
+
+def test_slower_residuals_leave_the_blow_up():
+    slow = Arm(linear_rate=0.01)
+    records = repeat(Arm(), 12, 12) | repeat(slow, 12, 12, bad=SCARRED)
+    assert only(records, 11, "linear rate").verdict == REPRODUCED
+
+
+def test_stability_counts_arms_that_were_hurt_and_lived():
+    records = repeat(Arm(), 8, bad=SCARRED) | repeat(Arm(scale=0.1), 0)
+    assert only(records, 6, "stabilises").verdict == REPRODUCED
+    assert only(records, 6, "keeps alive").verdict == NOT_TESTED
+
+
+def test_strata_are_pooled_but_not_across_rates():
+    records = {}
+    for width in (64, 256):
+        for rate in (0.045, 0.1, 0.2):
+            arm = Arm(width=width, learning_rate=rate)
+            died = 5 if rate > 0.045 else 0
+            records |= repeat(arm, died, 5) | repeat(replace(arm, scale=0.1), 0, 5)
+    fast = only(records, 6, "keeps alive, learning rate accelerated")
+    assert fast.verdict == REPRODUCED
+    assert "20/20" in fast.evidence
+    assert "0/20" in fast.evidence
+    assert "of 20 pairs 20 only without, 0 only with" in fast.evidence
+    assert len(fast.details) == 4
+    assert only(records, 6, "keeps alive, learning rate the paper's").verdict == NOT_TESTED
+
+
+def test_a_lower_rate_is_held_against_the_arm_that_goes_as_far():
+    long = {"steps": 800, "probe_every": 100}
+    high = repeat(Arm(), 8) | repeat(Arm(**long), 0)
+    row = only(high | repeat(Arm(learning_rate=0.0045, **long), 0), 4)
+    assert "10 times the steps, so 1 times the steps x rate" in row.setting
+    assert row.verdict == CONTRADICTED

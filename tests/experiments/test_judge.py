@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for the verdicts on all claims: seeds, Holm, any subset of arms."""
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+
+from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.claims import judge
+from experiments.residual_scaling.comparisons import matched
+from experiments.residual_scaling.outcomes import Outcome
+from experiments.residual_scaling.verdicts import (
+    CLAIMS,
+    CONTRADICTED,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    UNDECIDED,
+)
+from tests.experiments.made_records import (
+    DIVERGED,
+    only,
+    record,
+    repeat,
+)
+from tests.experiments.test_claims import HELPS, REMEDIES
+
+
+def test_every_claim_has_a_row_without_arms():
+    verdicts = judge({})
+    assert [v.number for v in verdicts if "arm" in v.evidence] == sorted(CLAIMS)
+    assert {v.verdict for v in verdicts} == {NOT_TESTED}
+    assert all(v.p is None and v.p_holm is None for v in verdicts)
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_few_seeds_decide_nothing(seeds):
+    records = {}
+    for width in (64, 128, 256, 512, 2048):
+        base = Arm(width=width)
+        records |= repeat(base, seeds, seeds)
+        for change in ({"scale": 0.1}, {"clip_norm": 1.0}, {"pool_norm": "after_relu"}):
+            records |= repeat(replace(base, **change), 0, seeds)
+    tested = [row for row in judge(records) if row.p is not None]
+    assert min(row.p_holm for row in tested) < 0.01
+    assert {row.verdict for row in tested} == {UNDECIDED}
+    assert all(f"{seeds} seeds of 5" == row.qualifier for row in tested)
+
+
+def test_holm_corrects_for_all_rows_and_says_so():
+    one = repeat(Arm(), 5, 5) | repeat(Arm(pool_norm="after_relu"), 0, 5)
+    assert only(one, 5).p == pytest.approx(2 * 2 / 252)
+    assert only(one, 5).verdict == CONTRADICTED
+    many = dict(one)
+    for clip in range(1, 9):
+        many |= repeat(Arm(clip_norm=float(clip)), 2, 5)
+    row = only(many, 5)
+    assert row.p == only(one, 5).p < 0.05 < row.p_holm
+    assert row.verdict == UNDECIDED
+    assert "below 5 % only before Holm's correction" in row.evidence
+
+
+def test_partners_differ_in_the_named_fields_alone():
+    records = {
+        Arm(): {},
+        Arm(scale=0.1): {},
+        Arm(scale=0.1, seed=1): {},
+        Arm(scale=0.1, width=64): {},
+        Arm(scale=0.3, depth=4): {},
+    }
+    (match,) = matched(records, scale=1.0)
+    assert (match.base, match.changed) == (Arm(), Arm(scale=0.1))
+    assert list(match.with_it) == [Arm(scale=0.1), Arm(scale=0.1, seed=1)]
+
+
+def everything() -> dict:
+    """A few arms of every kind, with all that can be missing or not a number."""
+    rng = random.Random(1)
+    changes = [change for *_, change in REMEDIES + HELPS]
+    changes += [{}, {"depth": 4}, {"steps": 30_000}, {"steps": 400}, {"scale": 0.0}]
+    changes += [{"block": "plain"}, {"block": "concat"}, {"linear_rate": 0.1}]
+    changes += [{"data": "prototypes"}, {"init": "glorot"}, {"learned_scale": "scalar"}]
+    made = {}
+    for change in changes:
+        for width in (64, 2048):
+            for seed in range(5):
+                arm = replace(Arm(width=width, seed=seed), **change)
+                outcome = rng.choice(list(Outcome))
+                made[arm] = record(
+                    outcome,
+                    accuracy=rng.random(),
+                    reached=rng.choice([None, 10, 20]),
+                    curvature=rng.choice([None, math.exp(rng.uniform(0, 6))]),
+                )
+                made[arm]["recovered"] = rng.random() < 0.5
+                if rng.random() < 0.1:
+                    del made[arm]["test"]
+                elif rng.random() < 0.1:
+                    made[arm]["test"]["top1_sum"] = None
+                if rng.random() < 0.1:
+                    del made[arm]["probes"]["accuracy"], made[arm]["probes"]["curvature"]
+                if outcome == DIVERGED:
+                    made[arm]["probes"]["pool_dead"] = [0.0, None]
+                    made[arm]["death_step"] = 7
+    return made
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 30, 100, 200])
+def test_any_subset_of_arms_is_judged(size):
+    rng = random.Random(size)
+    made = everything()
+    for _ in range(300 // (size + 50)):
+        some = dict(rng.sample(list(made.items()), min(size, len(made))))
+        verdicts = judge(some)
+        assert {row.number for row in verdicts} == set(CLAIMS)
+        for row in verdicts:
+            assert row.verdict in (
+                *(REPRODUCED, CONTRADICTED, NOT_REPRODUCED, UNDECIDED, NOT_TESTED),
+            )
+            assert (row.p is None) == (row.p_holm is None) == (row.verdict == NOT_TESTED)
+            assert row.p is None or 0 <= row.p <= row.p_holm <= 1
+            assert row.claim
+            assert row.evidence
+            assert "nan" not in row.evidence
