@@ -1,95 +1,107 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the study says: tables of outcomes and verdicts, the figure, and where they are."""
+"""`python -m experiments.residual_scaling.report FOLDER`: the report of a study.
 
-import textwrap
-from collections import Counter
+Made from the arms on record in the folder: report.html, one file that loads nothing;
+report.md, the same with its pictures beside it; arms.csv, probes.csv, verdicts.csv.
+"""
 
-from experiments.residual_scaling.claims import Records, judge, pick
-from experiments.residual_scaling.figure import draw
-from experiments.residual_scaling.outcomes import Outcome
-from experiments.residual_scaling.runner import arms_file, test_accuracy
-from experiments.residual_scaling.study import Study
+import base64
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
+import jinja2
+import tyro
 
-def write_report(study: Study, records: Records) -> None:
-    """Print the outcomes and verdicts, write them and the figure, and name the files."""
-    parts = outcome_table(records), verdict_table(records), _settings(study, records)
-    text = "\n\n".join(parts)
-    print(f"\n{text}\n")
-    verdicts, picture = study.folder / "verdicts.txt", study.folder / "residual_scaling.png"
-    verdicts.write_text(text + "\n", encoding="utf-8")
-    draw(records, picture)
-    print("Wrote")
-    for path in (picture, verdicts, arms_file(study)):
-        print(f"  {path}")
+from experiments.residual_scaling.claims import judge
+from experiments.residual_scaling.contents import contents
+from experiments.residual_scaling.figures import Picture, draw
+from experiments.residual_scaling.records import Records, read_records
+from experiments.residual_scaling.tables import write_tables
+from experiments.residual_scaling.verdicts import Verdict
 
-
-def outcome_table(records: Records) -> str:
-    """How many seeds of each setting ended how, and their mean test accuracy."""
-    header = f"{'width':>6} {'scale':>6} {'rate':>6}  {'accuracy':>8} {'dead':>5}  outcomes"
-    lines = ["What happened", "", header]
-    settings = dict.fromkeys((a.width, a.learning_rate, a.scale) for a in records)
-    for width, rate, scale in sorted(settings, key=lambda s: (s[1], s[0], -s[2])):
-        arms = pick(records, width=width, learning_rate=rate, scale=scale).values()
-        counts = Counter(arm["outcome"] for arm in arms)
-        words = ", ".join(f"{counts[o]} {o}" for o in Outcome if counts[o])
-        accuracy = sum(map(test_accuracy, arms)) / len(arms)
-        dead = sum(arm["dead_fraction"][-1] for arm in arms) / len(arms)
-        lines.append(
-            f"{width:>6} {scale:>6g} {rate:>6g}  {accuracy:>8.1%} {dead:>5.0%}  {words}"
-        )
-    notes = [
-        "dead: mean share of the channels before the average pool that are exactly zero",
-        *(f"{o}: {_RULES[o]}" for o in Outcome),
-    ]
-    return "\n".join([*lines, "", *notes])
+LEFT_OUT = "left_out.txt"
+PICTURES = "pictures"  # the folder of the Markdown page's
+DPI = 120
 
 
-_RULES = {
-    Outcome.DIVERGED: "the loss became infinite or not a number",
-    Outcome.DEAD: "99 % of the channels or more, at each of the last three probes",
-    Outcome.PART_DEAD: "half of the channels or more, at the last probe",
-    Outcome.CHANCE: "no channel to blame, but the final loss is no better than guessing",
-    Outcome.SCARRED: "learns, but the loss once doubled or 5 % of the channels died",
-    Outcome.HEALTHY: "none of these",
-}
+@dataclass(frozen=True)
+class Options:
+    """Make the report of a study anew from the arms on record."""
+
+    # The folder with arms.jsonl.
+    folder: Annotated[Path, tyro.conf.Positional]
 
 
-def verdict_table(records: Records) -> str:
-    """The claims one by one: setting, evidence, verdict."""
-    lines = ["What the paper claims, and what these runs say", ""]
-    claim = ""
-    for verdict in judge(records):
-        if verdict.claim != claim:
-            claim = verdict.claim
-            lines.append(f"* {claim}")
-        lines.append(f"    {verdict.verdict.upper()}: {verdict.setting}")
-        lines += textwrap.wrap(
-            verdict.evidence, 96, initial_indent=" " * 8, subsequent_indent=" " * 8
-        )
-    return "\n".join(lines)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input."""
+    program = "python -m experiments.residual_scaling.report"
+    try:
+        folder = tyro.cli(Options, prog=program, args=arguments).folder
+        records = read_records(folder / "arms.jsonl")
+        if not records:
+            raise ValueError(
+                f"{folder} holds no arms.jsonl with arms on record; name the --workdir of "
+                "a study."
+            )
+        note = folder / LEFT_OUT
+        left_out = note.read_text(encoding="utf-8").splitlines() if note.exists() else []
+        written = write_report(folder, records, judge(records), left_out)
+    except (ValueError, OSError) as error:
+        print(f"residual_scaling.report: {error}", file=sys.stderr)
+        return 2
+    print(f"Wrote {', '.join(map(str, written))}")
+    return 0
 
 
-def _settings(study: Study, records: Records) -> str:
-    # Where a study was finished on another machine or later, all that took part.
-    platforms = dict.fromkeys(
-        ", ".join([r["devices"], *(f"{n} {v}" for n, v in r["versions"].items())])
-        for r in records.values()
+def write_report(
+    folder: Path, records: Records, verdicts: Sequence[Verdict], left_out: Sequence[str]
+) -> list[Path]:
+    """Write pages, pictures and tables of a study into a folder; returns pages and tables.
+
+    `left_out`: a sentence for each part of the plan that was not run; kept in the folder,
+    so that the report can be made again from it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LEFT_OUT).write_text("".join(f"{s}\n" for s in left_out), encoding="utf-8")
+    pictures = folder / PICTURES
+    pictures.mkdir(exist_ok=True)
+    for path in pictures.glob("*.png"):
+        path.unlink()  # of an earlier report
+    content = contents(records, verdicts) | {"left_out": list(left_out)}
+    content["pictures"] = [_page_picture(picture, pictures) for picture in draw(records)]
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    missing = len(study.arms) - len(records)
-    seeds = len({arm.seed for arm in records})
-    words = (
-        f"Settings: {study.steps} steps of {study.batch_size} digits (8x8), {study.depth} "
-        f"Inception-ResNet-C blocks, {seeds} seeds, RMSProp (decay 0.9, epsilon 1, "
-        f"momentum 0.9) without weight decay, batch statistics over the whole batch; "
-        f"{'; '.join(platforms)}. Proportions with 95 % Wilson intervals, p from "
-        "Fisher's exact test, accuracy with a paired 95 % t interval; the tests are not "
-        f"corrected for their number. "
-    )
-    if missing:
-        words += f"{missing} of {len(study.arms)} arms are missing. "
-    words += (
-        "Far from the paper's setting: small images, narrow branches, tens of steps. A "
-        "verdict holds for this setting alone."
-    )
-    return textwrap.fill(words, 92)
+    # A cell of a Markdown table ends at a bar.
+    pages.filters["cell"] = lambda value: str(value).replace("|", "\\|")
+    written = []
+    for name in ("report.html", "report.md"):
+        text = pages.get_template(f"{name}.jinja").render(content)
+        (folder / name).write_text(text, encoding="utf-8")
+        written.append(folder / name)
+    return written + write_tables(folder, records, verdicts)
+
+
+def _page_picture(picture: Picture, folder: Path) -> dict[str, Any]:
+    """Write a picture; returns what a page that holds its pictures says of it."""
+    words = {n: getattr(picture, n) for n in ("name", "title", "caption", "alt", "missing")}
+    if picture.figure is None:
+        return words
+    file = io.BytesIO()
+    # No version of matplotlib in the file: the same arms give the same bytes.
+    picture.figure.savefig(file, dpi=DPI, metadata={"Software": None})
+    (folder / f"{picture.name}.png").write_bytes(file.getvalue())
+    data = base64.b64encode(file.getvalue()).decode()
+    return words | {"data": data, "width": round(96 * picture.figure.get_figwidth())}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

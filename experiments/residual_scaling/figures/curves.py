@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures with training steps along the horizontal axis."""
+
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.claims_mechanism import limit
+from experiments.residual_scaling.figures.style import (
+    Line,
+    Look,
+    finish,
+    light_grid,
+    median_line,
+    panels,
+    percent,
+    styles,
+    title,
+)
+from experiments.residual_scaling.grids import (
+    Cell,
+    Grid,
+    grids,
+    scale_in_words,
+    scales_in,
+)
+from experiments.residual_scaling.outcomes import Outcome
+from experiments.residual_scaling.records import (
+    Record,
+    Records,
+    loss_steps,
+    probed,
+    steps_taken,
+    training_loss,
+)
+from experiments.residual_scaling.statistics import censored
+
+Rows = Sequence[Sequence[Cell | None]]
+RESIDUAL = ("v1", "v2")  # blocks
+
+
+def loss_and_dead(grid: Grid) -> Figure:
+    """Two rows a learning rate, the loss over the dead share; a column a width."""
+    return _loss_and_dead(grid.rows, grid.scales)
+
+
+def loss_and_dead_of_single_cells(records: Records) -> Figure | None:
+    """The same of the comparisons of scales at one width and learning rate."""
+    single = [grid for grid in grids(records) if len(grid.cells) == 1]
+    if not single:
+        return None
+    cells: list[Cell | None] = [grid.cells[0] for grid in single]
+    cells += [None] * (-len(cells) % min(3, len(cells)))
+    columns = min(3, len(cells))
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    figure = _loss_and_dead(rows, scales_in([a for g in single for a in g.records]))
+    for axes, grid in zip(_tops(figure, columns), single, strict=False):
+        axes.set_title(f"{grid}\n{axes.get_title()}", fontsize=8, wrap=True)
+    return figure
+
+
+def _tops(figure: Figure, columns: int) -> list[Axes]:
+    return [axes for i, axes in enumerate(figure.axes) if i // columns % 2 == 0]
+
+
+def _loss_and_dead(rows: Rows, scales: Sequence[float | None]) -> Figure:
+    looks = styles(scales)
+    figure, axes = panels(2 * len(rows), len(rows[0]), height=2.1, sharex="col")
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            top, bottom = axes[2 * i, j], axes[2 * i + 1, j]
+            if cell is None:
+                top.set_axis_off()
+                bottom.set_axis_off()
+                continue
+            for scale in cell.scales:
+                _lines(top, cell.at(scale), _losses, scale, looks)
+                _lines(bottom, cell.at(scale), _dead, scale, looks)
+            title(top, cell)
+            top.set_yscale("log")
+            percent(bottom)
+            light_grid(top)
+            light_grid(bottom)
+            bottom.tick_params(labelbottom=True)
+            bottom.set_xlabel("training step", fontsize=9)
+            if j == 0:
+                top.set_ylabel("training loss (nats)", fontsize=9)
+                bottom.set_ylabel("dead channels", fontsize=9)
+    return finish(figure)
+
+
+def _losses(record: Record) -> Line:
+    return loss_steps(record), training_loss(record)
+
+
+def _dead(record: Record) -> Line:
+    return probed(record, "step"), probed(record, "pool_dead")
+
+
+def _curvature(record: Record) -> Line:
+    return probed(record, "step"), probed(record, "curvature")
+
+
+def _lines(
+    axes: Axes,
+    records: Records,
+    line: Callable[[Record], Line],
+    scale: float | None,
+    looks: dict[float | None, Look],
+) -> None:
+    diverged = [record["outcome"] == Outcome.DIVERGED for record in records.values()]
+    lines = [line(record) for record in records.values()]
+    median_line(axes, lines, diverged, scale_in_words(scale), looks[scale])
+
+
+def curvature(grid: Grid) -> Figure:
+    """Curvature of the classifier's block, and the limit of the learning rate."""
+    looks = styles(grid.scales)
+    rows = grid.rows
+    figure, axes = panels(len(rows), len(rows[0]), sharey=True)
+    for line, row in zip(axes, rows, strict=True):
+        for panel, cell in zip(line, row, strict=True):
+            if cell is None:
+                panel.set_axis_off()
+                continue
+            for scale in cell.scales:
+                _lines(panel, cell.at(scale), _curvature, scale, looks)
+            panel.axhline(
+                limit(cell.arm), color="black", linewidth=1.4, linestyle=(0, (1, 1)),
+                label="limit 2 (1 + momentum) / learning rate",
+            )  # fmt: skip
+            panel.set_yscale("log")
+            title(panel, cell)
+            light_grid(panel)
+            panel.set_xlabel("training step", fontsize=9)
+        line[0].set_ylabel("largest eigenvalue", fontsize=9)
+    return finish(figure)
+
+
+def survival(grid: Grid) -> Figure:
+    """Kaplan-Meier estimates of the share of arms that live, with 95 % bands."""
+    looks = styles(grid.scales)
+    rows = grid.rows
+    figure, axes = panels(len(rows), len(rows[0]), sharey=True)
+    for line, row in zip(axes, rows, strict=True):
+        for panel, cell in zip(line, row, strict=True):
+            if cell is None:
+                panel.set_axis_off()
+                continue
+            for scale in cell.scales:
+                found, words = cell.at(scale).values(), scale_in_words(scale)
+                _kaplan_meier(panel, found, words, looks[scale])
+            percent(panel)
+            title(panel, cell)
+            light_grid(panel)
+            panel.set_xlabel("training step", fontsize=9)
+        line[0].set_ylabel("arms not yet half dead for good", fontsize=9)
+    return finish(figure)
+
+
+def _kaplan_meier(axes: Axes, records: Collection[Record], label: str, look: Look) -> None:
+    died = [record["death_step"] is not None for record in records]
+    times = [
+        record["death_step"] if dead else steps_taken(record)
+        for record, dead in zip(records, died, strict=True)
+    ]
+    end = max(steps_taken(record) for record in records)
+    line = {name: value for name, value in look.items() if name != "marker"}
+    mark = {"marker": look["marker"], "markersize": 5, "markevery": [-1]}
+    if not any(died):
+        axes.plot([0, end], [1, 1], linewidth=2, label=label, **line, **mark)
+        return
+    found = stats.ecdf(censored(times, died)).sf
+    with warnings.catch_warnings():
+        # "undefined at some observations": where nobody or everybody has died.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        band = found.confidence_interval(method="log-log")
+    steps = np.r_[0, found.quantiles, end]
+    alive = np.r_[1, found.probabilities, found.probabilities[-1]]
+    axes.step(steps, alive, where="post", linewidth=2, label=label, **line, **mark)
+    low, high = (
+        np.r_[1, side.probabilities, side.probabilities[-1]]
+        for side in (band.low, band.high)
+    )
+    axes.fill_between(steps, low, high, step="post", alpha=0.15, color=look["color"])
+
+
+def convergence(records: Records) -> Figure | None:
+    """Accuracy over the steps: residual blocks against the same without a sum."""
+    cells = _comparisons(records)
+    if not cells:
+        return None
+    names = list(dict.fromkeys(name for cell in cells for name in cell))
+    looks = styles(sorted(names))
+    columns = min(3, len(cells))
+    figure, axes = panels(-(-len(cells) // columns), columns, 4.4, 3.2, sharey=True)
+    for panel in axes.flat[len(cells) :]:
+        panel.set_axis_off()
+    for panel, cell in zip(axes.flat, cells, strict=False):
+        for name, found in cell.items():
+            _range(panel, list(found.values()), name, looks[name])
+        arm = next(iter(next(iter(cell.values()))))
+        title(panel, Cell(arm, {}))
+        percent(panel)
+        light_grid(panel)
+        panel.set_xlabel("training step", fontsize=9)
+        panel.set_ylabel("accuracy on the probe images", fontsize=9)
+    return finish(figure)
+
+
+def _comparisons(records: Records) -> list[dict[str, dict[Arm, Record]]]:
+    """Arms by kind of block and scale, for all that have partners without a sum."""
+    cells: dict[Arm, dict[str, dict[Arm, Record]]] = {}
+    for arm, record in records.items():
+        same = replace(arm, block="v1", scale=1.0, seed=0)
+        name = arm.block
+        if arm.block in RESIDUAL:
+            name = f"residual {arm.block}, {scale_in_words(arm.scale)}"
+        cells.setdefault(same, {}).setdefault(name, {})[arm] = record
+    wanted = {"plain", "concat"}
+    return [cell for cell in cells.values() if wanted & set(cell) and set(cell) - wanted]
+
+
+def _range(axes: Axes, records: Sequence[Record], name: str, look: Look) -> None:
+    """Median over the seeds, and from the worst to the best; of the probes all have."""
+    length = min(len(record["probes"]["step"]) for record in records)
+    steps = probed(records[0], "step")[:length]
+    values = np.stack([probed(record, "accuracy")[:length] for record in records])
+    median = np.median(values, axis=0)
+    axes.plot(steps, median, linewidth=2, label=name, markersize=5, **look)
+    axes.fill_between(
+        steps, values.min(axis=0), values.max(axis=0), alpha=0.15, color=look["color"]
+    )

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heat maps, and how the signal goes through the blocks."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+
+from experiments.residual_scaling.comparisons import ended_in
+from experiments.residual_scaling.figures.style import (
+    SEQUENTIAL,
+    Look,
+    finish,
+    light_grid,
+    panels,
+    styles,
+)
+from experiments.residual_scaling.grids import (
+    Cell,
+    Grid,
+    cell_in_words,
+    scale_in_words,
+)
+from experiments.residual_scaling.outcomes import DYING, UNSTABLE, Outcome
+from experiments.residual_scaling.records import Record, probed
+
+
+def outcome_maps(grid: Grid) -> Figure:
+    """Shares of arms half dead or worse (above) and unstable (below); a panel a scale."""
+    kinds = {"half dead or worse": DYING, "unstable": UNSTABLE}
+    size = 0.62 * len(grid.widths) + 1.1, 0.5 * len(grid.rates) + 0.8
+    figure, axes = panels(2, len(grid.scales), *size, sharex=True, sharey=True)
+    for row, (words, outcomes) in zip(axes, kinds.items(), strict=True):
+        for panel, scale in zip(row, grid.scales, strict=True):
+            image = _shares(panel, grid, scale, outcomes)
+            panel.set_title(f"{scale_in_words(scale)}\n{words}", fontsize=9)
+        row[0].set_ylabel("learning rate", fontsize=9)
+    for panel in axes[-1]:
+        panel.set_xlabel("width (channels)", fontsize=9)
+    bar = figure.colorbar(image, ax=axes, label="share of the seeds", shrink=0.8)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def _shares(
+    axes: Axes, grid: Grid, scale: float | None, outcomes: Sequence[Outcome]
+) -> AxesImage:
+    shape = len(grid.rates), len(grid.widths)
+    values = np.full(shape, np.nan)
+    for i, row in enumerate(grid.rows):
+        for j, cell in enumerate(row):
+            found = ended_in(cell.at(scale) if cell else {}, outcomes)
+            if not found.total:
+                axes.text(j, i, "none", ha="center", va="center", fontsize=8)
+                continue
+            values[i, j] = found.count / found.total
+            axes.text(
+                j, i, f"{found.count}/{found.total}", ha="center", va="center", fontsize=10,
+                color="black" if values[i, j] > 0.5 else "white",
+            )  # fmt: skip
+    axes.set_xticks(range(shape[1]), [str(width) for width in grid.widths], fontsize=8)
+    axes.set_yticks(range(shape[0]), [f"{rate:g}" for rate in grid.rates], fontsize=8)
+    # Origin below: the highest learning rate stands on top, as on an axis.
+    return axes.imshow(
+        values, cmap=SEQUENTIAL, vmin=0, vmax=1, origin="lower", aspect="auto"
+    )
+
+
+def widest_and_fastest(grid: Grid) -> Cell:
+    """Of the cells with several scales the widest, of these that of the highest rate.
+
+    Chosen by what was planned and not by what came out.
+    """
+    several = [cell for cell in grid.cells if len(cell.scales) > 1]
+    return max(several, key=lambda cell: (cell.arm.width, cell.arm.learning_rate))
+
+
+def dead_by_block(grid: Grid) -> Figure:
+    """Dead share by block and step, mean over the seeds: unscaled against scaled."""
+    cell = widest_and_fastest(grid)
+    scales = cell.scales
+    chosen = [scales[0], min(scales, key=lambda s: (s is None, s))]
+    figure, axes = panels(1, 2, 3.8, 3.2, sharey=True)
+    for panel, scale in zip(axes[0], chosen, strict=True):
+        image = _blocks(panel, list(cell.at(scale).values()))
+        panel.set_title(scale_in_words(scale), fontsize=10)
+        panel.set_xlabel("training step", fontsize=9)
+    axes[0, 0].set_ylabel("residual block, input to output", fontsize=9)
+    figure.suptitle(cell_in_words(cell.arm).replace("\n", ", "), fontsize=9)
+    bar = figure.colorbar(image, ax=axes, label="share of dead channels")
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def _blocks(axes: Axes, records: Sequence[Record]) -> AxesImage:
+    """Probes that not all seeds reached show those that did."""
+    longest = max(records, key=lambda record: len(record["probes"]["step"]))
+    steps = probed(longest, "step")
+    blocks = probed(longest, "dead").shape[1]
+    stack = np.full((len(records), len(steps), blocks), np.nan)
+    for row, record in zip(stack, records, strict=True):
+        dead = probed(record, "dead")
+        row[: len(dead)] = dead
+    mean = np.ma.masked_invalid(stack).mean(axis=0)
+    image = axes.imshow(
+        mean.T, cmap=SEQUENTIAL, vmin=0, vmax=1, origin="lower", aspect="auto"
+    )
+    ticks = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 6)).astype(int))
+    axes.set_xticks(ticks, [f"{steps[i]:.0f}" for i in ticks], fontsize=8)
+    every = max(1, blocks // 10)
+    axes.set_yticks(range(0, blocks, every), range(1, blocks + 1, every), fontsize=8)
+    return image
+
+
+SIGNALS = {
+    "stream_rms": ("stream RMS", "log"),
+    "stream_mean": ("stream mean", "linear"),
+    "residual_ratio": ("residual / stream", "log"),
+}
+
+
+def propagation(grid: Grid) -> Figure:
+    """Signals by block before the first step and at the last probe; medians of seeds."""
+    cell = widest_and_fastest(grid)
+    looks = styles(grid.scales)
+    figure, axes = panels(len(SIGNALS), 2, 3.8, 2.1, sharex=True, sharey="row")
+    for row, (name, (words, axis_scale)) in zip(axes, SIGNALS.items(), strict=True):
+        for panel, probe in zip(row, (0, -1), strict=True):
+            for scale in cell.scales:
+                _by_block(panel, cell.at(scale).values(), name, probe, looks[scale], scale)
+            panel.set_yscale(axis_scale)
+            light_grid(panel)
+        row[0].set_ylabel(words, fontsize=9)
+    axes[0, 0].set_title("before the first step", fontsize=9)
+    axes[0, 1].set_title("at the last probe", fontsize=9)
+    for panel in axes[-1]:
+        panel.set_xlabel("residual block, input to output", fontsize=9)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(cell_in_words(cell.arm).replace("\n", ", "), fontsize=9)
+    return finish(figure)
+
+
+def _by_block(
+    axes: Axes,
+    records: Iterable[Record],
+    name: str,
+    probe: int,
+    look: Look,
+    scale: float | None,
+) -> None:
+    values = np.stack([probed(record, name)[probe] for record in records])
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
+        return
+    blocks = np.arange(1, values.shape[1] + 1)
+    axes.plot(
+        blocks, np.median(values, axis=0), linewidth=1.8, markersize=5,
+        label=scale_in_words(scale), **look,
+    )  # fmt: skip

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures with settings of the arms along the horizontal axis, and what came of them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from experiments.residual_scaling.arms import Arm, in_words
+from experiments.residual_scaling.claims_mechanism import control_number
+from experiments.residual_scaling.comparisons import ended_in, grouped
+from experiments.residual_scaling.figures.style import (
+    COLORS,
+    Look,
+    finish,
+    light_grid,
+    panels,
+    styles,
+    title,
+)
+from experiments.residual_scaling.grids import (
+    Grid,
+    cell_in_words,
+    differences,
+    is_one_factor,
+    main_grids,
+    scale_in_words,
+    scales_in,
+)
+from experiments.residual_scaling.outcomes import DYING, UNSTABLE, Outcome
+from experiments.residual_scaling.records import (
+    Record,
+    Records,
+    probed,
+    settings_in,
+    test_accuracy,
+)
+from experiments.residual_scaling.statistics import t_interval
+
+
+def collapse(records: Records) -> Figure | None:
+    """The outcome of every arm over its control number, and over its width."""
+    residual = {a: r for a, r in records.items() if a.block in ("v1", "v2")}
+    if not residual:
+        return None
+    figure, axes = panels(1, 2, 5.2, 3.6, sharey=True)
+    against = {
+        "learning rate x curvature before step 1 / (2 (1 + momentum))": control_number,
+        "width (channels)": lambda arm, _: arm.width,
+    }
+    for panel, (words, number) in zip(axes[0], against.items(), strict=True):
+        # Widths are few: their points stand side by side.
+        beside = 0.0 if number is control_number else 0.07
+        _outcomes(panel, residual, number, beside)
+        panel.set_xscale("log")
+        panel.set_xlabel(words, fontsize=9)
+        light_grid(panel)
+    widths = sorted({arm.width for arm in residual})
+    axes[0, 1].set_xticks(widths, [str(width) for width in widths])
+    axes[0, 1].minorticks_off()
+    axes[0, 0].axvline(1, color="black", linewidth=1.2, linestyle=(0, (1, 1)))
+    axes[0, 0].set_yticks(range(len(Outcome)), [str(o) for o in reversed(Outcome)])
+    return finish(figure)
+
+
+def _outcomes(
+    axes: Axes, records: Records, number: Callable[[Arm, Record], float], beside: float
+) -> None:
+    rows = {str(outcome): i for i, outcome in enumerate(reversed(Outcome))}
+    looks = styles(scales_in(records))
+    rng = np.random.default_rng(0)  # apart, so that points do not hide one another
+    for scale, look in looks.items():
+        mine = [(a, r) for a, r in records.items() if a.scale == scale]
+        x = np.array([number(arm, record) for arm, record in mine], float)
+        y = np.array([rows[record["outcome"]] for _, record in mine], float)
+        x *= rng.uniform(1 - beside, 1 + beside, len(x))
+        axes.scatter(
+            x, y + rng.uniform(-0.28, 0.28, len(y)), s=26, alpha=0.75, linewidths=0.8,
+            facecolors="none", edgecolors=look["color"], marker=look["marker"],
+            label=scale_in_words(scale),
+        )  # fmt: skip
+
+
+def accuracy(grid: Grid) -> Figure:
+    """Test accuracy by scale: means with 95 % t intervals, small points for seeds."""
+    looks = styles(grid.scales)
+    rows = grid.rows
+    figure, axes = panels(len(rows), len(rows[0]), height=2.3, sharex=True)
+    places = {scale: i for i, scale in enumerate(grid.scales)}
+    for line, row in zip(axes, rows, strict=True):
+        for panel, cell in zip(line, row, strict=True):
+            if cell is None:
+                panel.set_axis_off()
+                continue
+            for scale in cell.scales:
+                found = cell.at(scale).values()
+                values = np.array([test_accuracy(record) for record in found])
+                _interval(panel, places[scale], values[np.isfinite(values)], looks[scale])
+            title(panel, cell)
+            # Each panel from its lowest to its highest: half a point has to be seen.
+            panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+            light_grid(panel)
+            names = [scale_in_words(scale) for scale in grid.scales]
+            panel.set_xticks(range(len(names)), names, rotation=30, ha="right")
+        line[0].set_ylabel("test accuracy", fontsize=9)
+    return figure
+
+
+def _interval(axes: Axes, place: int, values: np.ndarray, look: Look) -> None:
+    if not len(values):
+        return
+    color, marker = look["color"], look["marker"]
+    mean = t_interval(values)
+    low, high = max(mean.low, 0.0), min(mean.high, 1.0)
+    spread = [[mean.value - low], [high - mean.value]]
+    if not np.isfinite(mean.high):
+        spread = None  # of too few seeds
+    axes.errorbar(
+        place, mean.value, spread, color=color, marker=marker, markersize=7,
+        capsize=4, linewidth=1.8,
+    )  # fmt: skip
+    axes.plot(np.full(len(values), place + 0.22), values, ".", color="0.35", markersize=4)
+
+
+def feature_norm(grid: Grid) -> Figure:
+    """Squared norm of the pooled features over the width, before and after training."""
+    looks = styles(grid.scales)
+    figure, axes = panels(1, 2, 4.2, 3.2, sharey=True)
+    for panel, probe in zip(axes[0], (0, -1), strict=True):
+        for scale in grid.scales:
+            points = [
+                (arm.width, float(probed(record, "feature_norm2")[probe]))
+                for arm, record in grid.records.items()
+                if arm.scale == scale
+            ]
+            _over_width(panel, points, scale_in_words(scale), looks[scale])
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.set_xticks(grid.widths, [str(width) for width in grid.widths])
+        panel.minorticks_off()
+        panel.set_xlabel("width (channels)", fontsize=9)
+        light_grid(panel)
+    axes[0, 0].set_title("before the first step", fontsize=9)
+    axes[0, 1].set_title("at the last probe, all learning rates", fontsize=9)
+    axes[0, 0].set_ylabel("squared norm of the features", fontsize=9)
+    return finish(figure)
+
+
+def _over_width(
+    axes: Axes, points: Sequence[tuple[int, float]], label: str, look: Look
+) -> None:
+    finite = [(width, value) for width, value in points if np.isfinite(value)]
+    widths = sorted({width for width, _ in finite})
+    groups = [[v for w, v in finite if w == width] for width in widths]
+    if not groups:
+        return
+    axes.plot(widths, [np.median(g) for g in groups], label=label, linewidth=2, **look)
+    axes.fill_between(
+        widths, [min(g) for g in groups], [max(g) for g in groups], alpha=0.12,
+        color=look["color"],
+    )  # fmt: skip
+
+
+def forest(records: Records) -> Figure | None:
+    """One change at a time to an unscaled arm: shares with Wilson intervals."""
+    groups = [g for grid in main_grids(records) for g in _interventions(records, grid)]
+    if not groups:
+        return None
+    heights = [len(rows) + 1 for _, rows in groups]
+    figure = Figure(figsize=(9.5, 0.34 * sum(heights) + 1.2), layout="constrained")
+    axes = figure.subplots(
+        len(groups), 2, squeeze=False, sharex=True, height_ratios=heights
+    )
+    kinds = {"half dead or worse": DYING, "unstable": UNSTABLE}
+    for line, (words, rows) in zip(axes, groups, strict=True):
+        for panel, (kind, outcomes) in zip(line, kinds.items(), strict=True):
+            _shares(panel, rows, outcomes)
+            panel.set_title(f"{kind}\n{words}", fontsize=9)
+        line[1].set_yticklabels([])
+    for panel in axes[-1]:
+        panel.set_xlabel("share of the seeds", fontsize=9)
+    return figure
+
+
+Row = tuple[str, Records]
+NO_CHANGES = {"data", "network", "width", "learning_rate"}  # but other cells or grids
+
+
+def _interventions(records: Records, grid: Grid) -> list[tuple[str, list[Row]]]:
+    """For each unscaled setting of a grid all that change one thing; none: left out."""
+    groups = []
+    settings = grouped(records, lambda arm: arm.setting)
+    for base in settings_in(arm for arm in grid.records if arm.scale == 1.0):
+        rows = [("as it is", settings[base])]
+        for setting, found in settings.items():
+            change = differences(setting, base)
+            if is_one_factor(change) and not NO_CHANGES & set(change):
+                words = ", ".join(in_words(name, value) for name, value in change.items())
+                rows.append((words, found))
+        if any(not words.startswith("scale ") for words, _ in rows[1:]):
+            groups.append((cell_in_words(base).replace("\n", ", "), rows))
+    return groups
+
+
+def _shares(axes: Axes, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+    for place, (_, records) in enumerate(rows):
+        found = ended_in(records, outcomes)
+        middle, (low, high) = found.count / found.total, found.interval
+        axes.plot([low, high], [place, place], color=COLORS[1], linewidth=2)
+        marker, color = ("D", COLORS[0]) if place == 0 else ("s", COLORS[1])
+        axes.plot(middle, place, marker, color=color, markersize=7)
+        axes.annotate(
+            f"{found.count}/{found.total}", (1.02, place), fontsize=8, va="center",
+            xycoords=("axes fraction", "data"), annotation_clip=False,
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [words for words, _ in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(-0.03, 1.03)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    light_grid(axes)

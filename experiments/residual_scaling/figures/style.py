@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the pictures of the study look: for the colour-blind and for print in grey."""
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from experiments.residual_scaling.grids import Cell, cell_in_words
+
+# Okabe and Ito's colours, told apart by the colour-blind; dashes and markers tell the
+# lines apart without colour. The three lists have no common divisor in their lengths.
+COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", "-.", ":", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (8, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
+SEQUENTIAL = "cividis"  # as lightness alone tells its values apart
+
+
+Look = dict[str, Any]  # colour, dashes and marker, as matplotlib takes them
+Line = tuple[np.ndarray, np.ndarray]  # steps and values
+
+
+def styles(values: Sequence[Any]) -> dict[Any, Look]:
+    """Colour, dashes and marker for each value; as many different ones as are needed."""
+    looks = zip(cycle(COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
+    return {
+        value: {"color": color, "linestyle": dashes, "marker": marker}
+        for value, (color, dashes, marker) in zip(
+            values, islice(looks, len(values)), strict=True
+        )
+    }
+
+
+def panels(
+    rows: int, columns: int, width: float = 3.4, height: float = 2.5, **shared: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `rows` x `columns` panels of a size in inches, and room for a legend."""
+    size = (max(width * columns, 5) + 0.6, height * rows + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+
+
+def title(axes: Axes, cell: Cell) -> None:
+    """Width and learning rate above a panel."""
+    axes.set_title(cell_in_words(cell.arm), fontsize=9)
+
+
+def percent(axes: Axes) -> None:
+    """The vertical axis is a share, shown whole."""
+    axes.set_ylim(-0.04, 1.04)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def finish(figure: Figure) -> Figure:
+    """Grid lines, and one legend below for the labels of all panels."""
+    labelled = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            labelled.setdefault(label, handle)
+    if labelled:
+        figure.legend(
+            labelled.values(),
+            labelled.keys(),
+            loc="outside lower center",
+            ncols=min(len(labelled), max(2, int(figure.get_figwidth() // 2.2))),
+            fontsize=9,
+            handlelength=3.2,
+        )
+    return figure
+
+
+def light_grid(axes: Axes) -> None:
+    """Thin lines behind the data, and small numbers."""
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", labelsize=8)
+
+
+def median_line(
+    axes: Axes, lines: Sequence[Line], diverged: Sequence[bool], label: str, look: Look
+) -> None:
+    """Thin lines for seeds, a thick one for their median."""
+    look, marker = look.copy(), look["marker"]
+    del look["marker"]
+    for x, y in lines:
+        axes.plot(x, y, linewidth=0.7, alpha=0.45, **look)
+    x, median = median_of(lines, diverged)
+    every = max(1, len(x) // 8)
+    axes.plot(
+        x, median, linewidth=2, label=label, marker=marker, markevery=every,
+        markersize=5, **look,
+    )  # fmt: skip
+
+
+def median_of(lines: Sequence[Line], diverged: Sequence[bool]) -> Line:
+    """Median over the seeds, as far as all go that did not diverge.
+
+    A seed that diverged counts as infinite from there on: the median follows the seeds
+    there are at the start, and ends, as NaN, when half of them have diverged.
+    """
+    whole = [len(x) for (x, _), over in zip(lines, diverged, strict=True) if not over]
+    length = min(whole) if whole else max(len(x) for x, _ in lines)
+    x = max((x for x, _ in lines), key=len)[:length]
+    stack = np.full((len(lines), len(x)), np.inf)
+    for row, (_, y) in zip(stack, lines, strict=True):
+        row[: len(y)] = np.where(np.isfinite(y), y, np.inf)[:length]
+    median = np.median(stack, axis=0)
+    return x, np.where(np.isfinite(median), median, np.nan)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study as tables: arms.csv, probes.csv and verdicts.csv."""
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.outcomes import WINDOW
+from experiments.residual_scaling.records import (
+    Record,
+    Records,
+    probed,
+    steps_taken,
+    test_accuracy,
+    training_loss,
+)
+from experiments.residual_scaling.verdicts import Verdict
+
+ARMS, PROBES, VERDICTS = "arms.csv", "probes.csv", "verdicts.csv"
+
+# Signals with one number for each block: the table holds `dead`, arms.jsonl all.
+PER_BLOCK = (
+    "dead",
+    "tiny",
+    "dead_images",
+    "stream_rms",
+    "stream_mean",
+    "residual_ratio",
+    "residual_mean",
+)
+
+
+def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) -> list[Path]:
+    """Write the three tables; where there is no number, a cell is empty.
+
+    An empty `scale` stands for the scales as published.
+    """
+    tables = {
+        ARMS: [arm_row(arm, record) for arm, record in records.items()],
+        PROBES: [row for arm, r in records.items() for row in probe_rows(arm, r)],
+        VERDICTS: [verdict_row(verdict) for verdict in verdicts],
+    }
+    for name, rows in tables.items():
+        _write(folder / name, rows)
+    return [folder / name for name in tables]
+
+
+def arm_id(arm: Arm) -> str:
+    """A short name of an arm, the same wherever and whenever it was trained."""
+    text = json.dumps(asdict(arm), sort_keys=True)
+    # The letter keeps readers of tables from taking it for a number.
+    return "a" + hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
+
+
+def final_loss(record: Record) -> float:
+    """Mean training loss of the last steps, in nats; NaN of an arm that diverged.
+
+    Of a thinned curve, of as many of its numbers as hold these steps.
+    """
+    numbers = -(-WINDOW // record["loss_every"])
+    return float(np.mean(training_loss(record)[-numbers:]))
+
+
+def highest_loss(record: Record) -> float:
+    """The highest finite training loss on record, in nats; NaN where none was."""
+    loss = training_loss(record)
+    finite = loss[np.isfinite(loss)]
+    return float(finite.max()) if len(finite) else math.nan
+
+
+def arm_row(arm: Arm, record: Record) -> dict[str, Any]:
+    """A line of arms.csv."""
+    return {
+        "id": arm_id(arm),
+        **asdict(arm),
+        **{n: record[n] for n in ("outcome", "death_step", "recovered", "spikes")},
+        "steps_taken": steps_taken(record),
+        "final_loss": _rounded(final_loss(record)),
+        "highest_loss": _rounded(highest_loss(record)),
+        "test_accuracy": _rounded(test_accuracy(record)),
+        "final_pool_dead": _rounded(probed(record, "pool_dead")[-1]),
+        "curvature_at_start": _rounded(probed(record, "curvature")[0]),
+        "seconds": record["seconds"],
+        "devices": record["devices"],
+        "jax": record["versions"]["jax"],
+    }
+
+
+def probe_rows(arm: Arm, record: Record) -> Iterator[dict[str, Any]]:
+    """The lines of probes.csv of an arm, one for each probe; four digits of each number."""
+    probes = record["probes"]
+    scalars = [name for name in probes if name not in (*PER_BLOCK, "step")]
+    for i, step in enumerate(probes["step"]):
+        row = {"id": arm_id(arm), "step": int(step)}
+        row |= {name: _rounded(probes[name][i]) for name in scalars}
+        blocks = enumerate(probes["dead"][i], start=1)
+        yield row | {f"dead_{block}": _rounded(value) for block, value in blocks}
+
+
+def verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """A line of verdicts.csv."""
+    row = {"claim": verdict.number, "words": verdict.claim}
+    for name in ("setting", "test", "evidence", "verdict", "qualifier", "seeds"):
+        row[name] = getattr(verdict, name)
+    p_values = {"p": _rounded(verdict.p), "p_holm": _rounded(verdict.p_holm)}
+    return row | p_values | {"details": "; ".join(verdict.details)}
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

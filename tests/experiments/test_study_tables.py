@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the study hold what is on record."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.tables import arm_id, arm_row, write_tables
+from experiments.residual_scaling.verdicts import CLAIMS, Verdict, not_tested
+from tests.experiments.made_up import made_up
+
+VERDICTS = [
+    Verdict(6, "a", "t", "5/5", "reproduced", "", 5, 0.008, 0.0004, details=("d", "e")),
+    not_tested(3, "no such arm"),
+]
+
+
+@pytest.fixture(scope="module")
+def records():
+    return made_up()
+
+
+@pytest.fixture(scope="module")
+def folder(records, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    write_tables(folder, records, VERDICTS)
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_arms_table_against_the_records(records, folder):
+    table = rows(folder / "arms.csv")
+    assert len({row["id"] for row in table}) == len(table) == len(records)
+    for row, (arm, record) in zip(table, records.items(), strict=True):
+        assert int(row["width"]) == arm.width
+        assert row["scale"] == ("" if arm.scale is None else str(arm.scale))
+        assert row["outcome"] == record["outcome"]
+        assert float(row["test_accuracy"]) == pytest.approx(
+            record["test"]["top1_sum"] / record["test"]["count"], rel=1e-3
+        )
+        losses = record["loss"]
+        if None in losses:
+            assert row["final_loss"] == ""
+        else:
+            assert float(row["final_loss"]) == pytest.approx(
+                sum(losses[-10:]) / 10, rel=1e-3
+            )
+        highest = max(x for x in losses if x is not None)
+        assert float(row["highest_loss"]) == pytest.approx(highest, rel=1e-3)
+        assert float(row["final_pool_dead"]) == pytest.approx(
+            record["probes"]["pool_dead"][-1], rel=1e-3
+        )
+        assert float(row["curvature_at_start"]) == pytest.approx(
+            record["probes"]["curvature"][0], rel=1e-3
+        )
+
+
+def test_probes_table_against_the_records(records, folder):
+    table = iter(rows(folder / "probes.csv"))
+    for arm, record in records.items():
+        probes = record["probes"]
+        for i, step in enumerate(probes["step"]):
+            row = next(table)
+            assert (row["id"], row["step"]) == (arm_id(arm), str(step))
+            for block in range(arm.depth):
+                value = float(row[f"dead_{block + 1}"])
+                assert value == pytest.approx(probes["dead"][i][block], rel=1e-3)
+            loss, change = probes["loss"][i], probes["function_change"][i]
+            assert row["loss"] == ("" if loss is None else f"{loss:.4g}")
+            assert row["function_change"] == ("" if change is None else f"{change:.4g}")
+    assert next(table, None) is None
+    assert "stream_rms" not in row
+
+
+def test_verdicts_table(folder):
+    table = rows(folder / "verdicts.csv")
+    assert [row["claim"] for row in table] == ["6", "3"]
+    assert table[0]["words"] == CLAIMS[6]
+    assert [row["p_holm"] for row in table] == ["0.0004", ""]
+    assert table[0]["details"] == "d; e"
+
+
+def test_names_of_arms_tell_all_fields_apart():
+    arms = [Arm(), Arm(seed=1), Arm(scale=None), Arm(scale=0.1), Arm(clip_norm=1.0)]
+    assert len({arm_id(arm) for arm in arms}) == len(arms)
+    assert not any(name[0].isdigit() for name in map(arm_id, arms))
+
+
+def test_a_thinned_loss_curve_keeps_its_steps(records):
+    arm, record = next((a, r) for a, r in records.items() if None not in r["loss"])
+    thinned = record | {"loss_every": 5, "loss": record["loss"][4::5]}
+    row = arm_row(arm, thinned)
+    assert row["steps_taken"] == arm.steps
+    assert float(row["final_loss"]) == pytest.approx(
+        sum(thinned["loss"][-2:]) / 2, rel=1e-3
+    )
