@@ -7,7 +7,7 @@ The recipes are the files of experiments/networks; their options are the fields 
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,21 +19,40 @@ from inception_jax.config import RunConfig
 STARTED = time.perf_counter()
 
 
-def parse(arguments: Sequence[str] | None = None) -> RunConfig:
-    """The configuration of a command line: a recipe and what is changed of it."""
+Configs = dict[str, tuple[str, RunConfig]]  # what each is, and its settings, by name
+
+
+def recipes() -> Configs:
+    """The recipes of experiments/networks, each in a folder of its own."""
+    return {
+        name: (recipe.TITLE, replace(recipe.CONFIG, workdir=Path("runs") / name))
+        for name, recipe in RECIPES.items()
+    }
+
+
+def parse(
+    arguments: Sequence[str] | None = None,
+    configs: Configs | None = None,
+    prog: str = "python -m experiments.run",
+    description: str | None = __doc__,
+) -> RunConfig:
+    """The configuration of a command line: one of `configs`, by default the recipes, and
+    what is changed of it."""
     return tyro.extras.overridable_config_cli(
-        {
-            name: (recipe.TITLE, replace(recipe.CONFIG, workdir=Path("runs") / name))
-            for name, recipe in RECIPES.items()
-        },
-        prog="python -m experiments.run",
-        description=__doc__,
+        recipes() if configs is None else configs,
+        prog=prog,
+        description=description,
         args=arguments,
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 3 no number any more, 130 stopped and saved."""
+def main(
+    arguments: Sequence[str] | None = None, parse: Callable[..., RunConfig] = parse
+) -> int:
+    """Train what the command line says.
+
+    Exit status: 0 done, 2 bad input, 3 no number any more, 130 stopped and saved.
+    """
     try:
         config = parse(arguments)
         # Imported after the command line is read: --help and mistakes answer at once.

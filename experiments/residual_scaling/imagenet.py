@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m experiments.residual_scaling.imagenet [RUN]`: section 3.3 as it was done.
+
+Runs of the full networks on ImageNet, for a pod; without a name, the list of them with
+their cost. Each is a run like those of `python -m experiments.run`: it takes the same
+options, saves, resumes, and writes the signals into its metrics.jsonl. Not run yet.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+from experiments import run
+from experiments.networks import RECIPES
+from inception_jax.config import AblationConfig, OptimizerConfig, RunConfig
+
+PROG = "python -m experiments.residual_scaling.imagenet"
+STEPS = 50_000  # "a few tens of thousands of iterations", with room
+PEAK, SHARE = 275e12, 0.35  # operations per second of a TPU v4, and what may be had of them
+
+
+def _run(network: str = "inception_resnet_v2_paper", **changes: object) -> RunConfig:
+    options = {"residual_scale": 1.0, "steps": STEPS, "probe_every": 500} | changes
+    return replace(RECIPES[network].CONFIG, checkpoint_every=0.5, **options)
+
+
+PERIOD = AblationConfig(residual_init="stddev_0.1", kernel_init="stddev_0.1")
+
+# A new run is one line; repeat each with --seed 1, 2, ... and a --workdir of its own.
+RUNS: dict[str, RunConfig] = {
+    "unscaled": _run(),
+    "scale_0.3": _run(residual_scale=0.3),
+    "scale_0.1": _run(residual_scale=0.1),
+    "scale_published": _run(residual_scale=None),
+    "unscaled_stddev_0.1": _run(ablation=PERIOD),
+    "scale_0.1_stddev_0.1": _run(residual_scale=0.1, ablation=PERIOD),
+    "unscaled_rate_0.0045": _run(optimizer=OptimizerConfig(learning_rate=0.0045)),
+    "unscaled_rate_0.00045": _run(optimizer=OptimizerConfig(learning_rate=0.00045)),
+    "unscaled_norm_before_relu": _run(ablation=AblationConfig(pool_norm="before_relu")),
+    "unscaled_norm_after_relu": _run(ablation=AblationConfig(pool_norm="after_relu")),
+    "unscaled_warm_up": _run(optimizer=OptimizerConfig(warmup_steps=5_000)),
+    "unscaled_clipped": _run(optimizer=OptimizerConfig(clip_norm=2.0)),
+    "unscaled_published_head": _run("inception_resnet_v2"),
+    "v1_unscaled": _run("inception_resnet_v1"),
+    "v1_scale_0.1": _run("inception_resnet_v1", residual_scale=0.1),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The list, or a run; exit status as of `experiments.run`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        print_list()
+        return 0
+    root = Path("runs") / "residual_scaling_imagenet"
+    configs = {
+        name: (_title(config), replace(config, workdir=root / name))
+        for name, config in RUNS.items()
+    }
+    parse = partial(run.parse, configs=configs, prog=PROG, description=__doc__)
+    return run.main(arguments, parse)
+
+
+def print_list() -> None:
+    """All runs, what they compute, and what that would take."""
+    print(
+        f"{'run':<28}{'network':<28}{'updates':>8}{'images':>9}{'operations':>12}{'hours':>8}"
+    )
+    for name, config in RUNS.items():
+        operations = 6 * _macs(config.network) * config.batch_size * config.steps
+        print(
+            f"{name:<28}{config.network:<28}{config.steps:>8}"
+            f"{config.batch_size * config.steps / 1e6:>7.0f} M{operations:>12.1e}"
+            f"{operations / PEAK / SHARE / 3600:>8.1f}"
+        )
+    print(
+        f"\nhours: of one TPU v4 at {SHARE:.0%} of its peak, an assumption, not measured. "
+        f"Start one with\n  {PROG} unscaled --seed 0"
+    )
+
+
+def _title(config: RunConfig) -> str:
+    return f"{config.network}, {config.steps} updates"
+
+
+@cache
+def _macs(network: str) -> int:
+    from inception_jax.models.networks import create
+    from inception_jax.summary import summarise
+
+    return summarise(create(network)).macs
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

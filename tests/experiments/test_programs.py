@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an arm to its network, data and values; the lists of runs that only a pod does."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import inception_jax
+from experiments.residual_scaling import bench, imagenet, programs
+from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.plans import PLANS
+from experiments.residual_scaling.programs import (
+    OPTIMIZER,
+    Programs,
+    _init,
+    open_data,
+    spec_of,
+    values_of,
+)
+from experiments.residual_scaling.prototypes import open_prototypes
+from inception_jax import loop
+from inception_jax.parallel import ArmParallel
+from inception_jax.summary import summarise
+
+
+def every_shape() -> list[Arm]:
+    """Of all plans; two blocks deep, since tracing takes its time."""
+    arms = [arm for plan in PLANS.values() for g in plan.groups for arm in g.settings]
+    shapes = [replace(arm.shape, init=arm.init, depth=2, steps=1) for arm in arms]
+    return list(dict.fromkeys(shapes))
+
+
+@pytest.mark.parametrize("shape", every_shape(), ids=lambda arm: arm.words)
+def test_every_network_of_the_plans_can_be_made(shape):
+    spec = spec_of(shape)
+    network = inception_jax.create(spec, num_classes=10)
+    images = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
+    scale = values_of(shape).numbers.residual_scale
+    (_, endpoints), _ = jax.eval_shape(
+        network.init_with_output, jax.random.key(0), images, scale
+    )
+    last = endpoints[spec.stages[-1].names[-1]]
+    assert last.shape[1:3] == (4, 4)
+    assert last.shape[3] == shape.width or shape.block == "concat"
+
+
+def test_values_are_those_of_the_arm():
+    arm = Arm(depth=3, scale=0.3, learning_rate=0.2, clip_norm=2.0, seed=4, momentum=0.5)
+    numbers = values_of(arm).numbers
+    np.testing.assert_allclose(numbers.residual_scale, [0.3] * 3)
+    assert float(numbers.optimizer.learning_rate) == pytest.approx(0.2)
+    assert float(numbers.optimizer.clip_norm) == 2.0
+    assert float(numbers.optimizer.momentum) == 0.5
+    assert int(numbers.seed) == 4
+    unclipped = values_of(replace(arm, clip_norm=None)).numbers
+    assert np.isinf(unclipped.optimizer.clip_norm)
+    published = values_of(Arm(depth=3, scale=None, head="published")).numbers
+    np.testing.assert_allclose(published.residual_scale, [0.1, 0.1, 1.0])
+    assert values_of(Arm(block="concat")).numbers.residual_scale is None
+
+
+def test_values_of_optimizer_and_initialisation_are_those_of_the_arm():
+    given = {"warmup_steps": 7, "warmup_rate": 0.25, "classifier_rate": 0.5}
+    given |= {"linear_rate": 0.125, "momentum": 0.75, "clip_norm": 2.0}
+    values = values_of(
+        Arm(**given, warmup="linear", init_gain=0.5, learned_scale_init=0.0625)
+    )
+    optimizer = values.numbers.optimizer
+    assert {name: float(getattr(optimizer, name)) for name in given} == given
+    assert optimizer.warmup_linear == 1
+    assert (values.init_gain, values.learned_scale_init) == (0.5, 0.0625)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"network": "BC", "block": "v2"}, {"width": 16}, {"depth": 2}, {"block": "v2"}),
+        *({"block": "plain"}, {"block": "concat"}, {"head": "published"}),
+        *({"activation": "pre"}, {"pool_norm": "before_relu"}, {"residual_norm": True}),
+        *({"learned_scale": "scalar"}, {"init": "glorot"}, {"data": "prototypes"}),
+    ],
+    ids=str,
+)
+def test_what_is_compiled_changes_the_network(change):
+    arm = Arm(width=8, depth=1)
+    assert spec_of(replace(arm, **change)) != spec_of(arm)
+
+
+def test_programs_are_those_of_the_arm():
+    shape = Arm(width=8, depth=1, dtype="bfloat16", optimizer="momentum", batch_size=5)
+    programs = Programs(shape, 50, 10, jax.local_devices())
+    assert programs.options["dtype"] == jnp.bfloat16
+    assert programs.optimizer == replace(OPTIMIZER, kind="momentum")
+    assert OPTIMIZER.decay_rate == 1.0, "the learning rate stays"
+    assert OPTIMIZER.weight_decay == 0.0
+
+
+def test_gain_and_learned_scale_start_where_the_arm_says():
+    arm = Arm(width=8, depth=1, learned_scale="channel", seed=3)
+    options = {"network": inception_jax.create(spec_of(arm)), "optimizer": OPTIMIZER}
+    init = jax.jit(partial(_init, **options))
+    plain = init(values_of(arm))
+    changed = init(values_of(replace(arm, init_gain=0.5, learned_scale_init=0.25)))
+    other_seed = init(values_of(replace(arm, seed=4)))
+    expected = jax.tree.map(np.array, plain.params)
+    expected["block8_1"]["Conv2d_1x1"]["kernel"] *= 0.5
+    expected["block8_1"]["learned_scale"][:] = 0.25
+    jax.tree.map(np.testing.assert_array_equal, changed.params, expected)
+    jax.tree.map(np.testing.assert_array_equal, changed.ema_params, expected)
+    kernels = [s.params["Logits"]["kernel"] for s in (plain, other_seed)]
+    assert not np.array_equal(*kernels)
+
+
+@pytest.mark.parametrize(
+    ("arm", "size"),
+    [
+        (Arm(data="prototypes"), (5_000, 100)),
+        (Arm(data="prototypes", network="BC"), (20_000, 1000)),
+    ],
+    ids=["C", "BC"],
+)
+def test_prototypes_fit_the_network(arm, size, monkeypatch):
+    asked = []
+    monkeypatch.setattr(programs, "open_prototypes", lambda *of: asked.append(of))
+    open_data(arm, "eval", None)
+    classes, train = size[::-1]
+    assert asked == [("eval", spec_of(arm).image_shape, classes, train)]
+    assert spec_of(arm).image_shape[2] == 3
+
+
+def test_prototypes_are_the_same_every_time_and_differ_by_class_and_example():
+    train = open_prototypes("train", (4, 4, 3), 5, 50)
+    again = open_prototypes("train", (4, 4, 3), 5, 50)
+    evaluation = open_prototypes("eval", (4, 4, 3), 5, 50)
+    assert (len(train), len(evaluation)) == (50, 1000)
+    images = np.stack([example["image"] for example in train.examples]).astype(float)
+    np.testing.assert_array_equal(images[7], again.examples[7]["image"])
+    labels = np.array([example["label"] for example in train.examples])
+    assert set(labels) == set(range(5))
+    means = np.stack([images[labels == k].mean(axis=0) for k in range(5)])
+    # The mean of another class's ten examples is further away than that of its own.
+    new = np.stack([e["image"] for e in evaluation.examples[:50]]).astype(float)
+    distances = np.square(new[:, None] - means).sum(axis=(2, 3, 4))
+    found = distances.argmin(axis=1)
+    assert np.mean(found == [e["label"] for e in evaluation.examples[:50]]) > 0.9
+    assert not np.array_equal(images[0], images[5])  # two of one class
+    assert not np.array_equal(images[0], new[0])  # noise of its own to test on
+    assert np.std(images[labels == 0], axis=0).mean() == pytest.approx(36, rel=0.15)
+
+
+def test_arms_side_by_side_share_nothing():
+    devices = jax.local_devices()[:2]
+
+    def function(state, x):
+        return state * 2, jax.lax.psum(x, "data")
+
+    run = ArmParallel(function, devices, donate=True)
+    state, total = run(np.array([1.0, np.nan]), np.array([[3.0], [4.0]]))
+    np.testing.assert_array_equal(state, [2.0, np.nan])
+    np.testing.assert_array_equal(total, [[3.0], [4.0]])
+    after, _ = run(state, total)
+    np.testing.assert_array_equal(after, [4.0, np.nan])
+    assert state.is_deleted()
+    keeping = ArmParallel(function, devices)
+    keeping(after, total)
+    assert not after.is_deleted()
+
+
+def test_runs_on_imagenet_are_listed_with_their_cost(capsys):
+    assert imagenet.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines[1 : len(imagenet.RUNS) + 1]} == set(
+        imagenet.RUNS
+    )
+    (unscaled,) = (line for line in lines if line.startswith("v1_unscaled"))
+    # 6 operations for each of 6.3 G multiply-accumulates, 50,000 updates of 640 images.
+    macs = summarise(inception_jax.create("inception_resnet_v1")).macs
+    assert f"{6 * macs * 50_000 * 640:.1e}" in unscaled
+
+
+def test_runs_on_imagenet_take_the_options_of_a_run(capsys):
+    assert imagenet.main(["unscaled", "--data", "nothing-here", "--workdir", "x"]) == 2
+    assert "nothing-here" in capsys.readouterr().err
+
+
+def test_a_run_on_imagenet_is_the_named_one(monkeypatch):
+    started = []
+    monkeypatch.setattr(loop, "fit", lambda config, _: started.append(config) or True)
+    assert imagenet.main(["scale_0.1", "--seed", "2"]) == 0
+    (config,) = started
+    assert config == replace(
+        imagenet.RUNS["scale_0.1"],
+        seed=2,
+        workdir=Path("runs/residual_scaling_imagenet/scale_0.1"),
+    )
+    assert (config.residual_scale, config.steps, config.probe_every) == (0.1, 50_000, 500)
+
+
+def test_every_run_on_imagenet_has_a_network_that_can_be_made():
+    from inception_jax.run_setup import network_for
+
+    different = {(c.network, c.ablation): c for c in imagenet.RUNS.values()}
+    for config in different.values():
+        network_for(config, 1000)
+
+
+def test_bench_compares_both_ways(capsys, data_dir, compilations, monkeypatch):
+    timed, counts = bench._arms_per_minute, {}
+
+    def counted(*of, together):
+        compilations.clear()
+        rate = timed(*of, together=together)
+        counts[together] = len(compilations)
+        return rate
+
+    monkeypatch.setattr(bench, "_arms_per_minute", counted)
+    monkeypatch.setattr(bench, "Arm", partial(Arm, depth=1))
+    sizes = "--arms 2 --rounds 1 --width 8 --steps 4"
+    enabled = jax.config.jax_enable_compilation_cache
+    try:
+        bench.main([*sizes.split(), "--data-dir", data_dir])
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+    out = capsys.readouterr().out
+    assert "one compilation" in out
+    assert counts[False] > 1.8 * counts[True] > 0
+    assert "2 arms of width 8, 4 steps" in out
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["--arms", "0"])
