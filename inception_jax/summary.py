@@ -97,7 +97,7 @@ def _one_stage_per_role(stages: tuple[Stage, ...]) -> Iterator[Stage]:
 
 
 def _starts_a_row(name: str, stages: dict[str, Stage]) -> bool:
-    if name in ("PreAuxLogits", "PrePool", "PreLogitsFlatten", "Embeddings", "Predictions"):
+    if name in ("PreAuxLogits", "PreLogitsFlatten", "Embeddings", "Predictions"):
         return False  # another endpoint's values, or without a layer of their own
     return name not in stages or name == stages[name].names[0]
 

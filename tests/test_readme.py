@@ -10,6 +10,7 @@ import pytest
 import tyro
 
 from experiments import run
+from experiments.residual_scaling import imagenet
 from inception_jax.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -58,10 +59,13 @@ def test_every_command_of_an_experiment_is_understood():
         if module == "experiments.run":
             if arguments != ["--help"]:
                 parsed.append(run.parse(arguments))
+        elif module == "experiments.residual_scaling.imagenet":
+            assert not arguments or arguments[0] in imagenet.RUNS
         else:
-            experiment = importlib.import_module(module)
+            study = module == "experiments.residual_scaling"
+            experiment = importlib.import_module(module + ".study" if study else module)
             parsed.append(tyro.cli(experiment.Options, args=arguments))
-    assert len(parsed) >= 8
+    assert len(parsed) >= 12
 
 
 def test_files_and_names_of_the_table_exist():

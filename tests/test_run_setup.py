@@ -186,8 +186,9 @@ def loop_of(config: RunConfig) -> _Run:
 def test_numbers_and_batches_of_a_step(tiny, tmp_path):
     config = replace(tiny, workdir=tmp_path, seed=7, residual_scale=0.5)
     run = loop_of(config)
-    numbers = [float(x) for x in run.numbers]
-    assert numbers == pytest.approx([config.optimizer.learning_rate, 0.5, 7])
+    optimizer, scale, seed = run.numbers
+    assert float(optimizer.learning_rate) == pytest.approx(config.optimizer.learning_rate)
+    assert (float(scale), int(seed)) == (0.5, 7)
     batches = train_batches(
         run.setup.train_source,
         preprocess=run.setup.preprocess,

@@ -120,7 +120,7 @@ def test_gain_and_learned_scale_start_where_the_arm_says():
     ("arm", "size"),
     [
         (Arm(data="prototypes"), (5_000, 100)),
-        (Arm(data="prototypes", network="BC"), (20_000, 1000)),
+        (Arm(data="prototypes", network="BC", block="v2"), (20_000, 1000)),
     ],
     ids=["C", "BC"],
 )
