@@ -37,7 +37,7 @@ def test_the_gpu_plan_has_the_papers_widths_and_horizon():
 def test_shape_keeps_what_is_compiled_and_drops_what_is_a_value():
     arm = Arm(width=8, scale=0.1, seed=3, init="glorot", clip_norm=1.0, steps=7)
     assert arm.shape == Arm(width=8, steps=7)
-    assert arm.program == Arm(width=8)
+    assert arm.program == replace(arm, probe_every=3).program == Arm(width=8)
     assert arm.setting == replace(arm, seed=0)
     assert set(VALUES) < set(DEFAULTS) == {field.name for field in fields(Arm)}
 
@@ -65,6 +65,7 @@ def test_grids_and_changes():
         ({"scale": 1.5}, r"scale must lie in \[0, 1\], got 1.5"),
         ({"width": 0}, "width must be 1 or more, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be > 0, got 0.0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be > 0, got inf"),
         ({"steps": 0}, "steps must be 1 or more, got 0"),
     ],
 )

@@ -88,7 +88,16 @@ def test_values_of_optimizer_and_initialisation_are_those_of_the_arm():
 )
 def test_what_is_compiled_changes_the_network(change):
     arm = Arm(width=8, depth=1)
-    assert spec_of(replace(arm, **change)) != spec_of(arm)
+    assert traced(arm) == traced(arm)
+    assert traced(replace(arm, **change)) != traced(arm)
+
+
+def traced(arm: Arm) -> str:
+    """All that making the weights and looking at an image computes."""
+    spec = spec_of(arm)
+    network = inception_jax.create(spec, num_classes=10)
+    make = jax.make_jaxpr(network.init_with_output)
+    return str(make(jax.random.key(0), jnp.zeros((1, *spec.image_shape))))
 
 
 def test_programs_are_those_of_the_arm():

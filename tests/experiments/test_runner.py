@@ -29,6 +29,7 @@ def with_arms(study: Study, *arms: Arm, seeds: int = 1) -> Study:
 def test_a_small_study_trains(whole):
     study, done = whole
     assert list(done) == study.arms
+    assert len(study.arms_file.read_text().splitlines()) == len(study.arms)
     for arm, record in done.items():
         assert record["arm"] == asdict(arm)
         assert len(record["loss"]) == len(record["grad_norm"]) == arm.steps
@@ -71,10 +72,31 @@ def test_the_seed_orders_the_data(study):
 
 
 @pytest.mark.usefixtures("shared_programs")
-def test_probes_do_not_depend_on_how_often_one_looks(study, whole):
+def test_arms_of_one_shape_keep_their_initialisers(study, whole):
+    glorot = replace(ARM, init="glorot")
+    records = runner.run(with_arms(study, ARM, glorot))
+    assert records[ARM]["loss"] == whole[1][ARM]["loss"]
+    assert records[glorot]["loss"][0] != records[ARM]["loss"][0]
+
+
+@pytest.mark.usefixtures("shared_programs")
+def test_probes_do_not_depend_on_how_often_one_looks(study, whole, monkeypatch):
     often = replace(ARM, probe_every=1)
-    probes = runner.run(with_arms(study, often))[often]["probes"]
+    programs = runner.Lab(study).programs(often)
+    look, logits = programs.look, []
+
+    def spy(*of):
+        found = look(*of)
+        logits.append(np.array(found["logits"][0], float))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "look", spy)
+        probes = runner.run(with_arms(study, often))[often]["probes"]
     assert probes["step"] == list(range(7))
+    # One look at the start, and two for each update: before and after it.
+    changes = [np.sqrt(np.mean(x**2)) for x in np.diff(logits[::2], axis=0)]
+    np.testing.assert_allclose(probes["function_change"][1:], changes, rtol=1e-4)
     seldom = whole[1][ARM]["probes"]
     for name, values in seldom.items():
         at_the_same = probes[name][::2]
@@ -83,6 +105,25 @@ def test_probes_do_not_depend_on_how_often_one_looks(study, whole):
     uneven = replace(ARM, probe_every=4)
     again = runner.run(replace(with_arms(study, uneven), folder=study.folder / "uneven"))
     assert again[uneven]["probes"]["step"] == [0, 4, 6]
+
+
+@pytest.mark.usefixtures("shared_programs")
+def test_the_last_weights_are_tested_and_not_their_average(study, monkeypatch):
+    programs = runner.Lab(study).programs(ARM)
+    step, evaluate = programs.step, programs.evaluate
+    states, tested = [], []
+    monkeypatch.setattr(
+        programs, "step", lambda *of: states.append(step(*of)) or states[-1]
+    )
+    monkeypatch.setattr(
+        programs, "evaluate", lambda *of: tested.append(of[0]) or evaluate(*of)
+    )
+    runner.run(with_arms(study, ARM))
+    assert len(states) == ARM.steps
+    last = states[-1][0].raw_variables
+    assert tested
+    for variables in tested:
+        jax.tree.map(np.testing.assert_array_equal, variables, last)
 
 
 def test_function_change_is_that_of_the_logits():
@@ -179,6 +220,10 @@ def test_a_diverged_arm_ends_neither_its_company_nor_the_study(study):
     alone = runner.run(with_arms(study, arms[1]))[arms[1]]
     both = runner.run(replace(with_arms(study, *arms), folder=study.folder / "both"))
     assert both[arms[0]]["outcome"] == Outcome.DIVERGED
+    *numbers, last = np.isfinite(training_loss(both[arms[0]]))
+    assert all(numbers)
+    assert not last
+    assert len(both[arms[0]]["grad_norm"]) == len(numbers) + 1 < ARM.steps
     assert lasting(both[arms[1]]) == lasting(alone)
 
 
