@@ -9,6 +9,8 @@ from pathlib import Path
 # Before jax starts: four CPU devices stand in for a pod's, and no accelerator is used.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
+# There is a test process for each core: the statistics' matrices need no more threads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import jaxtyping

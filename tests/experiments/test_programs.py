@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an arm to its network, data and values; the lists of runs that only a pod does."""
+"""From an arm to its network, data and values; the measurement of what sharing saves."""
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import inception_jax
-from experiments.residual_scaling import bench, imagenet, programs
+from experiments.residual_scaling import bench, programs
 from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.plans import PLANS
 from experiments.residual_scaling.programs import (
@@ -23,9 +22,7 @@ from experiments.residual_scaling.programs import (
     values_of,
 )
 from experiments.residual_scaling.prototypes import open_prototypes
-from inception_jax import loop
 from inception_jax.parallel import ArmParallel
-from inception_jax.summary import summarise
 
 
 def every_shape() -> list[Arm]:
@@ -178,44 +175,6 @@ def test_arms_side_by_side_share_nothing():
     keeping = ArmParallel(function, devices)
     keeping(after, total)
     assert not after.is_deleted()
-
-
-def test_runs_on_imagenet_are_listed_with_their_cost(capsys):
-    assert imagenet.main([]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in lines[1 : len(imagenet.RUNS) + 1]} == set(
-        imagenet.RUNS
-    )
-    (unscaled,) = (line for line in lines if line.startswith("v1_unscaled"))
-    # 6 operations for each of 6.3 G multiply-accumulates, 50,000 updates of 640 images.
-    macs = summarise(inception_jax.create("inception_resnet_v1")).macs
-    assert f"{6 * macs * 50_000 * 640:.1e}" in unscaled
-
-
-def test_runs_on_imagenet_take_the_options_of_a_run(capsys):
-    assert imagenet.main(["unscaled", "--data", "nothing-here", "--workdir", "x"]) == 2
-    assert "nothing-here" in capsys.readouterr().err
-
-
-def test_a_run_on_imagenet_is_the_named_one(monkeypatch):
-    started = []
-    monkeypatch.setattr(loop, "fit", lambda config, _: started.append(config) or True)
-    assert imagenet.main(["scale_0.1", "--seed", "2"]) == 0
-    (config,) = started
-    assert config == replace(
-        imagenet.RUNS["scale_0.1"],
-        seed=2,
-        workdir=Path("runs/residual_scaling_imagenet/scale_0.1"),
-    )
-    assert (config.residual_scale, config.steps, config.probe_every) == (0.1, 50_000, 500)
-
-
-def test_every_run_on_imagenet_has_a_network_that_can_be_made():
-    from inception_jax.run_setup import network_for
-
-    different = {(c.network, c.ablation): c for c in imagenet.RUNS.values()}
-    for config in different.values():
-        network_for(config, 1000)
 
 
 def test_bench_compares_both_ways(capsys, data_dir, compilations, monkeypatch):

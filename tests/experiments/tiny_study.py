@@ -4,9 +4,12 @@
 `python -m tests.experiments.tiny_study --plan tiny` is a real run in a process of its own.
 """
 
+from dataclasses import replace
+
 from experiments.residual_scaling import __main__ as command
 from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.plans import PLANS, Group, Plan, grid
+from experiments.residual_scaling.study import Study
 
 ARM = Arm(
     width=8, depth=1, learning_rate=0.2, steps=6, batch_size=8, probe_every=2, scale=1.0
@@ -17,6 +20,12 @@ GROUPS = (
     Group("And wider?", grid(ARM, width=(16,)), 2),
 )
 TINY = Plan("for tests", GROUPS, minutes=5.0, probe_images=32)
+
+
+def with_arms(study: Study, *arms: Arm, seeds: int = 1) -> Study:
+    """The study with other arms."""
+    groups = (Group("?", arms, seeds),)
+    return replace(study, plan=replace(study.plan, groups=groups))
 
 
 def lasting(record: dict) -> dict:

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of runs that only a pod does, and the exit status of a run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import inception_jax
+from experiments import run
+from experiments.residual_scaling import imagenet
+from inception_jax import loop
+from inception_jax.summary import summarise
+
+
+def test_runs_on_imagenet_are_listed_with_their_cost(capsys):
+    assert imagenet.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines[1 : len(imagenet.RUNS) + 1]} == set(
+        imagenet.RUNS
+    )
+    (unscaled,) = (line for line in lines if line.startswith("v1_unscaled"))
+    # 6 operations for each of 6.3 G multiply-accumulates, 50,000 updates of 640 images.
+    macs = summarise(inception_jax.create("inception_resnet_v1")).macs
+    assert f"{6 * macs * 50_000 * 640:.1e}" in unscaled
+
+
+def test_runs_on_imagenet_take_the_options_of_a_run(capsys):
+    assert imagenet.main(["unscaled", "--data", "nothing-here", "--workdir", "x"]) == 2
+    assert "nothing-here" in capsys.readouterr().err
+
+
+def test_a_run_on_imagenet_is_the_named_one(monkeypatch):
+    started = []
+    monkeypatch.setattr(loop, "fit", lambda config, _: started.append(config) or True)
+    assert imagenet.main(["scale_0.1", "--seed", "2"]) == 0
+    (config,) = started
+    assert config == replace(
+        imagenet.RUNS["scale_0.1"],
+        seed=2,
+        workdir=Path("runs/residual_scaling_imagenet/scale_0.1"),
+    )
+    assert (config.residual_scale, config.steps, config.probe_every) == (0.1, 50_000, 500)
+
+
+def test_every_run_on_imagenet_has_a_network_that_can_be_made():
+    from inception_jax.run_setup import network_for
+
+    different = {(c.network, c.ablation): c for c in imagenet.RUNS.values()}
+    for config in different.values():
+        network_for(config, 1000)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "said"),
+    [
+        (True, 0, ""),
+        (False, 130, "Stopped and saved; the same command goes on"),
+        (loop.NonFiniteError("step 3: the loss is nan."), 3, "step 3: the loss is nan."),
+        (ValueError("no such data."), 2, "experiments.run: no such data."),
+        (OSError("no room."), 2, "experiments.run: no room."),
+        (KeyboardInterrupt(), 130, "Interrupted; the last checkpoint stands."),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_exit_status_tells_how_a_run_ended(outcome, status, said, monkeypatch, capsys):
+    def fit(config, started):
+        assert started == run.STARTED
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(loop, "fit", fit)
+    assert run.main(["digits"]) == status
+    assert said in capsys.readouterr().err
