@@ -8,23 +8,16 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from experiments.residual_scaling.tables import write_tables
-from experiments.residual_scaling.verdicts import not_tested
-from tests.experiments.made_up import made_up
-
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = Path("notebooks") / "residual_scaling.ipynb"
-RESULTS = Path("experiments") / "residual_scaling" / "results"
 
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The notebook, the study and its tables in a folder of their own."""
-    without = shutil.ignore_patterns("__pycache__", "arms.jsonl", "*.png")
+    without = shutil.ignore_patterns("__pycache__", "*.html", "*.png")
     for folder in ("notebooks", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
-    if not (ROOT / RESULTS / "arms.csv").exists():
-        write_tables(tmp_path / RESULTS, made_up(), [not_tested(3, "made up")])
     # What kernels leave behind, and a kernel of the user's with the same name.
     for variable in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(variable, str(tmp_path / "jupyter"))

@@ -177,6 +177,7 @@ def test_arms_side_by_side_share_nothing():
     assert not after.is_deleted()
 
 
+@pytest.mark.slow
 def test_bench_compares_both_ways(capsys, data_dir, compilations, monkeypatch):
     timed, counts = bench._arms_per_minute, {}
 
