@@ -10,6 +10,9 @@ import inception_jax
 from experiments import run
 from experiments.residual_scaling import imagenet
 from inception_jax import loop
+from inception_jax.models.networks import get_spec
+from inception_jax.models.schema import INITIALIZERS
+from inception_jax.run_setup import network_for
 from inception_jax.summary import summarise
 
 
@@ -43,12 +46,18 @@ def test_a_run_on_imagenet_is_the_named_one(monkeypatch):
     assert (config.residual_scale, config.steps, config.probe_every) == (0.1, 50_000, 500)
 
 
-def test_every_run_on_imagenet_has_a_network_that_can_be_made():
-    from inception_jax.run_setup import network_for
-
+def test_every_run_on_imagenet_has_the_network_it_names():
     different = {(c.network, c.ablation): c for c in imagenet.RUNS.values()}
     for config in different.values():
-        network_for(config, 1000)
+        network = network_for(config, 1000)
+        spec, ablation = network.spec, config.ablation
+        assert len(spec.default_scales) == len(get_spec(config.network).default_scales)
+        assert spec.pool_norm == ablation.pool_norm
+        if ablation.residual_init:
+            assert spec.residual_init is INITIALIZERS[ablation.residual_init]
+    assert {c.ablation.pool_norm for c in different.values()} == {
+        *("none", "before_relu", "after_relu")
+    }
 
 
 @pytest.mark.parametrize(
