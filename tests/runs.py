@@ -37,3 +37,10 @@ def timed(config: RunConfig) -> tuple[bool, float]:
     start = time.perf_counter()
     done = fit(config, start)
     return done, time.perf_counter() - start
+
+
+def compiled_by(compilations: list[float], config: RunConfig) -> int:
+    """How many programs the run `config` compiles; see the fixture `compilations`."""
+    compilations.clear()
+    fit(config)
+    return len(compilations)

@@ -21,7 +21,7 @@ from inception_jax.parallel import PEAK_BFLOAT16
 from inception_jax.reporting import Reporter
 from inception_jax.run_folder import read_record
 from inception_jax.summary import summarise
-from tests.runs import records, timed
+from tests.runs import compiled_by, records, timed
 
 assert_equal = partial(jax.tree.map, np.testing.assert_array_equal)
 
@@ -124,16 +124,13 @@ def test_another_seed_is_another_run(tiny, tmp_path):
 
 def test_one_compilation_of_each_step(tiny, tmp_path, compilations):
     """297 images in batches of 32 leave a partial one; that is no second program."""
-
-    def compiled(name: str, **changes: object) -> int:
-        compilations.clear()
-        fit(replace(tiny, workdir=tmp_path / name, **changes))
-        return len(compilations)
-
-    compiled("warm", steps=2)
-    once = compiled("a", steps=2)
+    run = partial(replace, tiny)
+    compiled_by(compilations, run(workdir=tmp_path / "warm", steps=2))
+    once = compiled_by(compilations, run(workdir=tmp_path / "a", steps=2))
     assert once
-    assert compiled("b", steps=5, eval_every=0.05, checkpoint_every=0.05) == once
+    often = {"eval_every": 0.05, "checkpoint_every": 0.05}
+    longer = run(workdir=tmp_path / "b", steps=5, **often)
+    assert compiled_by(compilations, longer) == once
     assert len(records(tmp_path / "b", "eval")) == 2
     # Two updates a line; the last has what is left over.
     lines = [(line["step"], line["count"]) for line in records(tmp_path / "b", "train")]

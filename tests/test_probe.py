@@ -18,7 +18,7 @@ from inception_jax.models.networks import create
 from inception_jax.run_folder import read_record
 from inception_jax.signals import GROUPS, signals
 from inception_jax.train import TrainState
-from tests.runs import records
+from tests.runs import compiled_by, records
 
 
 @pytest.fixture
@@ -111,16 +111,13 @@ def test_probes_of_a_resumed_run(probed, tmp_path):
 
 
 def test_one_compilation_of_the_probe(probed, tmp_path, compilations):
-    def compiled(name: str, **changes: object) -> int:
-        compilations.clear()
-        fit(replace(probed, workdir=tmp_path / name, **changes))
-        return len(compilations)
-
-    compiled("warm", probe_every=1)
-    once = compiled("a", probe_every=5)
+    run = partial(replace, probed)
+    compiled_by(compilations, run(workdir=tmp_path / "warm", probe_every=1))
+    once = compiled_by(compilations, run(workdir=tmp_path / "a", probe_every=5))
     assert once
     # Before the first update, too, where the state is not yet on all devices.
-    assert compiled("b", probe_every=1) == once
+    often = run(workdir=tmp_path / "b", probe_every=1)
+    assert compiled_by(compilations, often) == once
     assert len(records(tmp_path / "b", "probe")) == 5
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from experiments.residual_scaling.arms import DEFAULTS, PAPER_LEARNING_RATE, Arm
-from experiments.residual_scaling.outcomes import Outcome
+from experiments.residual_scaling.outcomes import RULES, Outcome
 from experiments.residual_scaling.records import (
     Record,
     Records,
@@ -53,15 +53,6 @@ READING = (
     'five seeds. "Not reproduced" is weaker than "contradicted": p does not decide, but an '
     "interval, not corrected, leaves the claim out."
 )
-RULES = {
-    Outcome.DIVERGED: "a loss that is not a number, or infinite",
-    Outcome.DEAD: "99 % of the channels before the average pool, or more, are zero for "
-    "every probe image, at each of the last three probes",
-    Outcome.PART_DEAD: "half of the channels or more, at the last probe",
-    Outcome.CHANCE: "a final loss no better than guessing",
-    Outcome.SCARRED: "learns, but the loss once doubled or 5 % of the channels died",
-    Outcome.HEALTHY: "none of these",
-}
 # Each with the arms of which it is true.
 THREATS: tuple[tuple[str, Callable[[Arm], bool]], ...] = (
     (
@@ -179,7 +170,7 @@ def _setting_row(records: Records, setting: Arm) -> dict[str, Any]:
     accuracy = t_interval([test_accuracy(record) for record in found])
     dead = [float(probed(record, "pool_dead")[-1]) for record in found]
     return {
-        "words": str(setting).removesuffix(f", seed {setting.seed}"),
+        "words": setting.words,
         "seeds": len(found),
         "counts": [counts[outcome] for outcome in Outcome],
         "accuracy": _percent(accuracy.value),

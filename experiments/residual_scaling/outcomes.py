@@ -12,20 +12,29 @@ ALL, HALF, SOME = 0.99, 0.5, 0.05  # shares of dead channels
 
 
 class Outcome(StrEnum):
-    """Label of an arm; the first rule that holds, from top to bottom.
+    """Label of an arm: the first of `RULES` that holds, from top to bottom.
 
     A channel is dead when its value before the average pool is exactly zero at every
     position of every probe image.
     """
 
-    DIVERGED = "diverged"  # a loss that is not a number or infinite
-    DEAD = "dead"  # 99 % of the channels or more, at each of the last three probes
-    PART_DEAD = "part dead"  # half of the channels or more, at the last probe
-    CHANCE = "chance"  # final loss no better than guessing: 0.99 ln(classes) or more
-    SCARRED = "scarred"  # learns, but the loss once doubled or 5 % of the channels died
+    DIVERGED = "diverged"
+    DEAD = "dead"
+    PART_DEAD = "part dead"
+    CHANCE = "chance"
+    SCARRED = "scarred"
     HEALTHY = "healthy"
 
 
+RULES = {
+    Outcome.DIVERGED: "a loss that is not a number, or infinite",
+    Outcome.DEAD: "99 % of the channels before the average pool, or more, are zero for "
+    "every probe image, at each of the last three probes",
+    Outcome.PART_DEAD: "half of the channels or more, at the last probe",
+    Outcome.CHANCE: "a final loss no better than guessing: 99 % of ln(classes), or more",
+    Outcome.SCARRED: "learns, but the loss once doubled or 5 % of the channels died",
+    Outcome.HEALTHY: "none of these",
+}
 DYING = (Outcome.DIVERGED, Outcome.DEAD, Outcome.PART_DEAD)
 UNSTABLE = (*DYING, Outcome.CHANCE, Outcome.SCARRED)
 

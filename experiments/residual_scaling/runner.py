@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from experiments.residual_scaling.arms import DEFAULTS, Arm
+from experiments.residual_scaling.looks import Looks
 from experiments.residual_scaling.outcomes import history
 from experiments.residual_scaling.programs import (
     OPTIMIZER,
@@ -145,67 +146,31 @@ def train_arms(
     values: Values = _stack([values_of(arm) for arm in each])
     batches = [partial(lab.batch, shape, arm.seed) for arm in each]
     probe = next(_testing(lab, shape, lab.study.plan.probe_images))
-    looks = _Looks(programs, _repeat(probe, len(each)), values)
+    looks = Looks(programs, _repeat(probe, len(each)), values)
     state = programs.init(arms[0].init)(values)
     looks(0, state, None, None)
-    losses: list[Any] = []
-    norms: list[Any] = []
+    curves: list[tuple[np.ndarray, np.ndarray]] = []  # losses and norms, step by step
+    pending = []
     for step in range(1, shape.steps + 1):
         probing = step % shape.probe_every == 0 or step == shape.steps
         before = looks.logits(state) if probing else None
         batch = _stack([batch_of(step - 1) for batch_of in batches])
         state, metrics = programs.step(state, batch, values.numbers)
-        losses.append(metrics["loss_sum"] / metrics["count"])
-        norms.append(metrics["grad_norm"])
+        pending.append((metrics["loss_sum"] / metrics["count"], metrics["grad_norm"]))
         if probing:
             looks(step, state, before, metrics)
-            losses[:], norms[:] = jax.device_get((losses, norms))
-            progress.show(step, losses[-1], looks.last["pool_dead"])
-            if not np.isfinite(losses[-1]).any():
+            curves += jax.device_get(pending)
+            pending.clear()
+            progress.show(step, curves[-1][0], looks.last["pool_dead"])
+            if not np.isfinite(curves[-1][0]).any():
                 break  # none of them comes back
     tests = _test_sums(lab, programs, state, shape, values)
     seconds = round((time.perf_counter() - start) / len(arms), 2)
     return [
-        _record(lab, arm, np.array(losses)[:, i], np.array(norms)[:, i], looks.of(i))
+        _record(lab, arm, *np.array(curves)[:, :, i].T, looks.of(i))
         | {"test": {name: float(x[i]) for name, x in tests.items()}, "seconds": seconds}
         for i, arm in enumerate(arms)
     ]
-
-
-class _Looks:
-    """The probes of some arms: what is seen of their states on fixed images."""
-
-    def __init__(self, programs: Programs, probe: dict, values: Values) -> None:
-        self.programs, self.probe, self.values = programs, probe, values
-        self.steps: list[int] = []
-        self.seen: list[dict[str, np.ndarray]] = []
-
-    def __call__(self, step: int, state: Any, before: Any, metrics: Any) -> None:
-        """Look at `state`; `before` are the logits before its last update."""
-        found = jax.device_get(self._look(state))
-        logits = found.pop("logits")
-        change = np.full(len(logits), np.nan)
-        if before is not None:
-            difference = np.float64(logits) - np.float64(jax.device_get(before))
-            change = np.sqrt(np.mean(difference**2, axis=(1, 2)))
-        norms = {k: v for k, v in jax.device_get(metrics or {}).items() if "/" in k}
-        self.last = found | {"function_change": change} | norms
-        self.steps.append(step)
-        self.seen.append(self.last)
-
-    def logits(self, state: Any) -> Any:
-        return self._look(state)["logits"]
-
-    def _look(self, state: Any) -> Any:
-        return self.programs.look(state, self.probe, self.values.numbers)
-
-    def of(self, arm: int) -> dict[str, list]:
-        """One list a signal, one entry a probe."""
-        missing = np.full(len(self.seen[0]["loss"]), np.nan)
-        return {"step": self.steps} | {
-            name: [rounded(look.get(name, missing)[arm]) for look in self.seen]
-            for name in self.last
-        }
 
 
 def _record(

@@ -23,19 +23,9 @@ from experiments.residual_scaling.records import (
     training_loss,
 )
 from experiments.residual_scaling.verdicts import Verdict
+from inception_jax.signals import BLOCK_SIGNALS
 
 ARMS, PROBES, VERDICTS = "arms.csv", "probes.csv", "verdicts.csv"
-
-# Signals with one number for each block: the table holds `dead`, arms.jsonl all.
-PER_BLOCK = (
-    "dead",
-    "tiny",
-    "dead_images",
-    "stream_rms",
-    "stream_mean",
-    "residual_ratio",
-    "residual_mean",
-)
 
 
 def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) -> list[Path]:
@@ -95,9 +85,12 @@ def arm_row(arm: Arm, record: Record) -> dict[str, Any]:
 
 
 def probe_rows(arm: Arm, record: Record) -> Iterator[dict[str, Any]]:
-    """The lines of probes.csv of an arm, one for each probe; four digits of each number."""
+    """The lines of probes.csv of an arm, one for each probe; four digits of each number.
+
+    Of the signals with one number for each block it holds `dead`; arms.jsonl has all.
+    """
     probes = record["probes"]
-    scalars = [name for name in probes if name not in (*PER_BLOCK, "step")]
+    scalars = [name for name in probes if name not in (*BLOCK_SIGNALS, "step")]
     for i, step in enumerate(probes["step"]):
         row = {"id": arm_id(arm), "step": int(step)}
         row |= {name: _rounded(probes[name][i]) for name in scalars}

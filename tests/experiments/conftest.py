@@ -11,6 +11,7 @@ from experiments.residual_scaling import programs as programs_module
 from experiments.residual_scaling import runner
 from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.study import Study
+from tests.experiments.made_up import made_up
 from tests.experiments.tiny_study import TINY
 
 
@@ -43,3 +44,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> tuple[Stud
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "Programs", programs)
         return study, runner.run(study)
+
+
+@pytest.fixture(scope="session")
+def records() -> dict[Arm, dict[str, Any]]:
+    """Plausible records of a whole study, to write reports of; not to be changed."""
+    return made_up()

@@ -15,11 +15,6 @@ from experiments.residual_scaling.records import test_accuracy as accuracy_of
 from tests.experiments.made_up import made_up, small
 
 
-@pytest.fixture(scope="module")
-def records():
-    return made_up()
-
-
 @pytest.mark.parametrize("block", ["plain", "concat"])
 def test_arms_without_residuals_can_be_drawn(block):
     records = made_up([Arm(depth=2, steps=20, block=block)])

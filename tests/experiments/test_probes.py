@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.residual_scaling import runner
+from experiments.residual_scaling.looks import Looks
 from experiments.residual_scaling.programs import values_of
 from tests.experiments.tiny_study import ARM, with_arms
 
@@ -64,7 +65,7 @@ def test_function_change_is_that_of_the_logits():
         def look(self, logits, *_):
             return {"logits": logits, "loss": np.zeros(2)}
 
-    looks = runner._Looks(Fake(), {}, values_of(ARM))
+    looks = Looks(Fake(), {}, values_of(ARM))
     before = np.zeros((2, 3, 4))  # arms, images, classes
     after = before + np.array([3.0, 0.0])[:, None, None]
     after[1, :, 0] = 4.0

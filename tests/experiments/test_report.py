@@ -20,7 +20,7 @@ from experiments.residual_scaling.records import test_accuracy as accuracy_of
 from experiments.residual_scaling.report import main, write_report
 from experiments.residual_scaling.tables import arm_id
 from experiments.residual_scaling.verdicts import CLAIMS, Verdict, not_tested
-from tests.experiments.made_up import made_up, small
+from tests.experiments.made_up import small
 
 PNG = b"\x89PNG"
 LEFT_OUT = ["The <b>long</b> arms & others."]
@@ -31,11 +31,6 @@ VERDICTS = [
     Verdict(6, "d", "t", "5/5", "reproduced", "", 5, 0.008, 0.04),
     not_tested(3, "no such arm"),
 ]
-
-
-@pytest.fixture(scope="module")
-def records():
-    return made_up()
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,11 @@ import pytest
 from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.tables import arm_id, arm_row, write_tables
 from experiments.residual_scaling.verdicts import CLAIMS, Verdict, not_tested
-from tests.experiments.made_up import made_up
 
 VERDICTS = [
     Verdict(6, "a", "t", "5/5", "reproduced", "", 5, 0.008, 0.0004, details=("d", "e")),
     not_tested(3, "no such arm"),
 ]
-
-
-@pytest.fixture(scope="module")
-def records():
-    return made_up()
 
 
 @pytest.fixture(scope="module")

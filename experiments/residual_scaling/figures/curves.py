@@ -16,6 +16,7 @@ from experiments.residual_scaling.figures.style import (
     Line,
     Look,
     finish,
+    grid_panels,
     light_grid,
     median_line,
     panels,
@@ -122,45 +123,29 @@ def _lines(
 def curvature(grid: Grid) -> Figure:
     """Curvature of the classifier's block, and the limit of the learning rate."""
     looks = styles(grid.scales)
-    rows = grid.rows
-    figure, axes = panels(len(rows), len(rows[0]), sharey=True)
-    for line, row in zip(axes, rows, strict=True):
-        for panel, cell in zip(line, row, strict=True):
-            if cell is None:
-                panel.set_axis_off()
-                continue
-            for scale in cell.scales:
-                _lines(panel, cell.at(scale), _curvature, scale, looks)
-            panel.axhline(
-                limit(cell.arm), color="black", linewidth=1.4, linestyle=(0, (1, 1)),
-                label="limit 2 (1 + momentum) / learning rate",
-            )  # fmt: skip
-            panel.set_yscale("log")
-            title(panel, cell)
-            light_grid(panel)
-            panel.set_xlabel("training step", fontsize=9)
-        line[0].set_ylabel("largest eigenvalue", fontsize=9)
+    figure, found = grid_panels(grid, "largest eigenvalue", sharey=True)
+    for panel, cell in found:
+        for scale in cell.scales:
+            _lines(panel, cell.at(scale), _curvature, scale, looks)
+        panel.axhline(
+            limit(cell.arm), color="black", linewidth=1.4, linestyle=(0, (1, 1)),
+            label="limit 2 (1 + momentum) / learning rate",
+        )  # fmt: skip
+        panel.set_yscale("log")
+        panel.set_xlabel("training step", fontsize=9)
     return finish(figure)
 
 
 def survival(grid: Grid) -> Figure:
     """Kaplan-Meier estimates of the share of arms that live, with 95 % bands."""
     looks = styles(grid.scales)
-    rows = grid.rows
-    figure, axes = panels(len(rows), len(rows[0]), sharey=True)
-    for line, row in zip(axes, rows, strict=True):
-        for panel, cell in zip(line, row, strict=True):
-            if cell is None:
-                panel.set_axis_off()
-                continue
-            for scale in cell.scales:
-                found, words = cell.at(scale).values(), scale_in_words(scale)
-                _kaplan_meier(panel, found, words, looks[scale])
-            percent(panel)
-            title(panel, cell)
-            light_grid(panel)
-            panel.set_xlabel("training step", fontsize=9)
-        line[0].set_ylabel("arms not yet half dead for good", fontsize=9)
+    figure, found = grid_panels(grid, "arms not yet half dead for good", sharey=True)
+    for panel, cell in found:
+        for scale in cell.scales:
+            records, words = cell.at(scale).values(), scale_in_words(scale)
+            _kaplan_meier(panel, records, words, looks[scale])
+        percent(panel)
+        panel.set_xlabel("training step", fontsize=9)
     return finish(figure)
 
 

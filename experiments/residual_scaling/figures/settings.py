@@ -15,10 +15,10 @@ from experiments.residual_scaling.figures.style import (
     COLORS,
     Look,
     finish,
+    grid_panels,
     light_grid,
     panels,
     styles,
-    title,
 )
 from experiments.residual_scaling.grids import (
     Grid,
@@ -86,25 +86,17 @@ def _outcomes(
 def accuracy(grid: Grid) -> Figure:
     """Test accuracy by scale: means with 95 % t intervals, small points for seeds."""
     looks = styles(grid.scales)
-    rows = grid.rows
-    figure, axes = panels(len(rows), len(rows[0]), height=2.3, sharex=True)
+    figure, found = grid_panels(grid, "test accuracy", height=2.3, sharex=True)
     places = {scale: i for i, scale in enumerate(grid.scales)}
-    for line, row in zip(axes, rows, strict=True):
-        for panel, cell in zip(line, row, strict=True):
-            if cell is None:
-                panel.set_axis_off()
-                continue
-            for scale in cell.scales:
-                found = cell.at(scale).values()
-                values = np.array([test_accuracy(record) for record in found])
-                _interval(panel, places[scale], values[np.isfinite(values)], looks[scale])
-            title(panel, cell)
-            # Each panel from its lowest to its highest: half a point has to be seen.
-            panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-            light_grid(panel)
-            names = [scale_in_words(scale) for scale in grid.scales]
-            panel.set_xticks(range(len(names)), names, rotation=30, ha="right")
-        line[0].set_ylabel("test accuracy", fontsize=9)
+    names = [scale_in_words(scale) for scale in grid.scales]
+    for panel, cell in found:
+        for scale in cell.scales:
+            records = cell.at(scale).values()
+            values = np.array([test_accuracy(record) for record in records])
+            _interval(panel, places[scale], values[np.isfinite(values)], looks[scale])
+        # Each panel from its lowest to its highest: half a point has to be seen.
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+        panel.set_xticks(range(len(names)), names, rotation=30, ha="right")
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.residual_scaling.grids import Cell, cell_in_words
+from experiments.residual_scaling.grids import Cell, Grid, cell_in_words
 
 # Okabe and Ito's colours, told apart by the colour-blind; dashes and markers tell the
 # lines apart without colour. The three lists have no common divisor in their lengths.
@@ -47,6 +47,25 @@ def panels(
 def title(axes: Axes, cell: Cell) -> None:
     """Width and learning rate above a panel."""
     axes.set_title(cell_in_words(cell.arm), fontsize=9)
+
+
+def grid_panels(
+    grid: Grid, ylabel: str, **options: Any
+) -> tuple[Figure, list[tuple[Axes, Cell]]]:
+    """A figure with a titled panel for each cell of a grid, and those panels."""
+    rows = grid.rows
+    figure, axes = panels(len(rows), len(rows[0]), **options)
+    found = []
+    for line, row in zip(axes, rows, strict=True):
+        line[0].set_ylabel(ylabel, fontsize=9)
+        for panel, cell in zip(line, row, strict=True):
+            if cell is None:
+                panel.set_axis_off()
+                continue
+            title(panel, cell)
+            light_grid(panel)
+            found.append((panel, cell))
+    return figure, found
 
 
 def percent(axes: Axes) -> None:
