@@ -2,6 +2,7 @@
 """Strictness for every test: several devices, no silent broadcasting, checked shapes."""
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import jaxtyping
 import pytest
+
+# A shell that starts the tests in the background has Ctrl-C ignored, in their children too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every jaxtyping annotation of the package is checked while the tests run.
 jaxtyping.install_import_hook("inception_jax", "beartype.beartype")

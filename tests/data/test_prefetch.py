@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +161,9 @@ if __name__ == "__main__":
 """
 
 
-def start(tmp_path: Path, workers: int, steps: int) -> subprocess.Popen:
+@contextmanager
+def start(tmp_path: Path, workers: int, steps: int) -> Iterator[subprocess.Popen]:
+    """The program as a session of its own, which no failing test leaves running."""
     script = tmp_path / "training.py"
     script.write_text(TRAINING)
     process = subprocess.Popen(
@@ -171,8 +174,13 @@ def start(tmp_path: Path, workers: int, steps: int) -> subprocess.Popen:
         text=True,
         start_new_session=True,
     )
-    assert process.stdout.readline() == "running\n"
-    return process
+    with process:
+        try:
+            assert process.stdout.readline() == "running\n"
+            yield process
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def running(session: int) -> list[int]:
