@@ -169,6 +169,43 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class HostsConfig:
+    """The processes of a run; the default is a run of one process."""
+
+    # Where process 0 listens, HOST:PORT; auto: JAX finds out (Cloud TPU, GKE, SLURM, MPI).
+    coordinator: str | None = None
+    # Number of processes, and which of them this one is; with HOST:PORT.
+    count: int | None = None
+    index: int | None = None
+    # Seconds for all processes to start, for a compilation, and for the first update.
+    start_timeout: float = 1800.0
+    # Seconds without a sign of life after which a process counts as dead.
+    heartbeat_timeout: int = 60
+    # Seconds without progress that end the run; five times the longest wait so far if that
+    # is more.
+    hang_timeout: float = 90.0
+
+    def __post_init__(self) -> None:
+        for name in ("start_timeout", "heartbeat_timeout", "hang_timeout"):
+            value = getattr(self, name)
+            _require(0 < value < float("inf"), name, value, "> 0")
+        given = (self.count, self.index)
+        if self.coordinator is None or self.coordinator == "auto":
+            why = "None unless coordinator is HOST:PORT"
+            _require(given == (None, None), "count and index", given, why)
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        _require(
+            bool(host) and port.isdecimal(), "coordinator", self.coordinator, "HOST:PORT"
+        )
+        _require(None not in given, "count and index", given, "given with a coordinator")
+        _require(self.count >= 1, "count", self.count, "1 or more")
+        _require(
+            0 <= self.index < self.count, "index", self.index, f"from 0 to {self.count - 1}"
+        )
+
+
+@dataclass(frozen=True)
 class AblationConfig:
     """Changes to a network with residual blocks; the defaults change nothing.
 
@@ -277,6 +314,7 @@ class RunConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    hosts: HostsConfig = field(default_factory=HostsConfig)
     ablation: AblationConfig = field(default_factory=AblationConfig)
 
     def __post_init__(self) -> None:

@@ -39,6 +39,13 @@ class Goodput:
         self._switch(self._kind)
         return self._seconds["step"] + self._seconds["data_wait"]
 
+    def standing(self) -> tuple[str, float]:
+        """The kind whose clock runs, and seconds since anything was last reported.
+
+        For another thread: it changes nothing.
+        """
+        return self._kind, time.perf_counter() - self._since
+
     def record(self, step: int) -> dict[str, Any]:
         """Seconds so far, with the number of updates that they brought."""
         self._switch(self._kind)

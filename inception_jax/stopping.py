@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A polite end: the first signal lets the step finish and the state be saved."""
+"""How a run ends: politely after a signal, and with which exit status."""
 
 import signal
 import sys
 import threading
 from types import FrameType
+
+# Exit status of a run. 0: done; 2: bad input, as of every command.
+NOT_FINITE = 3  # the loss is no number any more
+DISK = 74  # something cannot be written or read back (EX_IOERR of sysexits.h)
+RUN_AGAIN = 75  # stopped and saved; the same command goes on (EX_TEMPFAIL)
+HOST_LOST = 76  # a process hung or died; run it again on all hosts
+INTERRUPTED = 130  # at once, by a second Ctrl-C; the last checkpoint stands
 
 
 class StopSignal:
