@@ -3,7 +3,8 @@
 
 A step is written for one shard of the batch and reduces over `axis_name` itself; here it
 is mapped over the devices of all hosts with `jax.pmap` or `jax.jit(jax.shard_map)`. State
-is never stacked on a device axis, so nothing that is saved knows a device count.
+is never stacked on a device axis, so nothing that is saved knows a device count. With
+several processes each holds a copy, the same in all of them, on every device of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,9 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -27,25 +30,9 @@ Batch = dict[str, np.ndarray | jax.Array]
 Step = Callable[..., Any]
 
 
-# Vendors' figures for dense bfloat16, operations per second of one device as jax counts
-# them. cloud.google.com/tpu/docs; NVIDIA's data sheets.
-PEAK_BFLOAT16 = {
-    "TPU v3": 61.5e12,  # one core of two
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-}
-
-
 def all_devices() -> list[jax.Device]:
-    """Devices of all hosts."""
-    return jax.devices()
+    """Devices of all hosts, those of one host side by side."""
+    return sorted(jax.devices(), key=lambda device: device.process_index)
 
 
 def this_host() -> tuple[int, int]:
@@ -53,23 +40,75 @@ def this_host() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
-def describe(devices: Sequence[jax.Device]) -> str:
-    """For people and records: "4 x TPU v4"."""
-    return f"{len(devices)} x {devices[0].device_kind}"
+def share(tree: Any | None, like: Any, devices: Sequence[jax.Device]) -> Any:
+    """Process 0's `tree` of arrays, whole on all `devices`, bit for bit.
+
+    All processes call it; the others' `tree` is not looked at. `like` holds its shapes.
+    """
+    if jax.process_count() > 1:
+        source = tree if jax.process_index() == 0 else jax.tree.map(_zeros, like)
+        # As whole numbers: it is a sum over the processes, and 0.0 + -0.0 is 0.0.
+        bits = jax.tree.map(lambda x: np.asarray(x).view(f"u{x.dtype.itemsize}"), source)
+        bits = multihost_utils.broadcast_one_to_all(bits)
+        tree = jax.tree.map(lambda x, to: np.asarray(x).view(to.dtype), bits, like)
+    return _placed_whole(tree, NamedSharding(Mesh(np.array(devices), (DATA_AXIS,)), P()))
 
 
-def peak_flops(devices: Sequence[jax.Device]) -> float | None:
-    """bfloat16 operations per second of all `devices`; None where it is not known."""
-    peak = PEAK_BFLOAT16.get(devices[0].device_kind)
-    return peak and peak * len(devices)
+def _zeros(like: jax.ShapeDtypeStruct) -> np.ndarray:
+    return np.zeros(like.shape, like.dtype)
 
 
-def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Shapes of `tree` as they stand whole on every device, to restore a state into."""
-    everywhere = NamedSharding(Mesh(np.array(devices), (DATA_AXIS,)), P())
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree
-    )
+def _placed_whole(tree: Any, everywhere: NamedSharding) -> Any:
+    """`tree`, the same in all processes, on every device; what is there is not copied."""
+    if all(getattr(x, "sharding", None) == everywhere for x in jax.tree.leaves(tree)):
+        return tree
+    here = NamedSharding(everywhere.mesh.local_mesh, everywhere.spec)
+
+    def place(x: Any) -> jax.Array:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            x = jax.device_put(x, here)
+        # This process's copies under a name for all, which takes no word from the others.
+        copies = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, everywhere, copies)
+
+    return jax.tree.map(place, tree)
+
+
+def meet() -> None:
+    """One sum over all devices of all processes, which connects them.
+
+    On CPUs they wait for one another no longer than 30 s when they connect, which is less
+    than what one may take longer than another to compile the first step.
+    """
+
+    def total(state: Any, batch: Batch, numbers: Any, *, axis_name: AxisName) -> Any:
+        return jax.lax.psum(jnp.sum(batch["one"]), axis_name)
+
+    ones = {"one": np.ones(len(jax.local_devices()), np.float32)}
+    jax.block_until_ready(DataParallel(total, ParallelConfig())(None, ones, None))
+
+
+def heeding(step: Step) -> Step:
+    """`step` and a message: with it returns the sum of a batch's "stop" over all devices.
+
+    The entry, float32 and as many on each device, is not part of what `step` sees.
+    """
+
+    def heeded(state: Any, batch: Batch, numbers: Any, *, axis_name: AxisName) -> Any:
+        batch = dict(batch)
+        stop = jax.lax.psum(jnp.sum(batch.pop("stop")), axis_name)
+        return step(state, batch, numbers, axis_name=axis_name), stop
+
+    return heeded
+
+
+def devices_elsewhere(topology: str) -> list[jax.Device]:
+    """Chips of a TPU slice such as "v5e:4x4", to compile for; needs libtpu, no TPU."""
+    from jax.experimental import topologies
+
+    # Otherwise the two cores of a v4 chip would be devices of their own.
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    return topologies.get_topology_desc(topology, "tpu", **options).devices
 
 
 def arm_devices() -> list[jax.Device]:
@@ -142,7 +181,7 @@ class DataParallel:
         *,
         donate_state: bool = True,
     ) -> None:
-        devices = list(devices or jax.devices())
+        devices = list(devices or all_devices())
         donate = (0,) if donate_state else ()
         self._local = sum(d.process_index == jax.process_index() for d in devices)
         self._by_pmap = config.wrapper == "pmap"
@@ -156,7 +195,8 @@ class DataParallel:
                 devices=devices,
                 donate_argnums=donate,
             )
-            mesh, axes = Mesh(np.array(devices), (DATA_AXIS,)), (DATA_AXIS,)  # pmap's own
+            # What pmap takes and gives is this process's part, on a mesh of its devices.
+            mesh, axes = Mesh(np.array(devices), (DATA_AXIS,)).local_mesh, (DATA_AXIS,)
         else:
             self._mapped = jax.jit(
                 jax.shard_map(
@@ -177,7 +217,7 @@ class DataParallel:
         """
         return {name: self._place(name, x) for name, x in batch.items()}
 
-    def _place(self, name: str, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    def _place(self, name: str, x: np.ndarray | jax.Array) -> jax.Array:
         if isinstance(x, jax.Array) and x.sharding == self._cut:
             return x
         if len(x) % self._local:
@@ -187,17 +227,25 @@ class DataParallel:
             )
         if not self._by_pmap:
             return jax.make_array_from_process_local_data(self._cut, x)
-        x = x.reshape(self._local, -1, *x.shape[1:])
-        # Of several hosts, pmap takes each one's share as it is and places it itself.
-        return x if jax.process_count() > 1 else jax.device_put(x, self._cut)
+        return jax.device_put(x.reshape(self._local, -1, *x.shape[1:]), self._cut)
 
     def __call__(self, state: Any, batch: Batch, numbers: Any) -> Any:
         """Raises ValueError as `place` does."""
         # Placed as the step returns it; otherwise the second call would compile again.
-        leaves = jax.tree.leaves(state)
-        if any(getattr(x, "sharding", None) != self._everywhere for x in leaves):
-            state = jax.device_put(state, self._everywhere)
+        state = _placed_whole(state, self._everywhere)
         return self._mapped(state, self.place(batch), numbers)
+
+    def lower(self, state: Any, batch: Any, numbers: Any) -> jax.stages.Lowered:
+        """The program for such shapes, of the whole batch, to compile where the devices
+        are not; with the wrapper shard_map."""
+
+        def placed(tree: Any, sharding: NamedSharding) -> Any:
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+            )
+
+        state, numbers = placed((state, numbers), self._everywhere)
+        return self._mapped.lower(state, placed(batch, self._cut), numbers)
 
 
 class WholeBatch:
@@ -211,7 +259,7 @@ class WholeBatch:
     def __init__(
         self, function: Callable[..., Any], devices: Sequence[jax.Device] | None = None
     ) -> None:
-        devices = list(devices or jax.devices())
+        devices = list(devices or all_devices())
         mesh = Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
         self._everywhere = NamedSharding(mesh, P())
         self._cut = NamedSharding(mesh, P(DATA_AXIS))
@@ -224,7 +272,7 @@ class WholeBatch:
         )
 
     def __call__(self, state: Any, batch: Batch, numbers: Any) -> Any:
-        state, numbers = jax.device_put((state, numbers), self._everywhere)
+        state, numbers = _placed_whole((state, numbers), self._everywhere)
         return self._compiled(state, batch, numbers)
 
 

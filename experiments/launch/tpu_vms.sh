@@ -1,0 +1,36 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A run on all VMs of a TPU slice that is a managed instance group of Compute Engine:
+#     GROUP=my-slice ZONE=us-east5-a experiments/launch/tpu_vms.sh RECIPE [options]
+# Every VM has the same copy of this repository in ~/inception_jax with a .venv in it, and
+# they share a folder for --workdir. Ctrl-C has all of them save and end.
+: "${GROUP:?is the name of the instance group}" "${ZONE:?is that of its zone}"
+
+vms=$(gcloud compute instance-groups managed list-instances "$GROUP" \
+    --zone="$ZONE" --uri) || exit 2
+
+on_all() { # a command, in the background, where Ctrl-C does not reach the connections
+    pids=()
+    for vm in $vms; do
+        gcloud compute ssh "${vm##*/}" --zone="$ZONE" --command="$1" < /dev/null &
+        pids+=($!)
+    done
+}
+
+arguments=$(printf ' %q' "$@")
+on_all "cd inception_jax && echo \$\$ > run.pid &&
+    exec .venv/bin/python -m experiments.run$arguments --hosts.coordinator auto"
+runs=("${pids[@]}")
+trap 'on_all "kill -TERM \$(cat inception_jax/run.pid)"' INT TERM
+
+highest=0
+for run in "${runs[@]}"; do
+    wait "$run"
+    status=$?
+    while kill -0 "$run" 2> /dev/null; do # it was only the signal that ended the wait
+        wait "$run"
+        status=$?
+    done
+    [ "$status" -gt "$highest" ] && highest=$status
+done
+exit "$highest"

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each of several processes does for test_hosts.py; and what one does alone."""
+
+import itertools
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from inception_jax import hosts
+from inception_jax.config import HostsConfig, ParallelConfig, PreprocessSpec
+from inception_jax.data import Source, eval_batches
+from inception_jax.parallel import (
+    DataParallel,
+    WholeBatch,
+    all_devices,
+    heeding,
+    share,
+    this_host,
+)
+
+# Wrappers and batch statistics: of each device, of pairs of devices, of all.
+TRAINED = {
+    "checks": [("pmap", "none")],
+    "training": list(itertools.product(("pmap", "shard_map"), ("none", 2, "global"))),
+    "start": [],
+}
+# Bits that arithmetic would not keep: -0.0, a NaN with a payload, infinity.
+ODD = np.array([0x80000000, 0x7FC12345, 0x7F800000, 0x3F800000], np.uint32)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Arguments of this program."""
+
+    folder: Path  # for what each process finds
+    part: Literal["checks", "training", "start"] = "checks"
+    hosts: HostsConfig = field(default_factory=HostsConfig)
+
+
+def trained(wrapper: str, bn_sync: str | int) -> dict[str, np.ndarray]:
+    """State and metrics after three updates on four devices, by name; checks on the way."""
+    from tests import test_parallel as one_process
+
+    step = one_process.mapped(ParallelConfig(wrapper, bn_sync), 4)
+    state, compiled = one_process.start(), []
+
+    def listen(event: str, seconds: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    for number, batch in enumerate(one_process.BATCHES):
+        before = state
+        placed = step.place(own_part(batch))  # ahead of its step
+        assert all(step.place(placed)[name] is placed[name] for name in placed)
+        state, metrics = step(state, placed, one_process.NUMBERS)
+        if number:  # the first state is in NumPy
+            assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
+    jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compiled) == 1, compiled
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get((state, metrics)))
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def own_part(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    index, count = this_host()
+    return {name: np.split(x, count)[index] for name, x in batch.items()}
+
+
+def evaluated(wrapper: str, n: int = 103) -> dict[str, float]:
+    """Sums over n images, eight to a step, by a network with random weights."""
+    from inception_jax.metrics import add
+    from inception_jax.train import eval_step
+    from tests import test_parallel as one_process
+
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (n, 8, 8, 1), np.uint8)
+    examples = [{"image": x, "label": i % 10, "name": str(i)} for i, x in enumerate(images)]
+    spec = PreprocessSpec((8, 8, 1), crop_fraction=1.0)
+    network = one_process.inception_jax.create(one_process.SPEC)
+    step = partial(eval_step, network=network, preprocess=spec)
+    step = DataParallel(step, ParallelConfig(wrapper), donate_state=False)
+    index, count = this_host()
+    sums: dict[str, float] = {}
+    source = Source("test", "eval", tuple("0123456789"), examples)
+    options = {"preprocess": spec, "batch_size": 8, "num_hosts": count, "host": index}
+    for batch in eval_batches(source, **options):
+        batch = {name: batch[name] for name in ("image", "label", "mask")}
+        add(sums, step(one_process.start().raw_variables, batch, one_process.NUMBERS))
+    return sums
+
+
+def heeded(wrapper: str) -> Iterator[Any]:
+    """What a step gives and hears while nobody, the second process, and all say stop."""
+
+    def step(state: Any, batch: dict, numbers: Any, *, axis_name: Any) -> Any:
+        assert set(batch) == {"x"}
+        return state + numbers, jax.lax.psum(jnp.sum(batch["x"]), axis_name)
+
+    index, count = this_host()
+    mapped = DataParallel(heeding(step), ParallelConfig(wrapper))
+    state, each = np.float32(0), 4 // count
+    placed = mapped.place({"x": np.full(2 * each, 1 + index, np.float32)})
+    for stop in (0, index, 1):
+        flags = {"stop": np.full(each, stop, np.float32)}
+        (state, total), stops = mapped(state, placed | flags, np.float32(1))
+        yield [float(x) for x in jax.device_get((state, total, stops))]
+
+
+def shared() -> None:
+    """Process 0's bits arrive, on all devices of all, and are a state for every wrapper."""
+    tree = {
+        "odd": ODD.view(np.float32),
+        "half": np.arange(6, dtype=jnp.bfloat16).reshape(2, 3) - 3,
+        "step": np.int32(-7),
+    }
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+    index, _ = this_host()
+    there = share(tree if index == 0 else None, like, all_devices())
+    for name, x in there.items():
+        assert x.dtype == tree[name].dtype, name
+        assert x.is_fully_replicated, name
+        assert len(x.sharding.device_set) == 4, name
+        assert np.asarray(x).tobytes() == tree[name].tobytes(), name
+    for wrapper in ("pmap", "shard_map"):
+        step = DataParallel(lambda s, b, n, axis_name: s, ParallelConfig(wrapper))
+        batch = {"x": np.zeros(4, np.float32)}
+        result = step(share(tree if index == 0 else None, like, all_devices()), batch, 0)
+        assert np.asarray(result["odd"]).tobytes() == ODD.tobytes()
+    whole = WholeBatch(lambda s, b, n: s["step"] + jnp.sum(b["x"]).astype(jnp.int32))
+    # `result` is what pmap or shard_map left, on this process's devices or on all.
+    assert int(whole(result, whole.place({"x": np.ones(2, np.float32)}), 0)) == -3
+
+
+def told_apart() -> list[str]:
+    """What processes are told that differ, or of which one fails; all are told."""
+    index, count = this_host()
+    said = [x["n"] for x in hosts.agree({"n": "é" * index})]
+    assert said == ["é" * i for i in range(count)]
+    hosts.check_alike({"seed": "1"})
+    assert hosts.together(lambda: index) == index
+
+    def fail(error: Exception) -> None:
+        if index == 1:
+            raise error
+
+    messages = []
+    for action in (
+        partial(hosts.check_alike, {"seed": str(index), "code": "a"}),
+        partial(hosts.together, partial(fail, RuntimeError("no such class"))),
+        partial(hosts.together, partial(fail, OSError("disk full"))),
+    ):
+        try:
+            action()
+        except Exception as error:
+            messages.append(f"{type(error).__name__}: {error}")
+    return messages
+
+
+def signals_reach_python() -> bool:
+    """Whether SIGTERM is nobody's after the start, so that Python's handlers get it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return not int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1
+    raise AssertionError("no SigCgt")
+
+
+def main() -> None:
+    """Runs the part and writes INDEX.json and INDEX.npz; the checks then end unevenly."""
+    options = tyro.cli(Options)
+    hosts.start(options.hosts)
+    found: dict[str, Any] = {"host": this_host(), "free": signals_reach_python()}
+    print(*hosts.introduce("c0de"), sep="\n", flush=True)
+    index, _ = this_host()
+    if options.part == "training" and index == 1:
+        time.sleep(40)  # as one that compiles for longer; gloo connects within 30 s
+    states = {
+        f"{wrapper} {mode} {name}": leaf
+        for wrapper, mode in TRAINED[options.part]
+        for name, leaf in trained(wrapper, mode).items()
+    }
+    np.savez(options.folder / f"{index}.npz", **states)
+    if options.part == "checks":
+        shared()
+        found |= {
+            "evaluated": evaluated("pmap"),
+            "heeded": {name: list(heeded(name)) for name in ("pmap", "shard_map")},
+            "told": told_apart(),
+        }
+    (options.folder / f"{index}.json").write_text(json.dumps(found))
+    if options.part == "checks":
+        hosts.LEAVE_WITHIN = 1.0
+        if index == 0:
+            hosts.leave(5)
+        signal.pause()  # stuck, while JAX's own threads go on
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
