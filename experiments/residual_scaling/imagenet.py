@@ -9,16 +9,17 @@ options, saves, resumes, and writes the signals into its metrics.jsonl. Not run 
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from experiments import run
+from experiments.cost import costs
 from experiments.networks import RECIPES
+from inception_jax import hosts
 from inception_jax.config import AblationConfig, OptimizerConfig, RunConfig
 
 PROG = "python -m experiments.residual_scaling.imagenet"
 STEPS = 50_000  # "a few tens of thousands of iterations", with room
-PEAK, SHARE = 275e12, 0.35  # operations per second of a TPU v4, and what may be had of them
 
 
 def _run(network: str = "inception_resnet_v2_paper", **changes: object) -> RunConfig:
@@ -64,20 +65,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_list() -> None:
-    """All runs, what they compute, and what that would take."""
+    """All runs, what they compute, and what that would take, by their networks' plans."""
+    known = costs()
     print(
-        f"{'run':<28}{'network':<28}{'updates':>8}{'images':>9}{'operations':>12}{'hours':>8}"
+        f"{'run':<28}{'network':<28}{'updates':>8}{'images':>9}{'operations':>12}"
+        f"{'hours':>8}{'expected':>10}"
     )
     for name, config in RUNS.items():
-        operations = 6 * _macs(config.network) * config.batch_size * config.steps
+        cost, images = known[config.network], config.batch_size * config.steps
         print(
-            f"{name:<28}{config.network:<28}{config.steps:>8}"
-            f"{config.batch_size * config.steps / 1e6:>7.0f} M{operations:>12.1e}"
-            f"{operations / PEAK / SHARE / 3600:>8.1f}"
+            f"{name:<28}{config.network:<28}{config.steps:>8}{images / 1e6:>7.0f} M"
+            f"{images / cost.batch_size * cost.flops * cost.chips:>12.1e}"
+            f"{cost.hours(images, cost.roofline_seconds):>8.1f}"
+            f"{cost.hours(images, cost.expected_seconds):>10.1f}"
         )
     print(
-        f"\nhours: of one TPU v4 at {SHARE:.0%} of its peak, an assumption, not measured. "
-        f"Start one with\n  {PROG} unscaled --seed 0"
+        f"\nOn TPU {cost.topology}: hours by the roofline, which is the least, and as its "
+        "compiler expects;\nnot measured (python -m experiments.cost). Start a run with\n"
+        f"  {PROG} unscaled --seed 0"
     )
 
 
@@ -85,13 +90,5 @@ def _title(config: RunConfig) -> str:
     return f"{config.network}, {config.steps} updates"
 
 
-@cache
-def _macs(network: str) -> int:
-    from inception_jax.models.networks import create
-    from inception_jax.summary import summarise
-
-    return summarise(create(network)).macs
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    hosts.leave(main())

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m inception_jax.aot_worker`: compile a training step for a slice elsewhere.
+
+A process of its own, since libtpu serves one process at a time and would otherwise be
+taken into the caller's. Reads a line of JSON, {"config": RunConfig, "topology": name};
+writes one, {"compiled": ...}, {"refused": ...} or {"error": sentence}: see `aot`.
+"""
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from inception_jax.config import RunConfig
+from inception_jax.hlo import movement
+from inception_jax.models.networks import get_spec
+from inception_jax.optimizer import optimizer_numbers
+from inception_jax.parallel import DataParallel, devices_elsewhere
+from inception_jax.run_folder import from_json
+from inception_jax.run_setup import network_for, preprocess_for
+from inception_jax.summary import summarise
+from inception_jax.train import Numbers, TrainOptions, init_state, train_step
+
+IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
+
+
+def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
+    """The step of a run on ImageNet, compiled for the devices of `topology`, in figures.
+
+    Raises ValueError where the network does not take the configuration.
+    """
+    devices = devices_elsewhere(topology)
+    network = network_for(config, get_spec(config.network).num_classes, len(devices))
+    preprocess = preprocess_for(config)
+    options = TrainOptions(
+        network,
+        config.optimizer,
+        IMAGENET / config.batch_size,
+        config.loss,
+        preprocess,
+        config.accumulate,
+        group_metrics=config.probe_every is not None,
+    )
+    state = jax.eval_shape(partial(init_state, network, config.optimizer), 0)
+    step = DataParallel(partial(train_step, options=options), config.parallel, devices)
+    lowered = step.lower(state, _batch(config), jax.eval_shape(partial(_numbers, config)))
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        return {"refused": _refusal(error) | {"seconds": time.perf_counter() - start}}
+    return {
+        "compiled": {
+            "chips": len(devices),
+            "seconds": time.perf_counter() - start,
+            "memory": _memory(compiled.memory_analysis()),
+            # The body of a loop, here one part of the batch, is counted once. The rest of
+            # the step is below a thousandth of it.
+            "flops": compiled.cost_analysis()["flops"] * config.accumulate,
+            "movement": asdict(movement(compiled.as_text())),
+            "macs": summarise(network, preprocess.image_shape).macs,
+            "params": sum(x.size for x in jax.tree.leaves(state.params)),
+            "statistics": sum(x.size for x in jax.tree.leaves(state.batch_stats)),
+        }
+    }
+
+
+def _batch(config: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """As the input pipeline makes it."""
+    count = (config.batch_size,)
+    shapes = {"image": (*count, *preprocess_for(config).image_shape), "label": count}
+    kinds = {"image": jnp.uint8, "label": jnp.int32, "color_seed": jnp.uint32}
+    if config.augment.color:
+        shapes["color_seed"] = count
+    return {
+        name: jax.ShapeDtypeStruct(shape, kinds[name]) for name, shape in shapes.items()
+    }
+
+
+def _numbers(config: RunConfig) -> Numbers:
+    scale = config.residual_scale
+    return Numbers(
+        optimizer_numbers(config.optimizer),
+        None if scale is None else jnp.float32(scale),
+        jnp.int32(config.seed),
+    )
+
+
+def _memory(analysis: Any) -> dict[str, int]:
+    names = {
+        "arguments": "argument_size",
+        "results": "output_size",
+        "reused": "alias_size",
+        "temporary": "temp_size",
+        "code": "generated_code_size",
+        "peak": "peak_memory",
+    }
+    return {ours: getattr(analysis, f"{name}_in_bytes") for ours, name in names.items()}
+
+
+def _refusal(error: Exception) -> dict[str, int]:
+    """What the compiler says of a program that is too large for the chip's HBM."""
+    amount = r"([\d.]+)([KMGT]?)"
+    found = re.search(rf"Used {amount} of {amount} hbm", str(error))
+    if not found:
+        raise error
+    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    sizes = [float(found[i]) * units[found[i + 1]] for i in (1, 3)]
+    return {"needed": round(sizes[0]), "available": round(sizes[1])}
+
+
+def _end_with(parent: int) -> None:
+    """A compilation of minutes does not outlive the one who waits for it."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def main() -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    request = json.loads(sys.stdin.readline())
+    config = from_json(RunConfig, request["config"])
+    try:
+        answer = compile_step(config, request["topology"])
+    except ValueError as error:
+        answer = {"error": str(error)}
+    print(f"\n{json.dumps(answer)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a compiled program moves, read off its text: between chips, and to and from HBM.
+
+`cost_analysis` gives the bytes of every operand and result, wherever it lies. The text of
+a program for a TPU says where, as S(1) for the memory on the chip, and only the rest
+passes through HBM.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+COLLECTIVES = (
+    *("all-reduce", "all-gather", "reduce-scatter"),
+    *("all-to-all", "collective-permute", "collective-broadcast"),
+)
+# These name memory or wait for it, and move nothing.
+_FREE = (
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call"),
+    *("conditional", "partition-id", "replica-id", "after-all", "iota"),
+)
+_CALLING = ("while", "call", "async-start")  # the rest of those that call are kernels
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.-]+) .*\{")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
+_ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
+_CALLED = re.compile(r"(?:calls|body|to_apply)=%?([\w.-]+)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Of one run of a program, on one chip.
+
+    Each kernel reads its operands and writes its results whole and once, padded as they
+    lie in memory.
+    """
+
+    counts: dict[str, int]  # of collectives, by kind
+    bytes: dict[str, int]  # of what each kind gives, as the chip has it afterwards
+    overlapping: int  # collectives during which the program goes on
+    hbm_bytes: int  # read from and written to HBM
+    total_bytes: int  # and to and from the memory on the chip
+    cycles: int  # that the compiler expects of its kernels; 0 where it does not say
+
+
+class _Instruction(NamedTuple):
+    name: str
+    result: str  # its arrays, as written
+    operation: str
+    rest: str  # operands and attributes
+
+
+def movement(text: str) -> Movement:
+    """Read `Compiled.as_text()`."""
+    computations, entry = _computations(text)
+    counts, sizes, plain = Counter(), Counter(), Counter()
+    for computation, runs in _executed(computations, entry, within_kernels=True):
+        for instruction in computations[computation]:
+            kind = instruction.operation.removesuffix("-start")
+            if kind in COLLECTIVES:
+                counts[kind] += runs
+                sizes[kind] += runs * _payload(instruction)
+                plain["overlapping"] += runs * instruction.operation.endswith("-start")
+            if cycles := _CYCLES.search(instruction.rest):
+                plain["cycles"] += runs * int(cycles[1])
+    for computation, runs in _executed(computations, entry, within_kernels=False):
+        for hbm, chip in _traffic(computations[computation]):
+            plain["hbm_bytes"] += runs * hbm
+            plain["total_bytes"] += runs * (hbm + chip)
+    fields = ("overlapping", "hbm_bytes", "total_bytes", "cycles")
+    return Movement(dict(counts), dict(sizes), **{name: plain[name] for name in fields})
+
+
+def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+    """Instructions of every computation, and the name of the one that is run."""
+    found: dict[str, list[_Instruction]] = {}
+    name = entry = ""
+    for line in text.splitlines():
+        if header := _COMPUTATION.fullmatch(line):
+            name = header[1]
+            found[name] = []
+            entry = name if line.startswith("ENTRY") else entry
+        elif name and (match := _INSTRUCTION.match(line)):
+            found[name].append(_Instruction(*match.groups()))
+    return found, entry
+
+
+def _executed(
+    computations: dict[str, list[_Instruction]],
+    name: str,
+    runs: int = 1,
+    *,
+    within_kernels: bool,
+) -> Iterator[tuple[str, int]]:
+    """The computation, those it calls, and how often each is run."""
+    yield name, runs
+    for instruction in computations[name]:
+        if not within_kernels and instruction.operation not in _CALLING:
+            continue
+        trips = _TRIPS.search(instruction.rest)
+        times = runs * int(trips[1]) if trips else runs
+        for called in _CALLED.findall(instruction.rest):
+            yield from _executed(computations, called, times, within_kernels=within_kernels)
+
+
+def _payload(instruction: _Instruction) -> int:
+    """Bytes of the result, without padding; some start with naming their operands."""
+    arrays = _ARRAY.findall(instruction.result)
+    if instruction.operation in ("all-gather-start", "collective-permute-start"):
+        arrays = [array for array in arrays if array[1]]  # without semaphores
+        arrays = arrays[len(arrays) // 2 :]
+    return sum(_size(*array, padded=False) for array in arrays)
+
+
+def _traffic(instructions: list[_Instruction]) -> Iterator[tuple[int, int]]:
+    """(bytes in HBM, bytes on the chip) that each instruction reads and writes."""
+    where: dict[str, tuple[int, int]] = {}
+    for name, result, operation, rest in instructions:
+        arrays = _ARRAY.findall(result)
+        if operation == "slice-start":
+            # ((from), part, semaphore): as much is read of the first as is written.
+            source, part = arrays[:2]
+            there = part[2] if "S(" in source[2] else part[2].partition("S(")[0]
+            arrays = [part, (*part[:2], there)]
+        where[name] = _by_place(arrays)
+        if operation in _FREE or operation.endswith("-done"):
+            continue
+        hbm, chip = where[name]
+        if not operation.endswith("-start"):  # those name their operands in the result
+            for operand in re.findall(r"%([\w.-]+)", rest.partition("), ")[0]):
+                more = where.get(operand, (0, 0))
+                hbm, chip = hbm + more[0], chip + more[1]
+        yield hbm, chip
+
+
+def _by_place(arrays: list[tuple[str, str, str]]) -> tuple[int, int]:
+    sizes = [(_size(*array, padded=True), "S(" in array[2]) for array in arrays]
+    on_chip = sum(size for size, chip in sizes if chip)
+    return sum(size for size, _ in sizes) - on_chip, on_chip
+
+
+def _size(kind: str, shape: str, layout: str, *, padded: bool) -> int:
+    """Bytes of an array; `padded` to whole tiles, as it lies in memory."""
+    digits = re.search(r"\d+", kind)
+    bits = 8 if kind == "pred" else int(digits[0]) if digits else 0
+    sizes = [int(size) for size in shape.split(",") if size]
+    tile = re.search(r"T\(([\d,]+)\)", layout)
+    if padded and tile and sizes:
+        minor_first = [int(axis) for axis in layout.partition(":")[0].split(",")]
+        for axis, step in zip(minor_first, reversed(tile[1].split(",")), strict=False):
+            sizes[axis] = -(-sizes[axis] // int(step)) * int(step)
+    return math.prod(sizes) * bits // 8

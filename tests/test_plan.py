@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans of runs on TPUs elsewhere: the figures, what is kept, and what is refused."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from inception_jax import aot, aot_worker, cli, cli_plan
+from inception_jax.aot import Compiled, Refused
+from inception_jax.cli_plan import describe
+from inception_jax.config import AugmentConfig, OptimizerConfig, ParallelConfig, RunConfig
+from inception_jax.hlo import Movement
+from inception_jax.parallel import all_devices
+from inception_jax.plan import Largest, Plan, plan
+from inception_jax.roofline import CHIPS, GIB, efficiency, slice_named
+
+CONFIG = RunConfig(batch_size=640, dtype="bfloat16")
+MOVED = Movement(
+    {"all-reduce": 3}, {"all-reduce": 170 * 10**6}, 0, 16 * 10**9, 2 * 10**10, 10**8
+)
+
+
+def compiled(needed: int = 4 * GIB, chips: int = 16, images: int = 40) -> Compiled:
+    """Of a step of 0.5 GiB and what is temporary for its images."""
+    memory = {"arguments": GIB // 2, "results": GIB // 2, "reused": GIB // 2, "code": 0}
+    memory |= {"temporary": needed - GIB // 2, "peak": needed}
+    return Compiled(chips, 100.0, memory, 2.9e12, MOVED, 12_254_000_000, 42, 7)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty folder for what is kept, and libtpu as if it were there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    versions = {"libtpu": "0.0.1"}
+    monkeypatch.setattr(aot, "version", lambda name: versions.get(name, "1.0"))
+    return tmp_path / "inception_jax" / "plan"
+
+
+# Times: twice what a chip has to receive, over the links of the chip that has fewest.
+
+
+@pytest.mark.parametrize(
+    ("name", "chips", "links", "milliseconds"),
+    [
+        # Rings of 16: two links of 50 GB/s for each of two axes.
+        ("v5e:16x16", 256, 4, 2 * 255 / 256 / 200 * 1e3),
+        ("v5e:4x4", 16, 2, 2 * 15 / 16 / 100 * 1e3),
+        ("v5e:8x16", 128, 3, 2 * 127 / 128 / 150 * 1e3),
+        ("v6e:2x2", 4, 2, 2 * 3 / 4 / 200 * 1e3),
+        ("v4:2x2x1", 4, 2, 2 * 3 / 4 / 90 * 1e3),
+        ("v4:2x4x4", 32, 3, 2 * 31 / 32 / 135 * 1e3),
+        ("v5p:4x4x4", 64, 6, 2 * 63 / 64 / 600 * 1e3),
+    ],
+)
+def test_all_reduce_of_a_gigabyte(name, chips, links, milliseconds):
+    found = slice_named(name)
+    assert (found.chips, found.links) == (chips, links)
+    assert found.all_reduce_seconds(1e9) * 1e3 == pytest.approx(milliseconds)
+
+
+def test_chips_are_as_their_makers_say():
+    for kind, chip in CHIPS.items():
+        for shape in chip.slices:
+            assert slice_named(f"{kind}:{shape}").chips <= 256
+    # All links of a chip, both ways: 400, 1200 and 800 GB/s.
+    assert [CHIPS[kind].link_rate * 2 * n for kind, n in (("v5e", 4), ("v5p", 6))] == [
+        *(400e9, 1200e9)
+    ]
+    assert CHIPS["v6e"].link_rate * 2 * 4 == 800e9
+    assert CHIPS["v5e"].peak == pytest.approx(4 * 2 * 128**2 * 1.5e9, rel=0.01)
+
+
+def test_roofline_and_scaling():
+    found = Plan(CONFIG, slice_named("v5e:4x4"), compiled(), None)
+    assert found.images == 40
+    assert found.compute_seconds == pytest.approx(2.9 / 197)
+    assert found.hbm_seconds == pytest.approx(16 / 819)
+    assert found.step_seconds == found.hbm_seconds
+    assert found.images_per_second == pytest.approx(40 * 819 / 16)
+    assert found.expected_seconds == pytest.approx(0.1 / 1.5)
+    row = found.scaling[2]
+    assert (row.chips, len(found.scaling)) == (16, 7)
+    alone, reduce = 16 / 819, 2 * 0.17 * 15 / 16 / 100
+    assert row.waiting == pytest.approx(alone / (alone + reduce))
+    assert row.overlapped == 1.0
+    assert efficiency(1.0, 4.0) == (0.2, 0.25)
+    slow = replace(compiled(), flops=5e12)
+    assert replace(found, program=slow).step_seconds == pytest.approx(5 / 197)
+    elsewhere = replace(found, slice=slice_named("v6e:4x4"))
+    assert elsewhere.expected_seconds is None
+
+
+def test_needed_memory_counts_results_only_in_places_of_their_own():
+    memory = {"arguments": 10, "results": 9, "reused": 8, "temporary": 100, "code": 1000}
+    assert replace(compiled(), memory=memory).needed == 10 + 1 + 100 + 1000
+
+
+def test_the_description_has_the_figures(monkeypatch):
+    monkeypatch.setattr(cli_plan, "version", lambda name: "1.0")
+    largest = Largest(128, "v5e:2x2", 12 * GIB, Refused(20 * GIB, 15 * GIB, 1.0))
+    text = describe(Plan(CONFIG, slice_named("v5e:4x4"), compiled(), largest))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    for line in (
+        "together 4.00 GiB, of 16 GiB",
+        "Largest batch per chip that fits: 128 (with 12.00 GiB; 256 would need 20.00 GiB "
+        "of 15.00 GiB), compiled for v5e:2x2; 2048 on all.",
+        "operations per image 72.5 G, 0.986 of 6 x 12.25 GMACs",
+        "bytes per image 400 MB to and from HBM, 500 MB with memory on the chip",
+        "collectives per step 3 all-reduce of 170.0 MB; none of them while the step goes "
+        "on",
+        "roofline, the longer 19.5 ms at most 2,048 images/s per chip, 32,760 on all",
+        "16 3.2 ms 86.0% 100.0%",
+    ):
+        assert line in lines
+    none = Largest(0, "v5e:2x2", 0, Refused(20 * GIB, 15 * GIB, 1.0))
+    assert "that fits: 0 (none; 1 would need" in describe(
+        Plan(CONFIG, slice_named("v6e:4x4"), compiled(), none)
+    )
+
+
+# What is kept.
+
+
+CHANGES = [
+    {"network": "inception_v3"},
+    {"batch_size": 1280},
+    {"image_size": 331},
+    {"dtype": "float32"},
+    {"accumulate": 2},
+    {"bn_scale": True},
+    {"aux_head": True},
+    {"residual_scale": 0.1},
+    {"probe_every": 5},
+    {"parallel": ParallelConfig("shard_map", "global")},
+    {"augment": AugmentConfig(color=False)},
+    {"optimizer": OptimizerConfig(clip_norm=2.0)},
+]
+
+
+def test_the_key_names_all_that_decides(cache, monkeypatch, tmp_path):
+    keys = [aot.key(replace(CONFIG, **change), "v5e:4x4") for change in [{}, *CHANGES]]
+    keys.append(aot.key(CONFIG, "v5e:2x2"))
+    for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "--xla_something=1")
+            keys.append(aot.key(CONFIG, "v5e:4x4"))
+    for package in aot.PACKAGES:
+        with monkeypatch.context() as patch:
+            patch.setattr(aot, "version", lambda name, p=package: str(name == p))
+            keys.append(aot.key(CONFIG, "v5e:4x4"))
+    with monkeypatch.context() as patch:
+        patch.setattr(aot, "SOURCES", aot.SOURCES[1:])
+        keys.append(aot.key(CONFIG, "v5e:4x4"))
+    assert len(set(keys)) == len(keys)
+    same = replace(CONFIG, seed=3, epochs=2.0, workdir=tmp_path, log_every=7)
+    assert aot.key(same, "v5e:4x4") == keys[0]
+
+
+def test_every_file_behind_the_compiled_step_is_in_the_key():
+    program = "import sys, inception_jax.aot_worker; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    modules = {
+        name.partition(".")[2].replace(".", "/")
+        for name in found.stdout.split()
+        if name.startswith("inception_jax.")
+    }
+    # Images and labels, and the run's folder, decide no program.
+    without = ("data", "crops", "run_folder", "table", "models")
+    without += ("digests", "hardware", "lock", "printable", "step_files")
+    modules = {name for name in modules if not name.startswith(without)}
+    assert modules == {name for name in aot.SOURCES if name != "models/*"}
+
+
+def test_a_step_is_compiled_once(cache, monkeypatch):
+    figures = {
+        "chips": 16,
+        "seconds": 1.0,
+        "memory": compiled().memory,
+        "flops": 1.0,
+        "movement": vars(MOVED),
+        "macs": 1,
+        "params": 1,
+        "statistics": 1,
+    }
+    answers = [{"compiled": figures}, {"refused": vars(Refused(9, 8, 1.0))}]
+    said, asked = [], []
+
+    def run(config, topology):
+        asked.append(topology)
+        return answers[config.batch_size == 32]
+
+    monkeypatch.setattr(aot, "_run", run)
+
+    def get(batch_size: int = 16, fresh: bool = False):
+        config = replace(CONFIG, batch_size=batch_size)
+        return aot.compiled(config, "v5e:4x4", fresh=fresh, say=said.append)
+
+    assert get() == get() == Compiled(**{**figures, "movement": MOVED})
+    assert get(32) == get(32) == Refused(9, 8, 1.0)
+    assert len(asked) == 2
+    assert "inception_v4 for v5e:4x4, 16 images" in said[0]
+    get(fresh=True)
+    assert len(asked) == 3
+    assert all(place.stat().st_mode & 0o777 == 0o700 for place in (cache, cache.parent))
+    for path in cache.iterdir():
+        path.write_text(path.read_text()[:40])
+    get()
+    assert len(asked) == 4
+
+
+# The largest batch.
+
+
+def with_memory(monkeypatch, *, each: float, limit: float = 15.75, bend: float = 1.0):
+    """A compiler for which an image takes `each` GiB, times `bend` above 32 images."""
+    asked = []
+
+    def compile_step(config, topology, *, fresh, say):
+        images = config.batch_size // slice_named(topology).chips
+        asked.append((topology, images))
+        grown = each * (min(images, 32) + max(0, images - 32) * bend)
+        needed = round((0.5 + grown) * GIB)
+        if needed > limit * GIB:
+            return Refused(needed, round(limit * GIB), 1.0)
+        return compiled(needed)
+
+    monkeypatch.setattr(aot, "compiled", compile_step)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("memory", "largest", "compiled_for"),
+    [
+        # A guess of 1.5 x 15.5 / 0.09 = 258 images, and half as many fit.
+        ({"each": 0.09}, 128, [256, 128]),
+        # The guess is right.
+        ({"each": 0.065}, 128, [256, 128]),
+        ({"each": 0.09, "bend": 0.5}, 256, [256, 512]),
+        # The guess is too low.
+        ({"each": 0.09, "bend": 0.1}, 1024, [256, 512, 1024, 2048]),
+        # The guess is too high.
+        ({"each": 0.09, "bend": 3.0}, 64, [128, 64]),
+    ],
+)
+def test_the_largest_batch(monkeypatch, memory, largest, compiled_for):
+    asked = with_memory(monkeypatch, **memory)
+    found = plan(CONFIG, "v5e:4x4", largest=True, say=print)
+    assert found.largest.images == largest
+    assert asked == [("v5e:4x4", 40), *(("v5e:2x2", n) for n in compiled_for)]
+    assert found.largest.refused.needed > 15.75 * GIB >= found.largest.needed
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(monkeypatch):
+    with_memory(monkeypatch, each=0.5)
+    said = (
+        r"40 images per chip of v5e:4x4 need 20\.5 GiB of its 15\.75 GiB of HBM; at most "
+        r"16 fit, a batch of 256, or --accumulate"
+    )
+    with pytest.raises(ValueError, match=said):
+        plan(CONFIG, "v5e:4x4", largest=True, say=print)
+    with pytest.raises(ValueError, match="choose a smaller --batch"):
+        plan(CONFIG, "v5e:4x4", largest=False, say=print)
+    with_memory(monkeypatch, each=20.0)
+    with pytest.raises(ValueError, match="choose a smaller --batch"):
+        plan(CONFIG, "v5e:4x4", largest=True, say=print)
+
+
+def test_parts_of_a_share_divide_the_largest_batch(monkeypatch):
+    asked = with_memory(monkeypatch, each=0.09)
+    config = replace(CONFIG, accumulate=5, batch_size=800)
+    assert plan(config, "v5e:4x4", largest=True, say=print).largest.images == 160
+    assert [images for _, images in asked] == [50, 160, 320]
+
+
+# What is asked for wrongly.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("inception_v5", "did you mean inception_v4"),
+        ("inception_v4 --topology v5e:3x3", "of v5e there are v5e:2x2, v5e:2x4, v5e:4x4"),
+        ("inception_v4 --topology v9", "one of v4, v5e, v5p, v6e as the chip, got 'v9'"),
+        ("inception_v4 --batch 641", "multiple of 16 (16 chips x accumulate 1), got 641"),
+        ("inception_v4 --topology v5e:16x16", "got 640; the nearest: 512 or 768"),
+        ("inception_v4 --batch 7", "got 7; the nearest: 16."),
+        ("inception_v4 --accumulate 3", "multiple of 48"),
+        ("inception_v4 --bn-sync 3", "divide the 16 chips of v5e:4x4, got 3"),
+        ("inception_v4", 'libtpu, the compiler for TPUs, is missing: pip install "inc'),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["plan", *arguments.split()])
+    assert exit.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+# The real step, compiled for the devices that are here, and by libtpu.
+
+
+def test_the_step_that_is_compiled_is_the_training_step(tiny, monkeypatch):
+    monkeypatch.setattr(aot_worker, "devices_elsewhere", lambda topology: all_devices())
+    config = replace(tiny, batch_size=64, parallel=ParallelConfig("shard_map"))
+    whole = aot_worker.compile_step(config, "v5e:2x2")["compiled"]
+    assert whole["chips"] == 4
+    # The state is donated, and gradients and batch statistics are averaged in float32.
+    assert whole["memory"]["reused"] > 3 * 4 * whole["params"]
+    averaged = 4 * (whole["params"] + whole["statistics"])
+    reduced = whole["movement"]["bytes"]["all-reduce"]
+    assert averaged < reduced < averaged + 100
+    # Six operations for a multiply-accumulate, and what is not in convolutions.
+    assert 16 * 6 * whole["macs"] < whole["flops"] < 3 * 16 * 6 * whole["macs"]
+    parts = aot_worker.compile_step(replace(config, accumulate=4), "v5e:2x2")["compiled"]
+    assert parts["flops"] == pytest.approx(whole["flops"], rel=0.25)
+    with pytest.raises(ValueError, match="at least"):
+        aot_worker.compile_step(replace(config, image_size=1), "v5e:2x2")
+
+
+def test_what_the_compiler_says_of_a_program_that_is_too_large():
+    text = "RESOURCE_EXHAUSTED: ... Used 27.16G of 15.75G hbm. Exceeded hbm capacity by"
+    found = aot_worker._refusal(RuntimeError(text))
+    assert found == {"needed": round(27.16 * GIB), "available": round(15.75 * GIB)}
+    with pytest.raises(RuntimeError, match="something else"):
+        aot_worker._refusal(RuntimeError("something else"))
+
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason='libtpu is not installed: pip install "inception_jax[plan]"',
+)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_plan_of_a_small_network(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    command = "plan inception_resnet_small --topology v5e:2x2 --batch 64 --no-largest"
+    cli.main(command.split())
+    text, progress = capsys.readouterr()
+    assert "Compiling inception_resnet_small for v5e:2x2" in progress
+    for expected in (
+        "4 x TPU v5 lite",
+        "16 per chip",
+        "of 16 GiB",
+        "1 all-reduce of 0.9 MB",
+    ):
+        assert expected in text
+    cli.main([*command.split(), "--json"])
+    text, progress = capsys.readouterr()
+    assert progress == ""
+    figures = json.loads(text)
+    assert figures["program"]["chips"] == 4
+    program = figures["program"]
+    assert 0 < program["movement"]["hbm_bytes"] < program["movement"]["total_bytes"]
+    assert figures["scaling"][0]["chips"] == 4
+    assert "libtpu.so" not in Path("/proc/self/maps").read_text()
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_every_slice_that_is_named_is_one_to_libtpu():
+    names = [f"{kind}:{shape}" for kind, chip in CHIPS.items() for shape in chip.slices]
+    program = (
+        "import sys; from inception_jax.parallel import *\n"
+        "for name in sys.argv[1:]:\n"
+        "    print(name, describe(devices_elsewhere(name)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, *names],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | aot.ENVIRONMENT,
+    )
+    slices = [slice_named(name) for name in names]
+    expected = [f"{s.name} {s.chips} x {s.chip.kind}" for s in slices]
+    assert [x for x in result.stdout.splitlines() if x in expected] == expected
