@@ -14,8 +14,10 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from experiments.markdown import markdown
 from experiments.paper import TABLES, Row, Table
 from inception_jax.metrics import means, read_json_lines
+from inception_jax.printable import printable
 from inception_jax.run_folder import evaluations_path
 
 IMAGENET = "imagenet2012"
@@ -42,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
-        print(f"experiments.accuracy: {error}", file=sys.stderr)
+        print(f"experiments.accuracy: {printable(error)}", file=sys.stderr)
         return 2
-    print(f"{text}\n\nWrote {options.out}")
+    print(printable(f"{text}\n\nWrote {options.out}"))
     return 0
 
 
@@ -93,7 +95,8 @@ def table_in_words(
     counts = sorted({int(record["ema"]["count"]) for record in chosen})
     images = " or ".join(map(str, counts)) or "no"
     lines = [
-        f"**Table {number}**: {table.title}. Paper: ImageNet 2012. Ours: {data} {split}, "
+        f"**Table {number}**: {table.title}. Paper: ImageNet 2012. Ours: {markdown(data)} "
+        f"{markdown(split)}, "
         f"{images} images{'' if data == IMAGENET else '; other data, not to be compared'}.",
         "",
         "| network | paper top-1 | paper top-5 | ours top-1 | ours top-5 | runs |",

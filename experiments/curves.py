@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from experiments.paper import CURVES, TABLES, Curves
 from inception_jax.metrics import means, read_json_lines
+from inception_jax.printable import one_line, printable
 from inception_jax.run_folder import RunRecord, metrics_path, read_record
 
 # Colours of Okabe and Ito, for every eye; dashes for print without colour.
@@ -56,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = tyro.cli(Options, prog="python -m experiments.curves", args=arguments)
         draw([read_run(path) for path in options.runs], options.out)
     except (ValueError, OSError) as error:
-        print(f"experiments.curves: {error}", file=sys.stderr)
+        print(f"experiments.curves: {printable(error)}", file=sys.stderr)
         return 2
-    print(f"Wrote {options.out}")
+    print(f"Wrote {printable(options.out)}")
     return 0
 
 
@@ -95,8 +96,10 @@ def draw(runs: Sequence[Run], out: Path) -> None:
         _draw_panel(axes, number, curves, runs, on_imagenet=sets == ["imagenet2012"])
     count = runs[0].record.num_eval
     figure.suptitle(
-        f"Error on {sets[0]} ({count} images, single crop, running average of the weights)"
-        + ("" if sets == ["imagenet2012"] else "\nnot the paper's data: forms, not values")
+        f"Error on {one_line(sets[0])} ({count} images, single crop, running average of "
+        "the weights)"
+        + ("" if sets == ["imagenet2012"] else "\nnot the paper's data: forms, not values"),
+        parse_math=False,  # in the name of a folder, $ is a letter
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)

@@ -8,6 +8,7 @@ import time
 import tyro
 
 from experiments.residual_scaling.study import Options
+from inception_jax.printable import printable
 
 STARTED = time.perf_counter()
 
@@ -22,7 +23,9 @@ def main() -> int:
         from experiments.residual_scaling.report import write_report
         from experiments.residual_scaling.runner import run
         from experiments.residual_scaling.verdicts import listing
+        from inception_jax import compile_cache
 
+        compile_cache.enable()
         study = options.study
         records = run(study, STARTED)
         verdicts = judge(records)
@@ -30,12 +33,12 @@ def main() -> int:
         written = write_report(study.folder, records, verdicts, study.left_out(records))
         print(f"\n{listing(verdicts)}\nWrote")
         for path in (*written, study.arms_file):
-            print(f"  {path}")
+            print(f"  {printable(path)}")
     except KeyboardInterrupt:
         print("\nInterrupted. Finished arms are kept; the same command goes on from there.")
         return 130
     except (ValueError, ImportError, OSError) as error:
-        print(f"residual_scaling: {error}", file=sys.stderr)
+        print(f"residual_scaling: {printable(error)}", file=sys.stderr)
         return 2
     return 0
 

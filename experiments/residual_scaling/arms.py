@@ -2,7 +2,7 @@
 """What an arm of the study is: one training run, and everything that defines it."""
 
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 # Section 4. Any higher rate is an accelerator: it brings into some ten steps what the
 # paper saw "after a few tens of thousands of iterations".
@@ -54,6 +54,12 @@ class Arm:
         for name in ("width", "depth", "batch_size", "steps", "probe_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        for field in fields(self):
+            value, known = getattr(self, field.name), get_args(field.type)
+            if get_origin(field.type) is Literal and value not in known:
+                raise ValueError(
+                    f"{field.name} must be {' or '.join(known)}, got {value!r}."
+                )
         if self.network == "BC" and self.block != "v2":
             raise ValueError(f"block must be v2 in network BC, got {self.block!r}.")
         if self.block == "concat" and (set(self.changes) & RESIDUAL_FIELDS):

@@ -39,7 +39,10 @@ def read_records(path: Path) -> dict[Arm, Record]:
                 f"{path}, line {number} is no arm of this version of the study; choose "
                 "another --workdir."
             )
-        records[Arm(**record["arm"])] = record
+        try:
+            records[Arm(**record["arm"])] = record
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number} is no arm: {error}") from None
     return records
 
 

@@ -16,12 +16,14 @@ from typing import Annotated, Any
 import jinja2
 import tyro
 
+from experiments.markdown import cell, markdown
 from experiments.residual_scaling.claims import judge
 from experiments.residual_scaling.contents import contents
 from experiments.residual_scaling.figures import Picture, draw
 from experiments.residual_scaling.records import Records, read_records
 from experiments.residual_scaling.tables import write_tables
 from experiments.residual_scaling.verdicts import Verdict
+from inception_jax.printable import printable
 
 LEFT_OUT = "left_out.txt"
 PICTURES = "pictures"  # the folder of the Markdown page's
@@ -51,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         left_out = note.read_text(encoding="utf-8").splitlines() if note.exists() else []
         written = write_report(folder, records, judge(records), left_out)
     except (ValueError, OSError) as error:
-        print(f"residual_scaling.report: {error}", file=sys.stderr)
+        print(f"residual_scaling.report: {printable(error)}", file=sys.stderr)
         return 2
-    print(f"Wrote {', '.join(map(str, written))}")
+    print(f"Wrote {', '.join(map(printable, written))}")
     return 0
 
 
@@ -73,21 +75,28 @@ def write_report(
         path.unlink()  # of an earlier report
     content = contents(records, verdicts) | {"left_out": list(left_out)}
     content["pictures"] = [_page_picture(picture, pictures) for picture in draw(records)]
+    written = []
+    for name in ("report.html", "report.md"):
+        text = _pages(name).get_template(f"{name}.jinja").render(content)
+        (folder / name).write_text(text, encoding="utf-8")
+        written.append(folder / name)
+    return written + write_tables(folder, records, verdicts)
+
+
+def _pages(name: str) -> jinja2.Environment:
+    """Templates into which words are put so that they stay words, whoever wrote them."""
+    is_html = name.endswith(".html")
+    words = printable if is_html else markdown
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        autoescape=is_html,
+        finalize=lambda value: words(value) if isinstance(value, str) else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # A cell of a Markdown table ends at a bar.
-    pages.filters["cell"] = lambda value: str(value).replace("|", "\\|")
-    written = []
-    for name in ("report.html", "report.md"):
-        text = pages.get_template(f"{name}.jinja").render(content)
-        (folder / name).write_text(text, encoding="utf-8")
-        written.append(folder / name)
-    return written + write_tables(folder, records, verdicts)
+    pages.filters["cell"] = cell
+    return pages
 
 
 def _page_picture(picture: Picture, folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from experiments.residual_scaling.records import (
     training_loss,
 )
 from experiments.residual_scaling.verdicts import Verdict
+from inception_jax.printable import one_line
 from inception_jax.signals import BLOCK_SIGNALS
 
 ARMS, PROBES, VERDICTS = "arms.csv", "probes.csv", "verdicts.csv"
@@ -79,8 +80,8 @@ def arm_row(arm: Arm, record: Record) -> dict[str, Any]:
         "final_pool_dead": _rounded(probed(record, "pool_dead")[-1]),
         "curvature_at_start": _rounded(probed(record, "curvature")[0]),
         "seconds": record["seconds"],
-        "devices": record["devices"],
-        "jax": record["versions"]["jax"],
+        "devices": one_line(record["devices"]),
+        "jax": one_line(record["versions"]["jax"]),
     }
 
 

@@ -4,6 +4,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inception_jax.printable import one_line
+
 
 @dataclass(frozen=True)
 class Report:
@@ -16,10 +18,12 @@ class Report:
 
     def __str__(self) -> str:
         width = max(len(label) for label, _ in self.facts)
-        lines = [f"{self.name}: {'ready' if self.ready else 'not ready'}", ""]
-        lines += [f"  {label.ljust(width)}  {found}" for label, found in self.facts]
+        lines = [f"{one_line(self.name)}: {'ready' if self.ready else 'not ready'}", ""]
+        lines += [
+            f"  {label.ljust(width)}  {one_line(found)}" for label, found in self.facts
+        ]
         if self.todo:
-            lines += ["", "next:", *(f"  {line}" for line in self.todo)]
+            lines += ["", "next:", *(f"  {one_line(line)}" for line in self.todo)]
         return "\n".join(lines)
 
 
