@@ -5,6 +5,7 @@ No TensorFlow is needed; the `data` extra's packages are imported where they are
 """
 
 from inception_jax.data.batches import eval_batches, train_batches, train_iterator
+from inception_jax.data.draws import example_names, train_positions
 from inception_jax.data.images import UnreadableImage, decode
 from inception_jax.data.sources import open_source
 from inception_jax.data.types import EvalBatch, Example, Source, TrainBatch
@@ -17,7 +18,9 @@ __all__ = [
     "UnreadableImage",
     "decode",
     "eval_batches",
+    "example_names",
     "open_source",
     "train_batches",
     "train_iterator",
+    "train_positions",
 ]

@@ -9,7 +9,7 @@ mask what fills the last. Pixels are 0 to 255; range and colour are the step's t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from inception_jax.augment import train_view
 from inception_jax.config import AugmentConfig, PreprocessSpec
 from inception_jax.crops import eval_views, list_views
+from inception_jax.data.draws import Draw, draws
 from inception_jax.data.extra import require
 from inception_jax.data.images import UnreadableImage, pixels_of
 from inception_jax.data.prefetch import ahead, in_threads
@@ -44,8 +45,9 @@ def train_batches(
 ) -> "grain.MapDataset":
     """This host's part of the training batches; element t is the `TrainBatch` of step t.
 
-    Host h of n gets the examples h, h + n, ... of a global batch. Every epoch visits each
-    example once, in an order of its own; a batch may reach into the next epoch.
+    Host h of n gets the h-th of n parts of a global batch: what lies on which device is
+    the same for any number of hosts, and so are batch statistics and dropout. Every epoch
+    visits each example once, in an order of its own; a batch may reach into the next epoch.
 
     Args:
       augment: None for images as in evaluation.
@@ -64,13 +66,9 @@ def train_batches(
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")
     _check_channels(preprocess, augment)
-    # `seed` hashes: with `shuffle(seed=...)`, which counts up, epoch 1 of one seed would
-    # be epoch 0 of the next.
-    dataset = require("grain").MapDataset.range(len(source)).seed(seed)
-    # Before the slice, so that randomness goes by the position over all hosts.
-    dataset = dataset.shuffle().repeat(None).random_map(_draw)
     load = _TrainLoader(source, preprocess, augment, on_bad_image)
-    return dataset[host::num_hosts].batch(per_host, batch_fn=load)
+    # Sliced last, so that randomness goes by the position over all hosts.
+    return draws(source, seed).batch(per_host, batch_fn=load)[host::num_hosts]
 
 
 def train_iterator(
@@ -114,24 +112,12 @@ def eval_batches(
     Raises ValueError on a batch_size or host as `train_batches` does, and on views that
     `list_views` refuses; the iterator raises UnreadableImage.
     """
-    _per_host(batch_size, num_hosts, host)
+    per_host = _per_host(batch_size, num_hosts, host)
     list_views(*preprocess.image_shape[:2], preprocess, views)  # may refuse
-    starts = require("grain").MapDataset.range(host, len(source) + host, batch_size)
-    steps = range(0, batch_size, num_hosts)
-    load = _EvalLoader(source, preprocess, views, steps, on_bad_image)
+    first = host * per_host
+    starts = require("grain").MapDataset.range(first, len(source) + first, batch_size)
+    load = _EvalLoader(source, preprocess, views, per_host, on_bad_image)
     return ahead(starts.map(load), workers)
-
-
-class _Draw(NamedTuple):
-    """What chance decides about an example of a training batch."""
-
-    index: int
-    view_seed: int
-    color_seed: int
-
-
-def _draw(index: int, rng: np.random.Generator) -> _Draw:
-    return _Draw(index, int(rng.integers(2**63)), int(rng.integers(2**32)))
 
 
 @dataclass(frozen=True)
@@ -143,18 +129,18 @@ class _TrainLoader:
     augment: AugmentConfig | None
     on_bad_image: OnBadImage
 
-    def __call__(self, draws: Sequence[_Draw]) -> TrainBatch:
-        images = np.empty((len(draws), *self.preprocess.image_shape), np.uint8)
+    def __call__(self, drawn: Sequence[Draw]) -> TrainBatch:
+        images = np.empty((len(drawn), *self.preprocess.image_shape), np.uint8)
 
         def load(i: int) -> tuple[int, list[str]]:
-            pixels, label, skipped = self._first_readable(draws[i].index)
-            images[i] = self._view(pixels, draws[i].view_seed)
+            pixels, label, skipped = self._first_readable(drawn[i].index)
+            images[i] = self._view(pixels, drawn[i].view_seed)
             return label, skipped
 
-        labels, skipped = zip(*in_threads(load, len(draws)), strict=True)
+        labels, skipped = zip(*in_threads(load, len(drawn)), strict=True)
         batch: TrainBatch = {"image": images, "label": np.array(labels, np.int32)}
         if self.augment is not None and self.augment.color:
-            batch["color_seed"] = np.array([d.color_seed for d in draws], np.uint32)
+            batch["color_seed"] = np.array([d.color_seed for d in drawn], np.uint32)
         if self.on_bad_image == "skip":
             batch["skipped"] = [fault for faults in skipped for fault in faults]
         return batch
@@ -192,12 +178,12 @@ class _EvalLoader:
     source: Source
     preprocess: PreprocessSpec
     views: int
-    steps: range
+    size: int
     on_bad_image: OnBadImage
 
     def __call__(self, start: int) -> EvalBatch:
-        n, shape = len(self.steps), self.preprocess.image_shape
-        index = np.array([start + step for step in self.steps], np.int32)
+        n, shape = self.size, self.preprocess.image_shape
+        index = np.arange(start, start + n, dtype=np.int32)
         index[index >= len(self.source)] = -1
         images = np.zeros((n, self.views, *shape), np.uint8)
 

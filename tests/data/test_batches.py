@@ -4,6 +4,7 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from inception_jax.data import (
     Source,
     UnreadableImage,
     eval_batches,
+    example_names,
     open_source,
     train_batches,
+    train_positions,
 )
 
 HOSTS = [1, 2, 4]
@@ -113,7 +116,9 @@ def test_global_batch_is_the_same_for_any_number_of_hosts(num_hosts, augment):
             part = batches[t]
             skipped += part["skipped"]
             for key in set(part) - {"skipped"}:
-                np.testing.assert_array_equal(part[key], whole[key][host::num_hosts])
+                np.testing.assert_array_equal(
+                    part[key], np.split(whole[key], num_hosts)[host]
+                )
         assert sorted(skipped) == sorted(whole["skipped"])
 
 
@@ -123,6 +128,38 @@ def test_batch_is_a_function_of_seed_and_step():
     resumed = batches_of(photos(103), augment=AugmentConfig())
     for t in (17, 4, 18):
         assert_same(resumed[t], in_order[t])
+
+
+@pytest.mark.parametrize("num_hosts", HOSTS)
+def test_positions_are_those_of_what_is_loaded(num_hosts):
+    """Without a look at any example; labels of `flat` are positions."""
+    counted = source(Counted(flat(103).examples))
+    Counted.asked.clear()  # the check of the type looks at one
+    hosts = [batches_of(flat(103), num_hosts=num_hosts, host=h) for h in range(num_hosts)]
+    for t in (0, 1, 12, 13, 25, 1_000_000):  # 12 and 25 reach into the next epoch
+        positions = train_positions(counted, t, batch_size=8, seed=3)
+        for host, batches in enumerate(hosts):
+            part = np.split(np.array(positions), num_hosts)[host]
+            assert part.tolist() == batches[t]["label"].tolist()
+    assert positions != train_positions(counted, t, batch_size=8, seed=4)
+    assert not Counted.asked
+
+
+class Counted(list):
+    """Examples that note which of them were asked for."""
+
+    asked: ClassVar[list[int]] = []
+
+    def __getitem__(self, index: int) -> Example:
+        self.asked.append(index)
+        return super().__getitem__(index)
+
+
+def test_names_of_examples(photos, tmp_path):
+    """Also where the example cannot be read any more."""
+    folder = open_source(f"folder:{photos}", "train")
+    (photos / "train" / "b" / "b0.jpg").unlink()
+    assert example_names(folder, [12, 11, 0]) == ["#12", "a/a9.jpg", "a/a0.jpg"]
 
 
 def test_batch_depends_on_the_seed():
@@ -281,10 +318,9 @@ def test_evaluation_counts_every_example_once(n, num_hosts):
             for key in ("index", "label"):
                 pixels = batch["image"][~padding, 0, 0, 0]
                 np.testing.assert_array_equal(pixels, batch[key][~padding])
-        # Host h holds the examples h, h + num_hosts, ... of the step.
+        # One host's part after the other's.
         label, mask = (
-            np.stack([batch[key] for batch in step], axis=1).reshape(-1)
-            for key in ("label", "mask")
+            np.concatenate([batch[key] for batch in step]) for key in ("label", "mask")
         )
         counted += label[mask == 1].tolist()
         assert set(mask.tolist()) <= {0.0, 1.0}
