@@ -17,11 +17,15 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from inception_jax import compile_cache
 from inception_jax.batch_statistics import mode_gap
 from inception_jax.data import Source, eval_batches, open_source
+from inception_jax.digests import CheckpointError
 from inception_jax.evaluate import WEIGHTS, Model, Subset, evaluate, load_model, without
+from inception_jax.hardware import describe
 from inception_jax.metrics import append_json_line, means
-from inception_jax.parallel import all_devices, describe
+from inception_jax.parallel import all_devices
+from inception_jax.printable import printable
 from inception_jax.run_folder import code_version, evaluations_path, versions
 
 # Batches of the run's own size that both modes of batch norm are compared on, and the
@@ -66,9 +70,10 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Exit status: 0 done, 2 bad input, 74 damaged checkpoint, 130 interrupted."""
     try:
         options = tyro.cli(Options, prog="python -m experiments.evaluate", args=arguments)
+        compile_cache.enable()
         run(options)
     except KeyboardInterrupt:
         print("\nInterrupted; nothing was recorded.", file=sys.stderr)
@@ -77,8 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f'{error.name} is missing: pip install "inception_jax[train]"'
         print(f"experiments.evaluate: {message}", file=sys.stderr)
         return 2
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except CheckpointError as error:
         print(f"experiments.evaluate: {error}", file=sys.stderr)
+        return 74
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"experiments.evaluate: {printable(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -114,7 +122,7 @@ def run(options: Options) -> dict[str, Any]:
         "versions": versions(),
         "code": code_version(),
     }
-    print(in_words(record))
+    print(printable(in_words(record)))
     out.parent.mkdir(parents=True, exist_ok=True)
     append_json_line(out, record)
     if len(models) == 1:

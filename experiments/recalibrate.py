@@ -15,12 +15,16 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
+from inception_jax import compile_cache
 from inception_jax.batch_statistics import recalibrated
 from inception_jax.checkpoint import Checkpoints
 from inception_jax.data import open_source, train_batches, train_iterator
+from inception_jax.digests import CheckpointError
 from inception_jax.evaluate import load_state, model_of
 from inception_jax.parallel import all_devices
+from inception_jax.printable import printable
 from inception_jax.run_folder import checkpoints_path, write_record
+from inception_jax.step_files import check_path
 from inception_jax.train import Batch
 
 
@@ -40,17 +44,25 @@ class Options:
             raise ValueError(f"batches must be 1 or more, got {self.batches}.")
         if self.out.exists():
             raise ValueError(f"{self.out} exists; choose another --out.")
+        check_path(self.out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Exit status: 0 done, 2 bad input, 74 damaged checkpoint, 130 interrupted."""
     try:
-        run(tyro.cli(Options, prog="python -m experiments.recalibrate", args=arguments))
+        options = tyro.cli(
+            Options, prog="python -m experiments.recalibrate", args=arguments
+        )
+        compile_cache.enable()
+        run(options)
     except KeyboardInterrupt:
         print("\nInterrupted; nothing was written.", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except CheckpointError as error:
         print(f"experiments.recalibrate: {error}", file=sys.stderr)
+        return 74
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"experiments.recalibrate: {printable(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -87,9 +99,10 @@ def run(options: Options) -> None:
     with Checkpoints(checkpoints_path(options.out), keep=1) as saved:
         saved.save(step, state)
     write_record(options.out, replace(record, config=replace(config, workdir=options.out)))
+    out = printable(options.out)
     print(
         f"Batch statistics over {options.batches} batches of {config.batch_size} training "
-        f"images; wrote {options.out}. See: python -m experiments.evaluate {options.out}"
+        f"images; wrote {out}. See: python -m experiments.evaluate {out}"
     )
 
 

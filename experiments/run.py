@@ -14,7 +14,9 @@ from pathlib import Path
 import tyro
 
 from experiments.networks import RECIPES
+from inception_jax import compile_cache, hosts, stopping
 from inception_jax.config import RunConfig
+from inception_jax.printable import printable
 
 STARTED = time.perf_counter()
 
@@ -51,35 +53,41 @@ def main(
 ) -> int:
     """Train what the command line says.
 
-    Exit status: 0 done, 2 bad input, 3 no number any more, 130 stopped and saved.
+    Exit status: 0 done, 2 bad input, else as in `inception_jax.stopping`.
     """
     try:
         config = parse(arguments)
         # Imported after the command line is read: --help and mistakes answer at once.
-        from inception_jax.loop import NonFiniteError, fit
+        from inception_jax.fit import HostLostError, fit
+        from inception_jax.loop import NonFiniteError
     except (ValueError, TypeError) as error:
         return _fail(error)
     except ModuleNotFoundError as error:
         return _fail(f'{error.name} is missing: pip install "inception_jax[train]"')
     try:
+        compile_cache.enable()
         done = fit(config, STARTED)
     except NonFiniteError as error:
-        return _fail(error, 3)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _fail(error, stopping.NOT_FINITE)
+    except HostLostError as error:
+        return _fail(error, stopping.HOST_LOST)
+    except OSError as error:
+        return _fail(error, stopping.DISK)
+    except (ValueError, TypeError, ImportError) as error:
         return _fail(error)
     except KeyboardInterrupt:
         print("\nInterrupted; the last checkpoint stands.", file=sys.stderr)
-        return 130
+        return stopping.INTERRUPTED
     if not done:
         print("Stopped and saved; the same command goes on from there.", file=sys.stderr)
-        return 130
+        return stopping.RUN_AGAIN
     return 0
 
 
 def _fail(error: object, status: int = 2) -> int:
-    print(f"experiments.run: {error}", file=sys.stderr)
+    print(f"experiments.run: {printable(error)}", file=sys.stderr)
     return status
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    hosts.leave(main())

@@ -8,32 +8,45 @@ from typing import Annotated
 
 import tyro
 
+from inception_jax.cli_checkpoints import checkpoints
 from inception_jax.cli_data import data
+from inception_jax.cli_plan import plan
+from inception_jax.digests import CheckpointError
 from inception_jax.models.networks import create, list_networks
 from inception_jax.models.specs import SPECS
+from inception_jax.printable import printable
 from inception_jax.summary import Row, Summary, summarise
 from inception_jax.table import table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the console script; exits with 2 and one sentence on bad input."""
+    """Entry point of the console script.
+
+    Exits with one sentence and 2 on bad input, 74 where a checkpoint is damaged or a disk
+    does not take what is written.
+    """
     try:
         tyro.extras.subcommand_cli_from_dict(
             {
                 "networks": networks,
                 "data": data,
+                "ckpt": checkpoints,
+                "plan": plan,
                 "version": version,
             },
             prog="inception-jax",
             description=(
                 "Inception-v4 and Inception-ResNet in JAX: look at the networks of the "
-                "paper and at the data. Experiments are run with "
+                "paper, at data and checkpoints; plan a run. Experiments are run with "
                 "python -m experiments.NAME."
             ),
             args=arguments,
         )
+    except CheckpointError as error:
+        print(f"inception-jax: {printable(error)}", file=sys.stderr)
+        raise SystemExit(74) from None
     except (ValueError, TypeError, ImportError, OSError) as error:
-        print(f"inception-jax: {error}", file=sys.stderr)
+        print(f"inception-jax: {printable(error)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

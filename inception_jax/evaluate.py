@@ -18,7 +18,8 @@ from inception_jax.data import Example, Source, eval_batches
 from inception_jax.losses import cross_entropy
 from inception_jax.metrics import Sums, add, classification_sums
 from inception_jax.models.networks import Network
-from inception_jax.parallel import AxisName, DataParallel, replicated, this_host
+from inception_jax.parallel import AxisName, DataParallel, share, this_host
+from inception_jax.printable import one_line
 from inception_jax.run_setup import network_for
 from inception_jax.train import Batch, TrainState, init_state, network_input
 
@@ -43,33 +44,34 @@ class Model:
 def load_state(
     workdir: Path, devices: Sequence[jax.Device], step: int | None = None
 ) -> tuple[run_folder.RunRecord, TrainState, int]:
-    """Record, state and step of the newest checkpoint (or that of `step`) of a run.
+    """Record, state and step of the newest good checkpoint (or that of `step`) of a run.
 
-    Raises ValueError where there is none.
+    Damaged ones that are newer are named on standard error. Raises ValueError where there
+    is none, CheckpointError where that of `step` is damaged or all are.
     """
     record = run_folder.read_record(workdir)
     network = network_for(record.config, len(record.class_names))
-    folder = run_folder.checkpoints_path(workdir)
-    if not folder.is_dir():
-        raise ValueError(f"{workdir} holds no checkpoint; train it first.")
-    with Checkpoints(folder) as saved:
-        newest = saved.latest_step()
-        if newest is None:
-            raise ValueError(f"{workdir} holds no complete checkpoint; train it first.")
-        if step is not None and step not in saved.steps():
+    shapes = jax.eval_shape(partial(init_state, network, record.config.optimizer), 0)
+    with Checkpoints(run_folder.checkpoints_path(workdir)) as saved:
+        if step is None:
+            newest = saved.restore_newest(shapes)
+            if newest is None:
+                raise ValueError(f"{workdir} holds no checkpoint; train it first.")
+        elif step in saved.steps():
+            newest = step, saved.restore(step, shapes)
+        else:
             raise ValueError(
                 f"{workdir} holds no checkpoint of step {step}; there are: "
-                f"{', '.join(map(str, saved.steps()))}."
+                f"{', '.join(map(str, saved.steps())) or 'none'}."
             )
-        step = newest if step is None else step
-        shapes = jax.eval_shape(partial(init_state, network, record.config.optimizer), 0)
-        return record, saved.restore(step, replicated(shapes, devices)), step
+    step, state = newest
+    return record, share(state, shapes, devices), step
 
 
 def load_model(
     workdir: Path, devices: Sequence[jax.Device], step: int | None = None
 ) -> Model:
-    """The model of a run at a checkpoint. Raises ValueError as `load_state`."""
+    """The model of a run at a checkpoint. Raises as `load_state` does."""
     return model_of(*load_state(workdir, devices, step))
 
 
@@ -204,7 +206,7 @@ def check_together(models: Sequence[Model], source: Source) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(one_line, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from tqdm import tqdm
 
 from inception_jax import run_folder
 from inception_jax.goodput import Goodput, add_up
+from inception_jax.hardware import describe, peak_flops
 from inception_jax.metrics import append_json_line, means, read_json_lines, rounded
-from inception_jax.parallel import describe, peak_flops, this_host
+from inception_jax.parallel import this_host
+from inception_jax.printable import printable
 from inception_jax.run_setup import Setup
 from inception_jax.summary import summarise
 
@@ -26,7 +30,13 @@ class Reporter:
     checkpoint holds, are removed: those updates come again.
     """
 
-    def __init__(self, setup: Setup, goodput: Goodput, step: int) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        goodput: Goodput,
+        step: int,
+        before: run_folder.RunRecord | None = None,
+    ) -> None:
         self.setup, self.goodput = setup, goodput
         self.speaks = this_host()[0] == 0
         self.sums: dict[str, float] = {}  # of the updates since the last line
@@ -44,7 +54,9 @@ class Reporter:
             return
         _forget_after(run_folder.metrics_path(setup.folder), step)
         self.curves = Curves(setup, step)
-        print(_greeting(setup, step), flush=True)
+        print(printable(_greeting(setup, step)), flush=True)
+        if step and before and (warning := _other_devices(setup, before.sessions[-1])):
+            print(warning, file=sys.stderr, flush=True)
         self.bar = tqdm(
             total=setup.steps,
             initial=step,
@@ -131,6 +143,11 @@ class Reporter:
         tqdm.write(f"evaluation at step {step}, {count:.0f} images: {'; '.join(words)}")
         self.account(step)
 
+    def has_evaluation(self, step: int) -> bool:
+        """Whether the evaluation at `step` is on record."""
+        lines = read_json_lines(run_folder.metrics_path(self.setup.folder))
+        return any(line["kind"] == "eval" and line["step"] == step for line in lines)
+
     def probed(self, step: int, signals: Mapping[str, Any]) -> None:
         """Signals after update `step`, the last that was added; lists are of blocks."""
         if not self.speaks:
@@ -141,6 +158,11 @@ class Reporter:
         numbers = {n: x for n, x in values.items() if isinstance(x, float)}
         self.curves.draw("probe", step, numbers)
         self.account(step)
+
+    def not_finite(self, step: int, names: Sequence[str]) -> None:
+        """Update `step` gave a loss or gradient that is no number, on these images."""
+        if self.speaks:
+            self._write({"kind": "not_finite", "step": step, "images": names})
 
     def skipped(self, names: Iterable[str]) -> None:
         """Images that could not be read; each is told once."""
@@ -194,7 +216,7 @@ class Curves:
 
     def __init__(self, setup: Setup, step: int) -> None:
         folder = setup.folder / "tensorboard"
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
         self.wandb = None
         if setup.config.wandb:
             try:
@@ -205,7 +227,7 @@ class Curves:
             self.wandb = wandb.init(
                 project=setup.config.wandb,
                 dir=setup.folder,
-                id=setup.folder.absolute().as_posix().strip("/").replace("/", "-")[-64:],
+                id=_wandb_id(setup.folder),
                 resume="allow",
             )
 
@@ -223,6 +245,12 @@ class Curves:
             self.wandb.finish()
 
 
+def _wandb_id(folder: Path) -> str:
+    """The path of the run, up to 64 of the letters that Weights & Biases takes."""
+    path = folder.absolute().as_posix().strip("/")
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", path)[-64:]
+
+
 def _greeting(setup: Setup, step: int) -> str:
     config, devices = setup.config, len(setup.devices)
     sync = config.parallel.bn_sync
@@ -238,6 +266,18 @@ def _greeting(setup: Setup, step: int) -> str:
         f"{over * at_once}.\n"
         f"{setup.steps} updates ({setup.steps / setup.steps_per_epoch:.4g} epochs) into "
         f"{setup.folder}{start}. Ctrl-C saves and ends."
+    )
+
+
+def _other_devices(setup: Setup, before: run_folder.Session) -> str:
+    """What resuming promises on other devices than those of the last session, if so."""
+    there = f"{before.devices} in {before.processes} processes"
+    here = f"{describe(setup.devices)} in {this_host()[1]} processes"
+    if there == here:
+        return ""
+    return (
+        f"This run was on {there} until now and goes on with {here}: the images of every "
+        "update stay the same, the numbers agree to rounding and no longer bit for bit."
     )
 
 

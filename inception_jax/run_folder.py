@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training run leaves in its folder, and reading it back.
 
-run.json        configuration, classes, preprocessing, versions, devices, code version
+run.json        configuration, classes, preprocessing; of each session devices and versions
+lock            who is writing into the folder
+hosts/          where each process of several stands, while they run
+quarantine/     checkpoints that were found damaged
 metrics.jsonl   sums and counts: the record that every table and figure is made from
 goodput.jsonl   where the time went
 checkpoints/    states
@@ -23,6 +26,17 @@ PACKAGES = ("inception_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint
 
 
 @dataclass(frozen=True)
+class Session:
+    """What worked at a run, from one start to its end."""
+
+    started: str  # UTC
+    devices: str
+    processes: int
+    versions: dict[str, str]
+    code: str  # commit of the working copy, or the version that was installed
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What a run is: enough to build its network and to use its weights."""
 
@@ -32,9 +46,7 @@ class RunRecord:
     num_train: int  # training examples
     num_eval: int
     steps: int  # updates of the whole run
-    devices: str
-    versions: dict[str, str]
-    code: str  # commit of the working copy, or the version that was installed
+    sessions: tuple[Session, ...]  # the newest last
 
 
 def record_path(workdir: Path) -> Path:
@@ -60,6 +72,16 @@ def evaluations_path(workdir: Path) -> Path:
 def checkpoints_path(workdir: Path) -> Path:
     """Where the states are, a folder for each step."""
     return workdir / "checkpoints"
+
+
+def lock_path(workdir: Path) -> Path:
+    """Where the process that writes into the folder is named."""
+    return workdir / "lock"
+
+
+def hosts_path(workdir: Path) -> Path:
+    """Where the processes of a run on several hosts say where they stand."""
+    return workdir / "hosts"
 
 
 def versions() -> dict[str, str]:
@@ -97,7 +119,7 @@ def read_record(workdir: Path) -> RunRecord:
     if not path.is_file():
         raise ValueError(f"{workdir} holds no run: there is no {path.name} in it.")
     try:
-        return _from_json(RunRecord, json.loads(path.read_text()))
+        return from_json(RunRecord, json.loads(path.read_text()))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read as the record of a run: {error}") from None
 
@@ -108,10 +130,10 @@ def differences(there: RunConfig, here: RunConfig) -> list[str]:
     free = {
         *("workdir", "data_dir", "workers", "epochs", "steps", "wandb"),
         *("eval_every", "checkpoint_every", "keep_checkpoints", "log_every"),
-        *("on_nonfinite", "probe_every", "probe_images"),
+        *("on_nonfinite", "probe_every", "probe_images", "hosts"),
     }
     decisive = [
-        {key: value for key, value in flat(asdict(config)).items() if key not in free}
+        flat({key: x for key, x in asdict(config).items() if key not in free})
         for config in (there, here)
     ]
     return told_apart(*decisive)
@@ -137,7 +159,7 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _from_json(kind: Any, value: Any) -> Any:
+def from_json(kind: Any, value: Any) -> Any:
     """`value`, as JSON gives it, as the annotated type `kind` (of these dataclasses)."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
@@ -145,7 +167,8 @@ def _from_json(kind: Any, value: Any) -> Any:
         hints = typing.get_type_hints(kind)
         if unknown := value.keys() - hints.keys():
             raise ValueError(f"unknown {', '.join(sorted(unknown))}")
-        return kind(**{key: _from_json(hints[key], item) for key, item in value.items()})
+        return kind(**{key: from_json(hints[key], item) for key, item in value.items()})
     if typing.get_origin(kind) is tuple:
-        return tuple(value)
+        of_what = typing.get_args(kind)[0]
+        return tuple(from_json(of_what, item) for item in value)
     return Path(value) if kind is Path else value

@@ -2,7 +2,9 @@
 """From a configuration to what it names, with every check that can be made beforehand."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,9 +14,12 @@ import jax.numpy as jnp
 from inception_jax import run_folder
 from inception_jax.config import AblationConfig, PreprocessSpec, RunConfig
 from inception_jax.data import Source, open_source
+from inception_jax.hardware import describe
+from inception_jax.lock import RunLock
 from inception_jax.models.ablation import ablated
 from inception_jax.models.networks import Network, create, get_spec
-from inception_jax.parallel import all_devices, bn_options, describe, this_host
+from inception_jax.parallel import all_devices, bn_options, this_host
+from inception_jax.step_files import check_path
 from inception_jax.train import TrainOptions
 
 
@@ -58,7 +63,7 @@ class Setup:
 
 
 def set_up(config: RunConfig) -> Setup:
-    """Open the data, make the network, claim the folder.
+    """Open the data, make the network, look into the folder; nothing is written.
 
     Raises ValueError where they do not fit together or the folder holds another run.
     """
@@ -98,7 +103,8 @@ def set_up(config: RunConfig) -> Setup:
         steps=config.steps or math.ceil(config.epochs * per_epoch),
     )
     _check_counts(setup)
-    _claim(setup)
+    check_path(setup.checkpoints)
+    _record_there(setup)
     return setup
 
 
@@ -155,8 +161,22 @@ def _check_counts(setup: Setup) -> None:
         )
 
 
-def _claim(setup: Setup) -> None:
-    """Write the run's record, or check that the one there is of the same run."""
+@contextmanager
+def claimed(setup: Setup) -> Iterator[run_folder.RunRecord | None]:
+    """The folder is this process's alone to write into, with the run's record in it.
+
+    Gives the record of those who worked at the run before, if any. Raises ValueError where
+    another process holds the folder, or it holds another run.
+    """
+    setup.folder.mkdir(parents=True, exist_ok=True)
+    with RunLock(run_folder.lock_path(setup.folder)):
+        there = _record_there(setup)
+        run_folder.write_record(setup.folder, _record(setup, there))
+        yield there
+
+
+def _record_there(setup: Setup) -> run_folder.RunRecord | None:
+    """The record of this run that is in its folder; ValueError if it is of another."""
     folder, config = setup.folder, setup.config
     if run_folder.record_path(folder).exists():
         there = run_folder.read_record(folder)
@@ -168,16 +188,27 @@ def _claim(setup: Setup) -> None:
                 f"{folder} holds a run with other settings ({'; '.join(different)}); "
                 "choose another --workdir."
             )
-    elif folder.exists() and any(folder.iterdir()):
+        return there
+    own = {run_folder.lock_path(folder), run_folder.hosts_path(folder)}
+    if folder.exists() and any(path not in own for path in folder.iterdir()):
         raise ValueError(
             f"{folder} is not empty and holds no run; choose another --workdir."
         )
-    if this_host()[0] == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        run_folder.write_record(folder, _record(setup))
+    return None
 
 
-def _record(setup: Setup) -> run_folder.RunRecord:
+def session(setup: Setup) -> run_folder.Session:
+    """What works at the run now."""
+    return run_folder.Session(
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        devices=describe(setup.devices),
+        processes=this_host()[1],
+        versions=run_folder.versions(),
+        code=run_folder.code_version(),
+    )
+
+
+def _record(setup: Setup, there: run_folder.RunRecord | None) -> run_folder.RunRecord:
     return run_folder.RunRecord(
         config=setup.config,
         preprocess=setup.preprocess,
@@ -185,7 +216,5 @@ def _record(setup: Setup) -> run_folder.RunRecord:
         num_train=len(setup.train_source),
         num_eval=len(setup.eval_source),
         steps=setup.steps,
-        devices=describe(setup.devices),
-        versions=run_folder.versions(),
-        code=run_folder.code_version(),
+        sessions=(*(there.sessions if there else ()), session(setup)),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.config import AugmentConfig, OptimizerConfig, RunConfig
-from inception_jax.loop import fit
+from inception_jax.fit import fit
 from inception_jax.metrics import read_json_lines
 
 CONFIG = RunConfig(

@@ -25,7 +25,7 @@ CONFIG = AugmentConfig()
 
 @pytest.fixture(scope="module")
 def tensorflow():
-    with np.load(HERE / "preprocessing_tensorflow.npz") as arrays:
+    with np.load(HERE / "preprocessing_tensorflow.npz", allow_pickle=False) as arrays:
         return dict(arrays)
 
 

@@ -168,7 +168,7 @@ def test_wrong_options_are_explained(run, arguments, part):
 @pytest.mark.parametrize(
     ("arguments", "usage"),
     [
-        ("--help", "usage: inception-jax [-h] {networks,data,version}"),
+        ("--help", "usage: inception-jax [-h] {networks,data,ckpt,plan,version}"),
         ("networks --help", "usage: inception-jax networks [-h] [NAME | compare A B]"),
     ],
 )

@@ -2,24 +2,29 @@
 """A run from its configuration: what it leaves, how it resumes, how it ends."""
 
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from inception_jax import loop
-from inception_jax.data import open_source
+from inception_jax import feed, loop
+from inception_jax.data import open_source, train_batches
+from inception_jax.digests import CheckpointError
 from inception_jax.evaluate import evaluate, load_model, load_state
+from inception_jax.fit import fit
 from inception_jax.goodput import add_up
-from inception_jax.loop import NonFiniteError, fit
+from inception_jax.hardware import PEAK_BFLOAT16
+from inception_jax.loop import NonFiniteError
 from inception_jax.metrics import append_json_line, read_json_lines
 from inception_jax.models.networks import create
-from inception_jax.parallel import PEAK_BFLOAT16
 from inception_jax.reporting import Reporter
 from inception_jax.run_folder import read_record
+from inception_jax.run_setup import preprocess_for
 from inception_jax.summary import summarise
 from tests.runs import compiled_by, records, timed
 
@@ -39,7 +44,8 @@ def test_a_run_leaves_its_record(tiny, tmp_path):
     assert record.class_names == tuple("0123456789")
     assert record.preprocess.image_shape == (8, 8, 1)
     assert (record.num_train, record.num_eval, record.steps) == (1500, 297, 6)
-    assert record.devices == "4 x cpu"
+    (session,) = record.sessions
+    assert (session.devices, session.processes) == ("4 x cpu", 1)
     lines = records(config.workdir, "train")
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert [line["count"] for line in lines] == [64.0] * 3
@@ -106,12 +112,26 @@ def test_a_run_that_is_over(tiny, tmp_path):
         assert records(tmp_path, "train") == before[1]
 
 
-def test_a_checkpoint_that_cannot_be_read(tiny, tmp_path):
-    config = replace(tiny, workdir=tmp_path, steps=1)
+def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
+    config = replace(tiny, workdir=tmp_path, steps=3, checkpoint_every=0.01)
     fit(config)
-    (tmp_path / "checkpoints" / "1" / "state" / "_METADATA").write_bytes(b"")
-    for use in (partial(fit, config), partial(state_of, tmp_path)):
-        with pytest.raises(ValueError, match=r"checkpoints/1 cannot be read as a state"):
+    (tmp_path / "checkpoints" / "3" / "state" / "_METADATA").write_bytes(b"")
+    # To look at: the one before it, unless that one was asked for.
+    assert load_state(tmp_path, jax.devices())[2] == 2
+    assert "checkpoints/3 is damaged" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match=r"checkpoints/3 is damaged"):
+        state_of(tmp_path, 3)
+    # To go on with: the same, and the damaged one is set aside.
+    fit(config)
+    assert "Step 2 is the newest good one" in capsys.readouterr().err
+    assert (tmp_path / "quarantine" / "3.txt").is_file()
+    fit(replace(config, workdir=tmp_path / "whole"))
+    assert_equal(state_of(tmp_path), state_of(tmp_path / "whole"))
+    # Where none is good there is no fresh start.
+    for path in (tmp_path / "checkpoints").glob("*/state/_METADATA"):
+        path.write_bytes(b"")
+    for use in (partial(fit, config), partial(fit, config), partial(state_of, tmp_path)):
+        with pytest.raises(CheckpointError, match="is good; steps 3, 2, 1 are damaged"):
             use()
 
 
@@ -168,7 +188,23 @@ def test_no_number_ends_the_run(tiny, tmp_path):
     assert line["loss_sum"] is None or line["highest_grad_norm"] is None
     assert f"step {line['step']}:" in str(error.value)
     saved = [int(path.name) for path in (config.workdir / "checkpoints").iterdir()]
-    assert max(saved, default=0) < line["step"] < 50
+    assert max(saved, default=0) == line["step"] - 1 < 50
+    assert np.isfinite(state_of(config.workdir).params["Logits"]["kernel"]).all()
+    # The images of that update, by name: the labels are those of its batch.
+    (said,) = records(config.workdir, "not_finite")
+    assert said["step"] == line["step"]
+    assert ", ".join(said["images"][:3]) in str(error.value)
+    source = open_source("digits", "train", config.data_dir)
+    labels = {example["name"]: example["label"] for example in source.examples}
+    batches = train_batches(
+        source,
+        preprocess=preprocess_for(config),
+        augment=config.augment,
+        batch_size=32,
+        seed=config.seed,
+    )
+    expected = batches[line["step"] - 1]["label"].tolist()
+    assert [labels[name] for name in said["images"]] == expected
 
 
 def test_no_number_can_be_put_on_record(tiny, tmp_path):
@@ -176,6 +212,9 @@ def test_no_number_can_be_put_on_record(tiny, tmp_path):
     config = replace(tiny, workdir=tmp_path / "run", optimizer=optimizer)
     assert fit(replace(config, on_nonfinite="record"))
     assert records(config.workdir, "train")[-1]["loss_sum"] is None
+    (said,) = records(config.workdir, "not_finite")  # once, and not with every update
+    assert 1 <= said["step"] < 6
+    assert len(said["images"]) == 32
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -196,6 +235,33 @@ def test_a_signal_saves_and_ends(tiny, tmp_path, monkeypatch, number):
     assert fit(replace(tiny, workdir=stopped))
     fit(replace(tiny, workdir=whole))
     assert_equal(state_of(stopped), state_of(whole))
+
+
+@pytest.mark.parametrize("steps", [6, 4])
+def test_a_signal_in_an_evaluation(tiny, tmp_path, monkeypatch, steps):
+    """It is not waited for: it comes again, from the same weights, when the run goes on."""
+    times = iter(range(2, 100, 2))
+
+    def interrupted(*arguments: Any) -> Iterator[dict]:
+        step = next(times)
+        for number, batch in enumerate(feed.eval_feed(*arguments)):
+            if number == 3 and step == steps:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    # 1500 / 32 = 46.9 updates an epoch: evaluated after 2, 4 and 6.
+    config = replace(tiny, eval_every=2 / 46.875)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "eval_feed", interrupted)
+        assert not fit(replace(config, workdir=stopped))
+    assert state_of(stopped).step == steps
+    assert [line["step"] for line in records(stopped, "eval")] == list(range(2, steps, 2))
+    assert fit(replace(config, workdir=stopped))
+    fit(replace(config, workdir=whole))
+    assert_equal(state_of(stopped), state_of(whole))
+    for kind in ("train", "eval"):
+        assert records(stopped, kind) == records(whole, kind)
 
 
 def test_another_run_in_the_folder(tiny, tmp_path):
@@ -241,4 +307,4 @@ def test_use_of_the_hardware_where_its_peak_is_known(tiny, tmp_path, monkeypatch
 
 
 def test_prefetching_keeps_the_order():
-    assert list(loop._one_ahead(range(5))) == [0, 1, 2, 3, 4]
+    assert list(feed._one_ahead(range(5))) == [0, 1, 2, 3, 4]

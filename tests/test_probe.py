@@ -12,7 +12,7 @@ import pytest
 from inception_jax.config import ParallelConfig, RunConfig
 from inception_jax.data import eval_batches, open_source
 from inception_jax.evaluate import load_state
-from inception_jax.loop import fit
+from inception_jax.fit import fit
 from inception_jax.metrics import read_json_lines
 from inception_jax.models.networks import create
 from inception_jax.run_folder import read_record

@@ -152,7 +152,7 @@ def test_curves_go_on_where_the_checkpoint_is(tiny, tmp_path, monkeypatch):
     for step in (0, 4):
         with Reporter(setup, Goodput(), step):
             pass
-    assert purged == [None, "closed", 5, "closed"]
+    assert purged == [1, "closed", 5, "closed"]
 
 
 def test_what_is_missing_for_weights_and_biases(tiny, tmp_path, monkeypatch):

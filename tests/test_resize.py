@@ -25,7 +25,7 @@ from tests.goldens.regenerate_preprocessing import (
 
 @pytest.fixture(scope="module")
 def tensorflow():
-    with np.load(HERE / "preprocessing_tensorflow.npz") as arrays:
+    with np.load(HERE / "preprocessing_tensorflow.npz", allow_pickle=False) as arrays:
         return dict(arrays)
 
 
@@ -58,7 +58,7 @@ def test_evaluation_that_keeps_the_aspect_is_timm_s(size):
     spec = PreprocessSpec(
         (TIMM_INPUT, TIMM_INPUT, 3), TIMM_FRACTION, aspect="keep", resize="bicubic"
     )
-    with np.load(HERE / "preprocessing_timm.npz") as timm:
+    with np.load(HERE / "preprocessing_timm.npz", allow_pickle=False) as timm:
         expected = timm[f"{size[0]}x{size[1]}"].astype(int)
     # Equal with one and the same Pillow; another may round differently.
     np.testing.assert_allclose(

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from inception_jax.checkpoint import Checkpoints
-from inception_jax.config import AblationConfig, ParallelConfig, RunConfig
+from inception_jax.config import AblationConfig, HostsConfig, ParallelConfig, RunConfig
 from inception_jax.data import train_batches
+from inception_jax.feed import train_feed
 from inception_jax.goodput import Goodput
-from inception_jax.loop import NonFiniteError, _Run
+from inception_jax.loop import Loop, NonFiniteError
 from inception_jax.models.ablation import ablated
 from inception_jax.models.specs import SPECS
 from inception_jax.reporting import Reporter
 from inception_jax.run_folder import differences, read_record, record_path
-from inception_jax.run_setup import network_for, set_up
+from inception_jax.run_setup import claimed, network_for, set_up
+from inception_jax.stopping import StopSignal
+from inception_jax.watchdog import Watchdog
 
 STANDARD = RunConfig()
 # Of every field a value that is not its default. These make another run of it,
@@ -61,6 +64,7 @@ FREE = {
     "on_nonfinite": "record",
     "workers": 1,
     "wandb": "project",
+    "hosts": HostsConfig("auto"),
 }
 
 
@@ -155,10 +159,15 @@ def test_a_network_to_use_knows_no_groups_of_devices(tiny):
     assert not network.bn_scale  # slim's, though the networks' own default is True
 
 
+def claim(config: RunConfig) -> None:
+    with claimed(set_up(config)):
+        pass
+
+
 def test_a_record_from_before_ablations_is_read(tiny, tmp_path):
     """And the run goes on, as the network it was."""
     config = replace(tiny, workdir=tmp_path)
-    set_up(config)
+    claim(config)
     path = record_path(tmp_path)
     record = json.loads(path.read_text())
     del record["config"]["ablation"]
@@ -174,13 +183,14 @@ def test_a_record_from_before_ablations_is_read(tiny, tmp_path):
 def test_a_record_with_an_ablation_is_read(tiny, tmp_path):
     changes = AblationConfig(learned_scale="scalar", learned_scale_init=0.0)
     config = replace(tiny, workdir=tmp_path, ablation=changes)
-    set_up(config)
+    claim(config)
     assert read_record(tmp_path).config == config
 
 
-def loop_of(config: RunConfig) -> _Run:
-    saved, reporter = (create_autospec(c, instance=True) for c in (Checkpoints, Reporter))
-    return _Run(set_up(config), Goodput(), saved, reporter)
+def loop_of(config: RunConfig) -> Loop:
+    kinds = (Checkpoints, Reporter, Watchdog, StopSignal)
+    parts = (create_autospec(kind, instance=True) for kind in kinds)
+    return Loop(set_up(config), Goodput(), *parts)
 
 
 def test_numbers_and_batches_of_a_step(tiny, tmp_path):
@@ -196,7 +206,7 @@ def test_numbers_and_batches_of_a_step(tiny, tmp_path):
         batch_size=32,
         seed=7,
     )
-    got = run._prefetched(3)
+    got = train_feed(run.setup, 3, run.train_step.place, run.reporter.skipped)
     for step in (3, 4):
         batch = next(got)
         assert batch.keys() == {"image", "label"}
@@ -210,7 +220,7 @@ def test_numbers_and_batches_of_a_step(tiny, tmp_path):
 def test_either_of_loss_and_gradient_ends_the_run(tiny, tmp_path, bad, value):
     run = loop_of(replace(tiny, workdir=tmp_path))
     good = {"loss_sum": 1.0, "grad_norm": 1.0, "count": 2.0}
-    run.pending += [(4, good), (5, good | {bad: value})]
+    run.pending += [(4, good, np.zeros(())), (5, good | {bad: value}, np.zeros(()))]
     with pytest.raises(NonFiniteError, match=f"^step 5: .*{value:g}"):
         run._receive_all()
     assert run.reporter.add.call_count == 2
@@ -226,10 +236,26 @@ def test_the_first_call_of_a_program_counts_as_its_compilation(tiny, tmp_path):
     assert kinds == ["compile", "step", "compile", "eval"]
 
 
+def test_a_folder_is_claimed_by_one(tiny, tmp_path):
+    """What worked at the run is on record; a second writer is refused."""
+    config = replace(tiny, workdir=tmp_path / "run")
+    setup = set_up(config)
+    assert not (tmp_path / "run").exists()  # nothing is written yet
+    with claimed(setup) as before:
+        assert before is None
+        with pytest.raises(ValueError, match="is written to by"), claimed(setup):
+            pass
+    with claimed(set_up(replace(config, steps=7))) as before:
+        assert (before.steps, len(before.sessions)) == (6, 1)
+    record = read_record(config.workdir)
+    assert (record.steps, len(record.sessions)) == (7, 2)
+    assert [session.devices for session in record.sessions] == 2 * ["4 x cpu"]
+
+
 def test_other_classes_are_another_run(tiny, photos, tmp_path):
     config = replace(tiny, data=f"folder:{photos}", batch_size=8, workdir=tmp_path / "run")
-    set_up(config)
-    set_up(config)
+    claim(config)
+    claim(config)
     for split in ("train", "val"):
         (photos / split / "b").rename(photos / split / "c")
     with pytest.raises(ValueError, match=r"settings \(the classes of the data\); choose"):

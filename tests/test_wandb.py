@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from inception_jax.loop import fit
+from inception_jax.fit import fit
 
 pytest.importorskip("wandb", reason="the extra wandb is not installed")
 
@@ -13,7 +13,7 @@ pytest.importorskip("wandb", reason="the extra wandb is not installed")
 @pytest.mark.filterwarnings("default")  # of another package
 def test_a_run_is_logged_offline(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    folder = tmp_path / "run"
+    folder = tmp_path / "a run: <b>/x"
     assert fit(replace(tiny, workdir=folder, wandb="inception"))
     (log,) = (folder / "wandb").glob("offline-run-*/*.wandb")
     content = log.read_bytes()

@@ -201,7 +201,7 @@ def test_nonsense_on_the_command_line(seed, capsys):
     ],
 )
 def test_bad_options_of_an_evaluation(tiny, tmp_path, capsys, command, message):
-    from inception_jax.loop import fit
+    from inception_jax.fit import fit
 
     folder = tmp_path / "run"
     fit(replace(tiny, workdir=folder, steps=2))

@@ -89,7 +89,7 @@ def run(tmp_path: Path) -> Path:
     """A run with two evaluations, the first of a loss that was no number."""
     config = RunConfig(network=V4, workdir=tmp_path / "run")
     config.workdir.mkdir()
-    record = RunRecord(config, PreprocessSpec(), ("a",), 2, 100, 4, "1 x cpu", {}, "1")
+    record = RunRecord(config, PreprocessSpec(), ("a",), 2, 100, 4, ())
     write_record(config.workdir, record)
     for line in (
         {"kind": "train", "step": 1, "epoch": 0.5},

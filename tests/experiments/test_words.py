@@ -7,9 +7,11 @@ import jax
 import pytest
 
 from experiments import evaluate, run
-from inception_jax import loop
+from inception_jax import fit as training
+from inception_jax.checkpoint import CheckpointError
 from inception_jax.config import RunConfig
 from inception_jax.data import UnreadableImage
+from inception_jax.loop import NonFiniteError
 from tests.test_evaluate import EXAMPLES, model, source
 
 
@@ -17,11 +19,13 @@ from tests.test_evaluate import EXAMPLES, model, source
     ("end", "status", "message"),
     [
         (lambda: True, 0, ""),
-        (lambda: False, 130, "Stopped and saved; the same command goes on from there."),
-        (loop.NonFiniteError("step 3: the loss is nan."), 3, "step 3: the loss is nan."),
+        (lambda: False, 75, "Stopped and saved; the same command goes on from there."),
+        (NonFiniteError("step 3: the loss is nan."), 3, "step 3: the loss is nan."),
         (KeyboardInterrupt(), 130, "Interrupted; the last checkpoint stands."),
         (UnreadableImage("a.jpg", "no image"), 2, "a.jpg"),
-        (OSError("No space left on device"), 2, "No space left on device"),
+        (OSError("No space left on device"), 74, "No space left on device"),
+        (CheckpointError("5 is damaged and no other is left."), 74, "5 is damaged"),
+        (training.HostLostError("process 1 is gone."), 76, "process 1 is gone."),
     ],
 )
 def test_status_of_a_run(monkeypatch, capsys, end, status, message):
@@ -30,7 +34,7 @@ def test_status_of_a_run(monkeypatch, capsys, end, status, message):
             raise end
         return end()
 
-    monkeypatch.setattr(loop, "fit", fit)
+    monkeypatch.setattr(training, "fit", fit)
     assert run.main(["digits"]) == status
     said = capsys.readouterr().err
     assert message in said
