@@ -48,6 +48,7 @@ inception_resnet_small          219,242       3,412,480  8x8x1      0/0/10   256
 """
 
 
+@pytest.mark.slow
 def test_table_of_networks(run):
     status, output, errors = run("networks")
     assert (status, errors) == (0, "")

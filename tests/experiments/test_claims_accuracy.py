@@ -114,6 +114,7 @@ def curvature_grid(control):
     return records
 
 
+@pytest.mark.slow
 def test_curvature_against_the_settings_as_predictors():
     row = only(curvature_grid(lambda arm, c: arm.learning_rate * c / 3.8), 11)
     assert row.verdict == REPRODUCED

@@ -48,6 +48,7 @@ def test_a_run_on_imagenet_is_the_named_one(monkeypatch):
     assert (config.residual_scale, config.steps, config.probe_every) == (0.1, 50_000, 500)
 
 
+@pytest.mark.slow
 def test_every_run_on_imagenet_has_the_network_it_names():
     different = {(c.network, c.ablation): c for c in imagenet.RUNS.values()}
     for config in different.values():

@@ -108,6 +108,7 @@ def everything() -> dict:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 30, 100, 200])
+@pytest.mark.slow
 def test_any_subset_of_arms_is_judged(size):
     rng = random.Random(size)
     made = everything()
