@@ -64,7 +64,7 @@ class Compiled:
 class Refused:
     """A training step that the compiler found too large for the chip."""
 
-    needed: int  # bytes of HBM
+    needed: int  # bytes of HBM; of temporaries alone, where the compiler stopped at them
     available: int
     seconds: float  # that finding out took
 

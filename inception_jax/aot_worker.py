@@ -23,7 +23,7 @@ from inception_jax.config import RunConfig
 from inception_jax.hlo import movement
 from inception_jax.models.networks import get_spec
 from inception_jax.optimizer import optimizer_numbers
-from inception_jax.parallel import DataParallel, devices_elsewhere
+from inception_jax.parallel import DataParallel, devices_elsewhere, heeding
 from inception_jax.run_folder import from_json
 from inception_jax.run_setup import network_for, preprocess_for
 from inception_jax.summary import summarise
@@ -50,8 +50,10 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
         group_metrics=config.probe_every is not None,
     )
     state = jax.eval_shape(partial(init_state, network, config.optimizer), 0)
-    step = DataParallel(partial(train_step, options=options), config.parallel, devices)
-    lowered = step.lower(state, _batch(config), jax.eval_shape(partial(_numbers, config)))
+    update = heeding(partial(train_step, options=options))
+    step = DataParallel(update, config.parallel, devices)
+    batch = _batch(config) | {"stop": jax.ShapeDtypeStruct((len(devices),), jnp.float32)}
+    lowered = step.lower(state, batch, jax.eval_shape(partial(_numbers, config)))
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -109,7 +111,9 @@ def _memory(analysis: Any) -> dict[str, int]:
 def _refusal(error: Exception) -> dict[str, int]:
     """What the compiler says of a program that is too large for the chip's HBM."""
     amount = r"([\d.]+)([KMGT]?)"
-    found = re.search(rf"Used {amount} of {amount} hbm", str(error))
+    found = re.search(rf"Used {amount} of {amount} hbm", str(error)) or re.search(
+        rf"temporaries \({amount}\) exceeds available HBM \({amount}\)", str(error)
+    )
     if not found:
         raise error
     units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

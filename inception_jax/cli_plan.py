@@ -95,12 +95,12 @@ def _memory(found: Plan) -> str:
     ]
     lines = [table(("memory per chip, by the compiler", ""), rows)]
     if largest := found.largest:
-        most = largest.images
+        most, over = largest.images, largest.refused
         fits = f"with {_gib(largest.needed)}" if most else "none"
         lines.append(
             f"Largest batch per chip that fits: {most} ({fits}; {max(2 * most, 1)} would "
-            f"need {_gib(largest.refused.needed)} of {_gib(largest.refused.available)}), "
-            f"compiled for {largest.topology}; {most * found.slice.chips} on all."
+            f"need at least {_gib(over.needed)} of {_gib(over.available)}), compiled for "
+            f"{largest.topology}; {most * found.slice.chips} on all."
         )
     return "\n".join(lines)
 

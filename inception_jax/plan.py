@@ -178,7 +178,7 @@ def _refused(
         else "choose a smaller --batch"
     )
     return (
-        f"{config.batch_size // chips.chips} images per chip of {chips.name} need "
+        f"{config.batch_size // chips.chips} images per chip of {chips.name} need at least "
         f"{program.needed / gib:.1f} GiB of its {program.available / gib:.2f} GiB of HBM; "
         f"{most}, or --accumulate parts of it."
     )
