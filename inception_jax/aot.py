@@ -74,7 +74,8 @@ def compiled(
 ) -> Compiled | Refused:
     """The step of a run on a slice: what is kept of it, otherwise compiled in minutes.
 
-    Raises ValueError where the configuration is wrong, ModuleNotFoundError without libtpu.
+    Raises ValueError where the configuration is wrong, ModuleNotFoundError without libtpu,
+    ChildProcessError where the compiler's process was killed.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
@@ -157,6 +158,11 @@ def _run(config: RunConfig, topology: str) -> dict[str, Any]:
         text=True,
         env=os.environ | ENVIRONMENT | {"PYTHONPATH": path},
     )
+    if worker.returncode < 0:
+        raise ChildProcessError(
+            f"the compiler's process was ended by signal {-worker.returncode}; it needs up "
+            "to 8 GiB of memory."
+        )
     lines = worker.stdout.splitlines()
     if worker.returncode or not lines:
         raise RuntimeError(

@@ -10,7 +10,7 @@ import tyro
 
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.models.networks import get_spec
-from inception_jax.plan import Plan, as_json
+from inception_jax.plan import Largest, Plan, as_json
 from inception_jax.plan import plan as make_plan
 from inception_jax.roofline import GIB
 from inception_jax.table import table
@@ -94,15 +94,24 @@ def _memory(found: Plan) -> str:
         ("together", f"{_gib(found.program.needed)}, of {hbm / GIB:.0f} GiB"),
     ]
     lines = [table(("memory per chip, by the compiler", ""), rows)]
-    if largest := found.largest:
-        most, over = largest.images, largest.refused
-        fits = f"with {_gib(largest.needed)}" if most else "none"
-        lines.append(
-            f"Largest batch per chip that fits: {most} ({fits}; {max(2 * most, 1)} would "
-            f"need at least {_gib(over.needed)} of {_gib(over.available)}), compiled for "
-            f"{largest.topology}; {most * found.slice.chips} on all."
-        )
+    if found.largest:
+        lines.append(_largest(found, found.largest))
     return "\n".join(lines)
+
+
+def _largest(found: Plan, largest: Largest) -> str:
+    most, over = largest.images, largest.refused
+    fits = "none"
+    if program := largest.program:
+        fits = f"with {_gib(program.needed)}"
+        again = program.flops / most / (found.program.flops / found.images) - 1
+        if again > 0.01:
+            fits += f" and {again:.0%} of the operations done twice to save memory"
+    return (
+        f"Largest batch per chip that fits: {most} ({fits}; {max(2 * most, 1)} would need "
+        f"at least {_gib(over.needed)} of {_gib(over.available)}), compiled for "
+        f"{largest.topology}; {most * found.slice.chips} on all."
+    )
 
 
 def _work(found: Plan) -> str:

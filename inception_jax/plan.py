@@ -30,7 +30,7 @@ class Largest:
 
     images: int  # 0: none
     topology: str  # that it was compiled for, the smallest of the kind
-    needed: int  # bytes of HBM; 0 where none fits
+    program: Compiled | None  # which may compute things twice to save memory; None: none
     refused: Refused  # twice as many
 
 
@@ -161,11 +161,11 @@ def _largest(
             refused, size = found, size // 2
             found = at(size)
         if isinstance(found, Refused):
-            return Largest(0, smallest.name, 0, found)
-        return Largest(size, smallest.name, found.needed, refused)
+            return Largest(0, smallest.name, None, found)
+        return Largest(size, smallest.name, found, refused)
     while isinstance(bigger := at(size * 2), Compiled):
         found, size = bigger, size * 2
-    return Largest(size, smallest.name, found.needed, bigger)
+    return Largest(size, smallest.name, found, bigger)
 
 
 def _refused(
