@@ -25,7 +25,7 @@ IRRELEVANT = (
 # Files that the compiled step, or what is read off it, depends on.
 SOURCES = (
     *("aot_worker", "augment", "config", "hlo", "losses", "metrics", "optimizer"),
-    *("parallel", "run_setup", "signals", "summary", "train", "models/*"),
+    *("parallel", "signals", "step_setup", "summary", "train", "models/*"),
 )
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 # The process with libtpu: it must neither look for a TPU nor mind another such process.

@@ -22,12 +22,16 @@ import jax.numpy as jnp
 from inception_jax.config import RunConfig
 from inception_jax.hlo import movement
 from inception_jax.models.networks import get_spec
-from inception_jax.optimizer import optimizer_numbers
 from inception_jax.parallel import DataParallel, devices_elsewhere, heeding
 from inception_jax.run_folder import from_json
-from inception_jax.run_setup import network_for, preprocess_for
+from inception_jax.step_setup import (
+    network_for,
+    numbers_for,
+    preprocess_for,
+    train_options,
+)
 from inception_jax.summary import summarise
-from inception_jax.train import Numbers, TrainOptions, init_state, train_step
+from inception_jax.train import init_state, train_step
 
 IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
 
@@ -39,21 +43,12 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
     """
     devices = devices_elsewhere(topology)
     network = network_for(config, get_spec(config.network).num_classes, len(devices))
-    preprocess = preprocess_for(config)
-    options = TrainOptions(
-        network,
-        config.optimizer,
-        IMAGENET / config.batch_size,
-        config.loss,
-        preprocess,
-        config.accumulate,
-        group_metrics=config.probe_every is not None,
-    )
+    options = train_options(config, network, IMAGENET / config.batch_size)
     state = jax.eval_shape(partial(init_state, network, config.optimizer), 0)
     update = heeding(partial(train_step, options=options))
     step = DataParallel(update, config.parallel, devices)
     batch = _batch(config) | {"stop": jax.ShapeDtypeStruct((len(devices),), jnp.float32)}
-    lowered = step.lower(state, batch, jax.eval_shape(partial(_numbers, config)))
+    lowered = step.lower(state, batch, jax.eval_shape(partial(numbers_for, config)))
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -68,7 +63,7 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
             # the step is below a thousandth of it.
             "flops": compiled.cost_analysis()["flops"] * config.accumulate,
             "movement": asdict(movement(compiled.as_text())),
-            "macs": summarise(network, preprocess.image_shape).macs,
+            "macs": summarise(network, options.preprocess.image_shape).macs,
             "params": sum(x.size for x in jax.tree.leaves(state.params)),
             "statistics": sum(x.size for x in jax.tree.leaves(state.batch_stats)),
         }
@@ -85,15 +80,6 @@ def _batch(config: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
     return {
         name: jax.ShapeDtypeStruct(shape, kinds[name]) for name, shape in shapes.items()
     }
-
-
-def _numbers(config: RunConfig) -> Numbers:
-    scale = config.residual_scale
-    return Numbers(
-        optimizer_numbers(config.optimizer),
-        None if scale is None else jnp.float32(scale),
-        jnp.int32(config.seed),
-    )
 
 
 def _memory(analysis: Any) -> dict[str, int]:
@@ -129,6 +115,7 @@ def _end_with(parent: int) -> None:
 
 
 def main() -> None:
+    """Answer the request on stdin; what is wrong with it is part of the answer."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     request = json.loads(sys.stdin.readline())
     config = from_json(RunConfig, request["config"])

@@ -13,6 +13,7 @@ from inception_jax.models.networks import get_spec
 from inception_jax.plan import Largest, Plan, as_json
 from inception_jax.plan import plan as make_plan
 from inception_jax.roofline import GIB
+from inception_jax.step_setup import preprocess_for
 from inception_jax.table import table
 
 
@@ -72,9 +73,7 @@ def describe(found: Plan) -> str:
 
 def _title(found: Plan) -> str:
     config, chips = found.config, found.slice
-    height, width, channels = get_spec(config.network).image_shape
-    if config.image_size:
-        height = width = config.image_size
+    height, width, channels = preprocess_for(config).image_shape
     packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "libtpu"))
     return (
         f"{config.network} at {height}x{width}x{channels} in {config.dtype} on "

@@ -20,7 +20,7 @@ from inception_jax.metrics import Sums, add, classification_sums
 from inception_jax.models.networks import Network
 from inception_jax.parallel import AxisName, DataParallel, share, this_host
 from inception_jax.printable import one_line
-from inception_jax.run_setup import network_for
+from inception_jax.step_setup import network_for
 from inception_jax.train import Batch, TrainState, init_state, network_input
 
 WEIGHTS = ("raw", "ema")  # as trained; averaged, as in the paper

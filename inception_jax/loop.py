@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from inception_jax import hosts
@@ -18,14 +17,14 @@ from inception_jax.evaluate import Subset
 from inception_jax.feed import eval_feed, train_feed
 from inception_jax.goodput import Goodput
 from inception_jax.metrics import add
-from inception_jax.optimizer import optimizer_numbers
 from inception_jax.parallel import DataParallel, heeding, this_host
 from inception_jax.probe import Probe
 from inception_jax.reporting import Reporter
 from inception_jax.run_setup import Setup
 from inception_jax.signals import function_change
+from inception_jax.step_setup import numbers_for
 from inception_jax.stopping import StopSignal
-from inception_jax.train import Numbers, TrainState, eval_step, train_step
+from inception_jax.train import TrainState, eval_step, train_step
 from inception_jax.watchdog import Watchdog
 
 # Steps that may be under way on the devices while the host goes on.
@@ -60,12 +59,7 @@ class Loop:
         self.eval_step = DataParallel(
             heeding(look), config.parallel, setup.devices, donate_state=False
         )
-        scale = config.residual_scale
-        self.numbers = Numbers(
-            optimizer_numbers(config.optimizer),
-            None if scale is None else jnp.float32(scale),
-            jnp.int32(config.seed),
-        )
+        self.numbers = numbers_for(config)
         self.compiled: set[str] = set()  # of the steps
         # Updates under way, and what they will give.
         self.pending: deque[tuple[int, dict[str, jax.Array], jax.Array]] = deque()

@@ -5,21 +5,20 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 from inception_jax import run_folder
-from inception_jax.config import AblationConfig, PreprocessSpec, RunConfig
+from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.data import Source, open_source
 from inception_jax.hardware import describe
 from inception_jax.lock import RunLock
-from inception_jax.models.ablation import ablated
-from inception_jax.models.networks import Network, create, get_spec
-from inception_jax.parallel import all_devices, bn_options, this_host
+from inception_jax.models.networks import Network
+from inception_jax.parallel import all_devices, this_host
 from inception_jax.step_files import check_path
+from inception_jax.step_setup import network_for, preprocess_for, train_options
 from inception_jax.train import TrainOptions
 
 
@@ -91,59 +90,13 @@ def set_up(config: RunConfig) -> Setup:
         train_source=train,
         eval_source=evaluation,
         devices=devices,
-        options=TrainOptions(
-            network,
-            config.optimizer,
-            per_epoch,
-            config.loss,
-            preprocess,
-            config.accumulate,
-            group_metrics=config.probe_every is not None,
-        ),
+        options=train_options(config, network, per_epoch),
         steps=config.steps or math.ceil(config.epochs * per_epoch),
     )
     _check_counts(setup)
     check_path(setup.checkpoints)
     _record_there(setup)
     return setup
-
-
-def preprocess_for(config: RunConfig) -> PreprocessSpec:
-    """The preprocessing of the run's network, at the run's image size."""
-    height, width, channels = get_spec(config.network).image_shape
-    if config.image_size is not None:
-        height = width = config.image_size
-    return PreprocessSpec((height, width, channels), config.crop_fraction)
-
-
-def network_for(
-    config: RunConfig, num_classes: int, num_devices: int | None = None
-) -> Network:
-    """The network of a run, to train on so many devices; None: to use, which shares no
-    batch statistics. Raises ValueError where it does not take the run's images or
-    ablation.
-    """
-    options = {
-        name: value
-        for name in ("bn_decay", "dropout_rate")
-        if (value := getattr(config, name)) is not None
-    }
-    spec = get_spec(config.network)
-    if config.ablation != AblationConfig():
-        spec = ablated(spec, **asdict(config.ablation))
-    network = create(
-        spec,
-        num_classes=num_classes,
-        bn_scale=config.bn_scale,
-        aux_head=config.aux_head,
-        dtype=jnp.dtype(config.dtype),
-        **options,
-        **({} if num_devices is None else bn_options(config.parallel, num_devices)),
-    )
-    images = jax.ShapeDtypeStruct((1, *preprocess_for(config).image_shape), jnp.float32)
-    scale = None if config.residual_scale is None else jnp.float32(config.residual_scale)
-    jax.eval_shape(network.init, jax.random.key(0), images, scale)
-    return network
 
 
 def _check_counts(setup: Setup) -> None:

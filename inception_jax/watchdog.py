@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 from inception_jax.config import HostsConfig
 from inception_jax.goodput import Goodput
@@ -52,18 +51,13 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, *_: object) -> None:
         self._over.set()
         self._thread.join()
         if error is None:
             self._path(self.index).unlink(missing_ok=True)
         else:
-            self._write(f"ended: {error or kind.__name__}")
+            self._write(f"ended: {error}" if str(error) else f"ended: {error!r}")
 
     def limit(self) -> float:
         """Seconds without progress that are too many just now."""

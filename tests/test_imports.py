@@ -25,7 +25,7 @@ ROWS = (
     "models.networks",
     "summary signals",
     "train",
-    "run_folder",
+    "run_folder step_setup",
     "run_setup",
     "roofline",
     "aot aot_worker",

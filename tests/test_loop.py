@@ -24,7 +24,7 @@ from inception_jax.metrics import append_json_line, read_json_lines
 from inception_jax.models.networks import create
 from inception_jax.reporting import Reporter
 from inception_jax.run_folder import read_record
-from inception_jax.run_setup import preprocess_for
+from inception_jax.step_setup import preprocess_for
 from inception_jax.summary import summarise
 from tests.runs import compiled_by, records, timed
 

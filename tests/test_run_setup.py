@@ -20,7 +20,8 @@ from inception_jax.models.ablation import ablated
 from inception_jax.models.specs import SPECS
 from inception_jax.reporting import Reporter
 from inception_jax.run_folder import differences, read_record, record_path
-from inception_jax.run_setup import claimed, network_for, set_up
+from inception_jax.run_setup import claimed, set_up
+from inception_jax.step_setup import network_for
 from inception_jax.stopping import StopSignal
 from inception_jax.watchdog import Watchdog
 

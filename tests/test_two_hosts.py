@@ -45,7 +45,8 @@ def hosts(data_dir: str, folder: Path, *options: str, stuck: int | None = None):
     program, code = COMMAND_WITH_TINY[1:]
     logs = folder.with_name(f"{folder.name} says")
     logs.mkdir(exist_ok=True)
-    arguments = [*OPTIONS, "--network", "tiny", "--data-dir", data_dir, *options]
+    saving = ("--checkpoint-every", "0.08")  # every four updates or so
+    arguments = [*OPTIONS, *saving, "--network", "tiny", "--data-dir", data_dir, *options]
     return Processes(
         [program, STUCK + code, *arguments, "--workdir", str(folder)],
         count=2,

@@ -11,7 +11,7 @@ from experiments.residual_scaling import imagenet
 from inception_jax import fit
 from inception_jax.models.networks import get_spec
 from inception_jax.models.schema import INITIALIZERS
-from inception_jax.run_setup import network_for
+from inception_jax.step_setup import network_for
 from inception_jax.summary import summarise
 
 

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a run's configuration to what its steps are made of; opens no data, no folder."""
+
+from dataclasses import asdict
+
+import jax
+import jax.numpy as jnp
+
+from inception_jax.config import AblationConfig, PreprocessSpec, RunConfig
+from inception_jax.models.ablation import ablated
+from inception_jax.models.networks import Network, create, get_spec
+from inception_jax.optimizer import optimizer_numbers
+from inception_jax.parallel import bn_options
+from inception_jax.train import Numbers, TrainOptions
+
+
+def preprocess_for(config: RunConfig) -> PreprocessSpec:
+    """The preprocessing of the run's network, at the run's image size."""
+    height, width, channels = get_spec(config.network).image_shape
+    if config.image_size is not None:
+        height = width = config.image_size
+    return PreprocessSpec((height, width, channels), config.crop_fraction)
+
+
+def network_for(
+    config: RunConfig, num_classes: int, num_devices: int | None = None
+) -> Network:
+    """The network of a run, to train on so many devices; None: to use, which shares no
+    batch statistics. Raises ValueError where it does not take the run's images or
+    ablation.
+    """
+    options = {
+        name: value
+        for name in ("bn_decay", "dropout_rate")
+        if (value := getattr(config, name)) is not None
+    }
+    spec = get_spec(config.network)
+    if config.ablation != AblationConfig():
+        spec = ablated(spec, **asdict(config.ablation))
+    network = create(
+        spec,
+        num_classes=num_classes,
+        bn_scale=config.bn_scale,
+        aux_head=config.aux_head,
+        dtype=jnp.dtype(config.dtype),
+        **options,
+        **({} if num_devices is None else bn_options(config.parallel, num_devices)),
+    )
+    images = jax.ShapeDtypeStruct((1, *preprocess_for(config).image_shape), jnp.float32)
+    scale = None if config.residual_scale is None else jnp.float32(config.residual_scale)
+    jax.eval_shape(network.init, jax.random.key(0), images, scale)
+    return network
+
+
+def train_options(
+    config: RunConfig, network: Network, steps_per_epoch: float
+) -> TrainOptions:
+    """What is fixed when the run's training step is compiled."""
+    return TrainOptions(
+        network,
+        config.optimizer,
+        steps_per_epoch,
+        config.loss,
+        preprocess_for(config),
+        config.accumulate,
+        group_metrics=config.probe_every is not None,
+    )
+
+
+def numbers_for(config: RunConfig) -> Numbers:
+    """What the run's steps take as values."""
+    scale = config.residual_scale
+    return Numbers(
+        optimizer_numbers(config.optimizer),
+        None if scale is None else jnp.float32(scale),
+        jnp.int32(config.seed),
+    )
