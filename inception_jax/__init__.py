@@ -5,15 +5,18 @@ from inception_jax.models.networks import Network, create, list_networks
 from inception_jax.models.schema import NetworkSpec
 from inception_jax.models.small import paper_width_spec, small_image_spec
 from inception_jax.models.specs import SPECS
+from inception_jax.pretrained import Model, load
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SPECS",
+    "Model",
     "Network",
     "NetworkSpec",
     "create",
     "list_networks",
+    "load",
     "paper_width_spec",
     "small_image_spec",
 ]

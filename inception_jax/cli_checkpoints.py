@@ -6,17 +6,15 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from inception_jax.digests import CheckpointError, some
+from inception_jax.pretrained import check_step, open_checkpoints, saved_arrays
 from inception_jax.run_folder import checkpoints_path, read_record
 from inception_jax.table import table
-
-if TYPE_CHECKING:
-    from inception_jax.checkpoint import Checkpoints
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Arrays = dict[str, np.ndarray]
@@ -31,7 +29,7 @@ def list_checkpoints(run: Run, /) -> None:
     Args:
         run: folder of a run.
     """
-    saved = _open(run)
+    saved = open_checkpoints(run)
     lines = []
     for step in saved.steps():
         path = checkpoints_path(run) / str(step)
@@ -61,9 +59,9 @@ def verify_checkpoints(run: Run, /, step: int | None = None) -> None:
         run: folder of a run.
         step: the checkpoint of this step alone.
     """
-    saved = _open(run)
+    saved = open_checkpoints(run)
     bad = False
-    for each in saved.steps() if step is None else [_existing(saved, run, step)]:
+    for each in saved.steps() if step is None else [check_step(saved, run, step)]:
         start = time.perf_counter()
         try:
             arrays = saved.read(each)
@@ -99,7 +97,7 @@ def diff_checkpoints(
     """
     sides = []
     for run, wanted in zip((a, b), steps or (None, None), strict=True):
-        step, arrays = _state(run, wanted)
+        step, arrays = saved_arrays(run, wanted)
         print(f"{run}: step {step}, {len(arrays):,} arrays")
         sides.append(arrays)
     lines = list(_differences(*sides))
@@ -136,7 +134,7 @@ def export_weights(
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise ValueError(f"--out takes a file .npz in a folder that exists, got {out}.")
     record = asdict(read_record(run))
-    step, arrays = _state(run, step)
+    step, arrays = saved_arrays(run, step)
     about = json.dumps({**record, "step": step, "weights": weights}, default=str)
     prefix = {"raw": "", "ema": "ema_"}[weights]
     chosen = {  # .npz knows no bfloat16
@@ -147,40 +145,6 @@ def export_weights(
     _write_npz(out, {**chosen, "run.json": np.array(about)})
     count = sum(x.size for x in chosen.values())
     print(f"Wrote {count:,} numbers in {len(chosen):,} arrays, of step {step}, to {out}.")
-
-
-def _open(run: Path) -> "Checkpoints":
-    """To look at. Raises ValueError where there is no run or no checkpoint."""
-    try:
-        from inception_jax.checkpoint import Checkpoints
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f'{error.name} is missing: pip install "inception_jax[train]"'
-        ) from None
-    folder = checkpoints_path(run)
-    saved = Checkpoints(folder)
-    if not saved.steps():
-        raise ValueError(f"{run} holds no checkpoint: there is none in {folder}.")
-    return saved
-
-
-def _existing(saved: "Checkpoints", run: Path, step: int) -> int:
-    if step not in saved.steps():
-        raise ValueError(
-            f"{run} holds no checkpoint of step {step}; there are: "
-            f"{', '.join(map(str, saved.steps()))}."
-        )
-    return step
-
-
-def _state(run: Path, step: int | None) -> tuple[int, Arrays]:
-    """Of the step, or of the newest good one, verified."""
-    saved = _open(run)
-    if step is not None:
-        return step, saved.read(_existing(saved, run, step))
-    newest = saved.read_newest()
-    assert newest is not None  # there are steps
-    return newest
 
 
 def _of_another_kind(a: Arrays, b: Arrays) -> list[str]:

@@ -51,10 +51,11 @@ def _digest(leaf: Any) -> str:
 
 
 def _of_all(named: Mapping[str, str]) -> str:
-    return _of_json(sorted(named.items()))
+    return json_digest(sorted(named.items()))
 
 
-def _of_json(value: Any) -> str:
+def json_digest(value: Any) -> str:
+    """SHA-256 of a value as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -106,7 +107,7 @@ class Record:
             "leaves": [{"name": n, **asdict(leaf)} for n, leaf in self.leaves.items()],
         }
         value = json.loads(json.dumps(value))  # tuples become lists, as they are read
-        return {**value, "sha256": _of_json(value)}
+        return {**value, "sha256": json_digest(value)}
 
     @classmethod
     def from_json(cls, value: Any) -> "Record":
@@ -114,7 +115,7 @@ class Record:
         if not isinstance(value, dict):
             raise CheckpointError("its own record is not as it was written")
         value = dict(value)
-        if value.pop("sha256", None) != _of_json(value):
+        if value.pop("sha256", None) != json_digest(value):
             raise CheckpointError("its own record is not as it was written")
         leaves = {
             leaf["name"]: Leaf(leaf["dtype"], tuple(leaf["shape"]), leaf["sha256"])

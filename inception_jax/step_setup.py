@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from inception_jax.config import AblationConfig, PreprocessSpec, RunConfig
 from inception_jax.models.ablation import ablated
 from inception_jax.models.networks import Network, create, get_spec
+from inception_jax.models.schema import NetworkSpec
 from inception_jax.optimizer import optimizer_numbers
 from inception_jax.parallel import bn_options
 from inception_jax.train import Numbers, TrainOptions
@@ -20,6 +21,12 @@ def preprocess_for(config: RunConfig) -> PreprocessSpec:
     if config.image_size is not None:
         height = width = config.image_size
     return PreprocessSpec((height, width, channels), config.crop_fraction)
+
+
+def spec_for(network: str, ablation: AblationConfig) -> NetworkSpec:
+    """A network of the table with the changes of `ablation`. Raises as both do."""
+    spec = get_spec(network)
+    return spec if ablation == AblationConfig() else ablated(spec, **asdict(ablation))
 
 
 def network_for(
@@ -34,11 +41,8 @@ def network_for(
         for name in ("bn_decay", "dropout_rate")
         if (value := getattr(config, name)) is not None
     }
-    spec = get_spec(config.network)
-    if config.ablation != AblationConfig():
-        spec = ablated(spec, **asdict(config.ablation))
     network = create(
-        spec,
+        spec_for(config.network, config.ablation),
         num_classes=num_classes,
         bn_scale=config.bn_scale,
         aux_head=config.aux_head,

@@ -26,6 +26,8 @@ ROWS = (
     "summary signals",
     "train",
     "run_folder step_setup",
+    "model_folder",
+    "pretrained",
     "run_setup",
     "roofline",
     "aot aot_worker",
@@ -41,7 +43,7 @@ ROWS = (
     "__main__",
 )
 RANK = {f"inception_jax.{m}": row for row, ms in enumerate(ROWS) for m in ms.split()}
-RANK["inception_jax"] = RANK["inception_jax.models.networks"] + 0.5  # its __init__.py
+RANK["inception_jax"] = RANK["inception_jax.pretrained"] + 0.5  # its __init__.py
 # These import nothing of ours, and everything may import them.
 CONFIG, PRINTABLE = "inception_jax.config", "inception_jax.printable"
 # These import nothing of ours but the two; only what stands above the networks joins them.
