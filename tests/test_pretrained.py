@@ -130,11 +130,11 @@ def test_other_variables_than_the_networks_are_refused(folder):
         save(folder, CARD, inception_jax.load(folder)[1])
 
 
-@pytest.mark.parametrize("byte", range(40, 2000, 97))
+@pytest.mark.parametrize("byte", range(40, 900, 43))
 def test_a_flipped_bit_is_found(folder, byte):
     file = folder / ("model.json" if byte % 2 else "weights.safetensors")
     data = bytearray(file.read_bytes())
-    data[-byte] ^= 4
+    data[byte if byte % 2 else -byte] ^= 4  # in the card, and in the arrays
     file.write_bytes(data)
     with pytest.raises(CheckpointError, match="is damaged"):
         inception_jax.load(folder)
