@@ -89,11 +89,12 @@ def _caption(
 
 
 def _thumbnail(path: str) -> "PIL.Image.Image":
-    """The image within `PICTURE`; small ones are enlarged, a pixel becoming a square."""
+    """The image within `PICTURE`; where it is less than half of
+    that, its pixels become squares."""
     pillow = require("PIL.Image")
     image = pillow.fromarray(decode(Path(path).read_bytes(), path, 3))
     scale = min(PICTURE[0] / image.width, PICTURE[1] / image.height)
-    if scale >= 1:
+    if scale >= 2:
         size = (image.width * int(scale), image.height * int(scale))
         return image.resize(size, pillow.Resampling.NEAREST)
     size = tuple(max(1, round(side * scale)) for side in image.size)

@@ -134,7 +134,8 @@ def _entry(guess: Guess) -> dict[str, Any]:
 def to_csv(predictions: Sequence[Prediction]) -> str:
     """A row for each image and rank, under `CSV_HEADER`."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # Quoted are all texts: by itself, csv does not for a name with a carriage return.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(CSV_HEADER)
     for prediction in predictions:
         for rank, guess in enumerate(prediction.guesses, 1):
