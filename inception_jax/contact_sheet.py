@@ -81,9 +81,10 @@ def _caption(
     draw.text((left, line + LINE), title, INK, large, **middle)
     track = width - math.ceil(small.getlength("100.0%")) - MARGIN // 2
     y = line + 2 * LINE
-    box = (left, y - BAR / 2, left + track, y + BAR / 2)
-    draw.rectangle(box, TRACK)
-    draw.rectangle((*box[:2], left + track * best.probability, box[3]), FILL)
+    for length, color in ((track, TRACK), (round(track * best.probability), FILL)):
+        if length:  # the last pixel is drawn too
+            box = (left, y - BAR / 2, left + length - 1, y + BAR / 2 - 1)
+            draw.rectangle(box, color)
     percent = f"{best.probability:.1%}"
     draw.text((left + width, y), percent, INK, small, anchor="rm")
 

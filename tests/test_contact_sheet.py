@@ -59,7 +59,7 @@ def test_bars_are_as_long_as_probabilities(tmp_path):
         filled = of_color(sheet((path, "a", probability)), FILL)
         lengths.append(filled.any(axis=0).sum())
     assert lengths[3] > WIDTH / 2
-    np.testing.assert_allclose(lengths, np.array([0, 0.25, 0.5, 1]) * lengths[3], atol=2)
+    np.testing.assert_allclose(lengths, np.array([0, 0.25, 0.5, 1]) * lengths[3], atol=0.5)
 
 
 def test_name_class_and_percent_are_to_be_read(tmp_path):
