@@ -64,11 +64,11 @@ def predict_images(
     watch, predictions = Watch(len(paths)), []
     batches = predict(loaded, variables, paths, top=top, batch_size=batch_size)
     for found, faults in batches:
-        watch.batch(len(found), faults)
         predictions += found
         if not to_stdout:
             watch.clear()
             _print(found)
+        watch.batch(len(found), faults)
     if json is not None:
         _write(json, to_json(loaded.card, name, predictions, watch.faults))
     if csv is not None:

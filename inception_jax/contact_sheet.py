@@ -90,8 +90,7 @@ def _caption(
 
 
 def _thumbnail(path: str) -> "PIL.Image.Image":
-    """The image within `PICTURE`; where it is less than half of
-    that, its pixels become squares."""
+    """The image, as large as fits into `PICTURE`; pixels of tiny ones become squares."""
     pillow = require("PIL.Image")
     image = pillow.fromarray(decode(Path(path).read_bytes(), path, 3))
     scale = min(PICTURE[0] / image.width, PICTURE[1] / image.height)
