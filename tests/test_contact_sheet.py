@@ -97,8 +97,14 @@ def test_pixels_of_small_grey_images_stay_squares(tmp_path):
     PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
     page = sheet((str(tmp_path / "a.png"), "a", 0.5))
     top, left, side = 12, 12 + (224 - 168) // 2, 168 // 8
-    middles = page[top + side // 2 :: side, left + side // 2 :: side][:8, :8]
-    np.testing.assert_array_equal(middles, np.repeat(pixels[..., None], 3, axis=2))
+    squares = np.kron(pixels, np.ones((side, side)))
+    shown = page[top : top + 168, left : left + 168]
+    np.testing.assert_array_equal(shown, np.repeat(squares[..., None], 3, axis=2))
+
+
+def test_the_thinnest_picture_is_a_line(tmp_path):
+    page = sheet((image(tmp_path / "a.png", (3000, 2), "red"), "a", 0.5))
+    assert of_color(page, "red").sum() == 224
 
 
 @pytest.mark.parametrize("own_font", [True, False])

@@ -53,8 +53,8 @@ def test_home_and_links(folder, monkeypatch):
     (folder / "gone.png").symlink_to(folder / "nothing.png")
     assert image_paths(["deep"]) == ["deep/c.jpeg", "deep/er/d.webp"]
     assert image_paths(["gone.png"]) == ["gone.png"]  # cannot be read, which is said later
-    with pytest.raises(ValueError, match="'~nobody/x' does not exist"):
-        image_paths(["~nobody/x"])
+    with pytest.raises(ValueError, match="'~no one/x' does not exist"):
+        image_paths(["~no one/x"])
 
 
 def test_names_of_any_bytes(folder):
