@@ -41,27 +41,23 @@ def batches():
         yield Outputs(NAMES[a:b], ROWS[a:b], [])
 
 
-@pytest.mark.parametrize(
-    ("name", "pool", "shape"),
-    [
-        ("block8_1", False, (4, 4, 8)),
-        ("block8_1", True, (8,)),
-        ("PreLogitsFlatten", False, (8,)),
-        ("Logits", False, (6,)),
-    ],
-)
-def test_features_are_the_networks_endpoints(tmp_path, name, pool, shape):
+def test_features_are_the_networks_endpoints(tmp_path):
     model, variables = save_tiny(tmp_path / "model")
     paths = write_images(tmp_path, 5)
-    endpoint = find_endpoint(model, name, pool=pool)
-    assert (endpoint.shape, endpoint.num_bytes) == (shape, 4 * np.prod(shape))
-    found = list(features(model, variables, paths, endpoint, batch_size=4))
-    assert [path for batch in found for path in batch.paths] == paths
     _, endpoints = one_by_one(model, variables, paths)
-    expected = endpoints[name].mean((1, 2)) if pool else endpoints[name]
-    values = np.concatenate([batch.values for batch in found])
-    assert (values.dtype, values.shape) == (np.float32, (5, *shape))
-    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+    for name, pool, shape in (
+        ("block8_1", False, (4, 4, 8)),
+        ("block8_1", True, (8,)),
+        ("Logits", False, (6,)),
+    ):
+        endpoint = find_endpoint(model, name, pool=pool)
+        assert (endpoint.shape, endpoint.num_bytes) == (shape, 4 * np.prod(shape))
+        found = list(features(model, variables, paths, endpoint, batch_size=4))
+        assert [path for batch in found for path in batch.paths] == paths
+        expected = endpoints[name].mean((1, 2)) if pool else endpoints[name]
+        values = np.concatenate([batch.values for batch in found])
+        assert (values.dtype, values.shape) == (np.float32, (5, *shape))
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_no_endpoint_is_refused(tmp_path):
