@@ -15,6 +15,7 @@ from inception_jax.digests import CheckpointError
 from inception_jax.models.networks import create, list_networks
 from inception_jax.models.specs import SPECS
 from inception_jax.printable import printable
+from inception_jax.receptive_field import receptive_fields
 from inception_jax.summary import Row, Summary, summarise
 from inception_jax.table import table
 
@@ -69,8 +70,9 @@ def networks(
 ) -> None:
     """Show the networks: all in one table, one stage by stage, or two side by side.
 
-    `networks` lists all; `networks NAME` shows shape, parameters, multiply-accumulates
-    (MACs) and figure of every stage; `networks compare A B` shows where two differ.
+    `networks` lists all; `networks NAME` shows shape, receptive field, parameters,
+    multiply-accumulates (MACs) and figure of every stage; `networks compare A B` shows
+    where two differ.
 
     Args:
         what: nothing, the name of a network, or: compare A B.
@@ -142,15 +144,19 @@ def _table_of_networks(image_size: int | None) -> str:
 
 
 def _stages(name: str, image_size: int | None) -> str:
-    summary = _summarise(name, image_size)
-    header = ("stage", "blocks", "output", "parameters", "MACs", "scale", "figure")
-    lines = [
-        (row.stage, str(row.count), *_figures(row), row.figure) for row in summary.rows
-    ]
-    total = ("total", "", "", f"{summary.params:,}", f"{summary.macs:,}", "", "")
-    spec = SPECS[name]
+    summary, spec = _summarise(name, image_size), SPECS[name]
+    fields = receptive_fields(spec)
+    header = ("stage", "blocks", "output", "sees", "parameters", "MACs", "scale", "figure")
+    lines = []
+    for row in summary.rows:
+        shape, *figures = _figures(row)
+        field = fields.get(row.names[-1])  # none behind the average pool
+        sees = "x".join(map(str, field.size)) if field else "all"
+        lines.append((row.stage, str(row.count), shape, sees, *figures, row.figure))
+    total = ("total", "", "", "", f"{summary.params:,}", f"{summary.macs:,}", "", "")
     title = f"{name}: {spec.figure}. Source: {spec.source}."
-    return f"{title}\n\n{table(header, [*lines, total], right=(1, 3, 4))}"
+    note = "sees: pixels of the image, or its padding, that one position depends on"
+    return f"{title}\n\n{table(header, [*lines, total], right=(1, 3, 4, 5))}\n\n{note}"
 
 
 def _comparison(first: str, second: str, image_size: int | None) -> str:

@@ -24,14 +24,24 @@ from inception_jax.models.schema import Stage
 class Row:
     """One stage of a network: a layer of the stem, or all repetitions of a block."""
 
-    stage: str  # what it is: an endpoint, or a role with the number of repetitions
+    names: tuple[str, ...]  # of the endpoints
     role: str  # what it is compared by: the role, or the endpoint's name
     figure: str
-    count: int
     shape: tuple[int, ...]  # of the output, without the batch
     params: int
     macs: int
     scale: float | None = None
+
+    @property
+    def stage(self) -> str:
+        """The endpoint, or the first and the last of several."""
+        first, last = self.names[0], self.names[-1]
+        return first if len(self.names) == 1 else f"{first} .. {last}"
+
+    @property
+    def count(self) -> int:
+        """Blocks of the stage."""
+        return len(self.names)
 
 
 @dataclass(frozen=True)
@@ -119,12 +129,10 @@ def _row(
             figure = network.spec.figure
         elif name in ("Mixed_5b", "Conv2d_7b_1x1", "PrePool", "Bottleneck"):
             figure = "not in the paper"
-    label = name if len(names) == 1 else f"{names[0]} .. {names[-1]}"
     return Row(
-        label,
+        names,
         role,
         figure,
-        len(names),
         endpoints[names[-1]].shape[1:],
         sum(params[n] for n in names),
         sum(macs[n] for n in names),
