@@ -6,6 +6,7 @@ convolutions and matrix products of the trace are counted, and each is credited 
 module it came from.
 """
 
+import difflib
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -96,6 +97,27 @@ def summarise(network: Network, image_shape: tuple[int, int, int] | None = None)
     assert sum(row.macs for row in rows) == macs.total(), "a stage was left out"
     bn_stats = sum(x.size for x in jax.tree.leaves(variables.get("batch_stats", {})))
     return Summary(tuple(rows), bn_stats)
+
+
+def aligned(first: Summary, second: Summary) -> list[tuple[Row | None, Row | None]]:
+    """Rows of two networks side by side, by their roles; None where one has no such row."""
+    roles = [[row.role for row in summary.rows] for summary in (first, second)]
+    matcher = difflib.SequenceMatcher(a=roles[0], b=roles[1], autojunk=False)
+    pairs: list[tuple[Row | None, Row | None]] = []
+    for tag, a_start, a_end, b_start, b_end in matcher.get_opcodes():
+        left, right = first.rows[a_start:a_end], second.rows[b_start:b_end]
+        if tag == "equal":
+            pairs += zip(left, right, strict=True)
+        else:
+            pairs += [(row, None) for row in left] + [(None, row) for row in right]
+    return pairs
+
+
+def differing(a: Row, b: Row) -> list[str]:
+    """What two rows do not have in common."""
+    names = ("blocks", "shape", "parameters", "MACs", "scale")
+    values = [(r.count, r.shape, r.params, r.macs, r.scale) for r in (a, b)]
+    return [n for n, x, y in zip(names, *values, strict=True) if x != y]
 
 
 def _one_stage_per_role(stages: tuple[Stage, ...]) -> Iterator[Stage]:
