@@ -85,11 +85,12 @@ def draw_fields(names: Sequence[str] = NETWORKS) -> Figure:
     """How much of the image a position can see, from layer to layer."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     axes = figure.subplots()
-    for name in names:
+    for order, name in enumerate(reversed(names)):  # the dotted ones are on top
         color, dashes = STYLES[name]
         sizes = [field.size[0] for field in receptive_fields(SPECS[name]).values()]
         label = f"{name}: {sizes[-1]} pixels"
-        axes.plot(sizes, color=color, linestyle=dashes, label=label, linewidth=2)
+        look = {"color": color, "linestyle": dashes, "linewidth": 2, "zorder": 3 + order}
+        axes.plot(sizes, label=label, **look)
     axes.axhline(299, color="#666666", linewidth=1)
     axes.text(0, 310, "the image: 299", fontsize=TEXT, color="#444444", va="bottom")
     axes.set_yscale("log")

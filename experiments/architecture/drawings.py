@@ -2,7 +2,6 @@
 """Networks drawn as in Figs 9 and 15, from input (below) to output (above)."""
 
 from collections.abc import Sequence
-from functools import cache
 from itertools import pairwise
 
 from matplotlib.axes import Axes
@@ -40,9 +39,8 @@ def color_of(role: str) -> str:
     return COLORS.get(part, "#FFFFFF")
 
 
-@cache
 def figures_of(name: str) -> Summary:
-    """The summary of a network; tracing it takes seconds."""
+    """The summary of a network, for one image of its own size."""
     return summarise(create(name))
 
 
@@ -164,7 +162,7 @@ def draw_two(first: str, second: str) -> Figure:
         for x, row in ((-1, left), (1, right)):
             if row:
                 look = {"color": color_of(parts[row]), "edge": edge}
-                draw_box(axes, x, y, row_in_words(row), width=1.24, **look)
+                draw_box(axes, x, y, row_in_words(row), width=1.1, **look)
         axes.text(0, y, words, ha="center", va="center", fontsize=TEXT)
     for x, title in ((-1, first), (0, "differ in"), (1, second)):
         look = {"fontsize": TEXT + 1, "weight": "bold"}

@@ -11,27 +11,35 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from experiments.architecture.drawings import TEXT
 from experiments.residual_scaling.figures.style import styles
 from inception_jax.config import PreprocessSpec
 from inception_jax.model_folder import Card, Origin, Variables, is_model_folder
+from inception_jax.models.networks import get_spec
+from inception_jax.models.schema import NetworkSpec
 from inception_jax.pretrained import Model, load, models_folder
 from inception_jax.receptive_field import receptive_fields
 
 PIXELS = 149  # half of the published size: a photo takes a moment
 
 
-def some_model(network: str = "inception_resnet_v1") -> tuple[Model, Variables]:
-    """The first model in `models_folder`, or `network` with random weights."""
-    shape = (PIXELS, PIXELS, 3)
-    for folder in filter(is_model_folder, sorted(models_folder().glob("*"))):
-        model, variables = load(folder)
-        card = model.card
-        card = replace(card, preprocess=replace(card.preprocess, image_shape=shape))
-        return Model(card), variables
+def random_model(network: str = "inception_resnet_v1") -> tuple[Model, Variables]:
+    """A network with random kernels, for photos of `PIXELS`; its output are features."""
+    shape = (PIXELS, PIXELS, get_spec(network).image_shape[2])
     model = Model(Card(network, PreprocessSpec(shape), (), Origin("random", "")))
     return model, random_variables(model)
+
+
+def some_model() -> tuple[Model, Variables]:
+    """The first model in `models_folder`, for photos of `PIXELS`; or a random one."""
+    for folder in filter(is_model_folder, sorted(models_folder().glob("*"))):
+        model, variables = load(folder)
+        card, spec = model.card, model.card.preprocess
+        spec = replace(spec, image_shape=(PIXELS, PIXELS, spec.image_shape[2]))
+        return Model(replace(card, preprocess=spec)), variables
+    return random_model()
 
 
 def random_variables(model: Model, seed: int = 0) -> Variables:
@@ -45,6 +53,13 @@ def random_variables(model: Model, seed: int = 0) -> Variables:
         return jnp.asarray(stddev * rng.standard_normal(leaf.shape, np.float32))
 
     return jax.tree_util.tree_map_with_path(fill, model.shapes)
+
+
+def landmarks(spec: NetworkSpec) -> tuple[str, ...]:
+    """Five maps along a network: two of the stem, the last A, Reduction-A, the last B."""
+    stem = [name for name, _ in spec.stem().steps]
+    last = {stage.role: stage.names[-1] for stage in spec.stages}
+    return (stem[2], stem[-1], last["A"], last["Reduction-A"], last["B"])
 
 
 def maps_of(
@@ -69,7 +84,7 @@ def draw_maps(model: Model, photo: jax.Array, maps: dict[str, np.ndarray]) -> Fi
     first, *panels = figure.subplots(2, 3).flat
     low, high = model.card.preprocess.low, model.card.preprocess.high
     first.imshow(np.clip((np.asarray(photo) - low) / (high - low), 0, 1))
-    first.set_title("what the centre of each map sees", fontsize=TEXT + 1)
+    first.set_title("frames: what the centre of a map sees", fontsize=TEXT + 1)
     for axes, (name, found) in zip(panels, maps.items(), strict=True):
         (values,) = found
         channel = values.std((0, 1)).argmax()
@@ -115,9 +130,11 @@ def draw_streams(
     axes = figure.subplots()
     for scale, look in styles(scales).items():
         found = np.array(spreads(variables, images, jnp.float32(scale)))
-        axes.plot(found, label=f"scale {scale:g}", markersize=4, linewidth=2, **look)
+        blocks, label = np.arange(1, len(found) + 1), f"scale {scale:g}"
+        axes.plot(blocks, found, label=label, markersize=4, linewidth=2, **look)
     axes.set_yscale("log")
-    axes.set(xlabel="residual block", ylabel="standard deviation")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="residual block", ylabel="standard deviation of its output")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=TEXT)
     return figure
