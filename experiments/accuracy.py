@@ -59,7 +59,7 @@ def evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
         if not records:
             raise ValueError(
                 f"{path} holds no evaluations; python -m experiments.evaluate {path} "
-                "makes one."
+                "makes one, of a model folder in runs/evaluations.jsonl."
             )
         if not all("crops" in record for record in records):
             raise ValueError(f"{path} holds other records than evaluations.")

@@ -31,8 +31,8 @@ from inception_jax.pretrained import find_model
 from inception_jax.printable import printable
 from inception_jax.run_folder import code_version, evaluations_path, read_record, versions
 
-# Batches that both modes of batch norm are compared on, and the
-# loss of top-1 accuracy from where on it is told.
+# Batches that both modes of batch norm are compared on, and the loss of top-1 accuracy
+# from where on it is told.
 GAP_BATCHES = 8
 MAX_GAP = 0.02
 
@@ -105,9 +105,9 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"{out} is a folder; --out takes a file to append to.")
     excluded = read_exclusions(options.exclude)
     options = _with_defaults(options, runs)
-    models = [load_trained(folder, devices, options.step) for folder in folders]
     source = open_source(options.data, options.split, options.data_dir)
     source = without(source, excluded) if excluded else source
+    models = [load_trained(folder, devices, options.step) for folder in folders]
     start = time.perf_counter()
     totals, skipped = _with_progress(options, models, source, devices)
     record = {

@@ -128,6 +128,9 @@ def test_what_a_position_sees():
     assert found["Mixed_3a"].seen_by(0, 10) == (-2, 38, 13, 53)
     flat = after_branches(Field(), ((Box("", 1, (1, 7)),), (Box("", 1, (3, 1)),)))
     assert flat == Field((3, 7), (1, 1), (-1, -3))
+    # An even kernel is padded behind alone, as XLA does.
+    even = after_branches(Field(), ((Box("", 1, (2, 4)),),))
+    assert even == Field((2, 4), (1, 1), (0, -1))
 
 
 def test_a_field_that_depends_on_the_size_of_the_image_is_refused():
