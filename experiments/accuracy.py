@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m experiments.accuracy RUN...`: Tables 2 to 5, the paper's values beside ours.
 
-Made from the evaluations.jsonl of the runs, which `experiments.evaluate` writes; ours are
-the averaged weights, as in the paper.
+Made from the records that `experiments.evaluate` writes; ours are the averaged weights of a
+run, as in the paper, or the published ones of a model folder.
 """
 
 import sys
@@ -59,7 +59,7 @@ def evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
         if not records:
             raise ValueError(
                 f"{path} holds no evaluations; python -m experiments.evaluate {path} "
-                "makes one."
+                "makes one, of a model folder in runs/evaluations.jsonl."
             )
         if not all("crops" in record for record in records):
             raise ValueError(f"{path} holds other records than evaluations.")
@@ -89,10 +89,11 @@ def table_in_words(
         record
         for record in records
         if (record["data"], record["split"], record["crops"]) == (data, split, table.views)
+        and _averaged(record)
         # The list of excluded images is ImageNet's; no other data has one.
         and (bool(record["excluded"]) == table.excludes or data != IMAGENET)
     ]
-    counts = sorted({int(record["ema"]["count"]) for record in chosen})
+    counts = sorted({int(_averaged(record)["count"]) for record in chosen})
     images = " or ".join(map(str, counts)) or "no"
     lines = [
         f"**Table {number}**: {table.title}. Paper: ImageNet 2012. Ours: {markdown(data)} "
@@ -109,12 +110,17 @@ def table_in_words(
     return "\n".join(lines)
 
 
+def _averaged(record: dict[str, Any]) -> dict[str, float] | None:
+    """Sums with averaged or published weights; None where there are only raw ones."""
+    return record.get("ema") or record.get("published")
+
+
 def _ours(row: Row, records: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
     if not row.networks:
         return "not in this project", "", ""
     # The newest evaluation of each run, or of each set of runs.
     same = {
-        tuple(record["runs"]): means(record["ema"])
+        tuple(record["runs"]): means(_averaged(record))
         for record in records
         if sorted(record["networks"]) == sorted(row.networks)
     }

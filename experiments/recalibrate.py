@@ -20,7 +20,7 @@ from inception_jax.batch_statistics import recalibrated
 from inception_jax.checkpoint import Checkpoints
 from inception_jax.data import open_source, train_batches, train_iterator
 from inception_jax.digests import CheckpointError
-from inception_jax.evaluate import load_state, model_of
+from inception_jax.evaluate import load_state, trained_in
 from inception_jax.parallel import all_devices
 from inception_jax.printable import printable
 from inception_jax.run_folder import checkpoints_path, write_record
@@ -71,7 +71,7 @@ def run(options: Options) -> None:
     """Measure, then write the new run."""
     devices = all_devices()
     record, state, step = load_state(options.run, devices)
-    model = model_of(record, state, step)
+    trained = trained_in(options.run, state, step)
     config = record.config
     source = open_source(config.data, config.train_split, config.data_dir)
     dataset = train_batches(
@@ -91,8 +91,8 @@ def run(options: Options) -> None:
             yield {name: x for name, x in batch.items() if name != "skipped"}
 
     stats = {
-        weights: recalibrated(model, variables, batches(weights), devices)
-        for weights, variables in model.variables.items()
+        weights: recalibrated(trained.model, variables, batches(weights), devices)
+        for weights, variables in trained.variables.items()
     }
     state = state._replace(batch_stats=stats["raw"], ema_batch_stats=stats["ema"])
     options.out.mkdir(parents=True)

@@ -11,34 +11,30 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from inception_jax.config import ParallelConfig, PreprocessSpec
-from inception_jax.evaluate import Model, Variables
+from inception_jax.config import ParallelConfig
 from inception_jax.losses import cross_entropy
 from inception_jax.metrics import classification_sums, means
-from inception_jax.models.networks import Network
+from inception_jax.model_folder import Variables
 from inception_jax.parallel import AxisName, DataParallel, Step, mean_over
 from inception_jax.parallel import Batch as HostBatch
+from inception_jax.pretrained import Model
 from inception_jax.train import Batch, network_input
 
 
 def both_modes(
     variables: Variables,
     batch: Batch,
-    scale: Float[Array, ""] | None,
+    numbers: None,
     *,
-    network: Network,
-    preprocess: PreprocessSpec,
+    model: Model,
     axis_name: AxisName,
 ) -> dict[str, dict]:
     """Sums of the same examples with moving averages ("eval") and with this batch's own
     statistics ("train"), without dropout."""
-    inputs, labels = network_input(batch, preprocess), batch["label"]
-    by_averages, _ = network.apply(variables, inputs, scale)
-    (by_batch, _), _ = network.clone(dropout_rate=0.0, aux_head=False).apply(
-        variables, inputs, scale, train=True, mutable=["batch_stats"]
-    )
+    inputs, labels = network_input(batch, model.card.preprocess), batch["label"]
+    by_averages, _ = model.apply(variables, inputs)
+    by_batch, _ = _in_training(model, variables, inputs)
     sums = {}
     for mode, logits in (("eval", by_averages), ("train", by_batch)):
         losses = cross_entropy(logits, labels)
@@ -49,22 +45,32 @@ def both_modes(
 def moments(
     variables: Variables,
     batch: Batch,
-    scale: Float[Array, ""] | None,
+    numbers: None,
     *,
-    network: Network,
-    preprocess: PreprocessSpec,
+    model: Model,
     axis_name: AxisName,
 ) -> dict:
     """First and second moments of the input of each batch norm, as a batch_stats tree."""
-    # With a decay of 0 the moving averages become the batch's statistics.
-    now = network.clone(dropout_rate=0.0, aux_head=False, bn_decay=0.0)
-    inputs = network_input(batch, preprocess)
-    _, updated = now.apply(variables, inputs, scale, train=True, mutable=["batch_stats"])
+    inputs = network_input(batch, model.card.preprocess)
+    _, updated = _in_training(model, variables, inputs)
     second = _by_norm(
         lambda s: {"mean": s["mean"], "var": s["var"] + jnp.square(s["mean"])},
         updated["batch_stats"],
     )
     return mean_over(second, axis_name)
+
+
+def _in_training(
+    model: Model, variables: Variables, inputs: jax.Array
+) -> tuple[jax.Array, dict]:
+    """Logits by this batch's statistics, and these statistics; without dropout."""
+    # With a decay of 0 the moving averages become the batch's statistics.
+    network = model.network.clone(dropout_rate=0.0, aux_head=False, bn_decay=0.0)
+    scale = model.card.residual_scale
+    (logits, _), updated = network.apply(
+        variables, inputs, scale, train=True, mutable=["batch_stats"]
+    )
+    return logits, updated
 
 
 def recalibrated(
@@ -77,7 +83,7 @@ def recalibrated(
     measure = _mapped(moments, model, devices)
     total, count = None, 0
     for batch in batches:
-        found = measure(variables, batch, model.scale)
+        found = measure(variables, batch, None)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
         count += 1
     mean = jax.tree.map(lambda x: x / count, total)
@@ -103,7 +109,7 @@ def mode_gap(
 ) -> dict[str, dict[str, float]]:
     """Mean loss and accuracies over `batches` in both modes: "eval" and "train"."""
     step = _mapped(both_modes, model, devices)
-    found = [jax.device_get(step(variables, batch, model.scale)) for batch in batches]
+    found = [jax.device_get(step(variables, batch, None)) for batch in batches]
     return {
         mode: means(jax.tree.map(lambda *x: float(sum(x)), *(f[mode] for f in found)))
         for mode in ("eval", "train")
@@ -111,5 +117,5 @@ def mode_gap(
 
 
 def _mapped(step: Step, model: Model, devices: Sequence[jax.Device]) -> DataParallel:
-    step = partial(step, network=model.network, preprocess=model.preprocess)
+    step = partial(step, model=model)
     return DataParallel(step, ParallelConfig(), devices, donate_state=False)

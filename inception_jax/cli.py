@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `inception-jax`, also `python -m inception_jax`."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -17,7 +16,8 @@ from inception_jax.digests import CheckpointError
 from inception_jax.models.networks import create, list_networks
 from inception_jax.models.specs import SPECS
 from inception_jax.printable import printable
-from inception_jax.summary import Row, Summary, summarise
+from inception_jax.receptive_field import receptive_fields
+from inception_jax.summary import Row, Summary, aligned, differing, summarise
 from inception_jax.table import table
 
 
@@ -73,8 +73,9 @@ def networks(
 ) -> None:
     """Show the networks: all in one table, one stage by stage, or two side by side.
 
-    `networks` lists all; `networks NAME` shows shape, parameters, multiply-accumulates
-    (MACs) and figure of every stage; `networks compare A B` shows where two differ.
+    `networks` lists all; `networks NAME` shows shape, receptive field, parameters,
+    multiply-accumulates (MACs) and figure of every stage; `networks compare A B` shows
+    where two differ.
 
     Args:
         what: nothing, the name of a network, or: compare A B.
@@ -146,31 +147,25 @@ def _table_of_networks(image_size: int | None) -> str:
 
 
 def _stages(name: str, image_size: int | None) -> str:
-    summary = _summarise(name, image_size)
-    header = ("stage", "blocks", "output", "parameters", "MACs", "scale", "figure")
-    lines = [
-        (row.stage, str(row.count), *_figures(row), row.figure) for row in summary.rows
-    ]
-    total = ("total", "", "", f"{summary.params:,}", f"{summary.macs:,}", "", "")
-    spec = SPECS[name]
+    summary, spec = _summarise(name, image_size), SPECS[name]
+    fields = receptive_fields(spec)
+    header = ("stage", "blocks", "output", "sees", "parameters", "MACs", "scale", "figure")
+    lines = []
+    for row in summary.rows:
+        shape, *figures = _figures(row)
+        field = fields.get(row.names[-1])  # none behind the average pool
+        sees = "x".join(map(str, field.size)) if field else "all"
+        lines.append((row.stage, str(row.count), shape, sees, *figures, row.figure))
+    total = ("total", "", "", "", f"{summary.params:,}", f"{summary.macs:,}", "", "")
     title = f"{name}: {spec.figure}. Source: {spec.source}."
-    return f"{title}\n\n{table(header, [*lines, total], right=(1, 3, 4))}"
+    note = "sees: pixels of the image, or its padding, that one position depends on"
+    return f"{title}\n\n{table(header, [*lines, total], right=(1, 3, 4, 5))}\n\n{note}"
 
 
 def _comparison(first: str, second: str, image_size: int | None) -> str:
     """Both stage by stage, aligned by role; a mark and a word where they differ."""
     summaries = [_summarise(name, image_size) for name in (first, second)]
-    roles = [[row.role for row in summary.rows] for summary in summaries]
-    lines = []
-    matcher = difflib.SequenceMatcher(a=roles[0], b=roles[1], autojunk=False)
-    for tag, a_start, a_end, b_start, b_end in matcher.get_opcodes():
-        left = summaries[0].rows[a_start:a_end]
-        right = summaries[1].rows[b_start:b_end]
-        if tag == "equal":
-            lines += map(_compared, left, right)
-        else:
-            lines += [_compared(row, None) for row in left]
-            lines += [_compared(None, row) for row in right]
+    lines = [_compared(*pair) for pair in aligned(*summaries)]
     totals = [(f"{s.params:,} params", f"{s.macs:,} MACs") for s in summaries]
     lines.append(("", "total", *(", ".join(total) for total in totals), ""))
     header = ("", "stage", first, second, "differs in")
@@ -182,11 +177,8 @@ def _compared(a: Row | None, b: Row | None) -> tuple[str, ...]:
     if a is None or b is None:
         only = "only in the first" if a else "only in the second"
         return "*", row.role, _short(a), _short(b), only
-    names = ("blocks", "shape", "parameters", "MACs", "scale")
-    values = [(r.count, r.shape, r.params, r.macs, r.scale) for r in (a, b)]
-    differing = [n for n, x, y in zip(names, *values, strict=True) if x != y]
-    mark = "*" if differing else ""
-    return mark, row.role, _short(a), _short(b), ", ".join(differing) or "-"
+    words = ", ".join(differing(a, b))
+    return "*" if words else "", row.role, _short(a), _short(b), words or "-"
 
 
 def _short(row: Row | None) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy over exactly N images: one crop or many, one run or an ensemble of runs."""
+"""Accuracy over exactly N images: one crop or many, one model or an ensemble."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -13,32 +13,35 @@ from jaxtyping import Array, Float
 
 from inception_jax import run_folder
 from inception_jax.checkpoint import Checkpoints
-from inception_jax.config import ParallelConfig, PreprocessSpec, RunConfig
+from inception_jax.config import ParallelConfig
 from inception_jax.data import Example, Source, eval_batches
 from inception_jax.losses import cross_entropy
 from inception_jax.metrics import Sums, add, classification_sums
-from inception_jax.models.networks import Network
+from inception_jax.model_folder import Card, Variables, is_model_folder
 from inception_jax.parallel import AxisName, DataParallel, share, this_host
+from inception_jax.pretrained import Model, card_of_run, load
 from inception_jax.printable import one_line
 from inception_jax.step_setup import network_for
 from inception_jax.train import Batch, TrainState, init_state, network_input
 
-WEIGHTS = ("raw", "ema")  # as trained; averaged, as in the paper
-Variables = dict[str, dict]
+# Of weights: as trained; averaged, as in the paper; those of a file that others wrote.
+KINDS = ("raw", "ema", "published")
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained network with what is needed to use it."""
+class Trained:
+    """A model and its weights: of a run, two kinds of them; of a model folder, one."""
 
-    name: str  # of the network
-    network: Network
-    variables: dict[str, Variables]  # by `WEIGHTS`
-    scale: Float[Array, ""] | None  # of the residuals; None: the network's own
-    preprocess: PreprocessSpec
-    class_names: tuple[str, ...]
-    step: int  # updates it was trained for
-    config: RunConfig
+    model: Model
+    variables: dict[str, Variables]  # by `KINDS`
+
+    @property
+    def card(self) -> Card:
+        return self.model.card
+
+    def weights(self, kind: str) -> Variables:
+        """Those of a kind; the only ones there are go with every kind."""
+        return self.variables.get(kind) or next(iter(self.variables.values()))
 
 
 def load_state(
@@ -68,34 +71,29 @@ def load_state(
     return record, share(state, shapes, devices), step
 
 
-def load_model(
-    workdir: Path, devices: Sequence[jax.Device], step: int | None = None
-) -> Model:
-    """The model of a run at a checkpoint. Raises as `load_state` does."""
-    return model_of(*load_state(workdir, devices, step))
+def load_trained(
+    folder: Path, devices: Sequence[jax.Device], step: int | None = None
+) -> Trained:
+    """The model of a run at a checkpoint, or of a model folder.
+
+    Raises as `load_state` and `inception_jax.load` do.
+    """
+    if is_model_folder(folder):
+        model, variables = load(folder, step=step)
+        kind = model.card.origin.weights or "published"
+        return Trained(model, {kind: share(variables, model.shapes, devices)})
+    _, state, step = load_state(folder, devices, step)
+    return trained_in(folder, state, step)
 
 
-def model_of(record: run_folder.RunRecord, state: TrainState, step: int) -> Model:
-    """The model of a run in a state that it was in after `step` updates."""
-    scale = record.config.residual_scale
-    return Model(
-        name=record.config.network,
-        network=network_for(record.config, len(record.class_names)),
-        variables={"raw": state.raw_variables, "ema": state.ema_variables},
-        scale=None if scale is None else jnp.float32(scale),
-        preprocess=record.preprocess,
-        class_names=record.class_names,
-        step=step,
-        config=record.config,
-    )
+def trained_in(folder: Path, state: TrainState, step: int) -> Trained:
+    """The model of the run in `folder`, in a state that it was in after `step` updates."""
+    card = card_of_run(folder, None, step)
+    return Trained(Model(card), {"raw": state.raw_variables, "ema": state.ema_variables})
 
 
 def view_probabilities(
-    network: Network,
-    variables: Variables,
-    batch: Batch,
-    scale: Float[Array, ""] | None,
-    preprocess: PreprocessSpec,
+    model: Model, variables: Variables, batch: Batch
 ) -> Float[Array, "n k"]:
     """Softmax of the logits, averaged over the views `[n, views, h, w, c]` of an image.
 
@@ -104,8 +102,8 @@ def view_probabilities(
     """
 
     def one(images: Array) -> Float[Array, "n k"]:
-        inputs = network_input({"image": images}, preprocess)
-        return jax.nn.softmax(network.apply(variables, inputs, scale)[0])
+        inputs = network_input({"image": images}, model.card.preprocess)
+        return jax.nn.softmax(model.apply(variables, inputs)[0])
 
     if batch["image"].ndim == 4:
         return one(batch["image"])
@@ -116,16 +114,15 @@ def view_probabilities(
 def ensemble_step(
     variables: Sequence[Variables],
     batch: Batch,
-    scales: Sequence[Float[Array, ""] | None],
+    numbers: None,
     *,
-    networks: Sequence[Network],
-    preprocess: PreprocessSpec,
+    models: Sequence[Model],
     axis_name: AxisName,
 ) -> Sums:
-    """Sums over the examples whose `mask` is 1, of the mean of all networks' softmax."""
+    """Sums over the examples whose `mask` is 1, of the mean of all models' softmax."""
     each = [
-        view_probabilities(network, v, batch, scale, preprocess)
-        for network, v, scale in zip(networks, variables, scales, strict=True)
+        view_probabilities(model, v, batch)
+        for model, v in zip(models, variables, strict=True)
     ]
     # A probability of 0 in float32 is one below its smallest number; NaN stays NaN.
     logits = jnp.log(jnp.maximum(sum(each) / len(each), jnp.finfo(jnp.float32).tiny))
@@ -135,7 +132,7 @@ def ensemble_step(
 
 
 def evaluate(
-    models: Sequence[Model],
+    models: Sequence[Trained],
     source: Source,
     *,
     views: int,
@@ -144,64 +141,69 @@ def evaluate(
     on_bad_image: str = "error",
     tell: Callable[[float], None] = lambda images: None,
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Sums over the images of `source`, by `WEIGHTS` (metrics.means gives the accuracy),
-    and, with on_bad_image="skip", what could not be read.
+    """Sums over the images of `source`, by `kinds_together` (metrics.means gives the
+    accuracy), and, with on_bad_image="skip", what could not be read.
 
     The models, one or an ensemble, see each image once, in `views` views. `tell` gets the
     number of images looked at, batch by batch.
 
-    Raises ValueError where the models differ in classes or preprocessing, or their
-    classes from the data's.
+    Raises ValueError where the models differ in classes, preprocessing or kinds of
+    weights, or their classes from the data's.
     """
     check_together(models, source)
-    step = _mapped(models, devices)
+    totals: dict[str, dict[str, float]] = {kind: {} for kind in kinds_together(models)}
+    mean = partial(ensemble_step, models=[one.model for one in models])
+    step = DataParallel(mean, ParallelConfig(), devices, donate_state=False)
     host, hosts = this_host()
     batches = eval_batches(
         source,
-        preprocess=models[0].preprocess,
+        preprocess=models[0].card.preprocess,
         batch_size=batch_size,
         views=views,
         num_hosts=hosts,
         host=host,
         on_bad_image=on_bad_image,
     )
-    totals: dict[str, dict[str, float]] = {name: {} for name in WEIGHTS}
     skipped: list[str] = []
-    scales = [model.scale for model in models]
     for batch in batches:
         placed = step.place({name: batch[name] for name in ("image", "label", "mask")})
-        for name, total in totals.items():
-            variables = [model.variables[name] for model in models]
-            add(total, step(variables, placed, scales))
+        for kind, total in totals.items():
+            add(total, step([one.weights(kind) for one in models], placed, None))
         skipped += batch.get("skipped", [])
         tell(float(np.sum(batch["mask"])))
     return totals, skipped
 
 
-def _mapped(models: Sequence[Model], devices: Sequence[jax.Device]) -> DataParallel:
-    step = partial(
-        ensemble_step,
-        networks=[model.network for model in models],
-        preprocess=models[0].preprocess,
-    )
-    return DataParallel(step, ParallelConfig(), devices, donate_state=False)
+def kinds_together(models: Sequence[Trained]) -> tuple[str, ...]:
+    """Kinds of weights to evaluate: a run's two, with which those of a model folder go.
+
+    Raises ValueError where model folders alone are of several kinds.
+    """
+    runs = [one for one in models if len(one.variables) > 1]
+    kinds = tuple(dict.fromkeys(kind for one in runs or models for kind in one.variables))
+    if len(kinds) > 1 and not runs:
+        raise ValueError(
+            f"weights of several kinds, {' and '.join(kinds)}, make no ensemble; name the "
+            "run instead of the model folder that was made of it, or leave one out."
+        )
+    return kinds
 
 
-def check_together(models: Sequence[Model], source: Source) -> None:
+def check_together(models: Sequence[Trained], source: Source) -> None:
     """Raise ValueError where models or data do not belong together."""
-    first = models[0]
-    for model in models:
-        if model.class_names != source.class_names:
+    first = models[0].card
+    for card in (one.card for one in models):
+        if card.class_names != source.class_names:
             raise ValueError(
-                f"{model.name} was trained on {len(model.class_names)} classes "
-                f"({_some(model.class_names)}), {source.name} has "
+                f"{card.network} was trained on {len(card.class_names)} classes "
+                f"({_some(card.class_names)}), {source.name} has "
                 f"{len(source.class_names)} ({_some(source.class_names)}); evaluate it on "
                 "data with its own classes."
             )
-        if model.preprocess != first.preprocess:
+        if card.preprocess != first.preprocess:
             raise ValueError(
-                f"{first.name} takes images as {first.preprocess}, {model.name} as "
-                f"{model.preprocess}; an ensemble needs them alike."
+                f"{first.network} takes images as {first.preprocess}, {card.network} as "
+                f"{card.preprocess}; an ensemble needs them alike."
             )
 
 

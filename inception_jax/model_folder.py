@@ -78,6 +78,11 @@ def write(folder: Path, card: Card, variables: Variables) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def is_model_folder(folder: Path) -> bool:
+    """Whether `write` made it; what is in it may be damaged."""
+    return (folder / CARD).is_file()
+
+
 def read_card(folder: Path) -> Card:
     """The card alone; raises CheckpointError where it is damaged."""
     with _said_of(folder / CARD):

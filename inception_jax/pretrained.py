@@ -116,7 +116,7 @@ def load(
     CheckpointError where what is there is damaged.
     """
     folder = find_model(path_or_name)
-    if not (folder / model_folder.CARD).is_file():
+    if not model_folder.is_model_folder(folder):
         card, arrays = _of_run(folder, weights, step)
     elif step is None and weights == "ema":
         card, arrays = model_folder.read(folder)
@@ -166,8 +166,8 @@ def find_model(path_or_name: str | Path) -> Path:
     path = Path(path_or_name).expanduser()
     candidates = (path, models_folder() / path) if len(path.parts) == 1 else (path,)
     for folder in candidates:
-        files = (folder / model_folder.CARD, run_folder.record_path(folder))
-        if any(file.is_file() for file in files):
+        is_run = run_folder.record_path(folder).is_file()
+        if is_run or model_folder.is_model_folder(folder):
             return folder
     there = sorted(p.parent.name for p in models_folder().glob(f"*/{model_folder.CARD}"))
     raise ValueError(
@@ -177,8 +177,11 @@ def find_model(path_or_name: str | Path) -> Path:
     )
 
 
-def card_of_run(folder: Path, weights: str, step: int) -> Card:
-    """The card of a run's weights. Raises ValueError where the folder holds no run."""
+def card_of_run(folder: Path, weights: str | None, step: int) -> Card:
+    """The card of a run's weights; weights=None: of both kinds.
+
+    Raises ValueError where the folder holds no run.
+    """
     record = run_folder.read_record(folder)
     config = record.config
     return Card(

@@ -6,6 +6,7 @@ convolutions and matrix products of the trace are counted, and each is credited 
 module it came from.
 """
 
+import difflib
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -25,14 +26,24 @@ from inception_jax.models.schema import Stage
 class Row:
     """One stage of a network: a layer of the stem, or all repetitions of a block."""
 
-    stage: str  # what it is: an endpoint, or a role with the number of repetitions
+    names: tuple[str, ...]  # of the endpoints
     role: str  # what it is compared by: the role, or the endpoint's name
     figure: str
-    count: int
     shape: tuple[int, ...]  # of the output, without the batch
     params: int
     macs: int
     scale: float | None = None
+
+    @property
+    def stage(self) -> str:
+        """The endpoint, or the first and the last of several."""
+        first, last = self.names[0], self.names[-1]
+        return first if len(self.names) == 1 else f"{first} .. {last}"
+
+    @property
+    def count(self) -> int:
+        """Blocks of the stage."""
+        return len(self.names)
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,27 @@ def summarise(network: Network, image_shape: tuple[int, int, int] | None = None)
     return Summary(tuple(rows), bn_stats)
 
 
+def aligned(first: Summary, second: Summary) -> list[tuple[Row | None, Row | None]]:
+    """Rows of two networks side by side, by their roles; None where one has no such row."""
+    roles = [[row.role for row in summary.rows] for summary in (first, second)]
+    matcher = difflib.SequenceMatcher(a=roles[0], b=roles[1], autojunk=False)
+    pairs: list[tuple[Row | None, Row | None]] = []
+    for tag, a_start, a_end, b_start, b_end in matcher.get_opcodes():
+        left, right = first.rows[a_start:a_end], second.rows[b_start:b_end]
+        if tag == "equal":
+            pairs += zip(left, right, strict=True)
+        else:
+            pairs += [(row, None) for row in left] + [(None, row) for row in right]
+    return pairs
+
+
+def differing(a: Row, b: Row) -> list[str]:
+    """What two rows do not have in common."""
+    names = ("blocks", "shape", "parameters", "MACs", "scale")
+    values = [(r.count, r.shape, r.params, r.macs, r.scale) for r in (a, b)]
+    return [n for n, x, y in zip(names, *values, strict=True) if x != y]
+
+
 def _one_stage_per_role(stages: tuple[Stage, ...]) -> Iterator[Stage]:
     """Neighbours of one role joined: Inception-v3 has several widths on one grid."""
     for _, neighbours in groupby(stages, lambda stage: stage.role):
@@ -121,12 +153,10 @@ def _row(
             figure = network.spec.figure
         elif name in ("Mixed_5b", "Conv2d_7b_1x1", "PrePool", "Bottleneck"):
             figure = "not in the paper"
-    label = name if len(names) == 1 else f"{names[0]} .. {names[-1]}"
     return Row(
-        label,
+        names,
         role,
         figure,
-        len(names),
         endpoints[names[-1]].shape[1:],
         sum(params[n] for n in names),
         sum(macs[n] for n in names),

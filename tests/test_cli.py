@@ -68,6 +68,7 @@ def test_one_network_stage_by_stage(run):
     assert rows["Conv2d_1a_3x3"][1:] == [
         "1",
         "149x149x32",
+        "3x3",
         "928",
         "19,181,664",
         "Fig.",
@@ -75,19 +76,27 @@ def test_one_network_stage_by_stage(run):
     ]
     # 128*896*3 + 128*128*7*2 weights and so on, of Fig. 11, ten times.
     b = rows["block17_1 .. block17_10"]
-    assert b[3:] == ["10", "17x17x896", "6,900,480", "1,988,689,920", "0.1", "Fig.", "11"]
+    # Ten blocks see 3 positions of stride 16 further to each side.
+    figures = ["6,900,480", "1,988,689,920", "0.1", "Fig.", "11"]
+    assert b[3:] == ["10", "17x17x896", "1183x1183", *figures]
     assert rows["Mixed_6a"][-4:] == ["Fig.", "7,", "Table", "1"]
-    assert rows["Logits"][1:4] == ["1", "1000", "1,793,000"]
+    assert rows["Logits"][1:5] == ["1", "1000", "all", "1,793,000"]
     assert rows["total"] == ["total", "22,756,328", "6,206,361,696"]
 
 
 def test_blocks_of_several_widths_are_one_stage(run):
     status, output, errors = run("networks inception_v3")
     assert (status, errors) == (0, "")
-    rows = {line.split("  ")[0]: line.split()[3:7] for line in output.splitlines()}
+    rows = {line.split("  ")[0]: line.split()[3:8] for line in output.splitlines()}
     # 255,904 parameters of Mixed_5b and 281,312 of each of the two others, and so on.
-    assert rows["Mixed_5b .. Mixed_5d"] == ["3", "35x35x288", "818,528", "999,129,600"]
-    assert rows["Mixed_6b .. Mixed_6e"][:3] == ["4", "17x17x768", "6,821,376"]
+    assert rows["Mixed_5b .. Mixed_5d"] == [
+        "3",
+        "35x35x288",
+        "127x127",
+        "818,528",
+        "999,129,600",
+    ]
+    assert rows["Mixed_6b .. Mixed_6e"][1::2] == ["17x17x768", "6,821,376"]
 
 
 def test_image_size(run):

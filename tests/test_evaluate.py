@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 
 from inception_jax.batch_statistics import mode_gap, recalibrated
-from inception_jax.config import PreprocessSpec, RunConfig
+from inception_jax.config import PreprocessSpec
 from inception_jax.data import Source, eval_batches
 from inception_jax.evaluate import (
-    Model,
     Subset,
+    Trained,
     check_together,
     evaluate,
+    kinds_together,
     view_probabilities,
     without,
 )
-from inception_jax.models.networks import create
+from inception_jax.model_folder import Card, Origin
+from inception_jax.models.specs import SPECS
+from inception_jax.pretrained import Model
 from inception_jax.train import network_input
 from tests.models.tiny import one_block, random_variables
 
@@ -41,18 +44,25 @@ def source(count: int = 103) -> Source:
     return Source("somewhere", "eval", NAMES, EXAMPLES[:count])
 
 
-def model(seed: int = 0) -> Model:
+CARD = Card("one", SPEC, NAMES, Origin("run", "runs/one", step=1), bn_scale=False)
+
+
+@pytest.fixture(autouse=True)
+def _one(monkeypatch):
+    monkeypatch.setitem(SPECS, "one", one_block())
+
+
+def model(seed: int = 0, **changes: object) -> Trained:
     """Random weights whose logits differ from image to image, averaged ones beside them."""
-    network = create(one_block(), num_classes=7, bn_scale=False)
+    described = Model(replace(CARD, **changes))
     images = network_input({"image": jnp.zeros((1, 8, 8, 1), jnp.uint8)}, SPEC)
-    raw = random_variables(network, images)
+    raw = random_variables(described.network, images)
     kernel = np.random.default_rng(seed).normal(
         size=raw["params"]["Logits"]["kernel"].shape
     )
     raw["params"]["Logits"]["kernel"] = jnp.asarray(10 * kernel, jnp.float32)
     ema = jax.tree.map(lambda x: 0.7 * x, raw)
-    weights = {"raw": raw, "ema": ema}
-    return Model("one", network, weights, None, SPEC, NAMES, 1, RunConfig())
+    return Trained(described, {"raw": raw, "ema": ema})
 
 
 def figures(models, count=103, views=1, devices=1, batch_size=8):
@@ -77,7 +87,7 @@ def by_hand(models, count: int, views: int, weights: str) -> dict[str, float]:
     for batch in eval_batches(source(count), preprocess=SPEC, batch_size=1, views=views):
         images = batch["image"] if views == 1 else batch["image"][0]
         inputs = jnp.asarray(images.astype(np.float32) / 127.5 - 1)
-        logits = [m.network.apply(m.variables[weights], inputs)[0] for m in models]
+        logits = [m.model.apply(m.variables[weights], inputs)[0] for m in models]
         mean = np.mean([jax.nn.softmax(x) for x in logits], axis=(0, 1))
         label = batch["label"][0]
         best = np.argsort(-mean)
@@ -120,6 +130,32 @@ def test_ensembles():
     both = figures([model(0), model(1)], 23)
     assert_close(both["raw"], by_hand([model(0), model(1)], 23, 1, "raw"))
     assert both["raw"]["loss_sum"] != pytest.approx(alone["raw"]["loss_sum"], rel=0.01)
+
+
+def with_one_kind(kind: str, seed: int = 0) -> Trained:
+    """As a model folder of weights of this kind gives it; they are `model`'s raw ones."""
+    whole = model(seed)
+    return replace(whole, variables={kind: whole.variables["raw"]})
+
+
+def test_weights_of_model_folders_go_with_both_kinds_of_a_run():
+    run, other = model(0), with_one_kind("published", 1)
+    totals = figures([run, other], 23)
+    assert list(totals) == ["raw", "ema"]
+    # In place of the run's other kind there are the same weights.
+    twice = replace(other, variables=dict.fromkeys(("raw", "ema"), other.weights("ema")))
+    for kind in totals:
+        assert_close(totals[kind], by_hand([run, twice], 23, 1, kind))
+    assert totals["raw"]["loss_sum"] != pytest.approx(totals["ema"]["loss_sum"], rel=1e-3)
+
+
+def test_model_folders_have_the_kind_of_their_weights():
+    alone = figures([with_one_kind("published")], 23)
+    assert_close(alone, {"published": figures([model()], 23)["raw"]})
+    both = [with_one_kind("published"), with_one_kind("published", 1)]
+    assert kinds_together(both) == ("published",)
+    with pytest.raises(ValueError, match="several kinds, published and ema, make no"):
+        figures([with_one_kind("published"), with_one_kind("ema")], 23)
 
 
 def test_a_network_that_gives_no_numbers_finds_nothing():
@@ -169,19 +205,16 @@ def test_images_that_cannot_be_read():
 
 def test_each_model_has_its_scale():
     """That of the network is 0.1; both models of an ensemble have one of their own."""
-    two = [replace(model(), scale=jnp.float32(x)) for x in (0.0, 1.0)]
+    two = [model(residual_scale=x) for x in (0.0, 1.0)]
     alone = [figures([one], 23)["raw"]["loss_sum"] for one in (*two, model())]
     assert len({round(loss, 2) for loss in alone}) == 3
     batch = jax.tree.map(jnp.asarray, batches(23, 1)[0])
-    each = [
-        view_probabilities(one.network, one.variables["raw"], batch, one.scale, SPEC)
-        for one in two
-    ]
+    each = [view_probabilities(one.model, one.variables["raw"], batch) for one in two]
     mean = (each[0] + each[1]) / 2
     expected = -np.log(mean[np.arange(23), batch["label"]]).sum()
     assert figures(two, 23)["raw"]["loss_sum"] == pytest.approx(expected, rel=1e-4)
     gaps = [
-        mode_gap(one, one.variables["raw"], batches(48, 1), jax.devices()[:1])
+        mode_gap(one.model, one.variables["raw"], batches(48, 1), jax.devices()[:1])
         for one in two
     ]
     for mode in ("eval", "train"):
@@ -194,7 +227,7 @@ def test_what_does_not_belong_together():
         check_together([model()], other)
     with pytest.raises(ValueError, match="evaluate it on data with its own classes"):
         check_together([model()], replace(source(), class_names=NAMES[::-1]))
-    large = replace(model(), preprocess=PreprocessSpec((16, 16, 1)))
+    large = model(preprocess=PreprocessSpec((16, 16, 1)))
     with pytest.raises(ValueError, match="an ensemble needs them alike"):
         check_together([model(), large], source())
 
@@ -220,7 +253,7 @@ def test_recalibration(devices):
     """Moments over all batches together; then both modes of batch norm agree."""
     one, parts = model(), batches(16, 3)
     raw = one.variables["raw"]
-    stats = recalibrated(one, raw, parts, jax.devices()[:devices])
+    stats = recalibrated(one.model, raw, parts, jax.devices()[:devices])
     everything = jnp.concatenate([batch["image"] for batch in parts])
     kernel = raw["params"]["Stem"]["Conv2d_1a_3x3"]["conv"]["kernel"]
     first = jax.lax.conv_general_dilated(
@@ -239,10 +272,10 @@ def test_gap_between_the_modes():
     """Moving averages that do not fit cost accuracy in evaluation mode alone."""
     one, parts = model(), batches(48, 1)
     device = jax.devices()[:1]
-    before = mode_gap(one, one.variables["raw"], parts, device)
-    stats = recalibrated(one, one.variables["raw"], parts, device)
+    before = mode_gap(one.model, one.variables["raw"], parts, device)
+    stats = recalibrated(one.model, one.variables["raw"], parts, device)
     fitting = one.variables["raw"] | {"batch_stats": stats}
-    after = mode_gap(one, fitting, parts, device)
+    after = mode_gap(one.model, fitting, parts, device)
     assert after["eval"]["loss"] == pytest.approx(after["train"]["loss"], rel=0.01)
     assert after["train"] == pytest.approx(before["train"])
     assert before["eval"]["loss"] != pytest.approx(before["train"]["loss"], rel=0.1)

@@ -23,7 +23,7 @@ ROWS = (
     "models.small",
     "models.specs",
     "models.networks",
-    "summary signals",
+    "receptive_field summary signals",
     "train",
     "run_folder step_setup",
     "model_folder",

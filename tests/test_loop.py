@@ -15,7 +15,7 @@ import pytest
 from inception_jax import feed, loop
 from inception_jax.data import open_source, train_batches
 from inception_jax.digests import CheckpointError
-from inception_jax.evaluate import evaluate, load_model, load_state
+from inception_jax.evaluate import evaluate, load_state, load_trained
 from inception_jax.fit import fit
 from inception_jax.goodput import add_up
 from inception_jax.hardware import PEAK_BFLOAT16
@@ -56,7 +56,7 @@ def test_a_run_leaves_its_record(tiny, tmp_path):
     state = state_of(config.workdir)
     assert state.step == 6
     # Raw and averaged weights under their names, in the record and when they are loaded.
-    model = load_model(config.workdir, jax.devices())
+    model = load_trained(config.workdir, jax.devices())
     assert_equal(model.variables, {"raw": state.raw_variables, "ema": state.ema_variables})
     source = open_source("digits", "eval", config.data_dir)
     again, _ = evaluate([model], source, views=1, batch_size=32, devices=jax.devices())

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from inception_jax.models.layers import (
     VALID,
     Box,
+    Branches,
     ConvBN,
     ModuleDef,
     concat_branches,
@@ -30,11 +31,10 @@ class ReductionA(nn.Module):
     n: int
     conv: ModuleDef = ConvBN
 
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w c"], *, train: bool = False
-    ) -> Float[Array, "b h2 w2 d"]:
-        branches = (
+    @property
+    def branches(self) -> Branches:
+        """Fig. 7 with these widths."""
+        return (
             (Box("1a", self.n, (3, 3), 2, VALID),),
             (
                 Box("0a", self.k),
@@ -43,4 +43,9 @@ class ReductionA(nn.Module):
             ),
             (max_pool,),
         )
-        return concat_branches(x, branches, conv=self.conv, train=train)
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> Float[Array, "b h2 w2 d"]:
+        return concat_branches(x, self.branches, conv=self.conv, train=train)

@@ -17,10 +17,11 @@ from experiments import accuracy, curves, evaluate, recalibrate, run
 from experiments.networks import RECIPES
 from inception_jax.batch_statistics import recalibrated
 from inception_jax.config import RunConfig
-from inception_jax.evaluate import Model, load_model
+from inception_jax.evaluate import load_trained
 from inception_jax.metrics import read_json_lines
 from inception_jax.models.networks import get_spec
 from inception_jax.models.specs import SPECS
+from inception_jax.pretrained import Model, load, save
 from inception_jax.run_folder import read_record
 from tests.models.tiny import one_block
 from tests.runs import records
@@ -107,7 +108,7 @@ def test_recalibration_makes_a_run_of_its_own(tiny_recipe, tmp_path, capsys, mon
     assert recalibrate.main([folder, "--out", new, "--batches", "4"]) == 0
     assert read_record(Path(new)).config.workdir == Path(new)
     # Each kind of weights has the averages that were made with it.
-    model = load_model(Path(new), jax.devices())
+    model = load_trained(Path(new), jax.devices())
     for weights, (variables, stats) in zip(("raw", "ema"), made, strict=True):
         expected = {"params": variables["params"], "batch_stats": stats}
         jax.tree.map(np.testing.assert_array_equal, model.variables[weights], expected)
@@ -188,8 +189,11 @@ def test_nonsense_on_the_command_line(seed, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ([], "name at least one folder of a run"),
-        (["nowhere"], "nowhere holds no run"),
+        ([], "name at least one run or model folder"),
+        (["nowhere"], "there is no model nowhere: expected a folder"),
+        (["MODEL"], "model is a model folder, which names no data; say on what: --data"),
+        (["MODEL", "--data", "digits", "--step", "2"], "step can be chosen of a run"),
+        (["MODEL", "--data", "synthetic"], "evaluate it on data with its own classes"),
         (["RUN", "--exclude", "nowhere"], "nowhere is no file; --exclude takes"),
         (["RUN", "--step", "5"], "holds no checkpoint of step 5; there are: 2"),
         (["RUN", "RUN", "--step", "2"], "--step is for one run"),
@@ -200,21 +204,57 @@ def test_nonsense_on_the_command_line(seed, capsys):
         (["RUN", "--out", "RUN"], "run is a folder; --out takes a file"),
     ],
 )
-def test_bad_options_of_an_evaluation(tiny, tmp_path, capsys, command, message):
+def test_bad_options_of_an_evaluation(
+    tiny, tmp_path, monkeypatch, capsys, command, message
+):
     from inception_jax.fit import fit
 
     folder = tmp_path / "run"
     fit(replace(tiny, workdir=folder, steps=2))
+    if "MODEL" in command:
+        model, variables = load(folder)
+        save(tmp_path / "model", model.card, variables)
+    monkeypatch.chdir(tmp_path)
+    places = {"RUN": str(folder), "MODEL": str(tmp_path / "model")}
     capsys.readouterr()
     try:
-        status = evaluate.main([str(folder) if x == "RUN" else x for x in command])
+        status = evaluate.main([places.get(x, x) for x in command])
     except SystemExit as exit:
         status = exit.code
     assert status == 2
     said = " ".join(capsys.readouterr().err.split())
     assert message in said
     assert "Traceback" not in said
-    assert not (folder / "evaluations.jsonl").exists()
+    assert not list(tmp_path.rglob("evaluations.jsonl"))
+
+
+def test_the_model_of_a_run_is_worth_what_the_run_is(tiny_recipe, tmp_path, monkeypatch):
+    """Averaged weights that were saved as a model folder, by name: to the last digit."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path / "models"))
+    size = ("--network", "inception_resnet_v1", "--image-size", "16", *QUICK)
+    command = ["digits", *tiny_recipe, "--workdir", "run", *size, "--residual-scale", "0.3"]
+    assert run.main([*command, "--optimizer.ema-decay", "0.5"]) == 0
+    model, variables = load("run")
+    save(tmp_path / "models" / "mine", model.card, variables)
+    before = sorted((tmp_path / "models").rglob("*"))
+    data = ("--data", "digits", *tiny_recipe)
+    assert evaluate.main(["run", *data]) == 0
+    assert evaluate.main(["mine", *data]) == 0
+    assert evaluate.main(["run", "mine", "--crops", "10"]) == 0
+    assert before == sorted((tmp_path / "models").rglob("*"))
+    (of_mine,) = read_json_lines(tmp_path / "runs" / "evaluations.jsonl")
+    of_run, of_both = read_json_lines(tmp_path / "run" / "evaluations.jsonl")
+    assert of_mine["ema"] == of_run["ema"] != of_run["raw"]
+    assert "raw" not in of_mine
+    assert of_mine["steps"] == [2]
+    assert of_both["raw"]["count"] == of_both["ema"]["count"] == 297
+    table = tmp_path / "table.md"
+    for source in ("run", "runs/evaluations.jsonl"):
+        assert accuracy.main([source, "--out", str(table)]) == 0
+        text = table.read_text()
+        error = 100 * (1 - of_run["ema"]["top1_sum"] / 297)
+        assert f"| Inception-ResNet-v1 | 21.3 | 5.5 | {error:.2f} |" in text
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -73,6 +73,15 @@ def test_each_table_takes_its_own_evaluations():
     assert rows(other, 2) == ["10.00 5.00 1"]
 
 
+def test_published_weights_have_a_place_and_raw_ones_have_none():
+    published = evaluation("models/a", 50.0)
+    published["published"] = published.pop("ema")
+    del published["raw"]
+    raw = evaluation("models/b", 20.0)
+    del raw["ema"]
+    assert rows([published, raw], 4) == ["50.00 25.00 1"]
+
+
 def test_an_evaluation_whose_loss_was_no_number():
     assert rows([evaluation("a", 10.0, ema=sums(99.0, 95.0, None))], 4) == ["99.00 95.00 1"]
 

@@ -4,6 +4,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import evaluate, run
@@ -12,7 +13,8 @@ from inception_jax.checkpoint import CheckpointError
 from inception_jax.config import RunConfig
 from inception_jax.data import UnreadableImage
 from inception_jax.loop import NonFiniteError
-from tests.test_evaluate import EXAMPLES, model, source
+from inception_jax.model_folder import Origin
+from tests.test_evaluate import EXAMPLES, _one, model, source  # noqa: F401  a fixture
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,8 @@ def test_status_of_a_run(monkeypatch, capsys, end, status, message):
 def test_errors_of_both_kinds_of_weights():
     raw = {"loss_sum": 100.0, "top1_sum": 150.0, "top5_sum": 180.0, "count": 200.0}
     record = {
-        **{"networks": ["a", "b"], "steps": [3, 4], "data": "somewhere", "split": "eval"},
+        **{"networks": ["a", "b"], "sources": ["run", "run"], "steps": [3, 4]},
+        **{"data": "somewhere", "split": "eval"},
         **{"excluded": 7, "skipped": ["x.jpg"], "crops": 12},
         **{"raw": raw, "ema": raw | {"top1_sum": 190.0, "top5_sum": 199.0}},
     }
@@ -58,6 +61,11 @@ def test_errors_of_both_kinds_of_weights():
         ["ema", "5.00%", "0.50%", "0.5000"],
     ]
     assert last == "left out: x.jpg"
+    timm = {"networks": ["a"], "sources": ["timm"], "steps": [None], "published": raw}
+    kept = {key: x for key, x in record.items() if key not in ("raw", "ema")}
+    first, _, line, _ = evaluate.in_words(kept | timm).splitlines()
+    assert first.startswith("a (timm) on somewhere eval: 200 images")
+    assert line.split() == ["published", "25.00%", "10.00%", "0.5000"]
 
 
 @pytest.fixture
@@ -67,7 +75,8 @@ def gaps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
     def mode_gap(one, variables, batches, devices):
         sizes.append([len(batch["label"]) for batch in batches])
-        loss = 0.05 if variables is one.variables["ema"] else -0.05
+        averaged = jnp.std(variables["params"]["Logits"]["kernel"]) < 8.5  # 7, raw 10
+        loss = 0.05 if averaged else -0.05
         mean = {"loss": 1.0, "top5": 1.0}
         return {"eval": mean | {"top1": 0.5 - loss}, "train": mean | {"top1": 0.5}}
 
@@ -76,29 +85,32 @@ def gaps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 def test_averages_that_do_not_fit_are_warned_of(gaps):
-    one = replace(model(), config=RunConfig(batch_size=16))
-    said = evaluate.gap_in_words(one, source(100), jax.devices()[:2])
+    one = model()
+    said = evaluate.gap_in_words(one, source(100), jax.devices()[:2], 16)
     assert gaps == [[16] * 6] * 2  # 100 // 16
     assert "raw: with moving averages loss 1.0000, top-1 55.00%" in said
     assert "with statistics of batches of 8" in said  # on each of two devices
     assert "WARNING: ema weights lose 5.0%" in said
+    assert "experiments.recalibrate RUN --out DIR" in said
     assert said.count("WARNING") == 1
-    evaluate.gap_in_words(one, source(), jax.devices()[:1])
+    evaluate.gap_in_words(one, source(), jax.devices()[:1], 16)
     assert len(gaps[-1]) == 6
-    few = replace(one, config=RunConfig(batch_size=4))
-    evaluate.gap_in_words(few, source(), jax.devices()[:1])
+    evaluate.gap_in_words(one, source(), jax.devices()[:1], 4)
     assert gaps[-1] == [4] * 8
+    imported = model(origin=Origin("timm", "a.safetensors"))
+    imported = replace(imported, variables={"published": imported.weights("ema")})
+    said = evaluate.gap_in_words(imported, source(), jax.devices()[:1], 16)
+    assert "published weights lose 5.0% to their" in said
+    assert "recalibrate" not in said
 
 
 def test_modes_are_compared_without_images_that_cannot_be_read(gaps):
     examples = [*EXAMPLES[:3], EXAMPLES[3] | {"image": b"no image"}, *EXAMPLES[4:16]]
-    one = replace(model(), config=RunConfig(batch_size=8))
-    some = replace(source(), examples=examples)
-    evaluate.gap_in_words(one, some, jax.devices()[:1])
+    one, some = model(), replace(source(), examples=examples)
+    evaluate.gap_in_words(one, some, jax.devices()[:1], 8)
     assert gaps == [[8]] * 2
     for few, devices in ((some, 4), (source(3), 4)):
-        one = replace(one, config=RunConfig(batch_size=16))
-        said = evaluate.gap_in_words(one, few, jax.devices()[:devices])
+        said = evaluate.gap_in_words(one, few, jax.devices()[:devices], 16)
         assert said == "Too few images to compare training and evaluation mode."
 
 
@@ -112,7 +124,7 @@ def test_modes_are_compared_on_mixed_classes(monkeypatch):
 
     monkeypatch.setattr(evaluate, "mode_gap", mode_gap)
     by_class = sorted(EXAMPLES, key=lambda example: example["label"])
-    one = replace(model(), config=RunConfig(batch_size=16))
-    evaluate.gap_in_words(one, replace(source(), examples=by_class), jax.devices()[:1])
+    mixed = replace(source(), examples=by_class)
+    evaluate.gap_in_words(model(), mixed, jax.devices()[:1], 16)
     assert len(labels) == 12
     assert all(len(some) > 3 for some in labels)

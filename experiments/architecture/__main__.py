@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m experiments.architecture --out DIR`: the networks as pictures, for a lecture.
+
+Networks side by side, the two v2 compared, blocks, cost, receptive fields, as PNG. The
+notebook notebooks/architecture.ipynb shows them with words, and what a photo becomes.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import tyro
+from matplotlib.figure import Figure
+
+from experiments.architecture.blocks import draw_blocks
+from experiments.architecture.charts import draw_cost, draw_fields
+from experiments.architecture.drawings import draw_networks, draw_two
+from inception_jax.printable import printable
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "networks": draw_networks,
+    "two_v2": partial(draw_two, "inception_resnet_v2", "inception_resnet_v2_paper"),
+    "blocks": draw_blocks,
+    "cost": draw_cost,
+    "fields": draw_fields,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw the networks."""
+
+    # Folder for the pictures.
+    out: Path = Path("runs/architecture")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input."""
+    options = tyro.cli(Options, prog="python -m experiments.architecture", args=arguments)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for name, draw in PICTURES.items():
+            path = options.out / f"{name}.png"
+            draw().savefig(path, dpi=150)
+            print(f"Wrote {printable(path)}")
+    except OSError as error:
+        print(f"experiments.architecture: {printable(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

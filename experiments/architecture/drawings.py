@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks drawn as in Figs 9 and 15, from input (below) to output (above)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from inception_jax.models.networks import create
+from inception_jax.models.specs import SPECS
+from inception_jax.summary import Row, Summary, aligned, differing, summarise
+
+# Okabe and Ito's colours, which the colour-blind tell apart, mixed with white so that black
+# text can be read on them; what a box is also stands in it.
+COLORS = {
+    "stem": "#FAF3A8",
+    "A": "#B6DEF7",
+    "B": "#F8DB9F",
+    "C": "#A3DCCB",
+    "reduction": "#E4E4E4",
+    "head": "#EBCCDD",
+}
+DIFFERENT = "#D55E00"
+# Small letters of the figures of the paper, in points: legible at 1000 pixels of width.
+TEXT = 8.5
+NETWORKS = (
+    "inception_v3",
+    "inception_v4",
+    "inception_resnet_v1",
+    "inception_resnet_v2",
+)
+
+
+def color_of(role: str) -> str:
+    """Of a part of a network, by its role."""
+    part = "reduction" if role.startswith("Reduction") else role.split(",")[0]
+    return COLORS.get(part, "#FFFFFF")
+
+
+def figures_of(name: str) -> Summary:
+    """The summary of a network, for one image of its own size."""
+    return summarise(create(name))
+
+
+def groups_of(summary: Summary) -> list[str]:
+    """Of each row the part of Figs 9 and 15: stem, A, Reduction-A, B, ..., head."""
+    groups, before = [], True
+    for row in summary.rows:
+        group = row.role.split(",")[0]
+        of_blocks = group in ("A", "Reduction-A", "B", "Reduction-B", "C")
+        before &= not of_blocks
+        groups.append(group if of_blocks else "stem" if before else "head")
+    return groups
+
+
+def by_x(shape: Sequence[int]) -> str:
+    """35x35x384."""
+    return "x".join(map(str, shape))
+
+
+def draw_box(
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    *,
+    width: float = 0.9,
+    height: float = 0.7,
+    color: str = "#FFFFFF",
+    edge: str = "#444444",
+    size: float = TEXT,
+) -> None:
+    """A box around (x, y) with words in it."""
+    patch = FancyBboxPatch(
+        (x - width / 2, y - height / 2),
+        width,
+        height,
+        boxstyle="round,pad=0,rounding_size=0.08",
+        facecolor=color,
+        edgecolor=edge,
+        linewidth=2.2 if edge == DIFFERENT else 0.9,
+        zorder=2,
+    )
+    axes.add_patch(patch)
+    axes.text(x, y, text, ha="center", va="center", fontsize=size, zorder=3)
+
+
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """From one point to another, behind the boxes."""
+    style = {"arrowstyle": "-|>", "color": "#444444", "linewidth": 1, "shrinkA": 0}
+    axes.annotate("", end, start, arrowprops=style | {"shrinkB": 0}, zorder=1)
+
+
+# The parts of Figs 9 and 15 from below, as the boxes of a column.
+PARTS = (
+    *("image", "stem", "A", "Reduction-A", "B", "Reduction-B", "C", "C, last"),
+    *("Conv2d_7b_1x1", "global_pool", "Dropout", "Logits"),
+)
+
+
+def parts_in_words(name: str, summary: Summary) -> dict[str, str]:
+    """What is written into the boxes of a network, by part; others it does not have."""
+    spec, rows = SPECS[name], {row.role: row for row in summary.rows}
+    first = [row.role for row in summary.rows].index(spec.stages[0].role)
+    stem = summary.rows[first - 1]
+    kind = "Inception-ResNet" if spec.default_scales else "Inception"
+    words = {
+        "image": f"Image\n{by_x(spec.image_shape)}",
+        "stem": f"Stem, {spec.stem_figure}\n{by_x(stem.shape)}",
+        "global_pool": f"Average pool\n{by_x(rows['global_pool'].shape)}",
+        "Dropout": f"Dropout\n(keep {1 - spec.dropout_rate:g})",
+        "Logits": f"Softmax\n{by_x(rows['Logits'].shape)}",
+    }
+    for role in set(PARTS[2:9]) & set(rows):
+        row, label = rows[role], role
+        if role == "Conv2d_7b_1x1":
+            label = "1x1 Conv"
+        elif not role.startswith("Reduction"):
+            label = f"{row.count} x {kind}-{role[0]}"
+        figure = row.figure.replace("1512.00567, ", "v3 paper, ").replace("like ", "")
+        scale = "" if row.scale is None else f", scale {row.scale:g}"
+        words[role] = f"{label}{scale}\n{by_x(row.shape)} ({figure.split(', Table')[0]})"
+    return words
+
+
+def draw_networks(names: Sequence[str] = NETWORKS) -> Figure:
+    """Figs 9 and 15: a column for each network, the same part at the same height."""
+    figure = Figure(figsize=(2.55 * len(names), 8), layout="constrained")
+    axes = figure.subplots()
+    for x, name in enumerate(names):
+        words = parts_in_words(name, figures_of(name))
+        heights = [y for y, part in enumerate(PARTS) if part in words]
+        for y, above in pairwise(heights):
+            arrow(axes, (x, y + 0.36), (x, above - 0.36))
+        for y in heights:
+            part = PARTS[y]
+            role = "head" if y >= PARTS.index("Conv2d_7b_1x1") else part
+            draw_box(axes, x, y, words[part], width=0.92, color=color_of(role))
+        axes.text(x, len(PARTS) - 0.35, name, ha="center", fontsize=TEXT + 1, weight="bold")
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(-0.5, len(PARTS)))
+    axes.set_axis_off()
+    return figure
+
+
+def draw_two(first: str, second: str) -> Figure:
+    """Two networks stage by stage; what differs has a thick edge and is said between."""
+    summaries = [figures_of(name) for name in (first, second)]
+    parts = {}
+    for summary in summaries:
+        parts |= dict(zip(summary.rows, groups_of(summary), strict=True))
+    pairs = aligned(*summaries)
+    figure = Figure(figsize=(10, 0.37 * len(pairs) + 0.6), layout="constrained")
+    axes = figure.subplots()
+    for y, (left, right) in enumerate(pairs):
+        if left and right:
+            words = ", ".join(differing(left, right)) or "the same"
+        else:
+            words = "only left" if left else "only right"
+        edge = "#444444" if words == "the same" else DIFFERENT
+        for x, row in ((-1, left), (1, right)):
+            if row:
+                look = {"color": color_of(parts[row]), "edge": edge}
+                draw_box(axes, x, y, row_in_words(row), width=1.1, **look)
+        axes.text(0, y, words, ha="center", va="center", fontsize=TEXT)
+    for x, title in ((-1, first), (0, "differ in"), (1, second)):
+        look = {"fontsize": TEXT + 1, "weight": "bold"}
+        axes.text(x, len(pairs) - 0.3, title, ha="center", **look)
+    axes.set(xlim=(-1.65, 1.65), ylim=(-0.5, len(pairs) + 0.2))
+    axes.set_axis_off()
+    return figure
+
+
+def row_in_words(row: Row) -> str:
+    """10 x A: 35x35x320, 1,231,680 parameters, scale 0.17."""
+    times = f"{row.count} x " if row.count > 1 else ""
+    scale = "" if row.scale is None else f", scale {row.scale:g}"
+    params = f", {row.params:,}" if row.params else ""
+    return f"{times}{row.role}: {by_x(row.shape)}{params}{scale}"

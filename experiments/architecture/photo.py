@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network makes of a photo."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from experiments.architecture.drawings import TEXT
+from experiments.residual_scaling.figures.style import styles
+from inception_jax.config import PreprocessSpec
+from inception_jax.model_folder import Card, Origin, Variables, is_model_folder
+from inception_jax.models.networks import get_spec
+from inception_jax.models.schema import NetworkSpec
+from inception_jax.pretrained import Model, load, models_folder
+from inception_jax.receptive_field import receptive_fields
+
+PIXELS = 149  # half of the published size: a photo takes a moment
+
+
+def random_model(network: str = "inception_resnet_v1") -> tuple[Model, Variables]:
+    """A network with random kernels, for photos of `PIXELS`; its output are features."""
+    shape = (PIXELS, PIXELS, get_spec(network).image_shape[2])
+    model = Model(Card(network, PreprocessSpec(shape), (), Origin("random", "")))
+    return model, random_variables(model)
+
+
+def some_model() -> tuple[Model, Variables]:
+    """The first model in `models_folder`, for photos of `PIXELS`; or a random one."""
+    for folder in filter(is_model_folder, sorted(models_folder().glob("*"))):
+        model, variables = load(folder)
+        card, spec = model.card, model.card.preprocess
+        spec = replace(spec, image_shape=(PIXELS, PIXELS, spec.image_shape[2]))
+        return Model(replace(card, preprocess=spec)), variables
+    return random_model()
+
+
+def random_variables(model: Model, seed: int = 0) -> Variables:
+    """He's normal kernels, no bias, neutral batch norm; compiles nothing."""
+    rng = np.random.default_rng(seed)
+
+    def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if path[-1].key != "kernel":
+            return jnp.full(leaf.shape, path[-1].key in ("scale", "var"), leaf.dtype)
+        stddev = np.sqrt(2 / np.prod(leaf.shape[:-1])).astype(np.float32)
+        return jnp.asarray(stddev * rng.standard_normal(leaf.shape, np.float32))
+
+    return jax.tree_util.tree_map_with_path(fill, model.shapes)
+
+
+def landmarks(spec: NetworkSpec) -> tuple[str, ...]:
+    """Five maps along a network: two of the stem, the last A, Reduction-A, the last B."""
+    stem = [name for name, _ in spec.stem().steps]
+    last = {stage.role: stage.names[-1] for stage in spec.stages}
+    return (stem[2], stem[-1], last["A"], last["Reduction-A"], last["B"])
+
+
+def maps_of(
+    model: Model, variables: Variables, images: jax.Array, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Endpoints by name; what they do not need is not computed."""
+
+    @jax.jit
+    def run(variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
+        _, endpoints = model.apply(variables, images)
+        return {name: endpoints[name] for name in names}
+
+    found = jax.device_get(run(variables, images))
+    return {name: found[name] for name in names}
+
+
+def draw_maps(model: Model, photo: jax.Array, maps: dict[str, np.ndarray]) -> Figure:
+    """A photo, as `Model.prepare` gives it, with what the centre of each map sees of it;
+    and of each map the channel that varies most."""
+    fields = receptive_fields(model.network.spec)
+    figure = Figure(figsize=(10, 6.9), layout="constrained")
+    first, *panels = figure.subplots(2, 3).flat
+    low, high = model.card.preprocess.low, model.card.preprocess.high
+    first.imshow(np.clip((np.asarray(photo) - low) / (high - low), 0, 1))
+    first.set_title("frames: what the centre of a map sees", fontsize=TEXT + 1)
+    for axes, (name, found) in zip(panels, maps.items(), strict=True):
+        (values,) = found
+        channel = values.std((0, 1)).argmax()
+        axes.imshow(values[..., channel], cmap="cividis")
+        height, width, channels = values.shape
+        title = f"{name}: {height}x{width}, channel {channel} of {channels}"
+        axes.set_title(title, fontsize=TEXT + 1)
+        top, left, bottom, right = fields[name].seen_by(height // 2, width // 2)
+        if bottom - top < PIXELS:
+            _frame(first, top, left, bottom, right, name)
+    for axes in (first, *panels):
+        axes.set_axis_off()
+    return figure
+
+
+def _frame(axes: Axes, top: int, left: int, bottom: int, right: int, name: str) -> None:
+    corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+    for width, color in ((3.0, "black"), (1.4, "white")):
+        axes.add_patch(
+            Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=width)
+        )
+    text = axes.text(left, top - 2, name, color="white", fontsize=TEXT - 1, va="bottom")
+    text.set_bbox({"facecolor": "black", "pad": 1, "linewidth": 0})
+
+
+def draw_streams(
+    model: Model, variables: Variables, images: jax.Array, scales: Sequence[float]
+) -> Figure:
+    """Spread of the values behind each residual block, for one scale on all residuals.
+
+    The scale is an input of the compiled network, so that all scales need one compilation.
+    """
+    names = [n for s in model.network.spec.stages if s.scale is not None for n in s.names]
+
+    @jax.jit
+    def spreads(
+        variables: Variables, images: jax.Array, scale: jax.Array
+    ) -> list[jax.Array]:
+        _, endpoints = model.apply(variables, images, scale)
+        return [endpoints[name].std() for name in names]
+
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for scale, look in styles(scales).items():
+        found = np.array(spreads(variables, images, jnp.float32(scale)))
+        blocks, label = np.arange(1, len(found) + 1), f"scale {scale:g}"
+        axes.plot(blocks, found, label=label, markersize=4, linewidth=2, **look)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="residual block", ylabel="standard deviation of its output")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=TEXT)
+    return figure
