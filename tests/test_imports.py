@@ -27,6 +27,9 @@ ROWS = (
     "train",
     "run_folder step_setup",
     "model_folder",
+    # Which names and layouts other libraries' files have; tests/goldens reads them too.
+    "weights weights.layouts",
+    "weights.convert",
     "pretrained",
     "run_setup",
     "roofline",
