@@ -135,14 +135,10 @@ def export_weights(
     check_out("npz", out)
     record = asdict(read_record(run))
     card, arrays = of_run(run, weights, step)
-    about = json.dumps(
-        {**record, "step": card.origin.step, "weights": weights}, default=str
-    )
-    write_npz(out, card, arrays, {"run.json": about})
-    print(
-        f"Wrote {sum(x.size for x in arrays.values()):,} numbers in {len(arrays):,} arrays, "
-        f"of step {card.origin.step}, to {out}."
-    )
+    about = {**record, "step": card.origin.step, "weights": weights}
+    write_npz(out, card, arrays, {"run.json": json.dumps(about, default=str)})
+    count, step = sum(x.size for x in arrays.values()), card.origin.step
+    print(f"Wrote {count:,} numbers in {len(arrays):,} arrays, of step {step}, to {out}.")
 
 
 def _of_another_kind(a: Arrays, b: Arrays) -> list[str]:

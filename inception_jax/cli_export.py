@@ -46,8 +46,10 @@ def export_model(
     notes = export(loaded, variables, format, out)
     numbers = sum(x.size for x in by_name(variables).values())
     size = sum(p.stat().st_size for p in (out, *out.rglob("*")) if p.is_file())
-    print(f"Wrote {loaded.card.network}, {numbers:,} numbers, to {one_line(out)}: "
-          f"{size:,} bytes.")
+    print(
+        f"Wrote {loaded.card.network}, {numbers:,} numbers, to {one_line(out)}: "
+        f"{size:,} bytes."
+    )
     for note in notes:
         print(note)
     print(f"Images: {in_words(loaded.card.preprocess)}.\n\nTo load it:")

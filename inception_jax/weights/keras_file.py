@@ -38,9 +38,7 @@ def write(
     try:
         import h5py
     except ModuleNotFoundError:
-        raise ImportError(
-            'h5py is missing: pip install "inception_jax[weights]"'
-        ) from None
+        raise ImportError('h5py is missing: pip install "inception_jax[weights]"') from None
     groups = {
         layer: [name for x in VARIABLES if (name := f"{layer}/{x}") in arrays]
         for layer in layers

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import export
 
 from inception_jax.crops import in_words
+from inception_jax.data.imagenet_names import class_title
 from inception_jax.model_folder import Variables
 from inception_jax.pretrained import Model
 from inception_jax.weights.plain import whole
@@ -54,12 +55,13 @@ def program(model: Model, variables: Variables) -> export.Exported:
     For any batch size, on the three platforms, in float32, as in evaluation.
     """
     (batch,) = export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct(
-        (batch, *model.card.preprocess.image_shape), jnp.float32
-    )
+    images = jax.ShapeDtypeStruct((batch, *model.card.preprocess.image_shape), jnp.float32)
 
     def run(images: jax.Array) -> jax.Array:
-        return model.apply(variables, images)[0]
+        # Without it XLA computes with the constants beforehand, for long and with other
+        # roundings than in `model.apply`.
+        weights = jax.lax.optimization_barrier(variables)
+        return model.apply(weights, images)[0]
 
     return export.export(jax.jit(run), platforms=PLATFORMS)(images)
 
@@ -84,6 +86,7 @@ def describe(model: Model, exported: export.Exported) -> dict[str, Any]:
             "meaning": "logits, one for each of class_names" if classes else "features",
         },
         "class_names": card.class_names,
+        "class_titles": [class_title(name) for name in card.class_names],
         "card": asdict(card),
         "platforms": exported.platforms,
         "calling_convention_version": exported.calling_convention_version,
