@@ -10,7 +10,7 @@ import tyro
 
 from inception_jax.crops import in_words
 from inception_jax.digests import by_name
-from inception_jax.model_folder import Card
+from inception_jax.model_folder import WEIGHTS, Card
 from inception_jax.pretrained import load
 from inception_jax.printable import one_line
 from inception_jax.weights.export import Format, check_out, export
@@ -29,8 +29,8 @@ def export_model(
 
     folder is a model folder of this package; safetensors and npz hold the arrays under our
     names; timm, keras and facenet_pytorch are those libraries' own files; stablehlo is a
-    program for jax.export, with the weights in it, and a description. Preprocessing and
-    class names go along.
+    program for jax.export, its weights and a description. Preprocessing and class names go
+    along.
 
     Args:
         model: model folder, folder of a run, or name.
@@ -57,10 +57,10 @@ def export_model(
         print(f"    {line}")
 
 
-def how_to_load(format: Format, out: Path, card: Card) -> tuple[str, str]:
-    """Two lines of the Python of whoever reads the format."""
+def how_to_load(format: Format, out: Path, card: Card) -> tuple[str, ...]:
+    """Lines of the Python of whoever reads the format."""
     file, classes = json.dumps(str(out)), len(card.class_names)
-    program = json.dumps(str(out / PROGRAM))
+    program, weights = (json.dumps(str(out / name)) for name in (PROGRAM, WEIGHTS))
     facenet = f"classify=True, num_classes={classes}" if classes else ""
     return {
         "folder": (
@@ -73,8 +73,9 @@ def how_to_load(format: Format, out: Path, card: Card) -> tuple[str, str]:
         ),
         "npz": ("import numpy", f"arrays = numpy.load({file})"),
         "stablehlo": (
-            "import jax.export",
-            f'run = jax.export.deserialize(bytearray(open({program}, "rb").read())).call',
+            "import jax.export, safetensors.numpy",
+            f'call = jax.export.deserialize(bytearray(open({program}, "rb").read())).call',
+            f"logits = call(safetensors.numpy.load_file({weights}), images)",
         ),
         "timm": (
             "import timm",

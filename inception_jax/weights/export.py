@@ -18,6 +18,7 @@ from inception_jax.printable import one_line
 from inception_jax.weights import keras_file, plain, stablehlo
 from inception_jax.weights.convert import to_theirs
 from inception_jax.weights.layouts import find_layout
+from inception_jax.weights.plain import Arrays
 
 Format = Literal[
     *("folder", "safetensors", "npz", "stablehlo"),
@@ -56,24 +57,23 @@ def export(model: Model, variables: Variables, form: Format, out: Path) -> list[
     ImportError without what the format needs, CheckpointError where it cannot be written.
     """
     check_out(form, out)
+    arrays = by_name(jax.tree.map(np.asarray, variables))
     if form == "folder":
         pretrained.save(out, model.card, variables)
-    elif form == "stablehlo":
-        stablehlo.write(out, model, variables)
     elif form == "npz":
-        plain.write_npz(out, model.card, _arrays(variables))
+        plain.write_npz(out, model.card, arrays)
     elif form == "safetensors":
-        plain.write_safetensors(out, model.card, _arrays(variables))
+        plain.write_safetensors(out, model.card, arrays)
+    elif form == "stablehlo":
+        # In evaluation there is no aux head.
+        used = {name: x for name, x in arrays.items() if "/AuxLogits/" not in name}
+        stablehlo.write(out, model, used)
     else:
-        return _write_theirs(model, variables, form, out)
+        return _write_theirs(model, arrays, form, out)
     return []
 
 
-def _arrays(variables: Variables) -> dict[str, np.ndarray]:
-    return by_name(jax.tree.map(np.asarray, variables))
-
-
-def _write_theirs(model: Model, variables: Variables, form: Format, out: Path) -> list[str]:
+def _write_theirs(model: Model, arrays: Arrays, form: Format, out: Path) -> list[str]:
     card = model.card
     layout = find_layout(form.replace("_", "-"), card.network)
     # How weights began changes nothing.
@@ -82,7 +82,7 @@ def _write_theirs(model: Model, variables: Variables, form: Format, out: Path) -
             f"{layout} has no ablations and this model has one; export it as safetensors, "
             "npz or stablehlo."
         )
-    theirs = to_theirs(layout, _arrays(at_published_scales(model, variables)))
+    theirs = to_theirs(layout, at_published_scales(model, arrays))
     if form == "keras":
         keras_file.write(out, keras_file.order(card.network), theirs, card)
     else:
@@ -105,19 +105,20 @@ def _write_theirs(model: Model, variables: Variables, form: Format, out: Path) -
     return notes
 
 
-def at_published_scales(model: Model, variables: Variables) -> Variables:
-    """Variables of the same function without a residual scale of the model's own.
+def at_published_scales(model: Model, arrays: Arrays) -> Arrays:
+    """Arrays of the same function without a residual scale of the model's own.
 
-    What a block's scale is more than the published one, its linear convolution is.
+    By as much as a block's scale is more than the published one, its linear convolution is.
     """
     if model.card.residual_scale is None:
-        return variables
+        return arrays
     spec = model.network.spec
     scales = np.asarray(block_scales(spec, model.card.residual_scale))
     factors = scales / np.asarray(spec.default_scales, np.float32)
     blocks = [x for stage in spec.stages if stage.scale is not None for x in stage.names]
-    params = dict(variables["params"])
+    scaled = dict(arrays)
     for block, factor in zip(blocks, factors, strict=True):
-        linear = {key: x * factor for key, x in params[block]["Conv2d_1x1"].items()}
-        params[block] = params[block] | {"Conv2d_1x1": linear}
-    return {**variables, "params": params}
+        for leaf in ("kernel", "bias"):
+            name = f"params/{block}/Conv2d_1x1/{leaf}"
+            scaled[name] = scaled[name] * factor
+    return scaled

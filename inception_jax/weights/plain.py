@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -89,7 +90,7 @@ def read(file: Path) -> tuple[Card, dict[str, np.ndarray]]:
         return from_json(Card, json.loads(text)), arrays
     except KeyError:
         raise ValueError(f"{file} was not exported from a model: it has no card.") from None
-    except (SafetensorError, ValueError, TypeError, EOFError, OSError) as error:
+    except (SafetensorError, zipfile.BadZipFile, ValueError, TypeError, EOFError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax.traverse_util import unflatten_dict
 from safetensors import safe_open
 
 import inception_jax
@@ -18,6 +19,7 @@ from inception_jax.cli_export import export_model
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.digests import CheckpointError, by_name
 from inception_jax.model_folder import Card, Origin
+from inception_jax.models.inputs import block_scales
 from inception_jax.models.specs import SPECS
 from inception_jax.pretrained import Model, save
 from inception_jax.weights import export, keras_file, plain, stablehlo
@@ -130,23 +132,24 @@ class Nothing:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Nothing())
-import jax.export, numpy
+import jax.export, numpy, safetensors.numpy
 
-program, images, *outputs = sys.argv[1:]
-with open(program, "rb") as file:
+folder, images, *outputs = sys.argv[1:]
+with open(f"{folder}/model.stablehlo", "rb") as file:
     call = jax.export.deserialize(bytearray(file.read())).call
+weights = safetensors.numpy.load_file(f"{folder}/weights.safetensors")
 images = numpy.load(images)
 for count, file in zip((1, 7), outputs, strict=True):
-    numpy.save(file, call(images[:count]))
+    numpy.save(file, call(weights, images[:count]))
 assert not {"inception_jax", "flax"} & sys.modules.keys()
 """
 
 
-def called_alone(program: Path, images: np.ndarray, tmp_path: Path) -> list[np.ndarray]:
+def called_alone(folder: Path, images: np.ndarray, tmp_path: Path) -> list[np.ndarray]:
     """What it gives for the first 1 and 7 images, where this package cannot be imported."""
     np.save(tmp_path / "images.npy", images)
     outputs = [tmp_path / f"out{count}.npy" for count in (1, 7)]
-    files = [program, tmp_path / "images.npy", *outputs]
+    files = [folder, tmp_path / "images.npy", *outputs]
     subprocess.run([sys.executable, "-I", "-c", RUN_ALONE, *map(str, files)], check=True)
     return [np.load(file) for file in outputs]
 
@@ -155,14 +158,14 @@ def test_stablehlo_is_the_same_function_without_this_package(folder, tmp_path):
     export_model(str(folder), format="stablehlo", out=tmp_path / "out")
     model, variables = inception_jax.load(folder)
     images = np.random.default_rng(1).uniform(-0.5, 2, (7, 8, 8, 1)).astype(np.float32)
-    results = called_alone(tmp_path / "out" / "model.stablehlo", images, tmp_path)
+    results = called_alone(tmp_path / "out", images, tmp_path)
     apply = jax.jit(lambda v, x: model.apply(v, x)[0])
     for count, found in zip((1, 7), results, strict=True):
         expected = np.asarray(apply(variables, images[:count]))
         np.testing.assert_array_equal(found, expected, strict=True)
     about = json.loads((tmp_path / "out" / "about.json").read_text())
-    assert about["input"]["shape"] == ["b", "8", "8", "1"]
-    assert about["input"]["range"] == [-0.5, 2.0]
+    assert about["images"]["shape"] == ["b", "8", "8", "1"]
+    assert about["images"]["range"] == [-0.5, 2.0]
     assert about["output"]["shape"] == ["b", "3"]
     assert about["class_titles"][2] == "tench, Tinca tinca"
     assert tuple(about["class_names"]) == CARD.class_names
@@ -176,7 +179,6 @@ def test_stablehlo_is_the_same_function_without_this_package(folder, tmp_path):
         AblationConfig(
             residual_norm=True, activation="leaky_relu", learned_scale="channel"
         ),
-        AblationConfig(activation="pre"),
     ],
 )
 def test_every_kind_of_layer_takes_any_batch(ablation, monkeypatch):
@@ -184,10 +186,11 @@ def test_every_kind_of_layer_takes_any_batch(ablation, monkeypatch):
     spec = PreprocessSpec((32, 32, 1))
     model = Model(replace(CARD, network="grids", preprocess=spec, ablation=ablation))
     variables = filled(model.shapes)
-    exported = stablehlo.program(model, variables)
+    arrays = by_name(variables)
+    exported = stablehlo.program(model, arrays)
     images = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
     expected = jax.jit(lambda v, x: model.apply(v, x)[0])(variables, images)
-    np.testing.assert_array_equal(exported.call(images), expected)
+    np.testing.assert_array_equal(exported.call(arrays, images), expected)
 
 
 def test_features_without_a_classifier(folder, tmp_path):
@@ -239,21 +242,20 @@ def test_a_scale_of_ones_own_goes_into_the_linear_convolutions(monkeypatch):
     model = Model(replace(CARD, network="grids", preprocess=spec))
     variables = filled(model.shapes)
     images = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)
-    expected, _ = model.apply(variables, images)
-    published = export.at_published_scales(model, variables)
-    found, _ = model.network.apply(published, images)
+    arrays = by_name(variables)
+    published = export.at_published_scales(model, arrays)
+    apply = jax.jit(lambda v, x, scale: model.network.apply(v, x, scale)[0])
+    scales = block_scales(model.network.spec, None)
+    expected = jax.jit(lambda v, x: model.apply(v, x)[0])(variables, images)
+    found = apply(unflatten_dict(published, sep="/"), images, scales)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    without, _ = model.network.apply(variables, images)
+    without = apply(variables, images, scales)
     assert np.abs(without - expected).max() > 0.01
-    changed = [
-        name
-        for name, x in by_name(published).items()
-        if np.any(x != by_name(variables)[name])
-    ]
+    changed = [name for name, x in published.items() if np.any(x != arrays[name])]
     leaves = ("bias", "kernel")
     assert set(changed) == {f"params/{b}/Conv2d_1x1/{x}" for b in BLOCKS for x in leaves}
     untouched = Model(replace(model.card, residual_scale=None))
-    assert export.at_published_scales(untouched, variables) is variables
+    assert export.at_published_scales(untouched, arrays) is arrays
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from inception_jax.cli_export import export_model
 from inception_jax.config import PreprocessSpec
 from inception_jax.model_folder import Card, Origin
 from inception_jax.pretrained import Model, save
+from inception_jax.weights.stablehlo import PROGRAM
 from tests.goldens.fill import golden_variables, images
 from tests.test_goldens import SOURCES, golden
 from tests.weights.test_export import called_alone
@@ -104,15 +105,14 @@ def test_keras_loads_it_and_gives_the_golden_logits(source, tmp_path):
 def test_stablehlo_is_the_same_function_at_full_size(source, tmp_path, capsys):
     start = time.perf_counter()
     folder = exported(source, "stablehlo", tmp_path, "out")
-    program = folder / "model.stablehlo"
     with capsys.disabled():
-        size, seconds = program.stat().st_size, time.perf_counter() - start
+        size, seconds = (folder / PROGRAM).stat().st_size, time.perf_counter() - start
         print(f"\n{source}: {size:,} bytes in {seconds:.1f} s")
     many = np.tile(images(299), (4, 1, 1, 1))[:7] * np.linspace(1, 0.5, 7).reshape(
         7, 1, 1, 1
     )
     many = many.astype(np.float32)
-    results = called_alone(program, many, tmp_path)
+    results = called_alone(folder, many, tmp_path)
     model = model_of(source)
     variables = golden_variables(source, model.shapes)
     apply = jax.jit(lambda v, x: model.apply(v, x)[0])
