@@ -72,11 +72,19 @@ def _part(ours: str) -> str:
 
 
 def num_classes(layout: Layout, theirs: Arrays) -> int:
-    """Classes of our network for these arrays, without background; 0: no classifier."""
-    biases = theirs.get(names_of(layout)["params/Logits/bias"])
-    if biases is None or biases.ndim != 1:
+    """Classes of our network for these arrays, without background; 0: no classifier.
+
+    Raises ValueError where the classifier's biases are not one number for each class.
+    """
+    name = names_of(layout)["params/Logits/bias"]
+    if name not in theirs:
         return 0
-    return len(biases) - has_background(layout, theirs)
+    shape = theirs[name].shape
+    if len(shape) != 1 or not shape[0]:
+        raise ValueError(
+            f"{one_line(name)} is {list(shape)}; expected one number for each class."
+        )
+    return shape[0] - has_background(layout, theirs)
 
 
 def has_background(layout: Layout, theirs: Arrays) -> bool:
