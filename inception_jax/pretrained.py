@@ -117,7 +117,7 @@ def load(
     """
     folder = find_model(path_or_name)
     if not (folder / model_folder.CARD).is_file():
-        card, arrays = _of_run(folder, weights, step)
+        card, arrays = of_run(folder, weights, step)
     elif step is None and weights == "ema":
         card, arrays = model_folder.read(folder)
     else:
@@ -193,7 +193,11 @@ def card_of_run(folder: Path, weights: str, step: int) -> Card:
     )
 
 
-def _of_run(folder: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
+def of_run(folder: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
+    """The card and the arrays by name of a run's checkpoint, or of its newest good one.
+
+    Raises what `saved_arrays` and `card_of_run` raise.
+    """
     step, arrays = saved_arrays(folder, step)
     prefix = {"raw": "", "ema": "ema_"}[weights]
     groups = tuple(f"{prefix}{group}/" for group in ("params", "batch_stats"))
