@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from inception_jax.digests import CheckpointError
 from inception_jax.printable import one_line
-from inception_jax.weights import keras_files, tensorflow_files
+from inception_jax.weights import read_keras, read_tensorflow
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ def sha256_of(path: Path) -> str:
     another, which is that of the only one there mostly is."""
     check_exists(path)
     digest = hashlib.sha256()
-    for file in tensorflow_files.data_files(path) or [path]:
+    for file in read_tensorflow.data_files(path) or [path]:
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
@@ -45,7 +45,7 @@ def sha256_of(path: Path) -> str:
 
 def check_exists(path: Path) -> None:
     """Raise ValueError where `path` is neither a file nor the prefix of a checkpoint."""
-    if not path.is_file() and not tensorflow_files.is_checkpoint(path):
+    if not path.is_file() and not read_tensorflow.is_checkpoint(path):
         raise ValueError(f"there is no file {one_line(path)}.")
 
 
@@ -60,12 +60,12 @@ def read(path: Path) -> Arrays:
     it is missing.
     """
     check_exists(path)
-    if tensorflow_files.is_checkpoint(path):
-        return tensorflow_files.read(path)
+    if read_tensorflow.is_checkpoint(path):
+        return read_tensorflow.read(path)
     with path.open("rb") as stream:
         start = stream.read(9)
     if start.startswith(HDF5):
-        return keras_files.read(path, path)
+        return read_keras.read(path, path)
     if start.startswith(ZIP):
         return _of_zip(path)
     if start.startswith(PICKLE):
@@ -83,8 +83,8 @@ def _of_zip(path: Path) -> Arrays:
     errors = (zipfile.BadZipFile, EOFError, NotImplementedError)
     with said_of(path, *errors), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        if keras_files.WEIGHTS in names:
-            return keras_files.read(io.BytesIO(archive.read(keras_files.WEIGHTS)), path)
+        if read_keras.WEIGHTS in names:
+            return read_keras.read(io.BytesIO(archive.read(read_keras.WEIGHTS)), path)
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"{one_line(damaged)} has another checksum")
     if any(name.endswith("/data.pkl") for name in names):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of another library as a card and variables: which it is, and the proof that it is."""
+"""Files of other libraries as cards and variables: which they are, and that they fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,9 +85,7 @@ def find(theirs: Arrays) -> tuple[Layout, Match]:
     """
     fits = {layout: match(layout, theirs) for layout in LAYOUTS}
     # Where names leave a choice, a background class decides; else the table's order.
-    layout = min(
-        fits, key=lambda x: (fits[x].wrong, not convert.has_background(x, theirs))
-    )
+    layout = min(fits, key=lambda x: (fits[x].wrong, not convert.has_background(x, theirs)))
     fits[layout].check(layout, [])
     return layout, fits[layout]
 

@@ -3,10 +3,10 @@
 
 Layers have numbers there that depend on what the process had built before (.h5), or on
 their order within a class (.weights.h5). Here they get the names of the first model in a
-process, as in names/keras_*.json; names/keras_order.json is the order of `model.layers`.
+process, as in names/keras_*.json; names/keras_*_order.json are in the order of
+`model.layers`.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
@@ -18,7 +18,8 @@ import numpy as np
 from inception_jax.digests import CheckpointError
 from inception_jax.printable import one_line
 from inception_jax.weights.convert import match
-from inception_jax.weights.layouts import LAYOUTS, NAMES
+from inception_jax.weights.keras_file import order
+from inception_jax.weights.layouts import LAYOUTS
 
 if TYPE_CHECKING:
     import h5py
@@ -52,13 +53,14 @@ def read(file: Path | IO[bytes], path: Path) -> Arrays:
             f"{one_line(path)} is Keras's, and h5py is missing: "
             'pip install "inception_jax[weights]"'
         ) from None
-    orders = json.loads((NAMES / "keras_order.json").read_text(encoding="utf-8"))
+    layouts = [layout for layout in LAYOUTS if layout.source == "keras"]
+    orders = {layout.network: order(layout.network) for layout in layouts}
     try:
         with h5py.File(file, "r") as opened:
             group = opened.get("model_weights", opened)  # so in a whole model's .h5
             if any(name.startswith("layer_names") for name in group.attrs):
                 layers = list(_of_old(group))
-                named = {x: _in_order(order, layers) for x, order in orders.items()}
+                named = {x: _in_order(y, layers) for x, y in orders.items()}
             else:
                 classes, others = _of_keras_3(opened)
                 named = {x: _by_class(y, classes) | others for x, y in orders.items()}
@@ -66,7 +68,6 @@ def read(file: Path | IO[bytes], path: Path) -> Arrays:
         raise CheckpointError(
             f"{one_line(path)} is damaged: {one_line(error).rstrip('.')}."
         ) from error
-    layouts = [layout for layout in LAYOUTS if layout.source == "keras"]
     best = min(layouts, key=lambda layout: match(layout, named[layout.network]).wrong)
     return named[best.network]
 
@@ -98,9 +99,9 @@ def _array(dataset: "h5py.Dataset") -> np.ndarray:
     return np.asarray(dataset[()])
 
 
-def _in_order(order: list[str], layers: list[Layer]) -> Arrays:
+def _in_order(names: list[str], layers: list[Layer]) -> Arrays:
     arrays = {}
-    for place, (known, layer) in enumerate(zip_longest(order, layers)):
+    for place, (known, layer) in enumerate(zip_longest(names, layers)):
         if layer:
             arrays |= _renamed(known, layer, f"layer {place + 1}")
     return arrays
@@ -146,14 +147,14 @@ def _layer(key: tuple[str, int], variables: "Mapping[int, h5py.Dataset]") -> Lay
     return str(name), dict(zip(kinds, arrays, strict=True))
 
 
-def _by_class(order: list[str], classes: Classes) -> Arrays:
+def _by_class(names: list[str], classes: Classes) -> Arrays:
     known: dict[str, list[str]] = {}
-    for name in order:
+    for name in names:
         known.setdefault(_class_of(name), []).append(name)
     arrays = {}
     for (kind, number), (name, variables) in classes.items():
-        names = known.get(kind, [])
-        expected = names[number] if number < len(names) else None
+        of_class = known.get(kind, [])
+        expected = of_class[number] if number < len(of_class) else None
         layer = name or expected or kind, variables
         arrays |= _renamed(expected, layer, f"layers/{kind}_{number}")
     return arrays
