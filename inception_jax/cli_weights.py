@@ -31,8 +31,8 @@ def import_weights(
 
     Args:
         file: to read; of a TensorFlow checkpoint its prefix.
-        out: folder to write, whole or not at all; must not be there yet. Default: NETWORK.
-            SOURCE in the models' folder, $INCEPTION_JAX_MODELS.
+        out: folder to write, whole or not at all; must not be there yet; default:
+            NETWORK.SOURCE in $INCEPTION_JAX_MODELS.
         classes: text file with a name for each class in a line of its own; needed for
             other classes than ImageNet's.
         sha256: of the file, as where it is from states it; another one is refused.
@@ -68,28 +68,31 @@ def _lines(path: Path) -> list[str]:
 def _about(imported: Imported, file: Path, out: Path) -> str:
     """What was read, for people, and what to do next."""
     card, arrays = imported.card, by_name(imported.variables)
-    numbers = sum(x.size for x in arrays.values())
+    params = sum(x.size for name, x in arrays.items() if name.startswith("params/"))
+    statistics = sum(x.size for x in arrays.values()) - params
     names = list(map(one_line, card.class_names))
-    known = f"{names[0]} ... {names[-1]}" if names else "none; it gives features"
-    background = ", without the background class" if card.origin.background_removed else ""
-    extras = f"; {len(imported.left_out):,} more are not the network's"
+    known = f"{len(names):,}: {names[0]} ... {names[-1]}" if names else "none: features"
+    options = (
+        *(card.network, "" if card.bn_scale else "batch norm without gamma"),
+        "with aux head" if card.aux_head else "",
+    )
+    extras = len(imported.left_out)
+    more = f"; {extras:,} more {'is' if extras == 1 else 'are'} not the network's"
     rows = {
         "file": f"{one_line(file)}, SHA-256 {card.origin.sha256}",
         "source": card.origin.source,
-        "network": f"{card.network}{'' if card.bn_scale else ', batch norm without gamma'}"
-        f"{', with aux head' if card.aux_head else ''}",
-        "arrays": f"{len(arrays):,} with {numbers:,} numbers, each used once"
-        f"{extras if imported.left_out else ''}",
-        "classes": f"{len(names):,}: {known}{background}" if names else known,
+        "network": ", ".join(filter(None, options)),
+        "arrays": f"{len(arrays):,}, each used once{more if extras else ''}",
+        "numbers": f"{params:,} parameters, {statistics:,} moving statistics",
+        "classes": known
+        + (", without the background class" if card.origin.background_removed else ""),
         "images": in_words(card.preprocess),
         "written": one_line(out),
     }
-    lines = [f"{name:8} {text}" for name, text in rows.items()]
-    model = out.name if out.parent == models_folder() else out
+    lines = [f"{name:10} {text}" for name, text in rows.items()]
+    model = one_line(out.name if out.parent == models_folder() else out)
     command = "predict" if names else "features"
-    return "\n".join(
-        [*lines, "", f"inception-jax {command} IMAGE --model {one_line(model)}"]
-    )
+    return "\n".join([*lines, "", f"inception-jax {command} IMAGE --model {model}"])
 
 
 def weights(

@@ -31,9 +31,10 @@ class Match:
     extras: list[str]  # known, and of no use
 
     @property
-    def wrong(self) -> int:
-        """Names that one side has and the other has not."""
-        return len(self.missing) + len(self.left_over)
+    def distance(self) -> float:
+        """Share of all names that only one side has: 0 where they fit, 1 for strangers."""
+        wrong = len(self.missing) + len(self.left_over)
+        return wrong / (2 * len(self.names) - len(self.missing) + len(self.left_over))
 
     def check(self, layout: Layout, misshaped: list[str]) -> None:
         """Raise ValueError with the first of all that does not fit."""

@@ -85,7 +85,9 @@ def find(theirs: Arrays) -> tuple[Layout, Match]:
     """
     fits = {layout: match(layout, theirs) for layout in LAYOUTS}
     # Where names leave a choice, a background class decides; else the table's order.
-    layout = min(fits, key=lambda x: (fits[x].wrong, not convert.has_background(x, theirs)))
+    layout = min(
+        fits, key=lambda x: (fits[x].distance, not convert.has_background(x, theirs))
+    )
     fits[layout].check(layout, [])
     return layout, fits[layout]
 

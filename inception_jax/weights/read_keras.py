@@ -68,7 +68,7 @@ def read(file: Path | IO[bytes], path: Path) -> Arrays:
         raise CheckpointError(
             f"{one_line(path)} is damaged: {one_line(error).rstrip('.')}."
         ) from error
-    best = min(layouts, key=lambda layout: match(layout, named[layout.network]).wrong)
+    best = min(layouts, key=lambda layout: match(layout, named[layout.network]).distance)
     return named[best.network]
 
 
