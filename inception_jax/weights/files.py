@@ -8,9 +8,11 @@ own, no code.
 import contextlib
 import hashlib
 import io
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
+SAFETENSORS = b"\0\0\0\0{"  # end of the header's length in eight bytes, and the header
 PICKLE = b"\x80"  # of protocol 2 and later: torch before 1.6
+
+# The first whose weights_only=True runs nothing.
+SAFE_TORCH = (2, 6)
 
 Arrays = dict[str, np.ndarray]
 
@@ -68,10 +74,10 @@ def read(path: Path) -> Arrays:
         return read_keras.read(path, path)
     if start.startswith(ZIP):
         return _of_zip(path)
+    if start.endswith(SAFETENSORS):
+        return _of_safetensors(path)
     if start.startswith(PICKLE):
         return _of_torch(path)
-    if start[8:9] == b"{":  # behind the length of the header
-        return _of_safetensors(path)
     raise ValueError(
         f"{one_line(path)} is no file of weights that can be read, or its start is "
         "damaged: expected safetensors, .npz, PyTorch's .pth, Keras's .h5 or .keras, or a "
@@ -120,10 +126,14 @@ def _of_torch(path: Path) -> Arrays:
             f"{one_line(path)} is PyTorch's, and torch is missing: "
             'pip install "inception_jax[torch]"'
         ) from None
-    from pickle import UnpicklingError
-
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        raise ImportError(
+            f"torch {torch.__version__} can be made to run what is in a file "
+            "(CVE-2025-32434): install 2.6 or later."
+        )
     try:
-        with said_of(path, RuntimeError, EOFError, KeyError, AttributeError):
+        errors = (RuntimeError, EOFError, KeyError, AttributeError)
+        with said_of(path, *errors), warnings.catch_warnings(action="ignore"):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         reason = one_line(error).split("\\n")[0]
@@ -132,7 +142,7 @@ def _of_torch(path: Path) -> Arrays:
             f"model's state_dict() ({reason})"
         ) from None
     if not isinstance(found, dict):
-        raise ValueError(f"{one_line(path)} holds no state_dict but a {type(found)}.")
+        raise ValueError(f"{one_line(path)} holds no state_dict but a {type(found).__name__}.")
     return {name: _numpy(path, name, x) for name, x in found.items()}
 
 

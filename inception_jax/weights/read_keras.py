@@ -9,9 +9,10 @@ process, as in names/keras_*.json; names/keras_*_order.json are in the order of
 
 import re
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,7 +42,7 @@ Layer = tuple[str, Arrays]
 Classes = dict[tuple[str, int], Layer]
 
 
-def read(file: Path | IO[bytes], path: Path) -> Arrays:
+def read(file: Path | BytesIO, path: Path) -> Arrays:
     """All arrays by name. `path` is what the file is called, where that is a stream.
 
     Raises CheckpointError where it is damaged, ImportError without the `weights` extra.
