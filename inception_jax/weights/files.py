@@ -79,7 +79,7 @@ def read(path: Path) -> Arrays:
     if start.startswith(PICKLE):
         return _of_torch(path)
     raise ValueError(
-        f"{one_line(path)} is no file of weights that can be read, or its start is "
+        f"{one_line(path)} is no file of weights that can be read, or an end of it is "
         "damaged: expected safetensors, .npz, PyTorch's .pth, Keras's .h5 or .keras, or a "
         "TensorFlow checkpoint."
     )
@@ -142,7 +142,9 @@ def _of_torch(path: Path) -> Arrays:
             f"model's state_dict() ({reason})"
         ) from None
     if not isinstance(found, dict):
-        raise ValueError(f"{one_line(path)} holds no state_dict but a {type(found).__name__}.")
+        raise ValueError(
+            f"{one_line(path)} holds no state_dict but a {type(found).__name__}."
+        )
     return {name: _numpy(path, name, x) for name, x in found.items()}
 
 
