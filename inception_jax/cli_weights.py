@@ -13,6 +13,7 @@ from inception_jax.digests import by_name
 from inception_jax.pretrained import models_folder, save
 from inception_jax.printable import one_line
 from inception_jax.weights.import_file import Imported, import_file
+from inception_jax.weights.layouts import FACENET
 
 
 def import_weights(
@@ -91,8 +92,12 @@ def _about(imported: Imported, file: Path, out: Path) -> str:
     }
     lines = [f"{name:10} {text}" for name, text in rows.items()]
     model = one_line(out.name if out.parent == models_folder() else out)
-    command = "predict" if names else "features"
-    return "\n".join([*lines, "", f"inception-jax {command} IMAGE --model {model}"])
+    command = f"inception-jax predict IMAGE --model {model}"
+    if not names:
+        endpoint = "Embeddings" if card.network == FACENET else "global_pool"
+        command = f"inception-jax features IMAGE --model {model}"
+        command += f" --endpoint {endpoint} --out features.npz"
+    return "\n".join([*lines, "", command])
 
 
 def weights(

@@ -4,7 +4,7 @@
 Pure functions on flat dicts of arrays by name; ours are named as in a model folder.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +36,9 @@ class Match:
         wrong = len(self.missing) + len(self.left_over)
         return wrong / (2 * len(self.names) - len(self.missing) + len(self.left_over))
 
-    def check(self, layout: Layout, misshaped: list[str]) -> None:
-        """Raise ValueError with the first of all that does not fit."""
+    def check(self, said: str, misshaped: Sequence[str] = ()) -> None:
+        """Raise ValueError, which begins with `said`, with the first of all that does not
+        fit."""
         found = {
             "missing": self.missing,
             "left over": self.left_over,
@@ -47,7 +48,7 @@ class Match:
             f"{what}: {some(list(map(one_line, x)))}" for what, x in found.items() if x
         ]
         if wrong:
-            raise ValueError(f"the arrays are not those of {layout}; {'; '.join(wrong)}.")
+            raise ValueError(f"{said}; {'; '.join(wrong)}.")
 
 
 def match(layout: Layout, found: Iterable[str]) -> Match:
@@ -101,7 +102,7 @@ def to_ours(layout: Layout, theirs: Arrays) -> dict[str, np.ndarray]:
     Raises ValueError, with the names, where one is missing or left over.
     """
     fit = match(layout, theirs)
-    fit.check(layout, [])
+    fit.check(f"the arrays are not those of {layout}")
     first = int(has_background(layout, theirs))
     ours = {}
     for name, source in fit.names.items():
@@ -130,7 +131,7 @@ def to_theirs(layout: Layout, ours: Arrays) -> dict[str, np.ndarray]:
     names = names_of(layout, set(layout.optional) - {_part(name) for name in ours})
     left_over = sorted(ours.keys() - names.keys())
     missing = [name for name in names if name not in ours]
-    Match(names, missing, left_over, []).check(layout, [])
+    Match(names, missing, left_over, []).check(f"the arrays are not those of {layout}")
     theirs = {}
     for name, source in names.items():
         x = ours[name]

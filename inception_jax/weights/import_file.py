@@ -40,7 +40,7 @@ def import_file(
         sha256: what the file's has to be, in hexadecimal.
 
     Raises ValueError where its arrays are not exactly those of one layout, all of them
-    float32, finite and with positive variances, or its digest is another; and as
+    float32, finite and no variance negative, or its digest is another; and as
     `files.read` does.
     """
     found = files.sha256_of(path)
@@ -88,7 +88,7 @@ def find(theirs: Arrays) -> tuple[Layout, Match]:
     layout = min(
         fits, key=lambda x: (fits[x].distance, not convert.has_background(x, theirs))
     )
-    fits[layout].check(layout, [])
+    fits[layout].check(f"its arrays are of no known layout; closest is {layout}")
     return layout, fits[layout]
 
 
@@ -119,7 +119,7 @@ def _check_shapes(layout: Layout, fit: Match, card: Card, theirs: Arrays) -> Non
             found = list(theirs[name].shape)
             misshaped.append(f"{name} is {found} instead of {list(expected)}")
     assert not shapes, f"arrays of ours that no layout has: {some(list(shapes))}"
-    fit.check(layout, misshaped)
+    fit.check(f"its arrays are not those of {layout}", misshaped)
 
 
 def _check_numbers(layout: Layout, theirs: Arrays) -> None:
@@ -130,8 +130,6 @@ def _check_numbers(layout: Layout, theirs: Arrays) -> None:
     if wild:
         raise ValueError(f"not finite: {some(list(map(one_line, wild)))}.")
     variances = [y for x, y in names_of(layout).items() if x.endswith("/bn/var")]
-    negative = [name for name in variances if name in theirs and (theirs[name] <= 0).any()]
+    negative = [name for name in variances if name in theirs and (theirs[name] < 0).any()]
     if negative:
-        raise ValueError(
-            f"variances that are not positive: {some(list(map(one_line, negative)))}."
-        )
+        raise ValueError(f"negative variances: {some(list(map(one_line, negative)))}.")

@@ -18,6 +18,8 @@ from tests.weights import sources
 from tests.weights.filled import filled
 from tests.weights.sources import of, row, save, with_background
 
+CLOSEST = "its arrays are of no known layout; closest is"
+
 
 @pytest.fixture
 def ours(monkeypatch, tmp_path: Path):
@@ -126,8 +128,7 @@ def test_a_source_without_gamma_gives_a_network_without(ours, command, tmp_path)
     status, _, errors = command(file, "--out", tmp_path / "wrong")
     assert status == 2
     assert errors == (
-        f"inception-jax: {file}: the arrays are not those of slim's tiny; left over: "
-        f"{kernel}/RMSPropp.\n"
+        f"inception-jax: {file}: {CLOSEST} slim's tiny; left over: {kernel}/RMSPropp.\n"
     )
     assert not (tmp_path / "wrong").exists()
 
@@ -152,7 +153,10 @@ def test_without_classifier_it_gives_features(ours, command, tmp_path):
     card, found = loaded(tmp_path / "out")
     assert card.class_names == ()
     assert_same(found, arrays)
-    assert said.endswith(f"\ninception-jax features IMAGE --model {tmp_path}/out\n")
+    assert said.splitlines()[-1] == (
+        f"inception-jax features IMAGE --model {tmp_path}/out --endpoint global_pool "
+        "--out features.npz"
+    )
 
 
 def changed(theirs: dict[str, np.ndarray], change: str) -> dict[str, np.ndarray]:
@@ -182,17 +186,17 @@ def changed(theirs: dict[str, np.ndarray], change: str) -> dict[str, np.ndarray]
 @pytest.mark.parametrize(
     ("change", "said"),
     {
-        "renamed": "the arrays are not those of timm's tiny; missing: layers.1.weight; "
+        "renamed": f"{CLOSEST} timm's tiny; missing: layers.1.weight; "
         "left over: layers.1.Weight.",
-        "missing": "the arrays are not those of timm's tiny; missing: layers.1.weight.",
-        "extra": "the arrays are not those of timm's tiny; left over: layers.9.weight.",
-        "transposed": "the arrays are not those of timm's tiny; of another shape: "
+        "missing": f"{CLOSEST} timm's tiny; missing: layers.1.weight.",
+        "extra": f"{CLOSEST} timm's tiny; left over: layers.9.weight.",
+        "transposed": "its arrays are not those of timm's tiny; of another shape: "
         "layers.1.weight is [32, 8, 2, 2] instead of [8, 32, 2, 2].",
         "not a number": "not finite: layers.1.weight.",
         "float64": "arrays must be float32; layers.1.weight is float64.",
-        "negative variance": "variances that are not positive: layers.1.bn.running_var.",
+        "negative variance": "negative variances: layers.1.bn.running_var.",
         "classes": "layers.4.bias is [3, 1]; expected one number for each class.",
-        "other classes": "the arrays are not those of timm's tiny; of another shape: "
+        "other classes": "its arrays are not those of timm's tiny; of another shape: "
         "layers.4.weight is [3, 8] instead of [4, 8].",
     }.items(),
 )
@@ -209,7 +213,7 @@ def test_the_closest_layout_is_named(command, tmp_path):
     file = save({"features.0.conv.weight": np.zeros(1, np.float32)}, tmp_path / "x")
     status, _, errors = command(file, "--out", tmp_path / "out")
     assert status == 2
-    assert "not those of timm's inception_v4; missing: features.0.bn.weight, " in errors
+    assert f"{CLOSEST} timm's inception_v4; missing: features.0.bn.weight, " in errors
     assert errors.endswith(" and 741 more.\n")
 
 
