@@ -11,7 +11,14 @@ import safetensors.numpy
 
 from inception_jax.config import PreprocessSpec
 from inception_jax.models.specs import SPECS
-from inception_jax.weights import convert, import_file, keras_file, layouts, read_keras
+from inception_jax.weights import (
+    convert,
+    files,
+    import_file,
+    keras_file,
+    layouts,
+    read_keras,
+)
 from inception_jax.weights.layouts import KERAS, TENSORFLOW, TORCH, Layout
 from tests.models.tiny import one_block
 
@@ -82,3 +89,19 @@ def of(source: str, ours: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our arrays as the source has them, without what counts batches."""
     theirs = convert.to_theirs(row(source), ours)
     return {name: x for name, x in theirs.items() if x.dtype == np.float32}
+
+
+def assert_read(path: Path, expected: dict[str, np.ndarray]) -> None:
+    """`files.read` gives these arrays and no others."""
+    found = files.read(path)
+    assert found.keys() == expected.keys()
+    for name, x in expected.items():
+        np.testing.assert_array_equal(found[name], x, strict=True, err_msg=name)
+
+
+def flip(path: Path, part: bytes) -> None:
+    """One bit of the first of the bytes that are `part`, the only such in the file."""
+    whole = path.read_bytes()
+    assert whole.count(part) == 1
+    at = whole.index(part)
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
