@@ -31,8 +31,8 @@ ZIP = b"PK\x03\x04"
 SAFETENSORS = b"\0\0\0\0{"  # end of the header's length in eight bytes, and the header
 PICKLE = b"\x80"  # of protocol 2 and later: torch before 1.6
 
-# The first whose weights_only=True runs nothing.
-SAFE_TORCH = (2, 6)
+# The first whose weights_only=True runs nothing: CVE-2025-32434, CVE-2026-24747.
+SAFE_TORCH = (2, 10)
 
 Arrays = dict[str, np.ndarray]
 
@@ -129,7 +129,7 @@ def _of_torch(path: Path) -> Arrays:
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
         raise ImportError(
             f"torch {torch.__version__} can be made to run what is in a file "
-            "(CVE-2025-32434): install 2.6 or later."
+            "(CVE-2026-24747): install 2.10 or later."
         )
     try:
         errors = (RuntimeError, EOFError, KeyError, AttributeError)
