@@ -11,6 +11,7 @@ import tyro
 from inception_jax.cli_checkpoints import checkpoints
 from inception_jax.cli_data import data
 from inception_jax.cli_plan import plan
+from inception_jax.cli_weights import weights
 from inception_jax.digests import CheckpointError
 from inception_jax.models.networks import create, list_networks
 from inception_jax.models.specs import SPECS
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "data": data,
                 "ckpt": checkpoints,
                 "plan": plan,
+                "weights": weights,
                 "version": version,
             },
             prog="inception-jax",

@@ -4,7 +4,7 @@
 Pure functions on flat dicts of arrays by name; ours are named as in a model folder.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +31,14 @@ class Match:
     extras: list[str]  # known, and of no use
 
     @property
-    def wrong(self) -> int:
-        """Names that one side has and the other has not."""
-        return len(self.missing) + len(self.left_over)
+    def distance(self) -> float:
+        """Share of all names that only one side has: 0 where they fit, 1 for strangers."""
+        wrong = len(self.missing) + len(self.left_over)
+        return wrong / (2 * len(self.names) - len(self.missing) + len(self.left_over))
 
-    def check(self, layout: Layout, misshaped: list[str]) -> None:
-        """Raise ValueError with the first of all that does not fit."""
+    def check(self, said: str, misshaped: Sequence[str] = ()) -> None:
+        """Raise ValueError, which begins with `said`, with the first of all that does not
+        fit."""
         found = {
             "missing": self.missing,
             "left over": self.left_over,
@@ -46,7 +48,7 @@ class Match:
             f"{what}: {some(list(map(one_line, x)))}" for what, x in found.items() if x
         ]
         if wrong:
-            raise ValueError(f"the arrays are not those of {layout}; {'; '.join(wrong)}.")
+            raise ValueError(f"{said}; {'; '.join(wrong)}.")
 
 
 def match(layout: Layout, found: Iterable[str]) -> Match:
@@ -72,11 +74,19 @@ def _part(ours: str) -> str:
 
 
 def num_classes(layout: Layout, theirs: Arrays) -> int:
-    """Classes of our network for these arrays, without background; 0: no classifier."""
-    biases = theirs.get(names_of(layout)["params/Logits/bias"])
-    if biases is None or biases.ndim != 1:
+    """Classes of our network for these arrays, without background; 0: no classifier.
+
+    Raises ValueError where the classifier's biases are not one number for each class.
+    """
+    name = names_of(layout)["params/Logits/bias"]
+    if name not in theirs:
         return 0
-    return len(biases) - has_background(layout, theirs)
+    shape = theirs[name].shape
+    if len(shape) != 1 or not shape[0]:
+        raise ValueError(
+            f"{one_line(name)} is {list(shape)}; expected one number for each class."
+        )
+    return shape[0] - has_background(layout, theirs)
 
 
 def has_background(layout: Layout, theirs: Arrays) -> bool:
@@ -92,7 +102,7 @@ def to_ours(layout: Layout, theirs: Arrays) -> dict[str, np.ndarray]:
     Raises ValueError, with the names, where one is missing or left over.
     """
     fit = match(layout, theirs)
-    fit.check(layout, [])
+    fit.check(f"the arrays are not those of {layout}")
     first = int(has_background(layout, theirs))
     ours = {}
     for name, source in fit.names.items():
@@ -121,7 +131,7 @@ def to_theirs(layout: Layout, ours: Arrays) -> dict[str, np.ndarray]:
     names = names_of(layout, set(layout.optional) - {_part(name) for name in ours})
     left_over = sorted(ours.keys() - names.keys())
     missing = [name for name in names if name not in ours]
-    Match(names, missing, left_over, []).check(layout, [])
+    Match(names, missing, left_over, []).check(f"the arrays are not those of {layout}")
     theirs = {}
     for name, source in names.items():
         x = ours[name]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What other libraries call the arrays of these networks, and how they lay them out.
 
-`LAYOUTS` has a row for each source and network; names/*.json have the layers' names,
-whose layers are ours and which were compared by the networks' outputs (tests/goldens).
+`LAYOUTS` has a row for each source and network. names/SOURCE_NETWORK.json has the source's
+convolution and batch norm for each layer of ours; that they are the right ones, equal
+outputs show (tests/test_goldens.py).
 """
 
 import json
@@ -119,11 +120,12 @@ def layers_of(layout: Layout) -> Layers:
     """The source's layers by ours, all of them, in the order of the names' file."""
     if layout.convention is TENSORFLOW:
         return _slim_layers(layout)
-    source, network = layout.source.replace("-", "_"), layout.network
     file = {
-        "cadene": f"timm_{network}",
+        "timm": f"timm_{layout.network}",
+        "cadene": f"timm_{layout.network}",
+        "keras": f"keras_{layout.network}",
         "facenet-pytorch": "facenet_pytorch_inception_resnet_v1",
-    }.get(layout.source, f"{source}_{network}")
+    }[layout.source]
     text = (NAMES / f"{file}.json").read_text(encoding="utf-8")
     layers = {ours: (conv, norm) for ours, (conv, norm) in json.loads(text).items()}
     if layout.source == "cadene":
@@ -133,7 +135,7 @@ def layers_of(layout: Layout) -> Layers:
     return layers
 
 
-# slim's scopes; where one of ours stands alone below the network's.
+# The scope around each network, and those around its residual blocks.
 SLIM_SCOPES = {
     "inception_v4": "InceptionV4",
     "inception_resnet_v2": "InceptionResnetV2",
