@@ -62,7 +62,6 @@ def write(folder: Path, card: Card, variables: Variables) -> None:
     """
     if folder.exists():
         raise ValueError(f"{folder} is there already; remove it or choose another.")
-    # (ascontiguousarray would make a vector of a scalar.)
     variables = jax.tree.map(lambda x: np.asarray(x, np.float32, order="C"), variables)
     about = json.loads(json.dumps(asdict(card)))
     arrays = Record.of(0, variables).to_json()

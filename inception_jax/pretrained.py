@@ -30,8 +30,8 @@ from inception_jax.step_setup import spec_for
 if TYPE_CHECKING:
     from inception_jax.checkpoint import Checkpoints
 
-# What an image can be given as: a file, its bytes, or pixels from 0 to 255.
-Image = str | Path | bytes | UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w c"]
+# What an image can be given as: a file, its bytes, or pixels [h, w] or [h, w, c].
+Image = str | Path | bytes | np.ndarray
 Arrays = dict[str, np.ndarray]
 
 

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 
 import jax
@@ -52,6 +53,7 @@ class Summary:
         return sum(row.macs for row in self.rows)
 
 
+@cache
 def summarise(network: Network, image_shape: tuple[int, int, int] | None = None) -> Summary:
     """Figures of `network` for one image of `image_shape` (default: its own), inference.
 

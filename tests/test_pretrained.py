@@ -29,10 +29,16 @@ CARD = Card(
 )
 
 
+def made_up() -> dict:
+    variables = random_variables(Model(CARD).network, jnp.zeros((1, 8, 8, 1)))
+    variables["params"]["block8_1"]["learned_scale"] = jnp.float32(0.5)
+    return variables
+
+
 @pytest.fixture
 def folder(tiny, tmp_path: Path) -> Path:
     """A model folder of a tiny network with everything out of the ordinary."""
-    variables = random_variables(Model(CARD).network, jnp.zeros((1, 8, 8, 1)))
+    variables = made_up()
     save(tmp_path / "model", CARD, variables)
     return tmp_path / "model"
 
@@ -40,7 +46,7 @@ def folder(tiny, tmp_path: Path) -> Path:
 def test_what_is_saved_is_loaded(folder):
     model, variables = inception_jax.load(folder)
     assert model.card == CARD
-    expected = random_variables(model.network, jnp.zeros((1, 8, 8, 1)))
+    expected = made_up()
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
     assert "params/block8_1/learned_scale" in by_name(variables)
     assert "params/Stem/Conv2d_1a_3x3/bn/scale" not in by_name(variables)
@@ -93,7 +99,7 @@ def test_runs_are_loaded_by_step_and_kind_of_weights(tiny, tmp_path, monkeypatch
     assert earlier.card.origin.step == 5
     kernels = [v["params"]["Logits"]["kernel"] for v in (averaged, raw)]
     assert np.abs(kernels[0] - kernels[1]).max() > 0
-    with pytest.raises(ValueError, match="no checkpoint of step 1; there are: 4, 5, 6"):
+    with pytest.raises(ValueError, match="no checkpoint of step 1; there are: 5, 6"):
         inception_jax.load(config.workdir, step=1)
 
 
@@ -124,11 +130,11 @@ def test_other_variables_than_the_networks_are_refused(folder):
         save(folder, CARD, inception_jax.load(folder)[1])
 
 
-@pytest.mark.parametrize("byte", range(40, 2000, 97))
+@pytest.mark.parametrize("byte", range(40, 900, 43))
 def test_a_flipped_bit_is_found(folder, byte):
     file = folder / ("model.json" if byte % 2 else "weights.safetensors")
     data = bytearray(file.read_bytes())
-    data[-byte] ^= 4
+    data[byte if byte % 2 else -byte] ^= 4  # in the card, and in the arrays
     file.write_bytes(data)
     with pytest.raises(CheckpointError, match="is damaged"):
         inception_jax.load(folder)

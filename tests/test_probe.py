@@ -47,7 +47,11 @@ def norm(*trees: dict) -> float:
 
 
 @pytest.mark.parametrize(
-    "parallel", [ParallelConfig(), ParallelConfig("shard_map", bn_sync=2)]
+    "parallel",
+    [
+        ParallelConfig("shard_map", bn_sync=2),
+        pytest.param(ParallelConfig(), marks=pytest.mark.slow),
+    ],
 )
 def test_probes_are_what_the_checkpoints_give(probed, parallel):
     """Computed on one device, where training and its probes are spread over four."""

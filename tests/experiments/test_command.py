@@ -34,6 +34,7 @@ def environment(data_dir: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_study_killed_and_interrupted_ends_with_the_same_table(whole, tmp_path, data_dir):
     """One process is killed at a random moment, the next one gets Ctrl-C."""
     command, file = run_command(tmp_path, data_dir), tmp_path / "arms.jsonl"

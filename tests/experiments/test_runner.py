@@ -108,6 +108,7 @@ def test_one_compilation_serves_all_arms_of_a_shape(study, compilations):
     assert len(losses) == len(lab.study.arms)
 
 
+@pytest.mark.slow
 def test_an_arm_does_not_depend_on_its_company_or_on_the_devices(whole, monkeypatch):
     study, many = whole
     assert all(record["devices"].startswith("4 x") for record in many.values())
@@ -159,6 +160,7 @@ def test_a_diverged_arm_ends_neither_its_company_nor_the_study(study):
 
 
 @pytest.mark.usefixtures("shared_programs")
+@pytest.mark.slow
 def test_unscaled_residuals_kill_channels_and_scaled_ones_do_not(study):
     """The finding itself, at the smallest size that shows it in seconds."""
     arms = grid(
