@@ -13,6 +13,7 @@ from inception_jax.digests import by_name
 from inception_jax.model_folder import Card, Origin
 from inception_jax.pretrained import Model
 from inception_jax.weights import convert
+from inception_jax.weights.import_file import find
 from inception_jax.weights.layouts import (
     FACENET,
     LAYOUTS,
@@ -181,6 +182,13 @@ def test_a_background_class_is_cut_off_both_classifiers():
     assert not convert.has_background(layout, small(layout, classes=1000))
     timm = find_layout("timm", "inception_v4")
     assert not convert.has_background(timm, small(timm, classes=1001))
+
+
+def test_the_background_class_decides_where_names_do_not():
+    timm, cadene = (find_layout(source, "inception_v4") for source in ("timm", "cadene"))
+    assert names_of(timm) == names_of(cadene)
+    assert find(small(timm, classes=1001))[0] == cadene
+    assert find(small(timm, classes=1000))[0] == timm
 
 
 def test_gamma_is_multiplied_in_where_a_source_has_none():
