@@ -8,6 +8,7 @@ own, no code.
 import contextlib
 import hashlib
 import io
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -86,7 +87,7 @@ def read(path: Path) -> Arrays:
 
 
 def _of_zip(path: Path) -> Arrays:
-    errors = (zipfile.BadZipFile, EOFError, NotImplementedError)
+    errors = (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError)
     with said_of(path, *errors), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if read_keras.WEIGHTS in names:
@@ -99,9 +100,14 @@ def _of_zip(path: Path) -> Arrays:
 
 
 def _of_safetensors(path: Path) -> Arrays:
-    # KeyError and TypeError: a type of numbers that NumPy does not have.
-    with said_of(path, SafetensorError, KeyError, TypeError):
-        return safetensors.numpy.load_file(path)
+    try:
+        with said_of(path, SafetensorError):
+            return safetensors.numpy.load_file(path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{one_line(path)} holds a type of numbers that NumPy does not have: "
+            f"{one_line(error)}."
+        ) from None
 
 
 def _of_npz(path: Path) -> Arrays:
@@ -132,7 +138,8 @@ def _of_torch(path: Path) -> Arrays:
             "(CVE-2026-24747): install 2.10 or later."
         )
     try:
-        errors = (RuntimeError, EOFError, KeyError, AttributeError)
+        errors = (RuntimeError, EOFError, LookupError, AssertionError, struct.error)
+        errors += (ValueError, TypeError, AttributeError)
         with said_of(path, *errors), warnings.catch_warnings(action="ignore"):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -169,6 +176,8 @@ def said_of(path: Path, *errors: type[Exception]) -> Iterator[None]:
     """OSError and `errors` inside as a CheckpointError that names the file."""
     try:
         yield
+    except CheckpointError:  # says it already
+        raise
     except (OSError, *errors) as error:
         reason = one_line(error).split("\\n")[0].rstrip(".")
         raise CheckpointError(f"{one_line(path)} is damaged: {reason}.") from error

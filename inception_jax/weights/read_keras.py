@@ -35,6 +35,9 @@ VARIABLES = {
     ("batch_normalization", 4): ("gamma", "beta", "moving_mean", "moving_variance"),
 }
 
+# What h5py and the code here raise where Keras's attributes are not what they should be.
+MALFORMED = (ValueError, TypeError, AttributeError)
+
 Arrays = dict[str, np.ndarray]
 # A layer's name in the file, and its arrays by their own names.
 Layer = tuple[str, Arrays]
@@ -65,7 +68,7 @@ def read(file: Path | BytesIO, path: Path) -> Arrays:
             else:
                 classes, others = _of_keras_3(opened)
                 named = {x: _by_class(y, classes) | others for x, y in orders.items()}
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, LookupError, *MALFORMED) as error:
         raise CheckpointError(
             f"{one_line(path)} is damaged: {one_line(error).rstrip('.')}."
         ) from error

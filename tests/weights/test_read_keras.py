@@ -119,6 +119,14 @@ def test_a_keras_archive(h5py, tmp_path):
         archive.writestr("config.json", "{}")
         archive.writestr("model.weights.h5", stream.getvalue())
     assert_read(path, tiny())
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", stream.getvalue()[:-99])
+    with pytest.raises(
+        CheckpointError, match=r"^\S+/x is damaged: (?!.*damaged).*truncated"
+    ):
+        files.read(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", stream.getvalue())
     flip(path, tiny()["conv2d_1/kernel"].tobytes())
     with pytest.raises(CheckpointError, match=r"x is damaged: .*model\.weights\.h5"):
         files.read(path)
