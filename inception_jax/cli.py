@@ -10,7 +10,9 @@ import tyro
 
 from inception_jax.cli_checkpoints import checkpoints
 from inception_jax.cli_data import data
+from inception_jax.cli_features import features_of_images
 from inception_jax.cli_plan import plan
+from inception_jax.cli_predict import predict_images
 from inception_jax.cli_weights import weights
 from inception_jax.digests import CheckpointError
 from inception_jax.models.networks import create, list_networks
@@ -33,14 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "data": data,
                 "ckpt": checkpoints,
                 "plan": plan,
+                "predict": predict_images,
+                "features": features_of_images,
                 "weights": weights,
                 "version": version,
             },
             prog="inception-jax",
             description=(
                 "Inception-v4 and Inception-ResNet in JAX: look at the networks of the "
-                "paper, at data and checkpoints; plan a run. Experiments are run with "
-                "python -m experiments.NAME."
+                "paper, at data and checkpoints; plan a run; say what is on images. "
+                "Experiments are run with python -m experiments.NAME."
             ),
             args=arguments,
         )

@@ -169,7 +169,10 @@ def test_wrong_options_are_explained(run, arguments, part):
 @pytest.mark.parametrize(
     ("arguments", "usage"),
     [
-        ("--help", "usage: inception-jax [-h] {networks,data,ckpt,plan,version}"),
+        (
+            "--help",
+            "usage: inception-jax [-h] {networks,data,ckpt,plan,predict,features,version}",
+        ),
         ("networks --help", "usage: inception-jax networks [-h] [NAME | compare A B]"),
     ],
 )

@@ -127,7 +127,7 @@ def _scan(
     """Paths below `folder` of all images, and the positions of their classes."""
     found, others = {}, 0
     for name in _class_folders(folder):
-        paths, passed_over = _images_below(folder, name)
+        paths, passed_over = images_below(folder, name)
         found[name] = sorted(paths)
         others += passed_over
     if not any(found.values()):
@@ -149,8 +149,9 @@ def _scan(
     return [path for name in classes for path in found.get(name, [])], labels
 
 
-def _images_below(folder: Path, name: str) -> tuple[list[str], int]:
-    """Paths from `folder` of all images in one class, and the number of other files."""
+def images_below(folder: Path, name: str) -> tuple[list[str], int]:
+    """Paths from `folder` of all images below `name`, in no order, and the number of
+    other files. Raises ValueError, naming the folder, on one that cannot be read."""
     images, others = [], 0
     seen, pending = set(), [name]
     while pending:
@@ -164,7 +165,7 @@ def _images_below(folder: Path, name: str) -> tuple[list[str], int]:
             path = f"{below}/{entry.name}"
             if _is_folder(entry):
                 pending.append(path)
-            elif _has_image_ending(entry.name) and entry.is_file():
+            elif has_image_ending(entry.name) and entry.is_file():
                 images.append(path)
             else:
                 others += 1
@@ -186,7 +187,8 @@ def _is_folder(entry: os.DirEntry) -> bool:
     return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
 
 
-def _has_image_ending(name: str) -> bool:
+def has_image_ending(name: str) -> bool:
+    """Whether a file's name ends as an image's, in small or large letters."""
     return os.path.splitext(name)[1].lower() in ENDINGS.split()
 
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What names on a command line stand for."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from inception_jax.data.files import image_paths
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working folder, with images at several depths and other things between them."""
+    monkeypatch.chdir(tmp_path)
+    for path in (
+        *("b.jpg", "a.PNG", "notes.txt", ".hidden.png"),
+        *("deep/c.jpeg", "deep/er/d.webp", "deep/.git/e.png", "other/f.txt", "g[1].jpg"),
+    ):
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["."], ["a.PNG", "b.jpg", "deep/c.jpeg", "deep/er/d.webp", "g[1].jpg"]),
+        (["deep"], ["deep/c.jpeg", "deep/er/d.webp"]),
+        # A name counts as it is before it counts as a pattern; and whatever its ending.
+        (["g[1].jpg", "notes.txt"], ["g[1].jpg", "notes.txt"]),
+        # In the order of the names; each image once.
+        (["b.jpg", "deep/er", "./b.jpg", "a.PNG"], ["b.jpg", "deep/er/d.webp", "a.PNG"]),
+        (["*"], ["a.PNG", "b.jpg", "deep/c.jpeg", "deep/er/d.webp", "g[1].jpg"]),
+        (["**/*.jp*g"], ["b.jpg", "deep/c.jpeg", "g[1].jpg"]),
+        (["[ab].*"], ["a.PNG", "b.jpg"]),
+        (["d*"], ["deep/c.jpeg", "deep/er/d.webp"]),
+    ],
+)
+def test_names_stand_for_images(folder, names, expected):
+    assert image_paths(names) == expected
+    outside = image_paths([str(folder / name) for name in names])
+    assert outside == [str(folder / path) for path in expected]
+
+
+def test_home_and_links(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "deep"))
+    assert image_paths(["~/er"]) == [str(folder / "deep" / "er" / "d.webp")]
+    assert image_paths(["~/*.jpeg"]) == [str(folder / "deep" / "c.jpeg")]
+    (folder / "deep" / "er" / "loop").symlink_to(folder / "deep")
+    (folder / "gone.png").symlink_to(folder / "nothing.png")
+    assert image_paths(["deep"]) == ["deep/c.jpeg", "deep/er/d.webp"]
+    assert image_paths(["gone.png"]) == ["gone.png"]  # cannot be read, which is said later
+    with pytest.raises(ValueError, match="'~no one/x' does not exist"):
+        image_paths(["~no one/x"])
+
+
+def test_names_of_any_bytes(folder):
+    name = os.fsdecode(b"\xff.png")
+    (folder / "deep" / name).write_bytes(b"")
+    assert image_paths(["deep/er", "deep"])[-1] == f"deep/{name}"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no image is named; expected files, folders or patterns"),
+        (["b.jpg", "c.jpg"], "'c.jpg' does not exist; expected an image"),
+        (["b.jpg", "other"], "'other' holds no image; 1 other files there have none of"),
+        (["b.jpg", "*.gif"], "no image matches '*.gif'; endings that count are .apng"),
+        (["*.txt"], "no image matches '*.txt'"),
+    ],
+)
+def test_names_that_stand_for_nothing_are_refused(folder, names, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        image_paths(names)
