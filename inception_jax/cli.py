@@ -12,6 +12,7 @@ from inception_jax.cli_data import data
 from inception_jax.cli_features import features_of_images
 from inception_jax.cli_plan import plan
 from inception_jax.cli_predict import predict_images
+from inception_jax.cli_weights import weights
 from inception_jax.digests import CheckpointError
 from inception_jax.models.networks import create, list_networks
 from inception_jax.models.specs import SPECS
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "plan": plan,
                 "predict": predict_images,
                 "features": features_of_images,
+                "weights": weights,
                 "version": version,
             },
             prog="inception-jax",

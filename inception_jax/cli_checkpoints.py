@@ -3,18 +3,20 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 
 from inception_jax.digests import CheckpointError, some
-from inception_jax.pretrained import check_step, open_checkpoints, saved_arrays
+from inception_jax.pretrained import check_step, of_run, open_checkpoints, saved_arrays
 from inception_jax.run_folder import checkpoints_path, read_record
 from inception_jax.table import table
+from inception_jax.weights.export import check_out
+from inception_jax.weights.plain import write_npz
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Arrays = dict[str, np.ndarray]
@@ -120,8 +122,9 @@ def export_weights(
 ) -> None:
     """Write a network's weights to a plain .npz, which NumPy reads without pickle.
 
-    Arrays have names such as params/Logits/kernel and batch_stats/...; run.json in it is
-    text, the record of the run (network, classes, preprocessing) with step and weights.
+    Arrays have names such as params/Logits/kernel and batch_stats/...; model.json in it is
+    text, the card of a model (network, classes, preprocessing), and so is run.json, the
+    record of the run with step and weights. weights export has other formats.
 
     Args:
         run: folder of a run.
@@ -129,22 +132,13 @@ def export_weights(
         weights: as trained, or their running averages.
         step: of the checkpoint; default: the newest good one.
     """
-    if out.exists():
-        raise ValueError(f"{out} is there already; remove it or choose another --out.")
-    if out.suffix != ".npz" or not out.parent.is_dir():
-        raise ValueError(f"--out takes a file .npz in a folder that exists, got {out}.")
+    check_out("npz", out)
     record = asdict(read_record(run))
-    step, arrays = saved_arrays(run, step)
-    about = json.dumps({**record, "step": step, "weights": weights}, default=str)
-    prefix = {"raw": "", "ema": "ema_"}[weights]
-    chosen = {  # .npz knows no bfloat16
-        name.removeprefix(prefix): x.astype(np.float32) if x.dtype.kind == "V" else x
-        for name, x in arrays.items()
-        if name.startswith((f"{prefix}params/", f"{prefix}batch_stats/"))
-    }
-    _write_npz(out, {**chosen, "run.json": np.array(about)})
-    count = sum(x.size for x in chosen.values())
-    print(f"Wrote {count:,} numbers in {len(chosen):,} arrays, of step {step}, to {out}.")
+    card, arrays = of_run(run, weights, step)
+    about = {**record, "step": card.origin.step, "weights": weights}
+    write_npz(out, card, arrays, {"run.json": json.dumps(about, default=str)})
+    count, step = sum(x.size for x in arrays.values()), card.origin.step
+    print(f"Wrote {count:,} numbers in {len(arrays):,} arrays, of step {step}, to {out}.")
 
 
 def _of_another_kind(a: Arrays, b: Arrays) -> list[str]:
@@ -179,18 +173,6 @@ def _largest(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
         relative = apart / np.where(same, 1.0, np.maximum(np.abs(x), np.abs(y)))
     apart, relative = (np.where(np.isnan(z), np.inf, z) for z in (apart, relative))
     return float(apart.max()), float(relative.max())
-
-
-def _write_npz(out: Path, arrays: Mapping[str, Any]) -> None:
-    draft = out.with_name(f"{out.name}.tmp")
-    try:
-        with draft.open("wb") as file:
-            np.savez(file, **arrays)
-        draft.rename(out)
-    except OSError as error:
-        raise CheckpointError(f"{out} cannot be written: {error.strerror}.") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def checkpoints(

@@ -93,6 +93,23 @@ def eval_views(
     return out
 
 
+def in_words(spec: PreprocessSpec) -> str:
+    """The one view of `list_views`, for whoever has to do the same without this code."""
+    height, width, channels = spec.image_shape
+    if spec.aspect == "stretch":
+        cut = f"the central {spec.crop_fraction:g} of both sides stretched to"
+    else:
+        share = f"{spec.crop_fraction:g}"
+        cut = f"resized to {height}x{width} / {share} by the side that is too short, then"
+        cut += " the centre of"
+    colour = "RGB" if channels == 3 else "grey"
+    step = (spec.high - spec.low) / 255
+    return (
+        f"{colour}, {cut} {height}x{width}, {spec.resize}; a pixel p from 0 to 255 is "
+        f"p * {step:.8g} + {spec.low:g}"
+    )
+
+
 def central_box(height: int, width: int, fraction: float) -> Box:
     """The central `fraction` of both sides, by the arithmetic of tf.image.central_crop."""
     top, left = (int((side - side * fraction) / 2) for side in (height, width))

@@ -117,7 +117,7 @@ def load(
     """
     folder = find_model(path_or_name)
     if not model_folder.is_model_folder(folder):
-        card, arrays = _of_run(folder, weights, step)
+        card, arrays = of_run(folder, weights, step)
     elif step is None and weights == "ema":
         card, arrays = model_folder.read(folder)
     else:
@@ -163,7 +163,7 @@ def models_folder() -> Path:
 
 def find_model(path_or_name: str | Path) -> Path:
     """Folder of a model or of a run, as `load` takes them; ValueError if there is none."""
-    path = Path(path_or_name).expanduser()
+    path = Path(os.path.expanduser(path_or_name))
     candidates = (path, models_folder() / path) if len(path.parts) == 1 else (path,)
     for folder in candidates:
         is_run = run_folder.record_path(folder).is_file()
@@ -196,7 +196,11 @@ def card_of_run(folder: Path, weights: str | None, step: int) -> Card:
     )
 
 
-def _of_run(folder: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
+def of_run(folder: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
+    """The card and the arrays by name of a run's checkpoint, or of its newest good one.
+
+    Raises what `saved_arrays` and `card_of_run` raise.
+    """
     step, arrays = saved_arrays(folder, step)
     prefix = {"raw": "", "ema": "ema_"}[weights]
     groups = tuple(f"{prefix}{group}/" for group in ("params", "batch_stats"))

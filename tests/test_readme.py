@@ -7,7 +7,11 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import simplejpeg
 import tyro
 
 from experiments import run
@@ -15,7 +19,13 @@ from experiments.networks import RECIPES
 from experiments.residual_scaling import imagenet
 from inception_jax import cli_plan
 from inception_jax.cli import main
+from inception_jax.config import PreprocessSpec
 from inception_jax.fit import fit
+from inception_jax.model_folder import Card, Origin
+from inception_jax.models.specs import SPECS
+from inception_jax.pretrained import Model, load, save
+from inception_jax.receptive_field import receptive_fields
+from tests.models.tiny import random_variables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -83,8 +93,9 @@ def test_every_command_of_an_experiment_is_understood():
         elif module == "experiments.residual_scaling.imagenet":
             assert not arguments or arguments[0] in imagenet.RUNS
         else:
-            study = module == "experiments.residual_scaling"
-            experiment = importlib.import_module(module + ".study" if study else module)
+            commands_of = {"residual_scaling": ".study", "architecture": ".__main__"}
+            module += commands_of.get(module.removeprefix("experiments."), "")
+            experiment = importlib.import_module(module)
             parsed.append(tyro.cli(experiment.Options, args=arguments))
     assert len(parsed) >= 12
 
@@ -102,8 +113,35 @@ def test_files_and_names_of_the_table_exist():
 
 @pytest.mark.slow
 def test_the_example_runs():
-    (example,) = blocks("python")
+    example = blocks("python")[0]
     names: dict = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["logits"].shape == (1, 1000)
     assert names["endpoints"]["Mixed_6a"].shape == (1, 17, 17, 1088)
+
+
+def test_the_first_hour_runs(tiny, tmp_path, monkeypatch):
+    """Of a timm or Keras user, on a model folder and a photo of the names it speaks of."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path / "models"))
+    card = Card("tiny", PreprocessSpec((8, 8, 1)), tuple("abcde"), Origin("timm", "file"))
+    made = random_variables(Model(card).network, jnp.zeros((1, 8, 8, 1)))
+    save(tmp_path / "models" / "mine", card, made)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Path("photo.jpg").write_bytes(simplejpeg.encode_jpeg(pixels))
+    names: dict = {}
+    exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    logits = np.asarray(names["logits"][0])
+    assert names["best"] == ["abcde"[i] for i in np.argsort(-logits)[:3]]
+    assert np.abs(names["saliency"]).max() > 0
+    again, variables = load("copy")
+    assert again.card == card
+    jax.tree.map(np.testing.assert_array_equal, variables, names["variables"])
+    # What the table names is there.
+    named = set(re.findall(r"`endpoints\[\"(\w+)\"\]", README))
+    assert {"PrePool", "PreLogitsFlatten"} <= named
+    assert named - set(receptive_fields(SPECS["inception_v4"])) <= set(names["endpoints"])
+    assert variables["params"]["Logits"].keys() == {"kernel", "bias"}
+    half = again.network.clone(dtype=jnp.bfloat16)
+    shape = jax.eval_shape(half.apply, variables, names["images"])[1]["PrePool"]
+    assert shape.dtype == jnp.bfloat16

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inception_jax.weights.layouts import NAMES
+
 HERE = Path(__file__).parent
 
 # Variance times fan-in of the kernels, chosen so that activations keep their size and
@@ -81,7 +83,7 @@ def fill(
 
 def _source_leaf(source: str, scope: list[str], leaf: str, rank: int):
     """(name in the source, kind) of the array we call `scope`/`leaf`."""
-    layers = json.loads((HERE / f"{source}.json").read_text())
+    layers = json.loads((NAMES / f"{source}.json").read_text())
     if source.startswith("keras"):
         join, kernel, beta = "/", "kernel", "beta"
         mean, variance = "moving_mean", "moving_variance"

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays under our own names in one file, .safetensors or .npz, with their card as text.
+
+Both formats are read without this package and without pickle.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from inception_jax.digests import CheckpointError
+from inception_jax.model_folder import CARD, Card
+from inception_jax.run_folder import from_json
+
+Arrays = Mapping[str, np.ndarray]
+# Text beside the arrays of an .npz; the second is the record of a run.
+TEXTS = (CARD, "run.json")
+
+
+@contextlib.contextmanager
+def whole(out: Path) -> Iterator[Path]:
+    """Where to write a file or a folder; it becomes `out` if nothing is raised.
+
+    Raises CheckpointError where it cannot be written.
+    """
+    draft = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    try:
+        yield draft
+        draft.rename(out)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{out} cannot be written: {reason}.") from error
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        draft.unlink(missing_ok=True)
+
+
+def write_npz(
+    out: Path, card: Card, arrays: Arrays, texts: Mapping[str, str] | None = None
+) -> None:
+    """Write an .npz whole: arrays in float32, the card and other texts as strings.
+
+    Raises CheckpointError where it cannot be written.
+    """
+    content = float32(arrays) | {
+        name: np.array(text)
+        for name, text in {CARD: card_text(card), **(texts or {})}.items()
+    }
+    with whole(out) as draft, draft.open("wb") as file:
+        np.savez(file, **content)
+
+
+def write_safetensors(out: Path, card: Card, arrays: Arrays) -> None:
+    """Write a .safetensors whole: arrays in float32, the card in its metadata.
+
+    "format": "pt" is what libraries for PyTorch look for before they read a file.
+
+    Raises CheckpointError where it cannot be written.
+    """
+    about = {"format": "pt", CARD: card_text(card)}
+    with whole(out) as draft:
+        safetensors.numpy.save_file(float32(arrays), draft, about)
+
+
+def read(file: Path) -> tuple[Card, dict[str, np.ndarray]]:
+    """The card and the arrays of what the two others wrote.
+
+    Raises ValueError where it is no such file, or cannot be read.
+    """
+    try:
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as found:
+                text = str(found[CARD])
+                arrays = {name: found[name] for name in found if name not in TEXTS}
+        else:
+            with safetensors.safe_open(file, framework="np") as found:
+                text = (found.metadata() or {})[CARD]
+                arrays = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
+        return from_json(Card, json.loads(text)), arrays
+    except KeyError:
+        raise ValueError(f"{file} was not exported from a model: it has no card.") from None
+    except (SafetensorError, zipfile.BadZipFile, ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+
+
+def float32(arrays: Arrays) -> dict[str, np.ndarray]:
+    """In C order, which safetensors asks for, and float32; integers stay what they are."""
+    arrays = {name: np.asarray(x) for name, x in arrays.items()}
+    return {
+        name: np.asarray(x, x.dtype if x.dtype.kind == "i" else np.float32, order="C")
+        for name, x in arrays.items()
+    }
+
+
+def card_text(card: Card) -> str:
+    """The card as JSON."""
+    return json.dumps(asdict(card))

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks as StableHLO programs, which run without this package.
+
+model.stablehlo      what `jax.export.deserialize` reads: weights and images in, logits out
+weights.safetensors  the weights, as the program takes them: a dict of arrays by name
+about.json           input and output, classes, preprocessing, versions
+"""
+
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import safetensors.numpy
+from flax.traverse_util import unflatten_dict
+from jax import export
+
+from inception_jax.crops import in_words
+from inception_jax.data.imagenet_names import class_title
+from inception_jax.model_folder import WEIGHTS
+from inception_jax.pretrained import Model
+from inception_jax.weights.plain import Arrays, float32, whole
+
+PROGRAM, ABOUT = "model.stablehlo", "about.json"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write(folder: Path, model: Model, arrays: Arrays) -> None:
+    """Write the folder, whole or not at all; arrays are those of the model, by name.
+
+    The weights are an argument of the program. As constants in it, XLA chooses other
+    kernels for them (in version 0.10.2 of jax, for the classifier of a batch of 7 on a
+    CPU), and the logits are those of `model.apply` but for rounding.
+
+    Raises ImportError without flatbuffers, CheckpointError where it cannot be written.
+    """
+    try:
+        import flatbuffers  # noqa: F401  what jax.export serialises with
+    except ModuleNotFoundError:
+        raise ImportError(
+            'flatbuffers is missing: pip install "inception_jax[weights]"'
+        ) from None
+    arrays = float32(arrays)
+    exported = program(model, arrays)
+    data = exported.serialize()
+    about = json.dumps(describe(model, exported), indent=1)
+    with whole(folder) as draft:
+        draft.mkdir()
+        (draft / PROGRAM).write_bytes(data)
+        safetensors.numpy.save_file(arrays, draft / WEIGHTS)
+        (draft / ABOUT).write_text(f"{about}\n", encoding="utf-8")
+
+
+def program(model: Model, arrays: Arrays) -> export.Exported:
+    """Weights by name and images [b, height, width, channels], in the network's range, to
+    its output [b, k]: for any batch size, on PLATFORMS, in float32, as in evaluation.
+    """
+    (batch,) = export.symbolic_shape("b")
+    shape = (batch, *model.card.preprocess.image_shape)
+    weights = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
+
+    def run(weights: dict[str, jax.Array], images: jax.Array) -> jax.Array:
+        return model.apply(unflatten_dict(weights, sep="/"), images)[0]
+
+    exporting = export.export(jax.jit(run), platforms=PLATFORMS)
+    return exporting(weights, jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+def describe(model: Model, exported: export.Exported) -> dict[str, Any]:
+    """What has to be known to call the program."""
+    card = model.card
+    spec, classes = card.preprocess, card.class_names
+    images, (output,) = exported.in_avals[-1], exported.out_avals
+    return {
+        "call": f"jax.export.deserialize({PROGRAM}).call(weights, images)",
+        "weights": f"dict of the arrays in {WEIGHTS}, by their names there",
+        "images": {
+            "shape": [str(axis) for axis in images.shape],
+            "dtype": str(images.dtype),
+            "axes": "batch, height, width, channels",
+            "range": [spec.low, spec.high],
+            "preprocessing": in_words(spec),
+        },
+        "output": {
+            "shape": [str(axis) for axis in output.shape],
+            "dtype": str(output.dtype),
+            "meaning": "logits, one for each of class_names" if classes else "features",
+        },
+        "class_names": classes,
+        "class_titles": [class_title(name) for name in classes],
+        "card": asdict(card),
+        "platforms": exported.platforms,
+        "calling_convention_version": exported.calling_convention_version,
+        "versions": {name: version(name) for name in ("inception_jax", "jax", "jaxlib")},
+    }

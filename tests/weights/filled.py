@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Variables in which no two arrays are alike, and variances are positive."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def filled(shapes: Any) -> Any:
+    """Arrays of these shapes: kernels of He's gain, all else around 0.1, or 1."""
+    rng = np.random.default_rng(0)
+
+    def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        kind = path[-1].key
+        if kind == "kernel":
+            x = rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)
+        elif kind in ("scale", "var"):
+            x = rng.uniform(0.5, 1.5, leaf.shape)
+        else:
+            x = rng.normal(0, 0.1, leaf.shape)
+        return np.asarray(x, np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)

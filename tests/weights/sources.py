@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tiny network as other libraries would have it, and files as they write them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from inception_jax.config import PreprocessSpec
+from inception_jax.models.specs import SPECS
+from inception_jax.weights import (
+    convert,
+    files,
+    import_file,
+    keras_file,
+    layouts,
+    read_keras,
+)
+from inception_jax.weights.layouts import KERAS, TENSORFLOW, TORCH, Layout
+from tests.models.tiny import one_block
+
+SPEC = PreprocessSpec((8, 8, 1), crop_fraction=0.75)
+# The order is that of creation; as `model.layers`, the last block's are turned around.
+KERAS_LAYERS = {
+    "Stem/Conv2d_1a_3x3": ("conv2d", "batch_normalization"),
+    "Stem/Conv2d_2a_2x2": ("conv2d_1", "batch_normalization_1"),
+    "block8_1/Branch_0/Conv2d_1x1": ("conv2d_2", "batch_normalization_2"),
+    "block8_1/Conv2d_1x1": ("block8_1_conv", None),
+    "Logits": ("predictions", None),
+}
+KERAS_ORDER = (
+    *("conv2d", "batch_normalization", "conv2d_2", "batch_normalization_2"),
+    *("conv2d_1", "batch_normalization_1", "block8_1_conv", "predictions"),
+)
+ROWS = (
+    Layout("timm", "tiny", TORCH, SPEC),
+    Layout("cadene", "tiny", TORCH, SPEC, background=True),
+    Layout("slim", "tiny", TENSORFLOW, replace(SPEC, aspect="keep"), background=True),
+    Layout("keras", "tiny", KERAS, SPEC, ("Logits",)),
+)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The rows and their names in place of the real ones, and the network `tiny`."""
+    monkeypatch.setitem(SPECS, "tiny", one_block())
+    monkeypatch.setitem(layouts.SLIM_SCOPES, "tiny", "Tiny")
+    torch_layers = {
+        ours: (f"layers.{i}", norm and f"layers.{i}.bn")
+        for i, (ours, (_, norm)) in enumerate(KERAS_LAYERS.items())
+    }
+    files = {"timm": torch_layers, "keras": KERAS_LAYERS}
+    for source, layers in files.items():
+        (folder / f"{source}_tiny.json").write_text(json.dumps(layers))
+    (folder / "keras_tiny_order.json").write_text(json.dumps(KERAS_ORDER))
+    for module in (layouts, keras_file):
+        monkeypatch.setattr(module, "NAMES", folder)
+    for module in (layouts, import_file, read_keras):
+        monkeypatch.setattr(module, "LAYOUTS", ROWS)
+    monkeypatch.setattr(layouts, "layers_of", layouts.layers_of.__wrapped__)
+
+
+def row(source: str) -> Layout:
+    return layouts.find_layout(source, "tiny")
+
+
+def with_background(layout: Layout, theirs: dict, background: float = 9.0) -> dict:
+    """The same arrays with a class before the first."""
+    names = layouts.names_of(layout)
+    theirs = dict(theirs)
+    for leaf in ("kernel", "bias"):
+        name = names[f"params/Logits/{leaf}"]
+        x = theirs[name]
+        axis = 0 if layout.convention.output_first else x.ndim - 1
+        more = np.full_like(np.take(x, [0], axis), background)
+        theirs[name] = np.concatenate([more, x], axis)
+    return theirs
+
+
+def save(arrays: dict[str, np.ndarray], path: Path) -> Path:
+    """As safetensors."""
+    safetensors.numpy.save_file(arrays, path)
+    return path
+
+
+def of(source: str, ours: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Our arrays as the source has them, without what counts batches."""
+    theirs = convert.to_theirs(row(source), ours)
+    return {name: x for name, x in theirs.items() if x.dtype == np.float32}
+
+
+def assert_read(path: Path, expected: dict[str, np.ndarray]) -> None:
+    """`files.read` gives these arrays and no others."""
+    found = files.read(path)
+    assert found.keys() == expected.keys()
+    for name, x in expected.items():
+        np.testing.assert_array_equal(found[name], x, strict=True, err_msg=name)
+
+
+def flip(path: Path, part: bytes) -> None:
+    """One bit of the first of the bytes that are `part`, the only such in the file."""
+    whole = path.read_bytes()
+    assert whole.count(part) == 1
+    at = whole.index(part)
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

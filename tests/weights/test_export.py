@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`weights export`: what is written holds what the model is, and is written whole."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax.traverse_util import unflatten_dict
+from safetensors import safe_open
+
+import inception_jax
+from inception_jax.cli_export import export_model
+from inception_jax.config import AblationConfig, PreprocessSpec
+from inception_jax.digests import CheckpointError, by_name
+from inception_jax.model_folder import Card, Origin
+from inception_jax.models.inputs import block_scales
+from inception_jax.models.specs import SPECS
+from inception_jax.pretrained import Model, save
+from inception_jax.weights import export, keras_file, plain, stablehlo
+from tests.models.tiny import BLOCKS, one_block, three_grids
+from tests.weights.filled import filled
+
+CARD = Card(
+    network="tiny",
+    preprocess=PreprocessSpec((8, 8, 1), crop_fraction=0.75, low=-0.5, high=2.0),
+    class_names=("ten", "\x1beleven\udcff", "n01440764"),
+    origin=Origin("timm", "a.safetensors", "00"),
+    bn_scale=False,
+    residual_scale=0.25,
+)
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path: Path) -> Path:
+    """A model folder of a tiny network; one of its arrays is a scalar."""
+    monkeypatch.setitem(SPECS, "tiny", one_block())
+    scaled = AblationConfig(learned_scale="scalar", learned_scale_init=0.5)
+    card = replace(CARD, ablation=scaled)
+    save(tmp_path / "model", card, filled(Model(card).shapes))
+    return tmp_path / "model"
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray]:
+    return {
+        name: np.asarray(x) for name, x in by_name(inception_jax.load(folder)[1]).items()
+    }
+
+
+def test_safetensors_hold_arrays_and_card(folder, tmp_path, capsys):
+    out = tmp_path / "x.safetensors"
+    export_model(str(folder), format="safetensors", out=out)
+    model, expected = inception_jax.load(folder)[0], arrays_of(folder)
+    found = safetensors.numpy.load_file(out)
+    assert found.keys() == expected.keys()
+    for name, x in found.items():
+        assert (x.dtype, x.shape) == (np.float32, expected[name].shape), name
+        np.testing.assert_array_equal(x, expected[name], strict=True, err_msg=name)
+    with safe_open(out, framework="np") as file:
+        card = json.loads(file.metadata()["model.json"])
+    assert card == json.loads(json.dumps(asdict(model.card)))
+    count = sum(x.size for x in found.values())
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        said[0] == f"Wrote tiny, {count:,} numbers, to {out}: {out.stat().st_size:,} bytes."
+    )
+    assert said[-1] == f'    arrays = safetensors.numpy.load_file("{out}")'
+
+
+def test_npz_holds_arrays_and_card_without_pickle(folder, tmp_path):
+    out = tmp_path / "x.npz"
+    export_model(str(folder), format="npz", out=out)
+    expected = arrays_of(folder)
+    with np.load(out, allow_pickle=False) as found:
+        assert set(found) == {*expected, "model.json"}
+        for name, x in expected.items():
+            np.testing.assert_array_equal(found[name], x, strict=True, err_msg=name)
+        card = json.loads(str(found["model.json"]))
+    assert card == json.loads(json.dumps(asdict(inception_jax.load(folder)[0].card)))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_plain_files_are_read_back(folder, tmp_path, suffix):
+    out = tmp_path / f"x{suffix}"
+    export_model(str(folder), format=suffix[1:], out=out)
+    card, arrays = plain.read(out)
+    assert card == inception_jax.load(folder)[0].card
+    expected = arrays_of(folder)
+    assert arrays.keys() == expected.keys()
+    for name, x in arrays.items():
+        np.testing.assert_array_equal(x, expected[name], strict=True, err_msg=name)
+    out.write_bytes(out.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="cannot be read"):
+        plain.read(out)
+
+
+def test_other_peoples_plain_files_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.zeros(1))
+    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "x.safetensors")
+    for file in tmp_path.iterdir():
+        with pytest.raises(ValueError, match="not exported from a model: it has no card"):
+            plain.read(file)
+    np.savez(tmp_path / "y.npz", **{"model.json": np.array([{}], object)})
+    with pytest.raises(ValueError, match="cannot be read: Object arrays"):
+        plain.read(tmp_path / "y.npz")
+
+
+def test_a_model_folder_is_the_same_model(folder, tmp_path, capsys):
+    export_model(str(folder), format="folder", out=tmp_path / "copy")
+    model, _ = inception_jax.load(tmp_path / "copy")
+    assert model.card == inception_jax.load(folder)[0].card
+    jax.tree.map(
+        np.testing.assert_array_equal, arrays_of(folder), arrays_of(tmp_path / "copy")
+    )
+    assert (
+        "Images: grey, the central 0.75 of both sides stretched to 8x8, bilinear; a "
+        in (capsys.readouterr().out)
+    )
+
+
+RUN_ALONE = """
+import sys
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("inception_jax", "flax"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Nothing())
+import jax.export, numpy, safetensors.numpy
+
+folder, images, *outputs = sys.argv[1:]
+with open(f"{folder}/model.stablehlo", "rb") as file:
+    call = jax.export.deserialize(bytearray(file.read())).call
+weights = safetensors.numpy.load_file(f"{folder}/weights.safetensors")
+images = numpy.load(images)
+for count, file in zip((1, 7), outputs, strict=True):
+    numpy.save(file, call(weights, images[:count]))
+assert not {"inception_jax", "flax"} & sys.modules.keys()
+"""
+
+
+def called_alone(folder: Path, images: np.ndarray, tmp_path: Path) -> list[np.ndarray]:
+    """What it gives for the first 1 and 7 images, where this package cannot be imported."""
+    np.save(tmp_path / "images.npy", images)
+    outputs = [tmp_path / f"out{count}.npy" for count in (1, 7)]
+    files = [folder, tmp_path / "images.npy", *outputs]
+    subprocess.run([sys.executable, "-I", "-c", RUN_ALONE, *map(str, files)], check=True)
+    return [np.load(file) for file in outputs]
+
+
+def test_stablehlo_is_the_same_function_without_this_package(folder, tmp_path):
+    export_model(str(folder), format="stablehlo", out=tmp_path / "out")
+    model, variables = inception_jax.load(folder)
+    images = np.random.default_rng(1).uniform(-0.5, 2, (7, 8, 8, 1)).astype(np.float32)
+    results = called_alone(tmp_path / "out", images, tmp_path)
+    apply = jax.jit(lambda v, x: model.apply(v, x)[0])
+    for count, found in zip((1, 7), results, strict=True):
+        expected = np.asarray(apply(variables, images[:count]))
+        np.testing.assert_array_equal(found, expected, strict=True)
+    about = json.loads((tmp_path / "out" / "about.json").read_text())
+    assert about["images"]["shape"] == ["b", "8", "8", "1"]
+    assert about["images"]["range"] == [-0.5, 2.0]
+    assert about["output"]["shape"] == ["b", "3"]
+    assert about["class_titles"][2] == "tench, Tinca tinca"
+    assert tuple(about["class_names"]) == CARD.class_names
+    assert about["platforms"] == ["cpu", "cuda", "tpu"]
+
+
+@pytest.mark.parametrize(
+    "ablation",
+    [
+        AblationConfig(),
+        AblationConfig(
+            residual_norm=True, activation="leaky_relu", learned_scale="channel"
+        ),
+    ],
+)
+def test_every_kind_of_layer_takes_any_batch(ablation, monkeypatch):
+    monkeypatch.setitem(SPECS, "grids", three_grids())
+    spec = PreprocessSpec((32, 32, 1))
+    model = Model(replace(CARD, network="grids", preprocess=spec, ablation=ablation))
+    variables = filled(model.shapes)
+    arrays = by_name(variables)
+    exported = stablehlo.program(model, arrays)
+    images = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
+    expected = jax.jit(lambda v, x: model.apply(v, x)[0])(variables, images)
+    np.testing.assert_array_equal(exported.call(arrays, images), expected)
+
+
+def test_features_without_a_classifier(folder, tmp_path):
+    model, variables = inception_jax.load(folder)
+    del variables["params"]["Logits"]
+    model = Model(replace(model.card, class_names=()))
+    export.export(model, variables, "stablehlo", tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "about.json").read_text())
+    assert about["output"] == {
+        "shape": ["b", "8"],
+        "dtype": "float32",
+        "meaning": "features",
+    }
+
+
+def test_flatbuffers_are_asked_for(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(ImportError, match=r'flatbuffers .*"inception_jax\[weights\]"'):
+        export_model(str(folder), format="stablehlo", out=tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r'h5py .*"inception_jax\[weights\]"'):
+        keras_file.write(tmp_path / "out", ["a"], {}, CARD)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_keras_files_are_in_keras_order(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="needs the weights extra")
+    rng = np.random.default_rng(0)
+    names = ("b/beta", "b/moving_mean", "b/moving_variance", "a/kernel", "a/bias")
+    arrays = {name: rng.normal(size=3).astype(np.float32) for name in reversed(names)}
+    out = tmp_path / "x.h5"
+    keras_file.write(out, ["b", "empty", "a"], arrays, CARD)
+    with h5py.File(out) as file:
+        assert list(file.attrs["layer_names"]) == ["b", "a"]
+        found = {
+            name: file[layer][name][()]
+            for layer in file.attrs["layer_names"]
+            for name in file[layer].attrs["weight_names"]
+        }
+        assert json.loads(file["model.json"][()])["network"] == "tiny"
+    assert tuple(found) == names
+    for name, x in found.items():
+        np.testing.assert_array_equal(x, arrays[name], strict=True)
+
+
+def test_a_scale_of_ones_own_goes_into_the_linear_convolutions(monkeypatch):
+    monkeypatch.setitem(SPECS, "grids", three_grids())
+    spec = PreprocessSpec((32, 32, 1))
+    model = Model(replace(CARD, network="grids", preprocess=spec))
+    variables = filled(model.shapes)
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)
+    arrays = by_name(variables)
+    published = export.at_published_scales(model, arrays)
+    apply = jax.jit(lambda v, x, scale: model.network.apply(v, x, scale)[0])
+    scales = block_scales(model.network.spec, None)
+    expected = jax.jit(lambda v, x: model.apply(v, x)[0])(variables, images)
+    found = apply(unflatten_dict(published, sep="/"), images, scales)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    without = apply(variables, images, scales)
+    assert np.abs(without - expected).max() > 0.01
+    changed = [name for name, x in published.items() if np.any(x != arrays[name])]
+    leaves = ("bias", "kernel")
+    assert set(changed) == {f"params/{b}/Conv2d_1x1/{x}" for b in BLOCKS for x in leaves}
+    untouched = Model(replace(model.card, residual_scale=None))
+    assert export.at_published_scales(untouched, arrays) is arrays
+
+
+@pytest.mark.parametrize(
+    ("form", "out", "expected"),
+    [
+        ("npz", "there.npz", "there.npz is there already"),
+        ("folder", "model", "model is there already"),
+        (
+            "stablehlo",
+            "no/out",
+            "the name of a new folder in a folder that exists, got .*/no",
+        ),
+        ("npz", "x.safetensors", r"a file \.npz in a folder that exists, got .*x\.safe"),
+        ("timm", "x.pth", r"a file \.safetensors in"),
+        ("keras", "x.weights.h5", r"a file \.h5 in"),
+        ("timm", "x.safetensors", "no layout of tiny in timm; there are: timm incep"),
+        ("keras", "x.h5", "no layout of tiny in keras"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(folder, tmp_path, form, out, expected):
+    (tmp_path / "there.npz").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=expected):
+        export_model(str(folder), format=form, out=tmp_path / out)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_place_that_cannot_be_is_told_before_anything_is_read(tmp_path):
+    with pytest.raises(ValueError, match="folder that exists"):
+        export_model("none", format="npz", out=tmp_path / "no" / "x.npz")
+    with pytest.raises(ValueError, match="there is no model none"):
+        export_model("none", format="npz", out=tmp_path / "x.npz")
+
+
+def test_an_ablation_has_no_layout(tmp_path):
+    ablation = AblationConfig(activation="leaky_relu")
+    card = replace(CARD, network="inception_resnet_v2", ablation=ablation)
+    with pytest.raises(ValueError, match=r"timm's inception_resnet_v2 has no ablations"):
+        export.export(Model(card), {}, "timm", tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "npz", "stablehlo", "folder"])
+def test_nothing_half_written_stays(folder, tmp_path, monkeypatch, form):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    out = tmp_path / f"x{export.SUFFIXES.get(form, '')}"
+    with pytest.raises(CheckpointError, match=r"x.* cannot be written: .*No space left"):
+        export_model(str(folder), format=form, out=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exports at full size, loaded by the libraries they are for: golden logits come out."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from inception_jax.cli_export import export_model
+from inception_jax.config import PreprocessSpec
+from inception_jax.model_folder import Card, Origin
+from inception_jax.pretrained import Model, save
+from inception_jax.weights.stablehlo import PROGRAM
+from tests.goldens.fill import golden_variables, images
+from tests.test_goldens import SOURCES, golden
+from tests.weights.test_export import called_alone
+
+pytestmark = pytest.mark.slow
+
+
+def model_of(source: str) -> Model:
+    """With the arrays that the source's names give; of as many classes as there."""
+    network, options, size, _ = SOURCES[source]
+    names = () if "facenet" in source else tuple(f"n{i:08}" for i in range(1000))
+    spec = PreprocessSpec((size, size, 3))
+    return Model(Card(network, spec, names, Origin("golden", source), **options))
+
+
+def exported(source: str, format: str, tmp_path: Path, name: str) -> Path:
+    """What the command wrote of that model."""
+    model = model_of(source)
+    save(tmp_path / "model", model.card, golden_variables(source, model.shapes))
+    export_model(str(tmp_path / "model"), format=format, out=tmp_path / name)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("network", ["inception_v4", "inception_resnet_v2"])
+def test_timm_loads_it_and_gives_the_golden_logits(network, tmp_path):
+    torch = pytest.importorskip("torch", reason="needs torch and timm")
+    timm = pytest.importorskip("timm", reason="needs torch and timm")
+    source = f"timm_{network}"
+    file = exported(source, "timm", tmp_path, "x.safetensors")
+    model = timm.create_model(network, num_classes=1000, checkpoint_path=str(file)).eval()
+    with torch.no_grad():
+        x = torch.from_numpy(images(299).transpose(0, 3, 1, 2).copy())
+        logits = model(x).numpy()
+    expected, tolerance = golden(source)["logits_299"], SOURCES[source][3]
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
+
+
+def test_facenet_pytorch_loads_it_and_gives_the_golden_embeddings(tmp_path):
+    reason = "needs torch, and facenet-pytorch without its dependencies"
+    torch = pytest.importorskip("torch", reason=reason)
+    facenet_pytorch = pytest.importorskip("facenet_pytorch", reason=reason)
+    import safetensors.torch
+
+    source = "facenet_pytorch_inception_resnet_v1"
+    file = exported(source, "facenet_pytorch", tmp_path, "x.safetensors")
+    model = facenet_pytorch.InceptionResnetV1().eval()
+    model.load_state_dict(safetensors.torch.load_file(file))
+    with torch.no_grad():
+        x = torch.from_numpy(images(160).transpose(0, 3, 1, 2).copy())
+        found = model(x).numpy()
+    expected, tolerance = golden(source)["logits_160"], SOURCES[source][3]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+IN_KERAS = """
+import sys
+import keras, numpy
+
+weights, images, out = sys.argv[1:]
+model = keras.applications.InceptionResNetV2(
+    weights=weights, classes=1000, classifier_activation=None
+)
+numpy.save(out, model.predict(numpy.load(images), verbose=0))
+"""
+
+
+@pytest.mark.parametrize(
+    "source", ["keras_inception_resnet_v2", "timm_inception_resnet_v2"]
+)
+def test_keras_loads_it_and_gives_the_golden_logits(source, tmp_path):
+    # (timm's arrays have a gamma, which Keras's layers have not.)
+    pytest.importorskip("keras", reason="needs keras and h5py")
+    file = exported(source, "keras", tmp_path, "x.h5")
+    np.save(tmp_path / "images.npy", images(299))
+    places = [file, tmp_path / "images.npy", tmp_path / "out.npy"]
+    # Keras chooses its backend when it is imported.
+    subprocess.run(
+        [sys.executable, "-c", IN_KERAS, *map(str, places)],
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        check=True,
+    )
+    expected, tolerance = golden(source)["logits_299"], SOURCES[source][3]
+    np.testing.assert_allclose(np.load(places[-1]), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("source", ["timm_inception_v4", "timm_inception_resnet_v2"])
+def test_stablehlo_is_the_same_function_at_full_size(source, tmp_path, capsys):
+    start = time.perf_counter()
+    folder = exported(source, "stablehlo", tmp_path, "out")
+    with capsys.disabled():
+        size, seconds = (folder / PROGRAM).stat().st_size, time.perf_counter() - start
+        print(f"\n{source}: {size:,} bytes in {seconds:.1f} s")
+    many = np.tile(images(299), (4, 1, 1, 1))[:7] * np.linspace(1, 0.5, 7).reshape(
+        7, 1, 1, 1
+    )
+    many = many.astype(np.float32)
+    results = called_alone(folder, many, tmp_path)
+    model = model_of(source)
+    variables = golden_variables(source, model.shapes)
+    apply = jax.jit(lambda v, x: model.apply(v, x)[0])
+    for count, found in zip((1, 7), results, strict=True):
+        expected = np.asarray(apply(variables, many[:count]))
+        np.testing.assert_array_equal(found, expected, strict=True)
+    first = golden(source)["logits_299"][0]
+    np.testing.assert_allclose(results[0][0], first, rtol=0, atol=SOURCES[source][3])

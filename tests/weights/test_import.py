@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`weights import`: what is read is what was written, and what does not fit is refused."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import inception_jax
+from inception_jax import cli
+from inception_jax.config import PreprocessSpec
+from inception_jax.data.imagenet_names import imagenet_ids
+from inception_jax.digests import by_name
+from inception_jax.model_folder import Card, Origin
+from inception_jax.pretrained import Model
+from tests.weights import sources
+from tests.weights.filled import filled
+from tests.weights.sources import of, row, save, with_background
+
+CLOSEST = "its arrays are of no known layout; closest is"
+
+
+@pytest.fixture
+def ours(monkeypatch, tmp_path: Path):
+    """Arrays of the tiny network with so many classes, by name."""
+    names = tmp_path / "names"
+    names.mkdir()
+    sources.install(monkeypatch, names)
+
+    def ours(classes: int = 3, *, bn_scale: bool = True) -> dict[str, np.ndarray]:
+        names = tuple(map(str, range(classes)))
+        card = Card("tiny", PreprocessSpec((8, 8, 1)), names, Origin("", ""), bn_scale)
+        return by_name(filled(Model(card).shapes))
+
+    return ours
+
+
+@pytest.fixture
+def command(capsys):
+    """`inception-jax weights import ARGUMENTS`: exit status, output, errors."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        try:
+            cli.main(["weights", "import", *map(str, arguments)])
+            status = 0
+        except SystemExit as exit:
+            status = exit.code
+        return status, *capsys.readouterr()
+
+    return command
+
+
+def loaded(folder: Path) -> tuple[Card, dict[str, np.ndarray]]:
+    model, variables = inception_jax.load(folder)
+    return model.card, {name: np.asarray(x) for name, x in by_name(variables).items()}
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    for name, x in found.items():
+        np.testing.assert_array_equal(x, expected[name], strict=True, err_msg=name)
+
+
+def test_a_file_becomes_a_model_folder(ours, command, tmp_path):
+    arrays = ours()
+    file = save(
+        of("timm", arrays) | {"layers.0.bn.num_batches_tracked": np.array(7)},
+        tmp_path / "x.safetensors",
+    )
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    status, said, errors = command(file, "--out", tmp_path / "out", "--sha256", sha256)
+    assert (status, errors) == (0, "")
+    card, found = loaded(tmp_path / "out")
+    assert_same(found, arrays)
+    origin = Origin("timm", "x.safetensors", sha256)
+    assert card == Card("tiny", sources.SPEC, ("0", "1", "2"), origin)
+    count = sum(x.size for name, x in arrays.items() if name.startswith("params/"))
+    assert said.splitlines()[1:5] == [
+        "source     timm",
+        "network    tiny",
+        "arrays     19, each used once; 1 more is not the network's",
+        f"numbers    {count:,} parameters, 88 moving statistics",
+    ]
+    assert "classes    3: 0 ... 2\n" in said
+    assert said.endswith(f"\n\ninception-jax predict IMAGE --model {tmp_path}/out\n")
+
+
+def test_the_models_folder_is_where_models_go(ours, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path / "models"))
+    file = save(of("slim", ours(bn_scale=False)), tmp_path / "x")
+    status, said, _ = command(file)
+    assert status == 0
+    assert said.endswith("\ninception-jax predict IMAGE --model tiny.slim\n")
+    assert inception_jax.load("tiny.slim")[0].card.preprocess.aspect == "keep"
+    status, _, errors = command(file)
+    assert status == 2
+    assert f"{tmp_path}/models/tiny.slim is there already" in errors
+
+
+def test_1001_classes_are_1000_and_background(ours, command, tmp_path):
+    arrays = ours(1000)
+    command(save(of("timm", arrays), tmp_path / "a"), "--out", tmp_path / "1000")
+    cadene = with_background(row("cadene"), of("cadene", arrays))
+    _, said, _ = command(save(cadene, tmp_path / "b"), "--out", tmp_path / "1001")
+    assert "without the background class" in said
+    (card, whole), (cut_card, cut) = loaded(tmp_path / "1000"), loaded(tmp_path / "1001")
+    assert_same(cut, arrays)
+    assert_same(whole, arrays)
+    assert card.class_names == cut_card.class_names == imagenet_ids()
+    assert not card.origin.background_removed
+    assert cut_card.origin.background_removed
+    assert (card.origin.source, cut_card.origin.source) == ("timm", "cadene")
+
+
+def test_a_source_without_gamma_gives_a_network_without(ours, command, tmp_path):
+    arrays = ours(1000, bn_scale=False)
+    theirs = with_background(row("slim"), of("slim", arrays))
+    kernel = "Tiny/Conv2d_1a_3x3/weights"
+    extras = {"global_step": np.array(3), f"{kernel}/RMSProp": np.zeros(2, np.float32)}
+    _, said, _ = command(save(theirs | extras, tmp_path / "a"), "--out", tmp_path / "out")
+    card, found = loaded(tmp_path / "out")
+    assert_same(found, arrays)
+    assert (card.bn_scale, card.origin.background_removed) == (False, True)
+    assert "2 more are not the network's" in said
+    wrong = {f"{kernel}/RMSPropp": np.zeros(2, np.float32)}
+    file = save(theirs | wrong, tmp_path / "b")
+    status, _, errors = command(file, "--out", tmp_path / "wrong")
+    assert status == 2
+    assert errors == (
+        f"inception-jax: {file}: {CLOSEST} slim's tiny; left over: {kernel}/RMSPropp.\n"
+    )
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_classes_are_named_by_a_file(ours, command, tmp_path):
+    file = save(of("timm", ours()), tmp_path / "x")
+    names = tmp_path / "names.txt"
+    names.write_text("red\nlight green\nblue\n", encoding="utf-8")
+    command(file, "--out", tmp_path / "out", "--classes", names)
+    card, _ = loaded(tmp_path / "out")
+    assert card.class_names == ("red", "light green", "blue")
+    names.write_text("red\n")
+    status, _, errors = command(file, "--out", tmp_path / "other", "--classes", names)
+    assert status == 2
+    assert "it has 3 classes, and 1 names are given" in errors
+
+
+def test_without_classifier_it_gives_features(ours, command, tmp_path):
+    arrays = {n: x for n, x in ours(bn_scale=False).items() if "/Logits/" not in n}
+    file = save(of("keras", arrays), tmp_path / "x")
+    _, said, _ = command(file, "--out", tmp_path / "out")
+    card, found = loaded(tmp_path / "out")
+    assert card.class_names == ()
+    assert_same(found, arrays)
+    assert said.splitlines()[-1] == (
+        f"inception-jax features IMAGE --model {tmp_path}/out --endpoint global_pool "
+        "--out features.npz"
+    )
+
+
+def changed(theirs: dict[str, np.ndarray], change: str) -> dict[str, np.ndarray]:
+    name = "layers.1.weight"
+    theirs = {n: x.copy() for n, x in theirs.items()}
+    if change == "renamed":
+        theirs["layers.1.Weight"] = theirs.pop(name)
+    elif change == "missing":
+        del theirs[name]
+    elif change == "extra":
+        theirs["layers.9.weight"] = np.zeros(2, np.float32)
+    elif change == "transposed":
+        theirs[name] = np.ascontiguousarray(theirs[name].transpose(1, 0, 2, 3))
+    elif change == "not a number":
+        theirs[name][3, 1, 0, 1] = np.nan
+    elif change == "float64":
+        theirs[name] = theirs[name].astype(np.float64)
+    elif change == "negative variance":
+        theirs["layers.1.bn.running_var"][5] *= -1
+    elif change == "classes":
+        theirs["layers.4.bias"] = np.zeros((3, 1), np.float32)
+    else:
+        theirs["layers.4.bias"] = np.zeros(4, np.float32)
+    return theirs
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    {
+        "renamed": f"{CLOSEST} timm's tiny; missing: layers.1.weight; "
+        "left over: layers.1.Weight.",
+        "missing": f"{CLOSEST} timm's tiny; missing: layers.1.weight.",
+        "extra": f"{CLOSEST} timm's tiny; left over: layers.9.weight.",
+        "transposed": "its arrays are not those of timm's tiny; of another shape: "
+        "layers.1.weight is [32, 8, 2, 2] instead of [8, 32, 2, 2].",
+        "not a number": "not finite: layers.1.weight.",
+        "float64": "arrays must be float32; layers.1.weight is float64.",
+        "negative variance": "negative variances: layers.1.bn.running_var.",
+        "classes": "layers.4.bias is [3, 1]; expected one number for each class.",
+        "other classes": "its arrays are not those of timm's tiny; of another shape: "
+        "layers.4.weight is [3, 8] instead of [4, 8].",
+    }.items(),
+)
+def test_what_does_not_fit_is_refused_by_name(ours, command, tmp_path, change, said):
+    file = save(changed(of("timm", ours()), change), tmp_path / "x")
+    status, output, errors = command(file, "--out", tmp_path / "out")
+    assert (status, output) == (2, "")
+    assert errors == f"inception-jax: {file}: {said}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"names", "x"}
+
+
+def test_the_closest_layout_is_named(command, tmp_path):
+    """With the real table: a file of nothing that is known."""
+    file = save({"features.0.conv.weight": np.zeros(1, np.float32)}, tmp_path / "x")
+    status, _, errors = command(file, "--out", tmp_path / "out")
+    assert status == 2
+    assert f"{CLOSEST} timm's inception_v4; missing: features.0.bn.weight, " in errors
+    assert errors.endswith(" and 741 more.\n")
+
+
+def test_another_digest_is_refused_before_anything_is_read(ours, command, tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"no weights")
+    status, _, errors = command(file, "--out", tmp_path / "out", "--sha256", "0" * 64)
+    assert status == 2
+    found = hashlib.sha256(b"no weights").hexdigest()
+    assert errors == (
+        f"inception-jax: the SHA-256 of {file} is {found}, expected {'0' * 64}.\n"
+    )
+    (tmp_path / "out").mkdir()
+    status, _, errors = command(file, "--out", tmp_path / "out")
+    assert (status, errors.split(" is there already")[0]) == (
+        2,
+        f"inception-jax: {tmp_path}/out",
+    )
+    status, _, errors = command(tmp_path / "y", "--out", tmp_path / "new")
+    assert (status, errors) == (2, f"inception-jax: there is no file {tmp_path}/y.\n")
