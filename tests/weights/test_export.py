@@ -23,6 +23,7 @@ from inception_jax.models.inputs import block_scales
 from inception_jax.models.specs import SPECS
 from inception_jax.pretrained import Model, save
 from inception_jax.weights import export, keras_file, plain, stablehlo
+from inception_jax.weights.import_file import import_file
 from tests.models.tiny import BLOCKS, one_block, three_grids
 from tests.weights.filled import filled
 
@@ -94,19 +95,27 @@ def test_plain_files_are_read_back(folder, tmp_path, suffix):
     assert arrays.keys() == expected.keys()
     for name, x in arrays.items():
         np.testing.assert_array_equal(x, expected[name], strict=True, err_msg=name)
+    imported = import_file(out)
+    assert imported.card == card
+    assert by_name(imported.variables).keys() == expected.keys()
     out.write_bytes(out.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         plain.read(out)
 
 
-def test_other_peoples_plain_files_are_refused(tmp_path):
-    np.savez(tmp_path / "x.npz", a=np.zeros(1))
-    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "x.safetensors")
+def test_other_peoples_plain_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(SPECS, "tiny", one_block())
+    names = {"params/a": np.zeros(1)}
+    np.savez(tmp_path / "x.npz", **names)
+    safetensors.numpy.save_file(names, tmp_path / "x.safetensors")
     for file in tmp_path.iterdir():
         with pytest.raises(ValueError, match="not exported from a model: it has no card"):
-            plain.read(file)
+            import_file(file)
+    plain.write_npz(tmp_path / "z.npz", CARD, names)
+    with pytest.raises(ValueError, match="params/a is left over"):
+        import_file(tmp_path / "z.npz")
     np.savez(tmp_path / "y.npz", **{"model.json": np.array([{}], object)})
-    with pytest.raises(ValueError, match="cannot be read: Object arrays"):
+    with pytest.raises(CheckpointError, match="cannot be read: Object arrays"):
         plain.read(tmp_path / "y.npz")
 
 
