@@ -16,6 +16,7 @@ from flax.traverse_util import unflatten_dict
 from safetensors import safe_open
 
 import inception_jax
+from inception_jax import cli
 from inception_jax.cli_export import export_model
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.digests import CheckpointError, by_name
@@ -321,6 +322,47 @@ def test_an_ablation_has_no_layout(tmp_path):
     card = replace(CARD, network="inception_resnet_v2", ablation=ablation)
     with pytest.raises(ValueError, match=r"timm's inception_resnet_v2 has no ablations"):
         export.export(Model(card), {}, "timm", tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("form", "gamma"), [("timm", []), ("keras", ["Batch norm's gamma went into"])]
+)
+def test_what_is_not_as_it_was_is_said(tmp_path, monkeypatch, form, gamma):
+    options = {"bn_scale": True, "aux_head": True}
+    model = Model(replace(CARD, network="inception_resnet_v2", **options))
+    spec = model.network.spec
+    linear = {"Conv2d_1x1": {"kernel": np.ones(1), "bias": np.ones(1)}}
+    blocks = [x for stage in spec.stages if stage.scale is not None for x in stage.names]
+    variables = {"params": dict.fromkeys(blocks, linear)}
+    given = {}
+
+    def to_theirs(layout, arrays):
+        given.update(arrays)
+        return {"conv2d/kernel": np.zeros(1)}
+
+    monkeypatch.setattr(export, "to_theirs", to_theirs)
+    out = tmp_path / f"x{export.SUFFIXES[form]}"
+    notes = export.export(model, variables, form, out)
+    starts = ["The aux head was left out: ", "The residual scale 0.25 went into ", *gamma]
+    assert len(notes) == len(starts)
+    assert all(note.startswith(x) for note, x in zip(notes, starts, strict=True))
+    assert f"{form}'s inception_resnet_v2" in notes[0]
+    # 0.25 instead of the published 0.17 and, in the last block, 1.
+    np.testing.assert_allclose(given["params/block35_1/Conv2d_1x1/bias"], 0.25 / 0.17)
+    np.testing.assert_allclose(given[f"params/{blocks[-1]}/Conv2d_1x1/bias"], 0.25)
+    assert out.is_file()
+
+
+def test_the_command(folder, tmp_path, capsys):
+    command = ["weights", "export", str(folder), "--format", "npz", "--out"]
+    cli.main([*command, str(tmp_path / "x.npz")])
+    assert capsys.readouterr().out.startswith("Wrote tiny, ")
+    with pytest.raises(SystemExit) as exit:
+        cli.main([*command, str(tmp_path / "x.npz")])
+    assert exit.value.code == 2
+    out, errors = capsys.readouterr()
+    expected = f"{tmp_path / 'x.npz'} is there already; remove it or choose another --out."
+    assert (out, errors) == ("", f"inception-jax: {expected}\n")
 
 
 @pytest.mark.parametrize("form", ["safetensors", "npz", "stablehlo", "folder"])
