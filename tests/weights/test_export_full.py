@@ -19,7 +19,7 @@ from inception_jax.pretrained import Model, save
 from inception_jax.weights.stablehlo import PROGRAM
 from tests.goldens.fill import golden_variables, images
 from tests.test_goldens import SOURCES, golden
-from tests.weights.test_export import called_alone
+from tests.weights.test_stablehlo import called_alone
 
 pytestmark = pytest.mark.slow
 
