@@ -61,7 +61,11 @@ def how_to_load(format: Format, out: Path, card: Card) -> tuple[str, ...]:
     """Lines of the Python of whoever reads the format."""
     file, classes = json.dumps(str(out)), len(card.class_names)
     program, weights = (json.dumps(str(out / name)) for name in (PROGRAM, WEIGHTS))
-    facenet = f"classify=True, num_classes={classes}" if classes else ""
+    keras = "InceptionV3" if card.network == "inception_v3" else "InceptionResNetV2"
+    top = f"classes={classes}, classifier_activation=None"
+    facenet = f"classify=True, num_classes={classes}"
+    if not classes:
+        top, facenet = 'include_top=False, pooling="avg"', ""
     return {
         "folder": (
             "import inception_jax",
@@ -73,9 +77,10 @@ def how_to_load(format: Format, out: Path, card: Card) -> tuple[str, ...]:
         ),
         "npz": ("import numpy", f"arrays = numpy.load({file})"),
         "stablehlo": (
-            "import jax.export, safetensors.numpy",
-            f'call = jax.export.deserialize(bytearray(open({program}, "rb").read())).call',
-            f"logits = call(safetensors.numpy.load_file({weights}), images)",
+            "import jax.export, pathlib, safetensors.numpy",
+            f"program = bytearray(pathlib.Path({program}).read_bytes())",
+            f"weights = safetensors.numpy.load_file({weights})",
+            "logits = jax.export.deserialize(program).call(weights, images)",
         ),
         "timm": (
             "import timm",
@@ -84,12 +89,11 @@ def how_to_load(format: Format, out: Path, card: Card) -> tuple[str, ...]:
         ),
         "keras": (
             "import keras",
-            f"model = keras.applications.InceptionResNetV2(weights={file}, "
-            f"classes={classes}, classifier_activation=None)",
+            f"model = keras.applications.{keras}(weights={file}, {top})",
         ),
         "facenet_pytorch": (
-            "import facenet_pytorch, safetensors.torch as s",
-            f"model = facenet_pytorch.InceptionResnetV1({facenet}).eval(); "
-            f"model.load_state_dict(s.load_file({file}))",
+            "import facenet_pytorch, safetensors.torch",
+            f"model = facenet_pytorch.InceptionResnetV1({facenet}).eval()",
+            f"model.load_state_dict(safetensors.torch.load_file({file}))",
         ),
     }[format]

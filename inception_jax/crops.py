@@ -96,17 +96,17 @@ def eval_views(
 def in_words(spec: PreprocessSpec) -> str:
     """The one view of `list_views`, for whoever has to do the same without this code."""
     height, width, channels = spec.image_shape
+    colour = "RGB" if channels == 3 else "grey"
     if spec.aspect == "stretch":
         cut = f"the central {spec.crop_fraction:g} of both sides stretched to"
     else:
-        share = f"{spec.crop_fraction:g}"
-        cut = f"resized to {height}x{width} / {share} by the side that is too short, then"
-        cut += " the centre of"
-    colour = "RGB" if channels == 3 else "grey"
+        rows, columns = _to_cover(spec)
+        cut = f"resized in its aspect to just cover {rows}x{columns}, of that the central"
     step = (spec.high - spec.low) / 255
+    sign = "-" if spec.low < 0 else "+"
     return (
         f"{colour}, {cut} {height}x{width}, {spec.resize}; a pixel p from 0 to 255 is "
-        f"p * {step:.8g} + {spec.low:g}"
+        f"p * {step:.8g} {sign} {abs(spec.low):.8g}"
     )
 
 
@@ -164,12 +164,16 @@ def _central_view(height: int, width: int, spec: PreprocessSpec) -> View:
     if spec.aspect == "stretch":
         box = central_box(height, width, spec.crop_fraction)
         return View((height, width), box, False)
-    # timm 1.0.31 for square inputs: floor(size / crop_fraction), then torchvision's
-    # Resize and CenterCrop.
     rows, columns = spec.image_shape[:2]
-    least = tuple(math.floor(side / spec.crop_fraction) for side in (rows, columns))
-    resized = _covering(height, width, least)
+    resized = _covering(height, width, _to_cover(spec))
     return View(resized, _center(Box(0, 0, *resized), rows, columns), False)
+
+
+def _to_cover(spec: PreprocessSpec) -> tuple[int, int]:
+    # timm 1.0.31 for square inputs: floor(size / crop_fraction), then torchvision's Resize
+    # and CenterCrop.
+    rows, columns = (math.floor(x / spec.crop_fraction) for x in spec.image_shape[:2])
+    return rows, columns
 
 
 def _short_sides(spec: PreprocessSpec, views: int) -> list[int]:

@@ -149,17 +149,19 @@ def test_export(ckpt, run, tmp_path, weights):
     prefix = {"raw": "", "ema": "ema_"}[weights]
     with np.load(out, allow_pickle=False) as found:
         names = ["params/a/kernel", "params/b", "batch_stats/a/mean"]
-        assert sorted(found) == sorted([*names, "run.json"])
+        assert sorted(found) == sorted([*names, "model.json", "run.json"])
         for name in names:
             expected = state(4)
             for key in f"{prefix}{name}".split("/"):
                 expected = expected[key]
             np.testing.assert_array_equal(found[name], expected)
             assert found[name].dtype == np.float32
-        about = json.loads(str(found["run.json"]))
+        about, card = (json.loads(str(found[x])) for x in ("run.json", "model.json"))
     assert (about.pop("step"), about.pop("weights")) == (4, weights)
     record = json.loads(json.dumps(dataclasses.asdict(read_record(run)), default=str))
     assert about == record
+    assert (card["origin"]["step"], card["origin"]["weights"]) == (4, weights)
+    assert (card["network"], card["class_names"]) == ("tiny", ["x", "y"])
 
 
 def test_a_file_is_never_overwritten_and_never_half(ckpt, run, tmp_path, monkeypatch):

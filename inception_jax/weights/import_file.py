@@ -11,9 +11,9 @@ from flax.traverse_util import unflatten_dict
 from inception_jax.data.imagenet_names import imagenet_ids
 from inception_jax.digests import by_name, some
 from inception_jax.model_folder import Card, Origin, Variables
-from inception_jax.pretrained import Model
+from inception_jax.pretrained import Model, check_variables
 from inception_jax.printable import one_line
-from inception_jax.weights import convert, files
+from inception_jax.weights import convert, files, plain
 from inception_jax.weights.convert import Arrays, Match, match
 from inception_jax.weights.layouts import FACENET, LAYOUTS, Layout, names_of
 
@@ -24,7 +24,7 @@ class Imported:
 
     card: Card
     variables: Variables
-    layout: Layout
+    layout: Layout | None  # None: our own names
     left_out: list[str]  # names of arrays that are of no use, such as global_step
 
 
@@ -48,9 +48,21 @@ def import_file(
         raise ValueError(f"the SHA-256 of {one_line(path)} is {found}, expected {sha256}.")
     theirs = files.read(path)
     try:
+        if any(name.startswith("params/") for name in theirs):
+            return _of_ours(path, class_names)
         return _converted(path.name, found, theirs, class_names)
     except ValueError as error:
         raise ValueError(f"{one_line(path)}: {error}") from None
+
+
+def _of_ours(path: Path, class_names: Sequence[str] | None) -> Imported:
+    """What `weights export` wrote under our own names, with the card it has."""
+    card, arrays = plain.read(path)
+    if class_names is not None:
+        raise ValueError("it says itself what its classes are; leave --classes out.")
+    variables = unflatten_dict(arrays, sep="/")
+    check_variables(Model(card), variables, "it")
+    return Imported(card, variables, None, [])
 
 
 def _converted(

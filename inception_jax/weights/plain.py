@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import safetensors
@@ -20,6 +22,7 @@ from safetensors import SafetensorError
 
 from inception_jax.digests import CheckpointError
 from inception_jax.model_folder import CARD, Card
+from inception_jax.printable import one_line
 from inception_jax.run_folder import from_json
 
 Arrays = Mapping[str, np.ndarray]
@@ -73,25 +76,41 @@ def write_safetensors(out: Path, card: Card, arrays: Arrays) -> None:
         safetensors.numpy.save_file(float32(arrays), draft, about)
 
 
-def read(file: Path) -> tuple[Card, dict[str, np.ndarray]]:
+def read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
     """The card and the arrays of what the two others wrote.
 
-    Raises ValueError where it is no such file, or cannot be read.
+    Raises ValueError where it is no such file, CheckpointError where it is damaged.
     """
     try:
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as found:
-                text = str(found[CARD])
-                arrays = {name: found[name] for name in found if name not in TEXTS}
-        else:
-            with safetensors.safe_open(file, framework="np") as found:
-                text = (found.metadata() or {})[CARD]
-                arrays = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
+        with path.open("rb") as file:
+            is_npz = file.read(2) == b"PK"
+            file.seek(0)
+            text, arrays = _of_npz(file) if is_npz else _of_safetensors(path)
         return from_json(Card, json.loads(text)), arrays
     except KeyError:
-        raise ValueError(f"{file} was not exported from a model: it has no card.") from None
-    except (SafetensorError, zipfile.BadZipFile, ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
+        raise ValueError(
+            f"{one_line(path)} was not exported from a model: it has no card."
+        ) from None
+    # NotImplementedError: a way of compression that zipfile does not have.
+    except (
+        *(SafetensorError, zipfile.BadZipFile, zlib.error, NotImplementedError),
+        *(ValueError, TypeError, EOFError, OSError),
+    ) as error:
+        raise CheckpointError(
+            f"{one_line(path)} cannot be read: {one_line(error)}."
+        ) from error
+
+
+def _of_npz(file: BinaryIO) -> tuple[str, dict[str, np.ndarray]]:
+    with np.load(file, allow_pickle=False) as found:
+        arrays = {name: found[name] for name in found.files if name not in TEXTS}
+        return str(found[CARD]), arrays
+
+
+def _of_safetensors(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    with safetensors.safe_open(path, framework="np") as found:
+        text = (found.metadata() or {})[CARD]
+        return text, {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
 
 
 def float32(arrays: Arrays) -> dict[str, np.ndarray]:

@@ -1,10 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables in which no two arrays are alike, and variances are positive."""
+"""A card, and variables in which no two arrays are alike and variances are positive."""
 
 from typing import Any
 
 import jax
 import numpy as np
+
+from inception_jax.config import PreprocessSpec
+from inception_jax.model_folder import Card, Origin
+
+CARD = Card(
+    network="tiny",
+    preprocess=PreprocessSpec((8, 8, 1), crop_fraction=0.75, low=-0.5, high=2.0),
+    class_names=("ten", "\x1beleven\udcff", "n01440764"),
+    origin=Origin("timm", "a.safetensors", "00"),
+    bn_scale=False,
+    residual_scale=0.25,
+)
 
 
 def filled(shapes: Any) -> Any:

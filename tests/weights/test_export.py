@@ -2,8 +2,8 @@
 """`weights export`: what is written holds what the model is, and is written whole."""
 
 import json
-import subprocess
 import sys
+import textwrap
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,35 +15,17 @@ from flax.traverse_util import unflatten_dict
 from safetensors import safe_open
 
 import inception_jax
+from inception_jax import cli
 from inception_jax.cli_export import export_model
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.digests import CheckpointError, by_name
-from inception_jax.model_folder import Card, Origin
 from inception_jax.models.inputs import block_scales
 from inception_jax.models.specs import SPECS
-from inception_jax.pretrained import Model, save
-from inception_jax.weights import export, keras_file, plain, stablehlo
+from inception_jax.pretrained import Model
+from inception_jax.weights import export, keras_file, plain
+from inception_jax.weights.import_file import import_file
 from tests.models.tiny import BLOCKS, one_block, three_grids
-from tests.weights.filled import filled
-
-CARD = Card(
-    network="tiny",
-    preprocess=PreprocessSpec((8, 8, 1), crop_fraction=0.75, low=-0.5, high=2.0),
-    class_names=("ten", "\x1beleven\udcff", "n01440764"),
-    origin=Origin("timm", "a.safetensors", "00"),
-    bn_scale=False,
-    residual_scale=0.25,
-)
-
-
-@pytest.fixture
-def folder(monkeypatch, tmp_path: Path) -> Path:
-    """A model folder of a tiny network; one of its arrays is a scalar."""
-    monkeypatch.setitem(SPECS, "tiny", one_block())
-    scaled = AblationConfig(learned_scale="scalar", learned_scale_init=0.5)
-    card = replace(CARD, ablation=scaled)
-    save(tmp_path / "model", card, filled(Model(card).shapes))
-    return tmp_path / "model"
+from tests.weights.filled import CARD, filled
 
 
 def arrays_of(folder: Path) -> dict[str, np.ndarray]:
@@ -94,19 +76,27 @@ def test_plain_files_are_read_back(folder, tmp_path, suffix):
     assert arrays.keys() == expected.keys()
     for name, x in arrays.items():
         np.testing.assert_array_equal(x, expected[name], strict=True, err_msg=name)
+    imported = import_file(out)
+    assert imported.card == card
+    assert by_name(imported.variables).keys() == expected.keys()
     out.write_bytes(out.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         plain.read(out)
 
 
-def test_other_peoples_plain_files_are_refused(tmp_path):
-    np.savez(tmp_path / "x.npz", a=np.zeros(1))
-    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "x.safetensors")
+def test_other_peoples_plain_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(SPECS, "tiny", one_block())
+    names = {"params/a": np.zeros(1)}
+    np.savez(tmp_path / "x.npz", **names)
+    safetensors.numpy.save_file(names, tmp_path / "x.safetensors")
     for file in tmp_path.iterdir():
         with pytest.raises(ValueError, match="not exported from a model: it has no card"):
-            plain.read(file)
+            import_file(file)
+    plain.write_npz(tmp_path / "z.npz", CARD, names)
+    with pytest.raises(ValueError, match="it does not fit tiny: "):
+        import_file(tmp_path / "z.npz")
     np.savez(tmp_path / "y.npz", **{"model.json": np.array([{}], object)})
-    with pytest.raises(ValueError, match="cannot be read: Object arrays"):
+    with pytest.raises(CheckpointError, match="cannot be read: Object arrays"):
         plain.read(tmp_path / "y.npz")
 
 
@@ -123,87 +113,20 @@ def test_a_model_folder_is_the_same_model(folder, tmp_path, capsys):
     )
 
 
-RUN_ALONE = """
-import sys
-
-class Nothing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("inception_jax", "flax"):
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Nothing())
-import jax.export, numpy, safetensors.numpy
-
-folder, images, *outputs = sys.argv[1:]
-with open(f"{folder}/model.stablehlo", "rb") as file:
-    call = jax.export.deserialize(bytearray(file.read())).call
-weights = safetensors.numpy.load_file(f"{folder}/weights.safetensors")
-images = numpy.load(images)
-for count, file in zip((1, 7), outputs, strict=True):
-    numpy.save(file, call(weights, images[:count]))
-assert not {"inception_jax", "flax"} & sys.modules.keys()
-"""
-
-
-def called_alone(folder: Path, images: np.ndarray, tmp_path: Path) -> list[np.ndarray]:
-    """What it gives for the first 1 and 7 images, where this package cannot be imported."""
-    np.save(tmp_path / "images.npy", images)
-    outputs = [tmp_path / f"out{count}.npy" for count in (1, 7)]
-    files = [folder, tmp_path / "images.npy", *outputs]
-    subprocess.run([sys.executable, "-I", "-c", RUN_ALONE, *map(str, files)], check=True)
-    return [np.load(file) for file in outputs]
-
-
-def test_stablehlo_is_the_same_function_without_this_package(folder, tmp_path):
-    export_model(str(folder), format="stablehlo", out=tmp_path / "out")
-    model, variables = inception_jax.load(folder)
-    images = np.random.default_rng(1).uniform(-0.5, 2, (7, 8, 8, 1)).astype(np.float32)
-    results = called_alone(tmp_path / "out", images, tmp_path)
-    apply = jax.jit(lambda v, x: model.apply(v, x)[0])
-    for count, found in zip((1, 7), results, strict=True):
-        expected = np.asarray(apply(variables, images[:count]))
-        np.testing.assert_array_equal(found, expected, strict=True)
-    about = json.loads((tmp_path / "out" / "about.json").read_text())
-    assert about["images"]["shape"] == ["b", "8", "8", "1"]
-    assert about["images"]["range"] == [-0.5, 2.0]
-    assert about["output"]["shape"] == ["b", "3"]
-    assert about["class_titles"][2] == "tench, Tinca tinca"
-    assert tuple(about["class_names"]) == CARD.class_names
-    assert about["platforms"] == ["cpu", "cuda", "tpu"]
-
-
-@pytest.mark.parametrize(
-    "ablation",
-    [
-        AblationConfig(),
-        AblationConfig(
-            residual_norm=True, activation="leaky_relu", learned_scale="channel"
-        ),
-    ],
-)
-def test_every_kind_of_layer_takes_any_batch(ablation, monkeypatch):
-    monkeypatch.setitem(SPECS, "grids", three_grids())
-    spec = PreprocessSpec((32, 32, 1))
-    model = Model(replace(CARD, network="grids", preprocess=spec, ablation=ablation))
-    variables = filled(model.shapes)
-    arrays = by_name(variables)
-    exported = stablehlo.program(model, arrays)
-    images = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
-    expected = jax.jit(lambda v, x: model.apply(v, x)[0])(variables, images)
-    np.testing.assert_array_equal(exported.call(arrays, images), expected)
-
-
-def test_features_without_a_classifier(folder, tmp_path):
-    model, variables = inception_jax.load(folder)
-    del variables["params"]["Logits"]
-    model = Model(replace(model.card, class_names=()))
-    export.export(model, variables, "stablehlo", tmp_path / "out")
-    about = json.loads((tmp_path / "out" / "about.json").read_text())
-    assert about["output"] == {
-        "shape": ["b", "8"],
-        "dtype": "float32",
-        "meaning": "features",
-    }
+@pytest.mark.parametrize("form", ["folder", "safetensors", "npz", "stablehlo"])
+def test_the_lines_that_are_shown_load_it(folder, tmp_path, capsys, form):
+    out = tmp_path / f'"{export.SUFFIXES.get(form, "")}'
+    export_model(str(folder), format=form, out=out)
+    shown = capsys.readouterr().out.split("To load it:\n")[1]
+    names = {"images": np.zeros((2, 8, 8, 1), np.float32)}
+    exec(textwrap.dedent(shown), names)
+    expected = arrays_of(folder)
+    if form == "folder":
+        assert by_name(names["variables"]).keys() == expected.keys()
+    elif form == "stablehlo":
+        assert names["logits"].shape == (2, 3)
+    else:
+        assert set(names["arrays"]) >= expected.keys()
 
 
 def test_flatbuffers_are_asked_for(folder, tmp_path, monkeypatch):
@@ -295,6 +218,47 @@ def test_an_ablation_has_no_layout(tmp_path):
     card = replace(CARD, network="inception_resnet_v2", ablation=ablation)
     with pytest.raises(ValueError, match=r"timm's inception_resnet_v2 has no ablations"):
         export.export(Model(card), {}, "timm", tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("form", "gamma"), [("timm", []), ("keras", ["Batch norm's gamma went into"])]
+)
+def test_what_is_not_as_it_was_is_said(tmp_path, monkeypatch, form, gamma):
+    options = {"bn_scale": True, "aux_head": True}
+    model = Model(replace(CARD, network="inception_resnet_v2", **options))
+    spec = model.network.spec
+    linear = {"Conv2d_1x1": {"kernel": np.ones(1), "bias": np.ones(1)}}
+    blocks = [x for stage in spec.stages if stage.scale is not None for x in stage.names]
+    variables = {"params": dict.fromkeys(blocks, linear)}
+    given = {}
+
+    def to_theirs(layout, arrays):
+        given.update(arrays)
+        return {"conv2d/kernel": np.zeros(1)}
+
+    monkeypatch.setattr(export, "to_theirs", to_theirs)
+    out = tmp_path / f"x{export.SUFFIXES[form]}"
+    notes = export.export(model, variables, form, out)
+    starts = ["The aux head was left out: ", "The residual scale 0.25 went into ", *gamma]
+    assert len(notes) == len(starts)
+    assert all(note.startswith(x) for note, x in zip(notes, starts, strict=True))
+    assert f"{form}'s inception_resnet_v2" in notes[0]
+    # 0.25 instead of the published 0.17 and, in the last block, 1.
+    np.testing.assert_allclose(given["params/block35_1/Conv2d_1x1/bias"], 0.25 / 0.17)
+    np.testing.assert_allclose(given[f"params/{blocks[-1]}/Conv2d_1x1/bias"], 0.25)
+    assert out.is_file()
+
+
+def test_the_command(folder, tmp_path, capsys):
+    command = ["weights", "export", str(folder), "--format", "npz", "--out"]
+    cli.main([*command, str(tmp_path / "x.npz")])
+    assert capsys.readouterr().out.startswith("Wrote tiny, ")
+    with pytest.raises(SystemExit) as exit:
+        cli.main([*command, str(tmp_path / "x.npz")])
+    assert exit.value.code == 2
+    out, errors = capsys.readouterr()
+    expected = f"{tmp_path / 'x.npz'} is there already; remove it or choose another --out."
+    assert (out, errors) == ("", f"inception-jax: {expected}\n")
 
 
 @pytest.mark.parametrize("form", ["safetensors", "npz", "stablehlo", "folder"])

@@ -6,19 +6,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from inception_jax.cli_export import export_model
+from inception_jax.cli_export import export_model, how_to_load
 from inception_jax.config import PreprocessSpec
 from inception_jax.model_folder import Card, Origin
 from inception_jax.pretrained import Model, save
 from inception_jax.weights.stablehlo import PROGRAM
 from tests.goldens.fill import golden_variables, images
 from tests.test_goldens import SOURCES, golden
-from tests.weights.test_export import called_alone
+from tests.weights.test_stablehlo import called_alone
 
 pytestmark = pytest.mark.slow
 
@@ -42,10 +43,10 @@ def exported(source: str, format: str, tmp_path: Path, name: str) -> Path:
 @pytest.mark.parametrize("network", ["inception_v4", "inception_resnet_v2"])
 def test_timm_loads_it_and_gives_the_golden_logits(network, tmp_path):
     torch = pytest.importorskip("torch", reason="needs torch and timm")
-    timm = pytest.importorskip("timm", reason="needs torch and timm")
+    pytest.importorskip("timm", reason="needs torch and timm")
     source = f"timm_{network}"
     file = exported(source, "timm", tmp_path, "x.safetensors")
-    model = timm.create_model(network, num_classes=1000, checkpoint_path=str(file)).eval()
+    model = loaded("timm", file, source)
     with torch.no_grad():
         x = torch.from_numpy(images(299).transpose(0, 3, 1, 2).copy())
         logits = model(x).numpy()
@@ -56,13 +57,10 @@ def test_timm_loads_it_and_gives_the_golden_logits(network, tmp_path):
 def test_facenet_pytorch_loads_it_and_gives_the_golden_embeddings(tmp_path):
     reason = "needs torch, and facenet-pytorch without its dependencies"
     torch = pytest.importorskip("torch", reason=reason)
-    facenet_pytorch = pytest.importorskip("facenet_pytorch", reason=reason)
-    import safetensors.torch
-
+    pytest.importorskip("facenet_pytorch", reason=reason)
     source = "facenet_pytorch_inception_resnet_v1"
     file = exported(source, "facenet_pytorch", tmp_path, "x.safetensors")
-    model = facenet_pytorch.InceptionResnetV1().eval()
-    model.load_state_dict(safetensors.torch.load_file(file))
+    model = loaded("facenet_pytorch", file, source)
     with torch.no_grad():
         x = torch.from_numpy(images(160).transpose(0, 3, 1, 2).copy())
         found = model(x).numpy()
@@ -70,16 +68,11 @@ def test_facenet_pytorch_loads_it_and_gives_the_golden_embeddings(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
-IN_KERAS = """
-import sys
-import keras, numpy
-
-weights, images, out = sys.argv[1:]
-model = keras.applications.InceptionResNetV2(
-    weights=weights, classes=1000, classifier_activation=None
-)
-numpy.save(out, model.predict(numpy.load(images), verbose=0))
-"""
+def loaded(format: str, file: Path, source: str) -> Any:
+    """The model that the lines make that the command shows."""
+    names: dict[str, Any] = {}
+    exec("\n".join(how_to_load(format, file, model_of(source).card)), names)
+    return names["model"]
 
 
 @pytest.mark.parametrize(
@@ -90,15 +83,21 @@ def test_keras_loads_it_and_gives_the_golden_logits(source, tmp_path):
     pytest.importorskip("keras", reason="needs keras and h5py")
     file = exported(source, "keras", tmp_path, "x.h5")
     np.save(tmp_path / "images.npy", images(299))
-    places = [file, tmp_path / "images.npy", tmp_path / "out.npy"]
+    lines = [
+        "import sys, numpy",
+        *how_to_load("keras", file, model_of(source).card),
+        "numpy.save(sys.argv[2], model.predict(numpy.load(sys.argv[1]), verbose=0))",
+    ]
+    places = map(str, (tmp_path / "images.npy", tmp_path / "out.npy"))
     # Keras chooses its backend when it is imported.
     subprocess.run(
-        [sys.executable, "-c", IN_KERAS, *map(str, places)],
+        [sys.executable, "-c", "\n".join(lines), *places],
         env=os.environ | {"KERAS_BACKEND": "jax"},
         check=True,
     )
     expected, tolerance = golden(source)["logits_299"], SOURCES[source][3]
-    np.testing.assert_allclose(np.load(places[-1]), expected, rtol=0, atol=tolerance)
+    found = np.load(tmp_path / "out.npy")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("source", ["timm_inception_v4", "timm_inception_resnet_v2"])
