@@ -62,7 +62,7 @@ def write(folder: Path, card: Card, variables: Variables) -> None:
     """
     if folder.exists():
         raise ValueError(f"{folder} is there already; remove it or choose another.")
-    variables = jax.tree.map(lambda x: np.ascontiguousarray(x, np.float32), variables)
+    variables = jax.tree.map(lambda x: np.array(x, np.float32, order="C"), variables)
     about = json.loads(json.dumps(asdict(card)))
     arrays = Record.of(0, variables).to_json()
     text = json.dumps({"card": about, "sha256": json_digest(about), "arrays": arrays})

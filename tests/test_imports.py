@@ -28,6 +28,7 @@ ROWS = (
     "run_folder step_setup",
     "model_folder",
     "pretrained",
+    "first_weights",
     "run_setup",
     "roofline",
     "aot aot_worker",
