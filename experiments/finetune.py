@@ -28,6 +28,7 @@ PROG = "python -m experiments.finetune"
 # trained at 0.01 is far from done after a few dozen.
 EPOCHS, MIN_UPDATES = 30.0, 300
 BATCH_SIZE = 32  # slim's for one device
+LOG_EVERY = 10
 # What a run has from the weights it begins from.
 OF_SOURCE = (
     *("network", "bn_scale", "residual_scale", "ablation"),
@@ -135,7 +136,7 @@ def config_for(options: Options) -> RunConfig:
         checkpoint_every=interval,
         patience=options.patience,
         keep_checkpoints=options.patience + 1,
-        log_every=10,
+        log_every=LOG_EVERY,
         augment=_augmentation(options, of_source["network"]),
         loss=LossConfig(label_smoothing=options.label_smoothing),
         optimizer=OptimizerConfig(

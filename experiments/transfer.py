@@ -37,7 +37,6 @@ import tyro
 from jaxtyping import UInt8
 
 from experiments import finetune
-from experiments.markdown import markdown
 from experiments.networks import digits as recipe
 from inception_jax import compile_cache, run_folder
 from inception_jax.augment import train_view
@@ -105,18 +104,19 @@ def run(
     early = np.arange(len(labels)) < NUM_TRAIN
     source = workdir / "data" / "source"
     old = labels < 5
-    write_images(source, pixels, labels, np.flatnonzero(old & early), old & ~early)
+    write_images(source, pixels, labels, {"train": old & early, "val": old & ~early})
     accuracy = _trained(source_config(source, workdir / "source"))
     print(f"source, digits 0 to 4: {accuracy:.2%} right", flush=True)
     results = []
     for count in shots:
         for seed in seeds:
             chosen = draw(labels, count, seed)
-            test = (labels >= 5) & ~np.isin(np.arange(len(labels)), chosen)
+            drawn = np.isin(np.arange(len(labels)), chosen)
+            test = (labels >= 5) & ~drawn
             name = f"{count}_{seed}"
             folder = workdir / "data" / name
-            write_images(folder, pixels, labels, chosen, test)
-            known = pixels[chosen], labels[chosen]
+            write_images(folder, pixels, labels, {"train": drawn, "val": test})
+            known = pixels[drawn], labels[drawn]
             unknown = pixels[test], labels[test]
             found = {
                 "linear": linear(known, unknown, views=0, seed=seed),
@@ -150,20 +150,16 @@ def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def write_images(
-    folder: Path,
-    pixels: np.ndarray,
-    labels: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
+    folder: Path, pixels: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray]
 ) -> None:
-    """FOLDER/train and FOLDER/val, unless they are there."""
+    """FOLDER/SPLIT/CLASS/NUMBER.png of what each split holds, unless they are there."""
     from PIL import Image
 
     if folder.exists():
         return
     draft = folder.with_suffix(".tmp")
-    for split, positions in (("train", train), ("val", np.flatnonzero(test))):
-        for i in positions.tolist():
+    for split, chosen in splits.items():
+        for i in np.flatnonzero(chosen).tolist():
             path = draft / split / str(labels[i]) / f"{i:04}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels[i]).save(path)
@@ -294,12 +290,16 @@ def report(results: Sequence[Result], workdir: Path) -> str:
         baseline = accuracies(results, shots, "linear")
         for method in METHODS:
             own = accuracies(results, shots, method)
-            cells = [100 * own] + ([100 * (own - baseline)] if method != "linear" else [])
-            words = ["{:.1f} ± {:.1f}".format(*interval(x)) for x in cells]
-            lines.append(f"| {shots} | {markdown(method)} | {' | '.join(words)} |")
+            right, above = (_in_words(100 * x) for x in (own, own - baseline))
+            above = "" if method == "linear" else above
+            lines.append(f"| {shots} | {method} | {right} | {above} |")
     text = "\n".join(lines) + "\n"
     (workdir / "results.md").write_text(text, encoding="utf-8")
     return text
+
+
+def _in_words(values: np.ndarray) -> str:
+    return "{:.1f} ± {:.1f}".format(*interval(values))
 
 
 if __name__ == "__main__":
