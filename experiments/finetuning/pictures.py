@@ -83,7 +83,7 @@ def mistakes_figure(
     columns = min(COLUMNS, len(chosen))
     rows = math.ceil(len(chosen) / columns)
     figure = Figure(figsize=(max(2.1 * columns, 3), 2.55 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     names = predictions.class_names
     for axes in panels:
         axes.set_axis_off()

@@ -234,6 +234,12 @@ def test_pictures_of_any_number_of_classes(k):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             figure.savefig(io.BytesIO(), dpi=30)
+    panels = figure.axes[: len(mistakes)]  # of the mistakes
+    for axes, i in zip(panels, mistakes.tolist(), strict=False):
+        (image,) = axes.get_images()
+        np.testing.assert_array_equal(image.get_array(), source.examples[i]["image"])
+        sure = found.probabilities[i].max()
+        assert axes.get_title(loc="left").endswith(f"\n{sure:.0%} sure")
     assert mistakes_figure(found, source, mistakes[:0], 3) is None
 
 
