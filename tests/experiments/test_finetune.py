@@ -207,7 +207,7 @@ def predictions(k: int, n: int) -> tuple[Predictions, Source]:
     rng = np.random.default_rng(0)
     names = tuple(f"{i} {HOSTILE[i % 3]} {'long ' * 9}" for i in range(k))
     labels = rng.integers(0, k, n)
-    logits = rng.normal(size=(n, k)) + 1.5 * np.log(k) * np.eye(k)[labels]
+    logits = rng.normal(size=(n, k)) + np.log(1.6 * k) * np.eye(k)[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     pixels = rng.integers(0, 256, (n, 20, 30, 3), np.uint8)
     examples = [Example(image=x, label=0, name=f"{i}.jpg") for i, x in enumerate(pixels)]
