@@ -49,9 +49,11 @@ def parse(
 
 
 def main(
-    arguments: Sequence[str] | None = None, parse: Callable[..., RunConfig] = parse
+    arguments: Sequence[str] | None = None,
+    parse: Callable[..., RunConfig] = parse,
+    finish: Callable[[RunConfig], None] = lambda config: None,
 ) -> int:
-    """Train what the command line says.
+    """Train what the command line says; when the run is complete comes `finish`.
 
     Exit status: 0 done, 2 bad input, else as in `inception_jax.stopping`.
     """
@@ -60,6 +62,8 @@ def main(
         # Imported after the command line is read: --help and mistakes answer at once.
         from inception_jax.fit import HostLostError, fit
         from inception_jax.loop import NonFiniteError
+    except OSError as error:
+        return _fail(error, stopping.DISK)
     except (ValueError, TypeError) as error:
         return _fail(error)
     except ModuleNotFoundError as error:
@@ -67,6 +71,8 @@ def main(
     try:
         compile_cache.enable()
         done = fit(config, STARTED)
+        if done:
+            finish(config)
     except NonFiniteError as error:
         return _fail(error, stopping.NOT_FINITE)
     except HostLostError as error:

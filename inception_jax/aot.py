@@ -19,7 +19,8 @@ from inception_jax.hlo import Movement
 # Settings of a run that its compiled step does not depend on.
 IRRELEVANT = (
     *("data", "train_split", "eval_split", "data_dir", "workdir", "epochs", "steps"),
-    *("seed", "eval_every", "checkpoint_every", "keep_checkpoints", "log_every"),
+    *("seed", "eval_every", "patience", "checkpoint_every", "keep_checkpoints"),
+    *("log_every", "first_weights", "head", "aspect", "resize"),
     *("on_nonfinite", "on_bad_image", "workers", "wandb", "hosts", "crop_fraction"),
 )
 # Files that the compiled step, or what is read off it, depends on.

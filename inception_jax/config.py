@@ -34,6 +34,8 @@ class OptimizerConfig:
     # that end the residual blocks; for ablations.
     classifier_rate: float = 1.0
     linear_rate: float = 1.0
+    # Likewise of the body, which is all but the classifiers; 0 leaves it as it is.
+    body_rate: float = 1.0
     # Section 4 evaluates "a running average of the parameters"; 0.9999 is facenet's.
     ema_decay: float = 0.9999
 
@@ -53,7 +55,8 @@ class OptimizerConfig:
             _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0 or None")
         phases = ("constant", "linear")
         _require(self.warmup in phases, "warmup", self.warmup, "constant or linear")
-        for name in ("warmup_steps", "warmup_rate", "classifier_rate", "linear_rate"):
+        rates = ("warmup_rate", "classifier_rate", "linear_rate", "body_rate")
+        for name in ("warmup_steps", *rates):
             _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
 
@@ -268,6 +271,17 @@ class RunConfig:
     image_size: int | None = None
     # Share of both sides that evaluation sees; slim's.
     crop_fraction: float = 0.875
+    # Stretched, as slim, or with the aspect kept, as timm: see PreprocessSpec.
+    aspect: Literal["stretch", "keep"] = "stretch"
+    # Kernel for resizing.
+    resize: Literal["bilinear", "bicubic"] = "bilinear"
+    # What pixels of 0 and of 255 become.
+    pixel_range: tuple[float, float] = (-1.0, 1.0)
+    # Model folder, run or name (see inception_jax.load) whose averaged weights are the
+    # first; default: random ones. It is needed until there is a checkpoint.
+    first_weights: str | None = None
+    # Classifier for the classes of the data: random, or the one of first_weights.
+    head: Literal["new", "kept"] = "new"
     # Examples per update, over all devices. The paper's 20 replicas of slim's 32.
     batch_size: int = 640
     # Times the training set is seen; Figs 23 to 26 go to 160.
@@ -284,6 +298,8 @@ class RunConfig:
     bn_scale: bool = False
     # Share of the moving averages kept; default: as published, 0.9997.
     bn_decay: float | None = None
+    # Moving averages in training as well, which stay as they are.
+    bn_frozen: bool = False
     # Default: as published, 0.2.
     dropout_rate: float | None = None
     # slim's auxiliary classifier, in training only; needs 299 pixels.
@@ -292,6 +308,8 @@ class RunConfig:
     residual_scale: float | None = None
     # Epochs between evaluations of the whole evaluation split.
     eval_every: float = 1.0
+    # Evaluations without a better one of the averaged weights, after which the run is over.
+    patience: int | None = None
     # Epochs between checkpoints; there is always one at the end.
     checkpoint_every: float = 1.0
     # Newest checkpoints to keep.
@@ -319,7 +337,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "accumulate", "keep_checkpoints", "log_every")
-        for name in (*counts, "steps", "image_size", "probe_every", "probe_images"):
+        optional = ("steps", "image_size", "patience", "probe_every", "probe_images")
+        for name in (*counts, *optional):
             if (value := getattr(self, name)) is not None:
                 _require(value >= 1, name, value, "1 or more")
         for name in ("epochs", "eval_every", "checkpoint_every"):
@@ -335,12 +354,17 @@ class RunConfig:
             scale = self.residual_scale
             _require(0 <= scale <= 1, "residual_scale", scale, "in [0, 1]")
         for name, known in (
+            ("aspect", ("stretch", "keep")),
+            ("resize", ("bilinear", "bicubic")),
+            ("head", ("new", "kept")),
             ("dtype", ("float32", "bfloat16")),
             ("on_nonfinite", ("abort", "record")),
             ("on_bad_image", ("error", "skip")),
         ):
             value = getattr(self, name)
             _require(value in known, name, value, " or ".join(known))
+        low, high = self.pixel_range
+        _require(low < high, "pixel_range", self.pixel_range, "rising")
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 import jax
 
-from inception_jax import hosts, run_folder
+from inception_jax import first_weights, hosts, run_folder
 from inception_jax.checkpoint import Checkpoints
 from inception_jax.config import RunConfig
 from inception_jax.goodput import Goodput
@@ -104,15 +104,21 @@ def _must_agree(setup: Setup) -> dict[str, str]:
 
 
 def _start(setup: Setup, saved: Checkpoints | None) -> tuple[TrainState, int]:
-    """The newest checkpoint's state, or a fresh one; and its step.
+    """The newest checkpoint's state, or one with the first weights; and its step.
 
-    Process 0 reads it, so that all have the same, and sends it to the others.
+    Process 0 reads them, so that all have the same, and sends them to the others.
     """
     init = jax.jit(partial(init_state, setup.network, setup.config.optimizer))
     shapes = jax.eval_shape(init, setup.config.seed)
     found = hosts.together(lambda: saved.restore_newest(shapes) if saved else None)
     (step, *_) = hosts.agree({"step": str(found[0]) if found else ""})
     if not step["step"]:
-        return init(setup.config.seed), 0
+        state = init(setup.config.seed)
+        if setup.config.first_weights is None:
+            return state, 0
+        begun = hosts.together(
+            lambda: first_weights.begin(state, setup.config) if saved else None
+        )
+        return share(begun, shapes, setup.devices), 0
     state = share(found and found[1], shapes, setup.devices)
     return state, int(step["step"])

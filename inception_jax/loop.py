@@ -69,9 +69,10 @@ class Loop:
         setup, config = self.setup, self.setup.config
         per_epoch = setup.steps_per_epoch
         evaluated = step == 0 or self._evaluated_before(state, step)
+        over = step < setup.steps and self._over_early()
         place, tell = self.train_step.place, self.reporter.skipped
         batches = train_feed(setup, step, place, tell)
-        while step < setup.steps and not self._stopping():
+        while step < setup.steps and not over and not self._stopping():
             with self.goodput.spent_on("data_wait"):
                 batch = next(batches)
             probing = config.probe_every and (step + 1) % config.probe_every == 0
@@ -97,13 +98,28 @@ class Loop:
             if last or _passed(step, config.eval_every * per_epoch):
                 self._receive_all()
                 evaluated = self._evaluate(state, step)
+                over = not last and evaluated and self._over_early()
             if last or _passed(step, config.checkpoint_every * per_epoch):
                 self._save(state, step)
+        if over:
+            self._receive_all()
+            self.reporter.over_early(step)
         self._save(state, step)
         with self.goodput.spent_on("checkpoint"):
             hosts.together(lambda: self.saved and self.saved.wait())
         self.reporter.account(step)
-        return step >= setup.steps and evaluated  # above: it was trained for longer before
+        # Above its steps: it was trained for longer before.
+        return evaluated and (step >= setup.steps or over)
+
+    def _over_early(self) -> bool:
+        """Whether too many evaluations have come after the best one; the same in all
+        processes, since the first one decides by what is on record."""
+        patience = self.setup.config.patience
+        if patience is None:
+            return False
+        since = self.reporter.evaluations_since_the_best() if self.saved else 0
+        (first, *_) = hosts.agree({"since": str(since)})
+        return int(first["since"]) >= patience
 
     def _evaluated_before(self, state: TrainState, step: int) -> bool:
         """A signal may have cut the evaluation at this checkpoint short: it comes again."""

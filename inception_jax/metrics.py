@@ -7,6 +7,7 @@ batch add up to the exact figure over exactly N examples.
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def means(sums: dict[str, Any]) -> dict[str, float]:
         for name, value in sums.items()
         if name.endswith("_sum")
     }
+
+
+def best_evaluation(evaluations: Sequence[Mapping[str, Any]]) -> int:
+    """Position of the best of some evaluations, as metrics.jsonl has them.
+
+    The averaged weights' top-1 accuracy decides; where it is equal, their loss; where that
+    is too, the first.
+    """
+
+    def score(position: int) -> tuple[float, float]:
+        mean = means(evaluations[position]["ema"])
+        return mean["top1"], -mean["loss"] if math.isfinite(mean["loss"]) else -math.inf
+
+    return max(range(len(evaluations)), key=score)
 
 
 def rounded(value: Any) -> float | list[float]:

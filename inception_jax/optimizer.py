@@ -13,6 +13,9 @@ from inception_jax.config import OptimizerConfig
 
 Params = dict
 
+# Modules that end in a layer of one number for each class; the rest is the body.
+CLASSIFIERS = ("Logits", "AuxLogits")
+
 
 class OptimizerNumbers(NamedTuple):
     """What a compiled step takes as values, so that sweeping it compiles nothing.
@@ -61,6 +64,16 @@ def learning_rate_at(
     return jnp.where(step < steps, warm, rate)
 
 
+def trained_part(params: Params, config: OptimizerConfig) -> Params:
+    """The parameters that change: with a `body_rate` of 0 those of the classifiers.
+
+    Only they have gradients and a place in the optimizer's state.
+    """
+    if config.body_rate:
+        return params
+    return {name: params[name] for name in CLASSIFIERS if name in params}
+
+
 def make_optimizer(
     config: OptimizerConfig,
     rate: float | Float[Array, ""],
@@ -95,18 +108,23 @@ def make_optimizer(
         before.append(optax.clip_by_global_norm(numbers.clip_norm))
     rates = optax.stateless(
         lambda updates, _: jax.tree_util.tree_map_with_path(
-            lambda path, x: x * _rate_of(path, numbers), updates
+            lambda path, x: x * _rate_of(path, numbers, config.body_rate), updates
         )
     )
     return optax.chain(*before, descend, rates)
 
 
-def _rate_of(path: tuple, numbers: OptimizerNumbers) -> float | Float[Array, ""]:
+def _rate_of(
+    path: tuple, numbers: OptimizerNumbers, body_rate: float
+) -> float | Float[Array, ""]:
     """Factor on the learning rate of the parameter at `path`."""
     module = path[-2].key if len(path) > 1 else None
     if module == "Logits":
         return numbers.classifier_rate
-    return numbers.linear_rate if module == "Conv2d_1x1" else 1.0
+    own = 1.0 if path[0].key in CLASSIFIERS else body_rate
+    if module != "Conv2d_1x1":
+        return own
+    return numbers.linear_rate if own == 1.0 else numbers.linear_rate * own
 
 
 def update_ema(

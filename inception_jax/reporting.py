@@ -16,7 +16,13 @@ from tqdm import tqdm
 from inception_jax import run_folder
 from inception_jax.goodput import Goodput, add_up
 from inception_jax.hardware import describe, peak_flops
-from inception_jax.metrics import append_json_line, means, read_json_lines, rounded
+from inception_jax.metrics import (
+    append_json_line,
+    best_evaluation,
+    means,
+    read_json_lines,
+    rounded,
+)
 from inception_jax.parallel import this_host
 from inception_jax.printable import printable
 from inception_jax.run_setup import Setup
@@ -145,8 +151,22 @@ class Reporter:
 
     def has_evaluation(self, step: int) -> bool:
         """Whether the evaluation at `step` is on record."""
-        lines = read_json_lines(run_folder.metrics_path(self.setup.folder))
-        return any(line["kind"] == "eval" and line["step"] == step for line in lines)
+        lines = run_folder.evaluations(self.setup.folder)
+        return any(line["step"] == step for line in lines)
+
+    def evaluations_since_the_best(self) -> int:
+        """Number of those on record that came after the best one; 0 without any."""
+        lines = run_folder.evaluations(self.setup.folder)
+        return len(lines) - 1 - best_evaluation(lines) if lines else 0
+
+    def over_early(self, step: int) -> None:
+        """The run ends at `step`, before its last update."""
+        self.log(step)
+        if self.speaks:
+            tqdm.write(
+                f"over at step {step}: {self.setup.config.patience} evaluations without a "
+                "better one."
+            )
 
     def probed(self, step: int, signals: Mapping[str, Any]) -> None:
         """Signals after update `step`, the last that was added; lists are of blocks."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.config import PreprocessSpec, RunConfig
+from inception_jax.metrics import read_json_lines
 
 PACKAGES = ("inception_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
@@ -124,12 +125,18 @@ def read_record(workdir: Path) -> RunRecord:
         raise ValueError(f"{path} cannot be read as the record of a run: {error}") from None
 
 
+def evaluations(workdir: Path) -> list[dict[str, Any]]:
+    """The evaluations on record in a run's folder, in their order."""
+    lines = read_json_lines(metrics_path(workdir))
+    return [line for line in lines if line["kind"] == "eval"]
+
+
 def differences(there: RunConfig, here: RunConfig) -> list[str]:
     """What decides the outcome of a run and is not the same in two configurations."""
     # Where and how fast a run works, how long it lasts and what it reports.
     free = {
         *("workdir", "data_dir", "workers", "epochs", "steps", "wandb"),
-        *("eval_every", "checkpoint_every", "keep_checkpoints", "log_every"),
+        *("eval_every", "patience", "checkpoint_every", "keep_checkpoints", "log_every"),
         *("on_nonfinite", "probe_every", "probe_images", "hosts"),
     }
     decisive = [

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import jax
 
-from inception_jax import run_folder
+from inception_jax import first_weights, run_folder
+from inception_jax.checkpoint import Checkpoints
 from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.data import Source, open_source
 from inception_jax.hardware import describe
@@ -64,7 +65,8 @@ class Setup:
 def set_up(config: RunConfig) -> Setup:
     """Open the data, make the network, look into the folder; nothing is written.
 
-    Raises ValueError where they do not fit together or the folder holds another run.
+    Raises ValueError where they do not fit together or the folder holds another run,
+    CheckpointError where what it begins from is damaged.
     """
     devices = all_devices()
     parts = len(devices) * config.accumulate
@@ -96,6 +98,11 @@ def set_up(config: RunConfig) -> Setup:
     _check_counts(setup)
     check_path(setup.checkpoints)
     _record_there(setup)
+    if config.head == "kept" and config.first_weights is None:
+        raise ValueError("head must be new without first_weights, got 'kept'.")
+    begun = this_host()[0] > 0 or Checkpoints(setup.checkpoints).steps()
+    if config.first_weights is not None and not begun:
+        first_weights.check(config, train.class_names)
     return setup
 
 

@@ -20,7 +20,10 @@ def preprocess_for(config: RunConfig) -> PreprocessSpec:
     height, width, channels = get_spec(config.network).image_shape
     if config.image_size is not None:
         height = width = config.image_size
-    return PreprocessSpec((height, width, channels), config.crop_fraction)
+    shape, (low, high) = (height, width, channels), config.pixel_range
+    return PreprocessSpec(
+        shape, config.crop_fraction, config.aspect, config.resize, low, high
+    )
 
 
 def spec_for(network: str, ablation: AblationConfig) -> NetworkSpec:
@@ -45,6 +48,7 @@ def network_for(
         spec_for(config.network, config.ablation),
         num_classes=num_classes,
         bn_scale=config.bn_scale,
+        bn_frozen=config.bn_frozen,
         aux_head=config.aux_head,
         dtype=jnp.dtype(config.dtype),
         **options,

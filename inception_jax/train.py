@@ -20,6 +20,7 @@ from inception_jax.optimizer import (
     OptimizerNumbers,
     learning_rate_at,
     make_optimizer,
+    trained_part,
     update_ema,
 )
 from inception_jax.parallel import AxisName, mean_over, varying
@@ -73,7 +74,7 @@ def init_state(
         # Copies: two names for one buffer cannot both be donated to the step.
         ema_params=jax.tree.map(jnp.copy, params),
         ema_batch_stats=jax.tree.map(jnp.copy, batch_stats),
-        opt_state=make_optimizer(config, 0.0).init(params),
+        opt_state=make_optimizer(config, 0.0).init(trained_part(params, config)),
     )
 
 
@@ -121,8 +122,13 @@ def train_step(
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
     # Gradients of params marked as varying over the axis are this shard's own, under pmap
     # and shard_map alike; of params not so marked, shard_map returns the sum over shards.
+    trained = trained_part(state.params, options.optimizer)
     gradients = partial(
-        _gradients, varying(state.params, axis_name), numbers.residual_scale, options
+        _gradients,
+        varying(trained, axis_name),
+        {name: x for name, x in state.params.items() if name not in trained},
+        numbers.residual_scale,
+        options,
     )
     if options.accumulate == 1:
         grads, batch_stats, sums = gradients(state.batch_stats, batch, rng)
@@ -136,14 +142,17 @@ def train_step(
         state.step, numbers.optimizer, options.optimizer, options.steps_per_epoch
     )
     optimizer = make_optimizer(options.optimizer, rate, numbers.optimizer)
-    new_state = _updated(state, grads, batch_stats, optimizer, options.optimizer)
+    if options.network.bn_frozen:
+        batch_stats = state.batch_stats  # bit by bit, which a mean over devices is not
+    new_state = _updated(state, trained, grads, batch_stats, optimizer, options)
     squares = [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)]
     metrics = jax.lax.psum(sums, axis_name) | {
         "grad_norm": jnp.sqrt(sum(squares)),
         "learning_rate": rate,
     }
     if options.group_metrics:
-        metrics |= _group_metrics(grads, state.params, new_state.params)
+        after = trained_part(new_state.params, options.optimizer)
+        metrics |= _group_metrics(grads, trained, after)
     return new_state, metrics
 
 
@@ -157,38 +166,46 @@ def _group_metrics(grads: dict, before: dict, after: dict) -> dict[str, Float[Ar
 
 def _updated(
     state: TrainState,
+    trained: dict,
     grads: dict,
     batch_stats: dict,
     optimizer: optax.GradientTransformation,
-    config: OptimizerConfig,
+    options: TrainOptions,
 ) -> TrainState:
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = jax.tree.map(jnp.add, state.params, updates)
+    """The state after an update of `trained`; what is frozen stays, bit by bit."""
+    config = options.optimizer
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    params = jax.tree.map(jnp.add, trained, updates)
     average = partial(update_ema, step=state.step, config=config)
+    moving = not options.network.bn_frozen
     return TrainState(
         step=state.step + 1,
-        params=params,
+        params=state.params | params,
         batch_stats=batch_stats,
-        ema_params=average(state.ema_params, params),
-        ema_batch_stats=average(state.ema_batch_stats, batch_stats),
+        ema_params=state.ema_params
+        | average(trained_part(state.ema_params, config), params),
+        ema_batch_stats=average(state.ema_batch_stats, batch_stats)
+        if moving
+        else state.ema_batch_stats,
         opt_state=opt_state,
     )
 
 
 def _gradients(
-    params: dict,
+    trained: dict,
+    frozen: dict,
     residual_scale: Float[Array, "..."] | None,
     options: TrainOptions,
     batch_stats: dict,
     batch: Batch,
     rng: Array,
 ) -> tuple[dict, dict, Sums]:
-    """Gradients of the mean loss, new batch statistics and sums of this batch."""
+    """Gradients of the mean loss by `trained`, batch statistics and sums of this batch."""
     labels, loss = batch["label"], options.loss
 
-    def mean_loss(params: dict) -> tuple[Float[Array, ""], tuple]:
+    def mean_loss(trained: dict) -> tuple[Float[Array, ""], tuple]:
         (logits, endpoints), updated = options.network.apply(
-            {"params": params, "batch_stats": batch_stats},
+            {"params": trained | frozen, "batch_stats": batch_stats},
             network_input(batch, options.preprocess),
             residual_scale,
             train=True,
@@ -203,7 +220,7 @@ def _gradients(
         sums = classification_sums(logits, labels, losses, jnp.ones_like(losses))
         return total, (updated["batch_stats"], sums)
 
-    grads, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(params)
+    grads, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(trained)
     return grads, batch_stats, sums
 
 

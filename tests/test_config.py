@@ -17,6 +17,7 @@ from inception_jax.models.schema import INITIALIZERS, NetworkSpec
 # The file itself, run without the tests' checks of annotations: what a user meets.
 PLAIN = runpy.run_path(config.__file__)
 NAN = float("nan")
+RATES = ("warmup_rate", "classifier_rate", "linear_rate", "body_rate")
 
 INVALID = [
     *(("OptimizerConfig", "learning_rate", bad, "> 0") for bad in (0.0, -0.1, NAN)),
@@ -32,7 +33,7 @@ INVALID = [
     *(("OptimizerConfig", "warmup", bad, "constant or linear") for bad in ("cosine", None)),
     *(
         ("OptimizerConfig", name, bad, ">= 0")
-        for name in ("warmup_steps", "warmup_rate", "classifier_rate", "linear_rate")
+        for name in ("warmup_steps", *RATES)
         for bad in (-1, NAN)
     ),
     *(("LossConfig", "label_smoothing", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
@@ -54,7 +55,7 @@ INVALID = [
     ),
     *(
         ("RunConfig", name, 0, "1 or more")
-        for name in ("steps", "image_size", "probe_every", "probe_images")
+        for name in ("steps", "image_size", "patience", "probe_every", "probe_images")
     ),
     ("RunConfig", "workers", -1, "0 or more"),
     *(("RunConfig", "seed", bad, "from 0 to 2**31 - 1") for bad in (-1, 2**31)),
@@ -82,6 +83,13 @@ INVALID = [
     ("RunConfig", "dtype", "float16", "float32 or bfloat16"),
     ("RunConfig", "on_nonfinite", "ignore", "abort or record"),
     ("RunConfig", "on_bad_image", "ignore", "error or skip"),
+    ("RunConfig", "aspect", "square", "stretch or keep"),
+    ("RunConfig", "resize", "nearest", "bilinear or bicubic"),
+    ("RunConfig", "head", "none", "new or kept"),
+    *(
+        ("RunConfig", "pixel_range", bad, "rising")
+        for bad in ((1.0, 1.0), (1.0, -1.0), (NAN, 1.0))
+    ),
 ]
 
 VALID = [
@@ -90,6 +98,8 @@ VALID = [
     ("OptimizerConfig", {"kind": "momentum", "clip_norm": 1.0}),
     ("OptimizerConfig", {"warmup": "linear", "warmup_steps": 0, "warmup_rate": 0.0}),
     ("OptimizerConfig", {"classifier_rate": 0.0, "linear_rate": 0.0}),
+    ("OptimizerConfig", {"body_rate": 0.0}),
+    ("RunConfig", {"patience": 1, "pixel_range": (0.0, 255.0)}),
     ("LossConfig", {"label_smoothing": 0.0, "aux_weight": 0.0}),
     ("ParallelConfig", {"wrapper": "shard_map", "bn_sync": "global"}),
     ("ParallelConfig", {"bn_sync": 2}),
@@ -134,6 +144,7 @@ def test_defaults_are_the_paper_s():
         warmup_rate=0.00001,  # section 3.3
         classifier_rate=1.0,
         linear_rate=1.0,
+        body_rate=1.0,
         ema_decay=0.9999,
     )
     assert config.LossConfig() == config.LossConfig(label_smoothing=0.0, aux_weight=0.4)

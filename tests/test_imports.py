@@ -39,6 +39,7 @@ ROWS = (
     "inference new_file",
     "predict features",
     "contact_sheet",
+    "first_weights",
     "run_setup",
     "roofline",
     "aot aot_worker",

@@ -264,6 +264,63 @@ def test_a_signal_in_an_evaluation(tiny, tmp_path, monkeypatch, steps):
         assert records(stopped, kind) == records(whole, kind)
 
 
+def told(monkeypatch: pytest.MonkeyPatch, accuracies: dict[int, int]) -> None:
+    """Evaluations find so many of 297 right at these updates, always with the same loss."""
+    evaluated = Reporter.evaluated
+
+    def tell(self: Reporter, step: int, sums: dict) -> None:
+        found = sums["ema"] | {"top1_sum": float(accuracies[step]), "loss_sum": 297.0}
+        evaluated(self, step, {**sums, "ema": found})
+
+    monkeypatch.setattr(Reporter, "evaluated", tell)
+
+
+def test_early_stopping_is_exact(tiny, tmp_path, monkeypatch, capsys):
+    """Two evaluations without a better one; as much is no better. However it was stopped,
+    and whatever had been written after the last checkpoint."""
+    told(monkeypatch, {2: 10, 4: 30, 6: 20, 8: 30, 10: 30, 12: 40})
+    every = {"eval_every": 2 / 46.875, "checkpoint_every": 4 / 46.875}
+    config = replace(tiny, steps=12, patience=2, workdir=tmp_path / "whole", **every)
+    assert fit(config)
+    assert state_of(config.workdir).step == 8
+    assert [line["step"] for line in records(config.workdir, "eval")] == [2, 4, 6, 8]
+    assert records(config.workdir, "train")[-1]["step"] == 8
+    assert "over at step 8: 2 evaluations without a better one" in capsys.readouterr().out
+    log = Reporter.log
+
+    def log_and_raise(self: Reporter, step: int) -> None:
+        log(self, step)
+        if step == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    stopped = replace(config, workdir=tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "log", log_and_raise)
+        assert not fit(stopped)
+    # A killed process may have gone further than what it saved.
+    for step in (8, 10):
+        line = records(stopped.workdir, "eval")[-1] | {"step": step}
+        append_json_line(stopped.workdir / "metrics.jsonl", line)
+    assert fit(stopped)
+    assert_equal(state_of(stopped.workdir), state_of(config.workdir))
+    for kind in ("train", "eval"):
+        assert records(stopped.workdir, kind) == records(config.workdir, kind)
+    # It is complete, until it is to be more patient.
+    assert fit(config)
+    assert state_of(config.workdir).step == 8
+    assert fit(replace(config, patience=3))
+    assert state_of(config.workdir).step == 10
+
+
+def test_patience_does_not_reach_beyond_the_last_update(tiny, tmp_path, monkeypatch):
+    told(monkeypatch, {2: 30, 4: 20, 6: 10})
+    config = replace(tiny, patience=2, eval_every=2 / 46.875, workdir=tmp_path)
+    assert fit(config)
+    assert [line["step"] for line in records(tmp_path, "eval")] == [2, 4, 6]
+    assert fit(config)
+    assert state_of(tmp_path).step == 6
+
+
 def test_another_run_in_the_folder(tiny, tmp_path):
     config = replace(tiny, workdir=tmp_path / "run", steps=2)
     fit(config)

@@ -12,6 +12,7 @@ import pytest
 from inception_jax.losses import cross_entropy
 from inception_jax.metrics import (
     append_json_line,
+    best_evaluation,
     classification_sums,
     means,
     read_json_lines,
@@ -161,3 +162,16 @@ def test_a_corrupt_line_is_named(tmp_path):
         read_json_lines(path)
     assert str(path) in str(error.value)
     assert "remove the line" in str(error.value)
+
+
+def test_the_best_evaluation():
+    """By top-1; then by loss, where no number is the worst; then the first."""
+
+    def line(top1: float, loss: float | None, count: float = 10.0) -> dict:
+        good = {"top1_sum": 99.0, "loss_sum": 0.0, "count": 100.0}
+        return {"raw": good, "ema": {"top1_sum": top1, "loss_sum": loss, "count": count}}
+
+    lines = [line(5, 3), line(7, 9), line(7, None), line(7, 8), line(7, 8), line(6, 1)]
+    assert best_evaluation(lines) == 3
+    assert best_evaluation([line(7, None), line(7, 9)]) == 1
+    assert best_evaluation([line(8, 1, count=20), line(7, 1)]) == 1

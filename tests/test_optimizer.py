@@ -2,6 +2,7 @@
 """Updates against TensorFlow 1's rules, written down here in NumPy and float64."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -15,6 +16,7 @@ from inception_jax.optimizer import (
     learning_rate_at,
     make_optimizer,
     optimizer_numbers,
+    trained_part,
     update_ema,
 )
 
@@ -152,6 +154,28 @@ def test_classifier_and_linear_convolutions_may_have_rates_of_their_own():
     assert factors["Logits"]["kernel"] == 0.5
     assert factors["block8_1"]["Conv2d_1x1"]["kernel"] == 0.25
     assert factors["block8_1"]["Branch_0"]["Conv2d_1x1"]["conv"]["kernel"] == 1.0
+
+
+def test_the_body_may_have_a_rate_of_its_own():
+    ones = {"kernel": jnp.ones(1)}
+    params = {
+        "Stem": {"Conv2d_1a_3x3": {"conv": ones}},
+        "block8_1": {"Conv2d_1x1": ones},
+        "AuxLogits": {"Conv2d_2a_5x5": {"conv": ones}, "Logits": ones},
+        "Logits": ones,
+    }
+    rates = {"body_rate": 0.125, "linear_rate": 0.5, "classifier_rate": 2.0}
+    config = OptimizerConfig(kind="momentum", weight_decay=0.0, **rates)
+    optimizer = make_optimizer(config, 1.0)
+    update = optimizer.update(params, optimizer.init(params), params)[0]
+    factors = jax.tree.map(lambda x: -float(x[0]), update)
+    assert factors["Stem"]["Conv2d_1a_3x3"]["conv"]["kernel"] == 0.125
+    assert factors["block8_1"]["Conv2d_1x1"]["kernel"] == 0.0625
+    assert factors["AuxLogits"]["Conv2d_2a_5x5"]["conv"]["kernel"] == 1.0
+    assert factors["AuxLogits"]["Logits"] == factors["Logits"] == {"kernel": 2.0}
+    assert trained_part(params, config) is params
+    frozen = replace(config, body_rate=0.0)
+    assert trained_part(params, frozen).keys() == {"AuxLogits", "Logits"}
 
 
 @pytest.mark.parametrize("kind", ["rmsprop", "momentum"])

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from inception_jax.checkpoint import Checkpoints
-from inception_jax.config import AblationConfig, HostsConfig, ParallelConfig, RunConfig
+from inception_jax.config import (
+    AblationConfig,
+    HostsConfig,
+    ParallelConfig,
+    PreprocessSpec,
+    RunConfig,
+)
 from inception_jax.data import train_batches
 from inception_jax.feed import train_feed
 from inception_jax.goodput import Goodput
@@ -34,6 +40,12 @@ DECISIVE = {
     "data": "digits",
     "image_size": 75,
     "crop_fraction": 1.0,
+    "aspect": "keep",
+    "resize": "bicubic",
+    "pixel_range": (0.0, 1.0),
+    "first_weights": "elsewhere",
+    "head": "kept",
+    "bn_frozen": True,
     "batch_size": 64,
     "accumulate": 2,
     "dtype": "bfloat16",
@@ -57,6 +69,7 @@ FREE = {
     "epochs": 1.0,
     "steps": 1,
     "eval_every": 2.0,
+    "patience": 3,
     "checkpoint_every": 2.0,
     "keep_checkpoints": 1,
     "log_every": 1,
@@ -82,6 +95,10 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
         tiny,
         workdir=tmp_path / "a",
         crop_fraction=0.75,
+        aspect="keep",
+        resize="bicubic",
+        pixel_range=(-0.5, 2.0),
+        bn_frozen=True,
         batch_size=64,
         steps=None,
         epochs=2.0,
@@ -106,7 +123,10 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
     assert (options.optimizer, options.loss) == (config.optimizer, config.loss)
     assert (options.accumulate, options.steps_per_epoch) == (4, 1500 / 64)
     assert options.preprocess == setup.preprocess
-    assert setup.preprocess.crop_fraction == 0.75
+    assert setup.preprocess == PreprocessSpec(
+        (8, 8, 1), 0.75, "keep", "bicubic", low=-0.5, high=2.0
+    )
+    assert network.bn_frozen
     assert setup.steps == 47  # 2 x 23.4
     assert setup.eval_batch_size == 64
     assert not options.group_metrics
@@ -131,6 +151,8 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
         ({"image_size": 7}, "at least 8x8 pixels, got 7x7"),
         ({"aux_head": True}, "aux_head=True needs a network with a 17x17 grid"),
         ({"data": "digitz"}, "digitz"),
+        ({"head": "kept"}, "head must be new without first_weights"),
+        ({"first_weights": "nowhere"}, "there is no model nowhere"),
         ({"network": "inception_v4", "residual_scale": 0.1}, "no residual blocks"),
         (
             {"network": "inception_v4", "ablation": AblationConfig(activation="pre")},

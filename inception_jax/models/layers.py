@@ -9,6 +9,7 @@ a block is a tuple of branches (`Branch_0`, `Branch_1`, ... as in slim), and
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,6 +29,11 @@ BN_DECAY = 0.9997
 ModuleDef = Callable[..., nn.Module]
 
 BatchNorm = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)
+
+
+def FrozenBatchNorm(*, use_running_average: bool, **fields: Any) -> nn.BatchNorm:
+    """`BatchNorm` by its moving averages whether in training or not; they stay."""
+    return BatchNorm(use_running_average=True, **fields)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from inception_jax.models.inputs import (
     block_scales,
     check_images,
 )
-from inception_jax.models.layers import BatchNorm, ConvBN
+from inception_jax.models.layers import BatchNorm, ConvBN, FrozenBatchNorm
 from inception_jax.models.residual import check_known
 from inception_jax.models.schema import NetworkSpec, Stage
 from inception_jax.models.specs import SPECS
@@ -40,9 +40,9 @@ class Network(nn.Module):
         number, one per grid (35x35, 17x17, 8x8) or one per block. It may be traced, so
         one compilation serves every value. Default: the published scales. One number or
         one per grid also sets the published last block, whose default is 1.
-      train: batch statistics instead of moving averages, dropout, and the aux head's
-        `AuxLogits` endpoint. Needs `mutable=["batch_stats"]`, and `rngs={"dropout": ...}`
-        where the dropout rate is not 0.
+      train: batch statistics instead of moving averages (but with `bn_frozen`), dropout,
+        and the aux head's `AuxLogits` endpoint. Needs `mutable=["batch_stats"]`, and
+        `rngs={"dropout": ...}` where the dropout rate is not 0.
 
     Raises ValueError on images that are too small or have other channels, and on a
     residual scale of a wrong shape, of a wrong range (if not traced) or for a network
@@ -54,6 +54,7 @@ class Network(nn.Module):
     dropout_rate: float
     bn_decay: float
     bn_scale: bool = True  # False: no gamma, as slim, Keras and facenet train
+    bn_frozen: bool = False  # moving averages in training as well, and not moved
     bn_axis_name: str | None = None  # device axis over which batch statistics are shared
     bn_axis_index_groups: tuple[tuple[int, ...], ...] | None = None
     aux_head: bool = False
@@ -71,7 +72,7 @@ class Network(nn.Module):
         check_images(images, spec)
         scales = block_scales(spec, residual_scale)
         norm = partial(
-            BatchNorm,
+            FrozenBatchNorm if self.bn_frozen else BatchNorm,
             momentum=self.bn_decay,
             use_scale=self.bn_scale,
             axis_name=self.bn_axis_name,
@@ -162,7 +163,8 @@ def create(network: str | NetworkSpec, **options: Any) -> Network:
 
     `network` is a name of `list_networks()` or a spec, such as `small_image_spec(...)`.
     `options` are the fields of `Network`: num_classes, dropout_rate, bn_decay, bn_scale,
-    bn_axis_name, bn_axis_index_groups, aux_head, dtype; what is left out is as published.
+    bn_frozen, bn_axis_name, bn_axis_index_groups, aux_head, dtype; what is left out is as
+    published.
 
     Raises ValueError for an unknown name, a negative number of classes, a dropout rate or
     batch-norm decay outside [0, 1), an aux head where there is no 17x17 grid to put it on

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every box of the schema on its own, and what the network does around the blocks."""
 
+from dataclasses import replace
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -247,3 +249,24 @@ def test_epsilon_and_decay_of_every_batch_norm(name):
         _, variables = traced(network, (1, *network.spec.image_shape))
     assert set(norms) == {(1e-3, 0.5)}
     assert 2 * len(norms) == len(jax.tree.leaves(variables["batch_stats"]))
+
+
+def test_frozen_batch_norm_computes_as_in_evaluation():
+    """Everywhere: in boxes, after a residual, before the pool and in the bottleneck."""
+    spec = one_block(embedding=8, pool_norm="after_relu")
+    spec = replace(spec, residual=replace(spec.residual, norm=True))
+    network = inception_jax.create(spec, bn_frozen=True)
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 1)), jnp.float32)
+    variables = random_variables(network, x)
+    variables["batch_stats"] = jax.tree.map(lambda s: s + 0.5, variables["batch_stats"])
+    free = inception_jax.create(spec)
+    shapes = [jax.eval_shape(n.init, jax.random.key(0), x) for n in (network, free)]
+    assert shapes[0] == shapes[1]
+    (logits, _), updated = network.apply(variables, x, train=True, mutable=["batch_stats"])
+    jax.tree.map(
+        np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"]
+    )
+    expected, _ = free.apply(variables, x)
+    np.testing.assert_allclose(logits, expected, rtol=1e-6)
+    (moved, _), _ = free.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert np.abs(moved - expected).max() > 1e-2

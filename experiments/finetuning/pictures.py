@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A confusion matrix and the worst mistakes as pictures, for any number and any names."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import matplotlib.font_manager
+import numpy as np
+from jaxtyping import Int
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+
+from experiments.finetuning.predictions import Predictions
+from inception_jax.data import Source
+from inception_jax.data.images import pixels_of
+from inception_jax.printable import one_line
+
+SEQUENTIAL = "cividis"  # as lightness alone tells its values apart
+# Classes up to which every cell has its count, and up to which every row has its name.
+WITH_COUNTS, WITH_NAMES = 20, 60
+COLUMNS = 6  # of pictures
+NO_GLYPH = "\N{WHITE SQUARE}"
+
+
+def shown(name: str, most: int) -> str:
+    """A name as the figures' font can draw it, in at most so many letters."""
+    text = one_line(name)
+    text = text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return "".join(c if ord(c) in _glyphs() else NO_GLYPH for c in text)
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    path = matplotlib.font_manager.findfont(matplotlib.font_manager.FontProperties())
+    return frozenset(FT2Font(path).get_charmap())
+
+
+def confusion_figure(
+    confusion: Int[np.ndarray, "k k"], class_names: Sequence[str]
+) -> Figure:
+    """True classes are rows, predicted ones columns; a row's colours are shares of it."""
+    k = len(class_names)
+    cell = 0.45 if k <= WITH_COUNTS else 0.16 if k <= WITH_NAMES else 10 / k
+    side = max(cell * k, 1.5)
+    room = 2.6 if k <= WITH_NAMES else 0.9  # for names, for numbers
+    figure = Figure(figsize=(max(side + room + 1, 5.5), side + room), layout="constrained")
+    axes = figure.subplots()
+    totals = confusion.sum(axis=1, keepdims=True)
+    shares = confusion / np.maximum(totals, 1)
+    image = axes.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if k <= WITH_NAMES:
+        names = [shown(name, 24) for name in class_names]
+        axes.set_xticks(range(k), names, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(k), names, fontsize=8, parse_math=False)
+    else:
+        ticks = range(0, k, 10 * math.ceil(k / 200))
+        axes.set_xticks(ticks, ticks, fontsize=8)
+        axes.set_yticks(ticks, ticks, fontsize=8)
+        axes.set_title("classes by number", fontsize=9)
+    if k <= WITH_COUNTS:
+        for (i, j), count in np.ndenumerate(confusion):
+            color = "black" if shares[i, j] > 0.5 else "white"
+            if count:
+                axes.text(j, i, count, ha="center", va="center", fontsize=8, color=color)
+    bar = figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def mistakes_figure(
+    predictions: Predictions,
+    source: Source,
+    chosen: Int[np.ndarray, " m"],
+    channels: Literal[1, 3],
+) -> Figure | None:
+    """The chosen pictures, each with its true class, the predicted one and how sure."""
+    if not len(chosen):
+        return None
+    columns = min(COLUMNS, len(chosen))
+    rows = math.ceil(len(chosen) / columns)
+    figure = Figure(figsize=(max(2.1 * columns, 3), 2.55 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    names = predictions.class_names
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, i in zip(panels, chosen.tolist(), strict=False):
+        example = source.examples[int(predictions.positions[i])]
+        axes.imshow(pixels_of(example, channels).squeeze(), cmap="gray", vmin=0, vmax=255)
+        said = predictions.predicted[i]
+        axes.set_title(
+            f"true: {shown(names[predictions.labels[i]], 20)}\n"
+            f"said: {shown(names[said], 20)}\n"
+            f"{predictions.probabilities[i, said]:.0%} sure",
+            fontsize=8,
+            loc="left",
+            parse_math=False,
+        )
+    return figure

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning from the command line: a run, its model, what it says of itself."""
+
+import csv
+import html
+import io
+import shutil
+import signal
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import inception_jax
+from experiments import evaluate, finetune
+from experiments.finetuning.pictures import confusion_figure, mistakes_figure, shown
+from experiments.finetuning.predictions import Predictions
+from inception_jax.config import PreprocessSpec
+from inception_jax.data import Example, Source
+from inception_jax.model_folder import Card, Origin
+from inception_jax.models.specs import SPECS
+from inception_jax.optimizer import CLASSIFIERS
+from inception_jax.pretrained import Model, save
+from inception_jax.reporting import Reporter
+from inception_jax.stopping import RUN_AGAIN
+from tests.drills import state_hash
+from tests.models.tiny import one_block, random_variables
+from tests.runs import records
+
+# What a folder can be called, and a page, a terminal or matplotlib could trip over.
+HOSTILE = ("<script>alert(1)</script>", "$\\frac{1}{2}$", "\u732b \x1b[31m\nnew line")
+SPEC = PreprocessSpec((16, 16, 3), 0.9, "keep", "bicubic", low=-0.5, high=2.0)
+CARD = Card("tiny", SPEC, ("x", "y"), Origin("timm", "x.safetensors"), residual_scale=0.5)
+# Four devices; two updates an epoch.
+QUICK = ("--batch-size", "12", "--epochs", "3", "--evaluations", "3")
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A model of two classes for 16x16 photos."""
+    monkeypatch.setitem(SPECS, "tiny", one_block(image_shape=(16, 16, 3)))
+    variables = random_variables(Model(CARD).network, np.zeros((1, 16, 16, 3), np.float32))
+    save(tmp_path / "source", CARD, variables)
+    return tmp_path / "source"
+
+
+def command(photos: Path, source: Path, folder: Path, *options: str) -> list[str]:
+    names = ("--data", f"folder:{photos}", "--from", str(source), "--workdir", str(folder))
+    return [*names, *QUICK, *options]
+
+
+def named(photos: Path, names: tuple[str, ...]) -> None:
+    for split in ("train", "val"):
+        for old, new in zip("ab", names, strict=True):
+            (photos / split / old).rename(photos / split / new)
+
+
+def test_from_a_folder_to_a_model_and_a_report(source, photos, tmp_path, capsys):
+    """With a frozen body; then once more without the source; names are only names."""
+    names = tuple(sorted(HOSTILE[1:]))
+    named(photos, names)
+    folder = tmp_path / "run"
+    arguments = command(photos, source, folder, "--body-rate", "0")
+    assert finetune.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    model, variables = inception_jax.load(folder / "model")
+    assert model.card.class_names == names
+    assert model.card.preprocess == SPEC
+    assert (model.card.residual_scale, model.card.bn_scale) == (0.5, True)
+    _, before = inception_jax.load(source)
+    body = {n: x for n, x in variables["params"].items() if n not in CLASSIFIERS}
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (body, variables["batch_stats"]),
+        ({n: before["params"][n] for n in body}, before["batch_stats"]),
+    )
+    # The best evaluation's, and the report is of it.
+    lines = records(folder, "eval")
+    assert len(lines) == 3
+    best = next(line for line in lines if line["step"] == model.card.origin.step)
+    assert best["ema"]["top1_sum"] == max(line["ema"]["top1_sum"] for line in lines)
+    with (folder / "report" / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    right = sum(row["class"] == row["predicted"] for row in rows)
+    assert right == best["ema"]["top1_sum"]
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert f"<strong>{right} of 8 pictures</strong>" in page
+    assert html.escape(names[0]) in page
+    assert "\x1b" not in page
+    assert page.count("data:image/png;base64,") == 1 + (right < 8)
+    assert (folder / "report" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    # Complete: nothing changes, and nothing but the data is needed.
+    shutil.rmtree(source)
+    hashed, written = state_hash(folder), (folder / "model" / "model.json").read_bytes()
+    assert finetune.main(arguments) == 0
+    assert state_hash(folder) == hashed
+    assert (folder / "model" / "model.json").read_bytes() == written
+    # Evaluated on other classes: refused.
+    named_back = photos.with_name("others")
+    shutil.copytree(photos, named_back)
+    for split in ("train", "val"):
+        (named_back / split / names[1]).rename(named_back / split / "dog")
+    assert evaluate.main([str(folder), "--data", f"folder:{named_back}"]) == 2
+    assert "evaluate it on data with its own classes" in capsys.readouterr().err
+
+
+def test_resuming_is_exact_and_needs_no_source(source, photos, tmp_path, monkeypatch):
+    log, folders = Reporter.log, (tmp_path / "whole", tmp_path / "stopped")
+
+    def log_and_raise(self: Reporter, step: int) -> None:
+        log(self, step)
+        if step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert finetune.main(command(photos, source, folders[0])) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "log", log_and_raise)
+        patch.setattr(finetune, "LOG_EVERY", 2)
+        assert finetune.main(command(photos, source, folders[1])) == RUN_AGAIN
+    assert not (folders[1] / "model").exists()
+    shutil.rmtree(source)
+    assert finetune.main(command(photos, source, folders[1])) == 0
+    assert len({state_hash(folder) for folder in folders}) == 1
+    assert records(folders[0], "eval") == records(folders[1], "eval")
+    models = [inception_jax.load(folder / "model")[1] for folder in folders]
+    jax.tree.map(np.testing.assert_array_equal, *models)
+
+
+def test_a_kept_head(source, photos, tmp_path, capsys):
+    named(photos, ("x", "y"))
+    arguments = command(photos, source, tmp_path / "run", "--head", "kept")
+    config = finetune.parse(arguments)
+    assert (config.head, config.first_weights) == ("kept", str(source))
+    shutil.move(photos / "train" / "y", photos / "train" / "z")
+    shutil.move(photos / "val" / "y", photos / "val" / "z")
+    assert finetune.main(arguments) == 2
+    assert "head kept needs the classes" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_become_a_run(source, photos, tmp_path):
+    """What the weights decide is theirs; the rest has defaults for few pictures."""
+    parsed = finetune.parse(command(photos, source, tmp_path / "run"))
+    assert (parsed.network, parsed.image_size, parsed.crop_fraction) == ("tiny", 16, 0.9)
+    assert (parsed.aspect, parsed.resize) == ("keep", "bicubic")
+    assert parsed.pixel_range == (-0.5, 2.0)
+    assert (parsed.residual_scale, parsed.bn_scale, parsed.bn_frozen) == (0.5, True, True)
+    assert parsed.eval_every == parsed.checkpoint_every == 1.0
+    assert (parsed.patience, parsed.keep_checkpoints) == (5, 6)
+    options = finetune.Options(f"folder:{photos}", str(source), tmp_path / "run")
+    config = finetune.config_for(options)
+    assert config.batch_size == 16  # of 24 pictures
+    assert config.epochs == 200.0  # 300 updates
+    assert config.augment.color
+    assert config.optimizer.body_rate == 0.1
+    other = finetune.config_for(replace(options, batch_norm="trained", image_size=32))
+    assert (other.bn_frozen, other.bn_decay, other.image_size) == (False, 0.99, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--from", "nowhere"), 2, "there is no model nowhere"),
+        (("--data", "folder:nowhere"), 2, "does not exist"),
+        (("--batch-size", "28"), 2, "at most the 24 training examples"),
+        (("--batch-size", "6"), 2, "a multiple of 4"),
+        (("--patience", "0"), 2, "patience must be more than 0, got 0."),
+        (("--epochs", "nan"), 2, "epochs must be more than 0, got nan."),
+        (("--learning-rate", "-1"), 2, "learning_rate must be > 0"),
+        (("--image-size", "4"), 2, "at least 8x8 pixels"),
+        (("--from", "DAMAGED"), 74, "is damaged"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(
+    source, photos, tmp_path, capsys, options, status, message
+):
+    if options[1] == "DAMAGED":
+        (source / "model.json").write_text("{}")
+        options = ("--from", str(source))
+    try:
+        ended = finetune.main(command(photos, source, tmp_path / "run", *options))
+    except SystemExit as exit:
+        ended = exit.code
+    assert ended == status
+    said = " ".join(capsys.readouterr().err.split())
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_grey_pictures_keep_their_colour(tmp_path, monkeypatch, photos):
+    monkeypatch.setitem(SPECS, "tiny", one_block())
+    card = replace(CARD, preprocess=PreprocessSpec((8, 8, 1)))
+    variables = random_variables(Model(card).network, np.zeros((1, 8, 8, 1), np.float32))
+    save(tmp_path / "grey", card, variables)
+    config = finetune.parse(command(photos, tmp_path / "grey", tmp_path / "run"))
+    assert not config.augment.color
+    assert config.augment.flip
+
+
+def predictions(k: int, n: int) -> tuple[Predictions, Source]:
+    rng = np.random.default_rng(0)
+    names = tuple(f"{i} {HOSTILE[i % 3]} {'long ' * 9}" for i in range(k))
+    labels = rng.integers(0, k, n)
+    logits = rng.normal(size=(n, k)) + np.log(1.6 * k) * np.eye(k)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    pixels = rng.integers(0, 256, (n, 20, 30, 3), np.uint8)
+    examples = [Example(image=x, label=0, name=f"{i}.jpg") for i, x in enumerate(pixels)]
+    source = Source("folder:x", "eval", names, examples)
+    files = tuple(example["name"] for example in examples)
+    made = Predictions(names, np.arange(n), files, labels, probabilities)
+    return made, source
+
+
+@pytest.mark.parametrize("k", [2, 10, 100])
+def test_pictures_of_any_number_of_classes(k):
+    """Every name can be drawn: a glyph that is missing would be a warning."""
+    found, source = predictions(k, 400)
+    confusion = found.confusion
+    assert confusion.sum() == 400
+    assert confusion[1, 0] == np.sum((found.labels == 1) & (found.predicted == 0))
+    mistakes = found.mistakes
+    assert (found.labels != found.predicted).sum() == len(mistakes) > 0
+    assert (np.diff(found.probabilities.max(axis=1)[mistakes]) <= 0).all()
+    for figure in (
+        confusion_figure(confusion, found.class_names),
+        mistakes_figure(found, source, mistakes[:24], 3),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure.savefig(io.BytesIO(), dpi=30)
+    panels = figure.axes[: len(mistakes)]  # of the mistakes
+    for axes, i in zip(panels, mistakes.tolist(), strict=False):
+        (image,) = axes.get_images()
+        np.testing.assert_array_equal(image.get_array(), source.examples[i]["image"])
+        sure = found.probabilities[i].max()
+        assert axes.get_title(loc="left").endswith(f"\n{sure:.0%} sure")
+    assert mistakes_figure(found, source, mistakes[:0], 3) is None
+
+
+def test_names_in_pictures():
+    assert shown("\u732b\x1b", 24) == "\N{WHITE SQUARE}\\x1b"
+    assert shown("a" * 30, 24) == "a" * 23 + "\N{HORIZONTAL ELLIPSIS}"
+    assert shown("Stra\u00dfe", 24) == "Stra\u00dfe"

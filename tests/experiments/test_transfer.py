@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transfer experiment: its data, its baselines, its table; and, slowly, its claim."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import transfer
+from experiments.transfer import Result, draw, interval, linear, report
+from inception_jax.data import open_source
+
+
+def test_images_of_a_draw(tmp_path):
+    """So many of each new digit to train on, from the first scans; all others to test."""
+    pixels, labels = transfer._scans()
+    chosen = draw(labels, 5, seed=1)
+    assert np.bincount(labels[chosen], minlength=10).tolist() == [0] * 5 + [5] * 5
+    assert (chosen < 1500).all()
+    assert set(chosen) != set(draw(labels, 5, seed=2))
+    drawn = np.isin(np.arange(len(labels)), chosen)
+    some = (labels >= 5) & ~drawn & (np.arange(len(labels)) > 1700)
+    transfer.write_images(tmp_path / "x", pixels, labels, {"train": drawn, "val": some})
+    source = open_source(f"folder:{tmp_path / 'x'}", "train")
+    assert source.class_names == tuple("56789")
+    assert len(source) == 25
+    names = [Path(example["name"]) for example in source.examples]
+    assert sorted(int(name.stem) for name in names) == sorted(chosen)
+    assert all(labels[int(name.stem)] == int(name.parent.name) for name in names)
+
+
+@pytest.mark.parametrize("views", [0, 3])
+def test_linear_baselines_learn(views):
+    pixels, labels = transfer._scans()
+    known = np.sort(draw(labels, 5, seed=0))
+    test = np.setdiff1d(np.flatnonzero(labels >= 5), known)[:200]
+    sides = [(pixels[x], labels[x]) for x in (known, test)]
+    right = linear(*sides, views=views, seed=0)
+    assert 0.75 < right < 1
+
+
+def test_views_of_an_image_are_on_one_side_of_a_fold():
+    class Halves:
+        def split(self, images: np.ndarray, labels: np.ndarray):
+            yield np.array([0, 2]), np.array([1])
+
+    known = np.zeros((3, 8, 8), np.uint8), np.arange(3)
+    ((train, test),) = transfer._folds(Halves(), known, 2)
+    assert (train.tolist(), test.tolist()) == ([0, 1, 4, 5], [2, 3])
+    ((train, test),) = transfer._folds(Halves(), known, 0)
+    assert (train.tolist(), test.tolist()) == ([0, 2], [1])
+
+
+def test_the_table(tmp_path):
+    """Means with intervals of Student's t, and differences seed by seed."""
+    shares = {"linear": (0.5, 0.7), "all": (0.6, 0.8)}
+    results = [
+        Result(5, seed, method, shares.get(method, (0.1, 0.1))[seed])
+        for method in transfer.METHODS
+        for seed in (1, 0)
+    ]
+    # t of one degree of freedom: 12.706.
+    assert interval([0.5, 0.7]) == pytest.approx((0.6, 12.706 * 0.1), rel=1e-3)
+    text = report(results, tmp_path)
+    assert "| 5 | linear | 60.0 ± 127.1 |  |" in text
+    assert "| 5 | all | 70.0 ± 127.1 | 10.0 ± 0.0 |" in text
+    assert "5,1,linear,0.7" in (tmp_path / "results.csv").read_text()
