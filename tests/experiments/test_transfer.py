@@ -65,3 +65,16 @@ def test_the_table(tmp_path):
     assert "| 5 | linear | 60.0 ± 127.1 |  |" in text
     assert "| 5 | all | 70.0 ± 127.1 | 10.0 ± 0.0 |" in text
     assert "5,1,linear,0.7" in (tmp_path / "results.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("above", "verdict"), [((0.25, 0.3, 0.35), "holds"), ((0.2, 0.3, 0.4), "is not shown")]
+)
+def test_a_claim_needs_its_own_interval(above, verdict):
+    """Intervals of 95 % lie above 0 in both: t of two degrees of freedom is 4.303; at
+    98.75 % it is 8.860."""
+    results = [Result(5, seed, "linear", 0.1) for seed in range(3)]
+    results += [Result(5, seed, "all", 0.1 + x) for seed, x in enumerate(above)]
+    said = transfer.claim(results, 5)
+    assert said.startswith(f"That all beats linear at 5 images a class {verdict}: 30.0 ± ")
+    assert said.endswith("points (98.75 %, 3 seeds).")
