@@ -4,6 +4,7 @@
 import importlib
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,10 +30,17 @@ from tests.models.tiny import random_variables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CARD = Card("tiny", PreprocessSpec((8, 8, 1)), tuple("abcde"), Origin("timm", "file"))
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def variables_of(card: Card) -> dict:
+    return random_variables(
+        Model(card).network, jnp.zeros((1, *card.preprocess.image_shape))
+    )
 
 
 def test_the_two_commands_are_where_the_gate_looks_for_them():
@@ -46,19 +54,27 @@ def test_the_two_commands_are_where_the_gate_looks_for_them():
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_every_command_of_the_package_runs(tiny, tmp_path, monkeypatch, capsys):
-    """On runs of the names that it speaks of; `plan` takes minutes and is only parsed."""
+def test_every_command_of_the_package_runs(tiny, photos, tmp_path, monkeypatch, capsys):
+    """On runs, a model and photos of the names that it speaks of; `plan` takes minutes and
+    is only parsed; the first day is test_first_day.py's."""
     monkeypatch.chdir(tmp_path)
+    (photos / "train").rename(tmp_path / "classes")
+    shutil.rmtree(photos)
+    (tmp_path / "classes").rename(photos)
+    save(tmp_path / "models" / "v4", CARD, variables_of(CARD))
     for name, seed in (("digits", 0), ("other", 1)):
         fit(replace(tiny, workdir=Path("runs") / name, steps=1, seed=seed))
     capsys.readouterr()
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    first_day = README.split("<!-- first day -->\n```sh\n")[1].split("```")[0]
+    lines = [
+        line for block in blocks("sh") if block != first_day for line in block.splitlines()
+    ]
     commands = [
         shlex.split(line, comments=True)[1:]
         for line in lines
         if line.startswith("inception-jax ")
     ]
-    assert len(commands) >= 8
+    assert len(commands) >= 11
     planned = []
     monkeypatch.setattr(cli_plan, "make_plan", lambda *a, **_: planned.append(a))
     monkeypatch.setattr(cli_plan, "describe", lambda _: "")
@@ -124,9 +140,7 @@ def test_the_first_hour_runs(tiny, tmp_path, monkeypatch):
     """Of a timm or Keras user, on a model folder and a photo of the names it speaks of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path / "models"))
-    card = Card("tiny", PreprocessSpec((8, 8, 1)), tuple("abcde"), Origin("timm", "file"))
-    made = random_variables(Model(card).network, jnp.zeros((1, 8, 8, 1)))
-    save(tmp_path / "models" / "mine", card, made)
+    save(tmp_path / "models" / "mine", CARD, variables_of(CARD))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Path("photo.jpg").write_bytes(simplejpeg.encode_jpeg(pixels))
     names: dict = {}
@@ -135,7 +149,7 @@ def test_the_first_hour_runs(tiny, tmp_path, monkeypatch):
     assert names["best"] == ["abcde"[i] for i in np.argsort(-logits)[:3]]
     assert np.abs(names["saliency"]).max() > 0
     again, variables = load("copy")
-    assert again.card == card
+    assert again.card == CARD
     jax.tree.map(np.testing.assert_array_equal, variables, names["variables"])
     # What the table names is there.
     named = set(re.findall(r"`endpoints\[\"(\w+)\"\]", README))
