@@ -7,8 +7,6 @@ weights.safetensors  params/... and batch_stats/..., in float32
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors import SafetensorError
 
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.digests import CheckpointError, Record, by_name, json_digest, some
+from inception_jax.new_file import new_file
 from inception_jax.run_folder import from_json
 
 Variables = dict[str, dict]
@@ -66,16 +65,10 @@ def write(folder: Path, card: Card, variables: Variables) -> None:
     about = json.loads(json.dumps(asdict(card)))
     arrays = Record.of(0, variables).to_json()
     text = json.dumps({"card": about, "sha256": json_digest(about), "arrays": arrays})
-    draft = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    try:
+    with new_file(folder) as draft:
         draft.mkdir(parents=True)
         safetensors.numpy.save_file(by_name(variables), draft / WEIGHTS)
         (draft / CARD).write_text(f"{text}\n", encoding="utf-8")
-        draft.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be written: {error}.") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def is_model_folder(folder: Path) -> bool:

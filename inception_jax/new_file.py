@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that a command writes: whole or not at all, and never over another."""
+"""Files and folders that are written whole or not at all, and never over others."""
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from inception_jax.digests import CheckpointError
 
@@ -21,7 +24,7 @@ def check_new(path: Path, *endings: str) -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` at the end and is removed on an error.
+    """Where to write a file or a folder, which becomes `path` unless an error is raised.
 
     Raises CheckpointError where the disk does not take it.
     """
@@ -31,9 +34,10 @@ def new_file(path: Path) -> Iterator[Path]:
         draft.rename(path)
     except CheckpointError:
         raise
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error.strerror or error}."
-        ) from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path} cannot be written: {reason}.") from error
     finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
         draft.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ ROWS = (
     "models.networks",
     "receptive_field summary signals",
     "train",
-    "run_folder step_setup",
+    "run_folder step_setup new_file",
     "model_folder",
     # Which names and layouts other libraries' files have; tests/goldens reads them too.
     "weights weights.layouts",
@@ -36,7 +36,7 @@ ROWS = (
     "weights.read_keras weights.read_tensorflow",
     "weights.files",
     "weights.export weights.import_file",
-    "inference new_file",
+    "inference",
     "predict features",
     "contact_sheet",
     "first_weights",

@@ -32,6 +32,18 @@ def test_half_a_file_is_removed(tmp_path, error):
         assert str(found.value) == f"{path} cannot be written: No space left on device."
 
 
+def test_half_a_folder_is_removed(tmp_path):
+    def write():
+        with new_file(tmp_path / "model") as draft:
+            draft.mkdir()
+            (draft / "weights").write_text("ha")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError, match="model cannot be written: No space left"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_damaged_is_said_as_it_was(tmp_path):
     damage = CheckpointError("the weights are damaged.")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from inception_jax.model_folder import CARD, Card
+from inception_jax.new_file import new_file
 from inception_jax.weights.layouts import NAMES
-from inception_jax.weights.plain import card_text, whole
+from inception_jax.weights.plain import card_text
 
 # In a layer, in the order in which Keras lists its variables.
 VARIABLES = ("kernel", "bias", "beta", "moving_mean", "moving_variance")
@@ -44,7 +45,7 @@ def write(
         for layer in layers
     }
     groups = {layer: names for layer, names in groups.items() if names}
-    with whole(out) as draft, h5py.File(draft, "w") as file:
+    with new_file(out) as draft, h5py.File(draft, "w") as file:
         file.attrs["layer_names"] = [layer.encode() for layer in groups]
         for layer, names in groups.items():
             group = file.create_group(layer)

@@ -4,13 +4,10 @@
 Both formats are read without this package and without pickle.
 """
 
-import contextlib
 import json
-import os
-import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -22,31 +19,13 @@ from safetensors import SafetensorError
 
 from inception_jax.digests import CheckpointError
 from inception_jax.model_folder import CARD, Card
+from inception_jax.new_file import new_file
 from inception_jax.printable import one_line
 from inception_jax.run_folder import from_json
 
 Arrays = Mapping[str, np.ndarray]
 # Text beside the arrays of an .npz; the second is the record of a run.
 TEXTS = (CARD, "run.json")
-
-
-@contextlib.contextmanager
-def whole(out: Path) -> Iterator[Path]:
-    """Where to write a file or a folder; it becomes `out` if nothing is raised.
-
-    Raises CheckpointError where it cannot be written.
-    """
-    draft = out.with_name(f"{out.name}.tmp-{os.getpid()}")
-    try:
-        yield draft
-        draft.rename(out)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{out} cannot be written: {reason}.") from error
-    finally:
-        if draft.is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
-        draft.unlink(missing_ok=True)
 
 
 def write_npz(
@@ -60,7 +39,7 @@ def write_npz(
         name: np.array(text)
         for name, text in {CARD: card_text(card), **(texts or {})}.items()
     }
-    with whole(out) as draft, draft.open("wb") as file:
+    with new_file(out) as draft, draft.open("wb") as file:
         np.savez(file, **content)
 
 
@@ -72,7 +51,7 @@ def write_safetensors(out: Path, card: Card, arrays: Arrays) -> None:
     Raises CheckpointError where it cannot be written.
     """
     about = {"format": "pt", CARD: card_text(card)}
-    with whole(out) as draft:
+    with new_file(out) as draft:
         safetensors.numpy.save_file(float32(arrays), draft, about)
 
 

@@ -21,8 +21,9 @@ from jax import export
 from inception_jax.crops import in_words
 from inception_jax.data.imagenet_names import class_title
 from inception_jax.model_folder import WEIGHTS
+from inception_jax.new_file import new_file
 from inception_jax.pretrained import Model
-from inception_jax.weights.plain import Arrays, float32, whole
+from inception_jax.weights.plain import Arrays, float32
 
 PROGRAM, ABOUT = "model.stablehlo", "about.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -47,7 +48,7 @@ def write(folder: Path, model: Model, arrays: Arrays) -> None:
     exported = program(model, arrays)
     data = exported.serialize()
     about = json.dumps(describe(model, exported), indent=1)
-    with whole(folder) as draft:
+    with new_file(folder) as draft:
         draft.mkdir()
         (draft / PROGRAM).write_bytes(data)
         safetensors.numpy.save_file(arrays, draft / WEIGHTS)
