@@ -38,6 +38,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Programs that are compiled fast and run slowly, but with --slow, here and in the
+    processes that tests start: networks are tiny, and most of the time is compilation."""
+    if config.getoption("--slow"):
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    if jax.__version_info__ < (0, 11):  # later ones do not know the flag
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
     if config.getoption("--slow"):
         return

@@ -180,7 +180,8 @@ def test_wrong_options_are_explained(run, arguments, part):
     [
         (
             "--help",
-            "usage: inception-jax [-h] {networks,data,ckpt,plan,predict,features,version}",
+            "usage: inception-jax [-h] "
+            "{networks,data,ckpt,plan,predict,features,weights,version}",
         ),
         ("networks --help", "usage: inception-jax networks [-h] [NAME | compare A B]"),
     ],

@@ -19,6 +19,7 @@ from inception_jax.hlo import Movement
 from inception_jax.parallel import all_devices
 from inception_jax.plan import Largest, Plan, plan
 from inception_jax.roofline import CHIPS, GIB, efficiency, slice_named
+from tests.test_imports import ours
 
 CONFIG = RunConfig(batch_size=640, dtype="bfloat16")
 MOVED = Movement(
@@ -166,15 +167,11 @@ def test_the_key_names_all_that_decides(cache, monkeypatch, tmp_path):
 
 
 def test_every_file_behind_the_compiled_step_is_in_the_key():
-    program = "import sys, inception_jax.aot_worker; print(*sys.modules)"
-    found = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    modules = {
-        name.partition(".")[2].replace(".", "/")
-        for name in found.stdout.split()
-        if name.startswith("inception_jax.")
-    }
+    reached, more = set(), {"inception_jax.aot_worker"}
+    while more:
+        reached |= more
+        more = {name for module in more for name in ours(module)} - reached
+    modules = {name.partition(".")[2].replace(".", "/") for name in reached}
     # Boxes of images and the run's folder decide no program; models is a folder there.
     without = ("crops", "run_folder", "models")
     modules = {name for name in modules if not name.startswith(without)}

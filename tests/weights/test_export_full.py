@@ -82,7 +82,7 @@ def test_keras_loads_it_and_gives_the_golden_logits(source, tmp_path):
     # (timm's arrays have a gamma, which Keras's layers have not.)
     pytest.importorskip("keras", reason="needs keras and h5py")
     file = exported(source, "keras", tmp_path, "x.h5")
-    np.save(tmp_path / "images.npy", images(299))
+    np.save(tmp_path / "images.npy", images(299), allow_pickle=False)
     lines = [
         "import sys, numpy",
         *how_to_load("keras", file, model_of(source).card),
@@ -96,7 +96,7 @@ def test_keras_loads_it_and_gives_the_golden_logits(source, tmp_path):
         check=True,
     )
     expected, tolerance = golden(source)["logits_299"], SOURCES[source][3]
-    found = np.load(tmp_path / "out.npy")
+    found = np.load(tmp_path / "out.npy", allow_pickle=False)
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 

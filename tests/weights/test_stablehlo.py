@@ -45,11 +45,11 @@ assert not {"inception_jax", "flax"} & sys.modules.keys()
 
 def called_alone(folder: Path, images: np.ndarray, tmp_path: Path) -> list[np.ndarray]:
     """What it gives for the first 1 and 7 images, where this package cannot be imported."""
-    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "images.npy", images, allow_pickle=False)
     outputs = [tmp_path / f"out{count}.npy" for count in (1, 7)]
     files = [folder, tmp_path / "images.npy", *outputs]
     subprocess.run([sys.executable, "-I", "-c", RUN_ALONE, *map(str, files)], check=True)
-    return [np.load(file) for file in outputs]
+    return [np.load(file, allow_pickle=False) for file in outputs]
 
 
 def test_stablehlo_is_the_same_function_without_this_package(folder, tmp_path):

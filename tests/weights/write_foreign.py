@@ -51,7 +51,10 @@ def tensorflow_files(folder: Path) -> None:
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    with np.load(folder / "arrays.npz") as file, tf.Graph().as_default():
+    with (
+        np.load(folder / "arrays.npz", allow_pickle=False) as file,
+        tf.Graph().as_default(),
+    ):
         variables, feeds = [], {}
         for name in file.files:  # fed: a graph holds 2 GB at most
             x = file[name]
