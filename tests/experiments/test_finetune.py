@@ -8,6 +8,7 @@ import shutil
 import signal
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -28,6 +29,7 @@ from inception_jax.reporting import Reporter
 from inception_jax.stopping import RUN_AGAIN
 from tests.drills import state_hash
 from tests.models.tiny import one_block, random_variables
+from tests.processes import Processes
 from tests.runs import records
 
 # What a folder can be called, and a page, a terminal or matplotlib could trip over.
@@ -129,6 +131,33 @@ def test_resuming_is_exact_and_needs_no_source(source, photos, tmp_path, monkeyp
     assert records(folders[0], "eval") == records(folders[1], "eval")
     models = [inception_jax.load(folder / "model")[1] for folder in folders]
     jax.tree.map(np.testing.assert_array_equal, *models)
+
+
+@pytest.mark.slow
+def test_two_hosts_tune_as_one(source, photos, tmp_path):
+    """The first one reads the weights, and writes the model and the report."""
+    program = (
+        "from experiments.finetune import main\n"
+        "from inception_jax import hosts\n"
+        "from inception_jax.models.specs import SPECS\n"
+        "from tests.models.tiny import one_block\n"
+        "SPECS['tiny'] = one_block(image_shape=(16, 16, 3))\n"
+        "hosts.leave(main())"
+    )
+    folders = tmp_path / "one", tmp_path / "two"
+    assert finetune.main(command(photos, source, folders[0])) == 0
+    (tmp_path / "logs").mkdir()
+    arguments = ["-c", program, *command(photos, source, folders[1])]
+    with Processes(arguments, 2, 2, tmp_path / "logs") as pair:
+        assert pair.wait(300) == [0, 0], pair.said_by_all()
+    assert "Report: " in pair.said(0)
+    assert "Report: " not in pair.said(1)
+    # Sums over four devices are added in another order where they are two and two.
+    models = [inception_jax.load(folder / "model")[1] for folder in folders]
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, *models)
+    pages = [(folder / "report" / "predictions.csv").read_text() for folder in folders]
+    assert pages[0].count("\n") == pages[1].count("\n") == 9
 
 
 def test_a_kept_head(source, photos, tmp_path, capsys):
