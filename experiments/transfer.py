@@ -37,6 +37,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import tyro
 from jaxtyping import UInt8
@@ -220,8 +221,10 @@ def _trained(config: RunConfig) -> float:
     """Share of the evaluation split that the averaged weights get right at the end."""
     from inception_jax.fit import fit
 
-    if not run_folder.evaluations(config.workdir) and not fit(config):
-        raise KeyboardInterrupt
+    if not run_folder.evaluations(config.workdir):
+        if not fit(config):
+            raise KeyboardInterrupt
+        jax.clear_caches()  # programs of sixty runs are gigabytes
     return means(run_folder.evaluations(config.workdir)[-1]["ema"])["top1"]
 
 
