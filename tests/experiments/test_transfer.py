@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transfer experiment: its data, its baselines, its table; and, slowly, its second claim."""
+"""The transfer experiment: data, baselines, table; and, slowly, the claim that holds."""
 
 from pathlib import Path
 
