@@ -150,6 +150,7 @@ def _content(config: RunConfig, model: Model, predictions: Predictions) -> dict[
         "step": model.card.origin.step,
         "right": right,
         "count": len(predictions.names),
+        "evaluations": len(run_folder.evaluations(config.workdir)),
         "mistakes": [_mistake(predictions, i) for i in predictions.mistakes[:MISTAKES]],
         "pairs": _pairs(predictions.confusion, predictions.class_names),
     }

@@ -92,6 +92,8 @@ def test_from_a_folder_to_a_model_and_a_report(source, photos, tmp_path, capsys)
     assert right == best["ema"]["top1_sum"]
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert f"<strong>{right} of 8 pictures</strong>" in page
+    count = len(records(folder, "eval"))
+    assert f"the best of {count} evaluations" in page
     assert html.escape(names[0]) in page
     assert "\x1b" not in page
     assert page.count("data:image/png;base64,") == 1 + (right < 8)
