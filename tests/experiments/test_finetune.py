@@ -4,6 +4,7 @@
 import csv
 import html
 import io
+import json
 import shutil
 import signal
 import warnings
@@ -133,6 +134,18 @@ def test_resuming_is_exact_and_needs_no_source(source, photos, tmp_path, monkeyp
     assert records(folders[0], "eval") == records(folders[1], "eval")
     models = [inception_jax.load(folder / "model")[1] for folder in folders]
     jax.tree.map(np.testing.assert_array_equal, *models)
+    # Had the first of the three evaluations been the best, its weights were the model.
+    metrics = folders[0] / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    evaluations = [line for line in lines if line["kind"] == "eval"]
+    for line, right in zip(evaluations, (8.0, 2.0, 2.0), strict=True):
+        line["ema"]["top1_sum"] = right
+    metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert finetune.main(command(photos, source, folders[0])) == 0
+    model, variables = inception_jax.load(folders[0] / "model")
+    assert model.card.origin.step == evaluations[0]["step"] < evaluations[-1]["step"]
+    _, expected = inception_jax.load(folders[0], step=evaluations[0]["step"])
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
 
 
 @pytest.mark.slow
