@@ -187,11 +187,13 @@ def _turn_hue(
     """
     red, green, blue = planes[:1], planes[1:2], planes[2:]
     high, span = _high_and_span(planes)
+    # Not `red == high`: a compiler may compute a channel twice, with other roundings. Where
+    # it matters which of two nearly equal channels is taken, both give the same.
     sixths = jnp.where(
-        red == high,
+        (red >= green) & (red >= blue),
         (green - blue) / _nonzero(span),
         jnp.where(
-            green == high,
+            green >= blue,
             (blue - red) / _nonzero(span) + 2,
             (red - green) / _nonzero(span) + 4,
         ),
