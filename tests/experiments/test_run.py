@@ -24,7 +24,7 @@ from inception_jax.models.specs import SPECS
 from inception_jax.pretrained import Model, load, save
 from inception_jax.run_folder import read_record
 from tests.models.tiny import one_block
-from tests.runs import records
+from tests.runs import CONFIG, records
 
 QUICK = ("--batch-size", "32", "--steps", "2", "--log-every", "1")
 
@@ -186,6 +186,20 @@ def test_nonsense_on_the_command_line(seed, capsys):
         assert (status, bool(capsys.readouterr().err)) == (2, True)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_dir) -> Path:
+    """A folder with a run of two steps, and the model of it."""
+    from inception_jax.fit import fit
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SPECS, "tiny", replace(one_block(), dropout_rate=0.2))
+        fit(replace(CONFIG, data_dir=data_dir, workdir=folder / "run", steps=2))
+        model, variables = load(folder / "run")
+        save(folder / "model", model.card, variables)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -205,18 +219,10 @@ def test_nonsense_on_the_command_line(seed, capsys):
     ],
 )
 def test_bad_options_of_an_evaluation(
-    tiny, tmp_path, monkeypatch, capsys, command, message
+    tiny, trained, tmp_path, monkeypatch, capsys, command, message
 ):
-    from inception_jax.fit import fit
-
-    folder = tmp_path / "run"
-    fit(replace(tiny, workdir=folder, steps=2))
-    if "MODEL" in command:
-        model, variables = load(folder)
-        save(tmp_path / "model", model.card, variables)
     monkeypatch.chdir(tmp_path)
-    places = {"RUN": str(folder), "MODEL": str(tmp_path / "model")}
-    capsys.readouterr()
+    places = {"RUN": str(trained / "run"), "MODEL": str(trained / "model")}
     try:
         status = evaluate.main([places.get(x, x) for x in command])
     except SystemExit as exit:
@@ -225,7 +231,7 @@ def test_bad_options_of_an_evaluation(
     said = " ".join(capsys.readouterr().err.split())
     assert message in said
     assert "Traceback" not in said
-    assert not list(tmp_path.rglob("evaluations.jsonl"))
+    assert not [*tmp_path.rglob("evaluations.jsonl"), *trained.rglob("evaluations.jsonl")]
 
 
 def test_the_model_of_a_run_is_worth_what_the_run_is(tiny_recipe, tmp_path, monkeypatch):
