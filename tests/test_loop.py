@@ -217,7 +217,9 @@ def test_no_number_can_be_put_on_record(tiny, tmp_path):
     assert len(said["images"]) == 32
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_ends(tiny, tmp_path, monkeypatch, number):
     log = Reporter.log
 
@@ -237,7 +239,7 @@ def test_a_signal_saves_and_ends(tiny, tmp_path, monkeypatch, number):
     assert_equal(state_of(stopped), state_of(whole))
 
 
-@pytest.mark.parametrize("steps", [6, 4])
+@pytest.mark.parametrize("steps", [6, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_signal_in_an_evaluation(tiny, tmp_path, monkeypatch, steps):
     """It is not waited for: it comes again, from the same weights, when the run goes on."""
     times = iter(range(2, 100, 2))
