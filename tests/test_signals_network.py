@@ -163,7 +163,9 @@ def test_a_dead_network():
     ("name", "modules", "residuals"),
     [
         ("inception_v4", 4 + 1 + 7 + 1 + 3, 0),
-        ("inception_resnet_v2", 10 + 1 + 20 + 1 + 10, 40),
+        pytest.param(
+            "inception_resnet_v2", 10 + 1 + 20 + 1 + 10, 40, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_full_networks(name, modules, residuals):

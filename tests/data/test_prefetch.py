@@ -36,7 +36,7 @@ def small_batches(source: Source, **options):
     return train_batches(source, preprocess=SMALL, **options)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.parametrize("workers", [0, 1, pytest.param(4, marks=pytest.mark.slow)])
 def test_batches_do_not_depend_on_the_workers(workers):
     dataset = small_batches(photos(103, bad=[5]), on_bad_image="skip")
     iterator = train_iterator(dataset, start_step=7, workers=workers)

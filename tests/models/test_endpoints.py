@@ -178,7 +178,11 @@ def endpoint_shapes(name: str, size: tuple[int, int]) -> dict[str, tuple[int, ..
     return {name: x.shape[1:] for name, x in endpoints.items()}
 
 
-@pytest.mark.parametrize("size", [(299, 299), (150, 150), (139, 203), (75, 75)])
+SIZES = [(299, 299), (139, 203)]
+MORE = [pytest.param(size, marks=pytest.mark.slow) for size in ((150, 150), (75, 75))]
+
+
+@pytest.mark.parametrize("size", [*SIZES, *MORE])
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_endpoint(name, size):
     assert endpoint_shapes(name, size) == expected_shapes(name, size)

@@ -322,7 +322,7 @@ STREAMS = {
 @pytest.mark.parametrize(
     ("key", "option"),
     [
-        (key, option)
+        pytest.param(key, option, marks=[pytest.mark.slow] if key == "resnet-v2" else [])
         for key in STREAMS
         for option in ADDED
         if (key, option) != ("resnet-v2", "before ReLU")
