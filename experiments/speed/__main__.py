@@ -59,7 +59,7 @@ class Options:
     plan: Literal["cpu", "gpu"] = "cpu"
     # A folder for records.jsonl, tables.md and what the sides print.
     out: Path = Path("runs/speed")
-    # Names of `inception-jax models`; what a side does not have is named and left out.
+    # Names of `inception-jax networks`; what a side does not have is named and left out.
     networks: tuple[str, ...] = ("inception_v4", "inception_resnet_v2")
     # In the same order always; sides that are not installed are named and left out.
     sides: tuple[Literal[SIDES], ...] = SIDES
@@ -71,7 +71,7 @@ class Options:
     image_size: int = 299
     # In each of them every side has its turn, in one order and then in the other.
     rounds: int = 5
-    # What has not begun by then is not measured; left out: the plan's, 15 or 9.5.
+    # What is not done by then is ended; left out: the plan's, 15 or 9.5.
     minutes: float | None = None
 
     def __post_init__(self) -> None:
@@ -81,10 +81,8 @@ class Options:
                 "rounds, image_size, batch_size and minutes must be positive, got "
                 f"{self.rounds}, {self.image_size}, {self.batch_size} and {self.minutes}."
             )
-        if (self.out / "records.jsonl").exists():
-            raise ValueError(
-                f"{self.out} has records already; remove it or choose another --out."
-            )
+        if SIDES[0] not in self.sides:
+            raise ValueError(f"sides must have {SIDES[0]}, which is what is compared.")
 
     @property
     def limit(self) -> float:
@@ -135,7 +133,8 @@ def measure(
 
 def _machine(options: Options, start: Callable[..., Side]) -> dict[str, Any]:
     """The device, as ours sees it, and what is installed."""
-    side = start("ours", options.out / "ours.log", options.out / "no_cache", 0.9)
+    limit = time.monotonic() + 60 * options.limit
+    side = start("ours", options.out / "ours.log", options.out / "none", 0.9, limit)
     try:
         found = side.ask("machine")
     finally:
@@ -179,6 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         for network in options.networks:
             get_spec(network)
+        if (options.out / "records.jsonl").exists():
+            raise ValueError(
+                f"{options.out} has records already; remove it or choose another --out."
+            )
         options.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"experiments.speed: {error}", file=sys.stderr)

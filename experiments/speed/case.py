@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,8 +13,8 @@ CLASSES = 1000
 LEARNING_RATE, RMS_DECAY, MOMENTUM, EPSILON = 0.045, 0.9, 0.9, 1.0
 WEIGHT_DECAY, EMA_DECAY = 4e-5, 0.9999
 
-# So many steps, one after another; the last one's result is there when it returns.
-Run = Callable[[int], None]
+# So many steps, one after another; gives what the last one gave, when that is there.
+Run = Callable[[int], Any]
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ def report(records: Records) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def rates(records: Records, case: dict[str, Any], side: str) -> dict[int, float]:
-    """Images per second of a side, by round."""
+def rates(
+    records: Records, case: dict[str, Any], side: str, per: str = "seconds"
+) -> dict[int, float]:
+    """Images per second of a side, by round; or per second of processor time."""
     return {
-        r["round"]: r["steps"] * r["batch"] / r["seconds"]
+        r["round"]: r["steps"] * r["batch"] / r[per]
         for r in _of(records, "round", case, side)
         if not fault(r)
     }
@@ -80,41 +82,62 @@ def _machine(records: Records) -> Iterator[str]:
 
 
 def _speed(records: Records, task: str) -> str:
-    product = next((r["product_flops"] for r in records if r.get("product_flops")), None)
     header = (
-        *("network", "batch", "side", "images/s", "ms a step", "of the product"),
-        *("peak MB", f"{SIDES[0]} against it"),
+        *("network", "batch", "side", "images/s", f"{SIDES[0]} against it"),
+        *("ms a step", "of the product", "peak MB"),
+        *("images per CPU second", f"{SIDES[0]} against it"),
     )
     lines = []
     for case in _cases(records, task):
-        ours = rates(records, case, SIDES[0])
-        macs = next((r["macs"] for r in _of(records, "start", case) if r.get("macs")), 0)
         for side in SIDES:
-            by_round = rates(records, case, side)
-            if not by_round:
-                continue
-            found = list(by_round.values())
-            # Backwards takes two products for each of forwards.
-            flops = 2 * macs * (3 if task == "training" else 1)
-            share = product and statistics.median(found) * flops / product
-            peak = [r["bytes"] / 1e6 for r in _of(records, "memory", case, side)]
-            against = "" if side == SIDES[0] else spread(ratios(ours, by_round))
-            milliseconds = [1000 * case["batch"] / rate for rate in found]
-            lines.append(
-                (
-                    *(case["network"], case["batch"], side, spread(found)),
-                    *(spread(milliseconds), f"{share:.1%}" if share else "-"),
-                    *(f"{peak[0]:,.0f}" if peak else "-", against),
+            if found := list(rates(records, case, side).values()):
+                milliseconds = [1000 * case["batch"] / rate for rate in found]
+                peak = [r["bytes"] / 1e6 for r in _of(records, "memory", case, side)]
+                lines.append(
+                    (
+                        *(case["network"], case["batch"], side),
+                        *_against(records, case, side, "seconds"),
+                        *(spread(milliseconds), _of_product(records, case, found)),
+                        f"{peak[0]:,.0f}" if peak else "-",
+                        *_against(records, case, side, "cpu_seconds"),
+                    )
                 )
-            )
-    return lines and f"**{task}**: median (lowest to highest)\n\n" + _table(header, lines)
+    title = f"**{task}**: median (lowest to highest)"
+    return f"{title}\n\n{_table(header, lines)}" if lines else ""
+
+
+def _against(
+    records: Records, case: dict[str, Any], side: str, per: str
+) -> tuple[str, str]:
+    """The rate of a side and the first one's against it, round by round.
+
+    By processor time on CPUs alone: other programs hardly touch it there.
+    """
+    on_cpu = any(r.get("platform") == "cpu" for r in records)
+    if per == "cpu_seconds" and not on_cpu:
+        return "-", "-"
+    first, own = (rates(records, case, name, per) for name in (SIDES[0], side))
+    ratio = "" if side == SIDES[0] else spread(ratios(first, own))
+    return spread(list(own.values())), ratio
+
+
+def _of_product(records: Records, case: dict[str, Any], found: list[float]) -> str:
+    """Which share of a matrix product's FLOP/s the median rate is: MFU, measured."""
+    product = next((r["product_flops"] for r in records if r.get("product_flops")), None)
+    macs = next((r["macs"] for r in _of(records, "start", case) if r.get("macs")), None)
+    if product is None or macs is None:
+        return "-"
+    # Backwards takes two products for each of forwards.
+    flops = 2 * macs * (3 if case["task"] == "training" else 1)
+    return f"{statistics.median(found) * flops / product:.1%}"
 
 
 def _starts(records: Records) -> str:
     """Seconds until the first step is done, anew and from the cache."""
     header = (
-        *("network", "task", "batch", "side", "first step", "without its computing"),
-        *("from the process's start", "first step, cached", "from the start, cached"),
+        *("network", "task", "batch", "side", "first step", "of it compiling"),
+        *("CPU seconds", "from the process's start"),
+        *("first step, cached", "from the start, cached"),
     )
     lines = []
     for case in [c for t in ("training", "inference") for c in _cases(records, t)]:
@@ -126,16 +149,18 @@ def _starts(records: Records) -> str:
                 continue
             step = [case["batch"] / x for x in rates(records, case, side).values()]
             compiled = cold["first_step"] - statistics.median(step) if step else None
-            names = ("first_step", "since_start")
-            anew, cached = (_seconds(r, names) for r in (cold, warm))
+            anew = _seconds(cold, ("first_step", "first_step_cpu", "since_start"))
+            cached = _seconds(warm, ("first_step", "since_start"))
             own = "-" if compiled is None else f"{compiled:.3g}"
             lines.append(
                 (
                     *(case["network"], case["task"], case["batch"], side),
-                    *(anew[0], own, anew[1], *cached),
+                    *(anew[0], own, *anew[1:], *cached),
                 )
             )
-    return lines and "**starts**: seconds\n\n" + _table(header, lines)
+    together = any(r.get("side_by_side") for r in records)
+    title = "**starts**: seconds" + (", of all sides at once" if together else "")
+    return f"{title}\n\n{_table(header, lines)}" if lines else ""
 
 
 def _seconds(record: dict[str, Any] | None, names: Sequence[str]) -> list[str]:

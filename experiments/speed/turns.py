@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +29,10 @@ class OutOfTimeError(Exception):
 class Side:
     """A worker process with one case; what it prints goes into a log."""
 
-    def __init__(self, name: str, log: Path, cache: Path, memory: float) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, log: Path, cache: Path, memory: float, deadline: float
+    ) -> None:
+        self.name, self.deadline = name, deadline
         self.started = time.time()
         environment = os.environ | {
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -49,13 +52,19 @@ class Side:
             )
 
     def ask(self, do: str, **values: Any) -> Record:
-        """The answer; {"error": ...} where the process is gone."""
+        """The answer; {"error": ...} where the process is gone, as at the deadline."""
+        left = min(max(0.0, self.deadline - time.monotonic()), threading.TIMEOUT_MAX)
+        timer = threading.Timer(left, self.process.kill)
+        timer.daemon = True
+        timer.start()
         try:
             self.process.stdin.write(json.dumps({"do": do, **values}) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            timer.cancel()
         if line:
             return json.loads(line)
         return {"error": f"the process ended with status {self.process.wait()}"}
@@ -97,6 +106,7 @@ class Turns:
                 for side in order:
                     self._check_time()
                     found = side.ask("run", steps=steps[side])
+                    self._check_time()
                     self._tell("round", case, side.name, round=number, **found)
                     if fault(found):
                         del steps[side]
@@ -108,6 +118,7 @@ class Turns:
                     self._check_time()
                     with self._started(side.name, caches) as second:
                         found = second.build(case)
+                    self._check_time()
                     self._tell("start", case, side.name, cached=True, **found)
 
     def _built(self, case: Case, caches: Path, stack: contextlib.ExitStack) -> list[Side]:
@@ -116,20 +127,28 @@ class Turns:
         def build(name: str) -> tuple[Side, Record]:
             self._check_time()
             side = stack.enter_context(self._started(name, caches))
-            return side, side.build(case)
+            found = side.build(case)
+            self._check_time()
+            return side, found
 
+        ready = []
         with ThreadPoolExecutor(len(self.sides) if self.together else 1) as pool:
-            ready = []
-            for side, found in pool.map(build, self.sides):
-                self._tell("start", case, side.name, cached=False, **found)
-                if not fault(found):
-                    ready.append(side)
-            return ready
+            try:
+                for side, found in pool.map(build, self.sides):
+                    fields = {"cached": False, "side_by_side": self.together}
+                    self._tell("start", case, side.name, **fields, **found)
+                    if not fault(found):
+                        ready.append(side)
+            except BaseException:
+                stack.close()  # else the pool waits for compilations
+                raise
+        return ready
 
     @contextlib.contextmanager
     def _started(self, name: str, caches: Path) -> Iterator[Side]:
         memory = 0.9 / len(self.sides)  # of a device, which all share
-        side = self.start(name, self.logs / f"{name}.log", caches / name, memory)
+        log, cache = self.logs / f"{name}.log", caches / name
+        side = self.start(name, log, cache, memory, self.deadline)
         try:
             yield side
         finally:

@@ -37,22 +37,26 @@ class Worker:
         times.append(time.perf_counter())
         self.built = side.build(Case(**case))
         times.append(time.perf_counter())
+        cpu_start = time.process_time()
         self.built.run(1)
+        cpu = time.process_time() - cpu_start
         times.append(time.perf_counter())
         parts = [b - a for a, b in itertools.pairwise(times)]
         _forget_peak()
         return {
             **dict(zip(("import", "build", "first_step"), parts, strict=True)),
+            "first_step_cpu": cpu,
             "since_start": time.time() - started,
             "parameters": self.built.parameters,
             "macs": self.built.macs,
         }
 
     def run(self, steps: int) -> dict[str, Any]:
-        """Run so many steps."""
-        start = time.perf_counter()
+        """Run so many steps; CPU seconds are of all threads."""
+        start, cpu_start = time.perf_counter(), time.process_time()
         self.built.run(steps)
-        return {"steps": steps, "seconds": time.perf_counter() - start}
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+        return {"steps": steps, "seconds": seconds, "cpu_seconds": cpu}
 
     def peak(self) -> dict[str, Any]:
         """Most memory at once: of the device, or of the process since it was built."""

@@ -5,6 +5,7 @@ Its batch norm has no gamma, so it has fewer parameters by as many as there are.
 """
 
 import os
+from typing import Any
 
 from experiments.speed.case import (
     CLASSES,
@@ -66,10 +67,11 @@ def _training(case: Case, model: "keras.Model") -> Run:
     model.compile(optimizer=optimizer, loss=loss, jit_compile=True)
     images, labels = jax.device_put((case.images(), case.labels()))
 
-    def run(steps: int) -> None:
+    def run(steps: int) -> Any:
         for _ in range(steps):
-            model.train_on_batch(images, labels)
+            loss = model.train_on_batch(images, labels)
         jax.block_until_ready([x.value for x in model.trainable_variables])
+        return loss
 
     return run
 
@@ -80,9 +82,9 @@ def _inference(case: Case, model: "keras.Model") -> Run:
     images = jax.device_put(case.images())
     apply = jax.jit(lambda a, b, x: model.stateless_call(a, b, x, training=False)[0])
 
-    def run(steps: int) -> None:
+    def run(steps: int) -> Any:
         for _ in range(steps):
             logits = apply(trained, others, images)
-        jax.block_until_ready(logits)
+        return jax.block_until_ready(logits)
 
     return run

@@ -59,11 +59,11 @@ def training(
     batch = step.place({"image": pixels, "label": case.labels()})
     numbers = numbers_for(config)
 
-    def run(steps: int) -> None:
+    def run(steps: int) -> Any:
         nonlocal state
         for _ in range(steps):
             state, metrics = step(state, batch, numbers)
-        run.metrics = jax.block_until_ready(metrics)
+        return jax.block_until_ready(metrics)
 
     return run
 
@@ -80,10 +80,10 @@ def inference(
     images = jax.device_put(case.images(network.spec.image_shape[-1]))
     variables = jax.device_put(state.raw_variables)
 
-    def run(steps: int) -> None:
+    def run(steps: int) -> Any:
         for _ in range(steps):
             logits = apply(variables, images)
-        run.logits = jax.block_until_ready(logits)
+        return jax.block_until_ready(logits)
 
     return run
 
@@ -121,7 +121,7 @@ def device_peak() -> int | None:
 def machine() -> dict[str, Any]:
     """The device, its vendor's peak, and how many FLOP/s a matrix product reaches on it.
 
-    In bfloat16 on an accelerator and in float32 on a CPU: the best of five.
+    In bfloat16 on an accelerator and in float32 on a CPU: the best of three.
     """
     devices = arm_devices()[:1]
     on_cpu = devices[0].platform == "cpu"
@@ -129,12 +129,13 @@ def machine() -> dict[str, Any]:
     ones = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul).lower(ones, ones).compile()
     times = []
-    for _ in range(6):  # the first one warms up
+    for _ in range(4):  # the first one warms up
         start = time.perf_counter()
         jax.block_until_ready([product(ones, ones) for _ in range(3)])
         times.append((time.perf_counter() - start) / 3)
     return {
         "device": describe(devices),
+        "platform": devices[0].platform,
         "peak_flops": peak_flops(devices),
         "product_flops": 2 * size**3 / min(times[1:]),
         "product": f"{size}x{size}x{size} in {jnp.dtype(dtype).name}",

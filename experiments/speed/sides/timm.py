@@ -73,7 +73,7 @@ def _training(case: Case, model: Any, images: Any) -> Run:
     average = ModelEmaV3(model, decay=EMA_DECAY)
     forward = _compiled(model, images)
 
-    def run(steps: int) -> None:
+    def run(steps: int) -> Any:
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             with _autocast(case, images):
@@ -81,8 +81,8 @@ def _training(case: Case, model: Any, images: Any) -> Run:
             loss.backward()
             optimizer.step()
             average.update(model)
-        loss.item()  # waits for the last forward pass
         _wait(images)
+        return loss.item()
 
     return run
 
@@ -91,11 +91,12 @@ def _inference(case: Case, model: Any, images: Any) -> Run:
     model.eval()
     forward = _compiled(model, images)
 
-    def run(steps: int) -> None:
+    def run(steps: int) -> Any:
         with torch.inference_mode(), _autocast(case, images):
             for _ in range(steps):
-                forward(images)
+                logits = forward(images)
         _wait(images)
+        return logits
 
     return run
 
