@@ -17,7 +17,7 @@ def report(records: Records) -> str:
     """Every table for which there are records."""
     parts = [*_machine(records)]
     parts += [_speed(records, task) for task in ("training", "inference")]
-    parts += [_starts(records), _missing(records)]
+    parts += [_best(records), _starts(records), _missing(records)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -130,6 +130,27 @@ def _of_product(records: Records, case: dict[str, Any], found: list[float]) -> s
     # Backwards takes two products for each of forwards.
     flops = 2 * macs * (3 if case["task"] == "training" else 1)
     return f"{statistics.median(found) * flops / product:.1%}"
+
+
+def _best(records: Records) -> str:
+    """Each side at the batch that suits it best; of several batches alone."""
+    header = ("network", "task", "side", "best batch", "images/s", f"{SIDES[0]} against it")
+    lines = []
+    for task in ("training", "inference"):
+        cases = _cases(records, task)
+        for network in dict.fromkeys(case["network"] for case in cases):
+            best: dict[str, tuple[float, int]] = {}
+            for case in (c for c in cases if c["network"] == network):
+                for side in SIDES:
+                    if found := rates(records, case, side).values():
+                        rate = statistics.median(found), case["batch"]
+                        best[side] = max(best.get(side, rate), rate)
+            for side, (rate, batch) in best.items():
+                ratio = f"{best[SIDES[0]][0] / rate:.3g}" if SIDES[0] in best else "-"
+                lines.append((network, task, side, batch, _rounded(rate, 3), ratio))
+    title = "**best batch of each side**: medians"
+    several = len({(r["task"], r["batch"]) for r in records if "batch" in r}) > 2
+    return f"{title}\n\n{_table(header, lines)}" if several else ""
 
 
 def _starts(records: Records) -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ class Turns:
     tell: Callable[[Record], None]
     deadline: float  # by time.monotonic()
     start: Callable[..., Side] = Side
+    # Network, task and side of what did not fit: a larger batch is not tried.
+    full: set[tuple[str, str, str]] = field(default_factory=set)
 
     def measure(self, case: Case) -> None:
         """All of a case. Raises OutOfTimeError, after what there was time for."""
@@ -132,9 +134,10 @@ class Turns:
             return side, found
 
         ready = []
+        names = [n for n in self.sides if (case.network, case.task, n) not in self.full]
         with ThreadPoolExecutor(len(self.sides) if self.together else 1) as pool:
             try:
-                for side, found in pool.map(build, self.sides):
+                for side, found in pool.map(build, names):
                     fields = {"cached": False, "side_by_side": self.together}
                     self._tell("start", case, side.name, **fields, **found)
                     if not fault(found):
@@ -165,6 +168,8 @@ class Turns:
             raise OutOfTimeError
 
     def _tell(self, kind: str, case: Case, side: str, **found: Any) -> None:
+        if "no_memory" in found:
+            self.full.add((case.network, case.task, side))
         self.tell({"kind": kind, **asdict(case), "side": side, **found})
 
 

@@ -158,6 +158,27 @@ def test_what_fails_is_named_and_the_others_go_on(tmp_path):
     assert "not measured: timm, inception_v4, training, batch 4: timm is missing" in said
 
 
+def test_what_did_not_fit_is_not_tried_with_a_larger_batch(tmp_path):
+    faults = {"timm": {"build": {"no_memory": "too little"}}}
+    turn, _, log = turns(tmp_path, faults, again=False)
+    turn.measure(CASE)
+    turn.measure(replace(CASE, batch=8))
+    assert log.count(("build", "timm")) == 1
+    turn.measure(replace(CASE, task="inference"))
+    assert log.count(("build", "timm")) == 2
+
+
+def test_the_best_batch_of_each_side():
+    seconds = {("ours", 4): 1, ("ours", 8): 4, ("timm", 4): 4, ("timm", 8): 4}
+    records = [
+        record("round", side, round=0, **_steps(1, s)) | {"batch": batch}
+        for (side, batch), s in {**seconds, ("ours", 1): 1}.items()
+    ]
+    said = report(records)
+    assert "| inception_v4 | training | ours | 4 | 4 | 1 |" in said
+    assert "| inception_v4 | training | timm | 8 | 2 | 2 |" in said
+
+
 def test_nothing_begins_after_the_deadline(tmp_path):
     turn, records, log = turns(tmp_path, deadline=time.monotonic() - 1)
     with pytest.raises(OutOfTimeError):
