@@ -21,6 +21,7 @@ from typing import Any, Literal
 import tyro
 
 from experiments.speed.case import Case
+from experiments.speed.progress import Progress
 from experiments.speed.report import report
 from experiments.speed.sides import SIDES
 from experiments.speed.turns import OutOfTimeError, Side, Turns, fault
@@ -169,24 +170,12 @@ def _versions() -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line says; exit status 2 for bad input."""
-    prog = "python -m experiments.speed"
     try:
-        options = tyro.cli(Options, prog=prog, description=__doc__, args=arguments)
-        # Imported after the command line is read: --help answers at once.
-        from inception_jax.metrics import append_json_line
-        from inception_jax.models.networks import get_spec
-
-        for network in options.networks:
-            get_spec(network)
-        if (options.out / "records.jsonl").exists():
-            raise ValueError(
-                f"{options.out} has records already; remove it or choose another --out."
-            )
-        options.out.mkdir(parents=True, exist_ok=True)
+        options = _parse(arguments)
     except (ValueError, OSError) as error:
         print(f"experiments.speed: {error}", file=sys.stderr)
         return 2
-    from experiments.speed.progress import Progress
+    from inception_jax.metrics import append_json_line
 
     records: list[dict[str, Any]] = []
     progress = Progress(len(list(cases(options))), 60 * options.limit)
@@ -209,6 +198,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.out / "tables.md").write_text(text)
     print(text, end="")
     return status
+
+
+def _parse(arguments: Sequence[str] | None) -> Options:
+    """The command line, with a folder to write into that has no records.
+
+    Raises ValueError for an unknown network and where there are some, OSError where there
+    can be no such folder.
+    """
+    prog = "python -m experiments.speed"
+    options = tyro.cli(Options, prog=prog, description=__doc__, args=arguments)
+    # Imported after the command line is read: --help answers at once.
+    from inception_jax.models.networks import get_spec
+
+    for network in options.networks:
+        get_spec(network)
+    if (options.out / "records.jsonl").exists():
+        raise ValueError(
+            f"{options.out} has records already; remove it or choose another --out."
+        )
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ class Turns:
     start: Callable[..., Side] = Side
     # Network, task and side of what did not fit: a larger batch is not tried.
     full: set[tuple[str, str, str]] = field(default_factory=set)
+    absent: set[str] = field(default_factory=set)  # sides whose library is not installed
 
     def measure(self, case: Case) -> None:
         """All of a case. Raises OutOfTimeError, after what there was time for."""
@@ -134,7 +135,8 @@ class Turns:
             return side, found
 
         ready = []
-        names = [n for n in self.sides if (case.network, case.task, n) not in self.full]
+        what = case.network, case.task
+        names = [n for n in self._there() if (*what, n) not in self.full]
         with ThreadPoolExecutor(len(self.sides) if self.together else 1) as pool:
             try:
                 for side, found in pool.map(build, names):
@@ -149,7 +151,7 @@ class Turns:
 
     @contextlib.contextmanager
     def _started(self, name: str, caches: Path) -> Iterator[Side]:
-        memory = 0.9 / len(self.sides)  # of a device, which all share
+        memory = 0.9 / len(self._there())  # of a device, which all share
         log, cache = self.logs / f"{name}.log", caches / name
         side = self.start(name, log, cache, memory, self.deadline)
         try:
@@ -163,6 +165,9 @@ class Turns:
         found = side.ask("run", steps=1)
         return max(1, math.floor(self.seconds / found.get("seconds", math.inf)))
 
+    def _there(self) -> list[str]:
+        return [name for name in self.sides if name not in self.absent]
+
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:
             raise OutOfTimeError
@@ -170,6 +175,8 @@ class Turns:
     def _tell(self, kind: str, case: Case, side: str, **found: Any) -> None:
         if "no_memory" in found:
             self.full.add((case.network, case.task, side))
+        if "missing" in found:
+            self.absent.add(side)
         self.tell({"kind": kind, **asdict(case), "side": side, **found})
 
 

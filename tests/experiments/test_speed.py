@@ -153,6 +153,8 @@ def test_what_fails_is_named_and_the_others_go_on(tmp_path):
     turn.measure(CASE)
     rounds = [r["side"] for r in records if r["kind"] == "round" and "seconds" in r]
     assert rounds == ["ours", "ours"]
+    tried = [r["kind"] for r in records if r["side"] == "plain"]
+    assert tried == ["start", "round"]
     said = report(records)
     assert "not measured: plain, inception_v4, training, batch 4: too little" in said
     assert "not measured: timm, inception_v4, training, batch 4: timm is missing" in said
@@ -166,6 +168,19 @@ def test_what_did_not_fit_is_not_tried_with_a_larger_batch(tmp_path):
     assert log.count(("build", "timm")) == 1
     turn.measure(replace(CASE, task="inference"))
     assert log.count(("build", "timm")) == 2
+
+
+def test_an_absent_side_has_no_share_of_the_memory(tmp_path):
+    shares = []
+
+    def start(name, log, cache, memory, deadline):
+        shares.append(memory)
+        return FakeSide(name, {"build": {"missing": ""}} if name == "timm" else (), [])
+
+    turn, *_ = turns(tmp_path, start=start, again=False)
+    turn.measure(CASE)
+    turn.measure(CASE)
+    assert shares == pytest.approx([0.3, 0.3, 0.3, 0.45, 0.45])
 
 
 def test_the_best_batch_of_each_side():
