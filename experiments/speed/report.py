@@ -73,7 +73,8 @@ def _machine(records: Records) -> Iterator[str]:
     for r in records:
         if r["kind"] != "machine":
             continue
-        words = f"{r['device']}, {r['cores']} cores ({r['processor']}); {r['versions']}."
+        words = f"{r['device']}, {r['cores']} cores ({r['processor']}) with a load of "
+        words += f"{r['load']:.1f} beforehand; {r['versions']}."
         if r.get("product_flops"):
             words += f" A product {r['product']}: {r['product_flops'] / 1e12:.4g} TFLOP/s"
             peak = r["peak_flops"]
