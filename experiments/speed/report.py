@@ -151,7 +151,7 @@ def _best(records: Records) -> str:
                 lines.append((network, task, side, batch, _rounded(rate, 3), ratio))
     title = "**best batch of each side**: medians"
     several = len({(r["task"], r["batch"]) for r in records if "batch" in r}) > 2
-    return f"{title}\n\n{_table(header, lines)}" if several else ""
+    return f"{title}\n\n{_table(header, lines)}" if several and lines else ""
 
 
 def _starts(records: Records) -> str:
