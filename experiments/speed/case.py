@@ -51,4 +51,5 @@ class Built:
     run: Run
     parameters: int  # trained ones
     peak: Callable[[], int | None]  # bytes of device memory; None: it has none of its own
-    macs: int | None = None  # multiply-accumulates of an image's inference, where counted
+    # Multiply-accumulates of the inference of an image; None: not counted.
+    macs: Callable[[], int | None] = lambda: None

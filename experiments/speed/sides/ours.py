@@ -40,7 +40,7 @@ def build(case: Case, formulation: Formulation = lambda function: function) -> B
         run=prepare(case, config, network, state, formulation),
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         peak=device_peak,
-        macs=macs_of(network, case.image_size),
+        macs=partial(macs_of, network, case.image_size),
     )
 
 
@@ -94,7 +94,7 @@ def filled_state(network: Network, config: RunConfig) -> TrainState:
 
     def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         names = [getattr(key, "key", getattr(key, "name", "")) for key in path]
-        if names[0] in ("params", "ema_params") and names[-1] == "kernel":
+        if names[0] == "params" and names[-1] == "kernel":
             stddev = math.sqrt(2 / math.prod(leaf.shape[:-1]))
             kernel = rng.standard_normal(leaf.shape, np.float32) * np.float32(stddev)
             return kernel.astype(leaf.dtype)
@@ -103,7 +103,8 @@ def filled_state(network: Network, config: RunConfig) -> TrainState:
         return np.full(leaf.shape, float(ones), leaf.dtype)
 
     shapes = jax.eval_shape(partial(init_state, network, config.optimizer), 0)
-    return jax.tree_util.tree_map_with_path(fill, shapes)
+    state = jax.tree_util.tree_map_with_path(fill, shapes)
+    return state._replace(ema_params=jax.tree.map(np.copy, state.params))
 
 
 def macs_of(network: Network, image_size: int) -> int:

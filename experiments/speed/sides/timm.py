@@ -2,6 +2,7 @@
 """timm's networks in PyTorch: channels_last; on CUDA bfloat16 autocast and torch.compile.
 
 On a CPU they run in float32 and eagerly, where oneDNN computes the convolutions.
+Batch norm has a gamma there, unlike in our runs by default, so they have more parameters.
 """
 
 import os
