@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keras's InceptionResNetV2 on the JAX backend: `train_on_batch`, compiled as one program.
+
+Its batch norm has no gamma, like that of our runs by default.
+"""
+
+import os
+from typing import Any
+
+from experiments.speed.case import (
+    CLASSES,
+    EMA_DECAY,
+    EPSILON,
+    LEARNING_RATE,
+    MOMENTUM,
+    RMS_DECAY,
+    WEIGHT_DECAY,
+    Built,
+    Case,
+    Run,
+)
+from experiments.speed.sides import MISSING
+
+os.environ["KERAS_BACKEND"] = "jax"
+try:
+    import keras
+except ModuleNotFoundError as error:
+    raise ImportError(MISSING.format(error.name)) from error
+import jax
+
+from experiments.speed.sides.ours import device_peak
+
+NETWORKS = {"inception_resnet_v2": "InceptionResNetV2", "inception_v3": "InceptionV3"}
+
+
+def build(case: Case) -> Built:
+    """Ready to run. Raises ValueError where Keras has no such network."""
+    if case.network not in NETWORKS:
+        raise ValueError(f"Keras has {', '.join(NETWORKS)}, not {case.network!r}.")
+    if case.dtype == "bfloat16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    model = getattr(keras.applications, NETWORKS[case.network])(
+        weights=None,
+        classes=CLASSES,
+        classifier_activation=None,
+        input_shape=(case.image_size, case.image_size, 3),
+    )
+    prepare = _training if case.task == "training" else _inference
+    return Built(
+        run=prepare(case, model),
+        parameters=sum(x.value.size for x in model.trainable_variables),
+        peak=device_peak,
+    )
+
+
+def _training(case: Case, model: "keras.Model") -> Run:
+    optimizer = keras.optimizers.RMSprop(
+        learning_rate=LEARNING_RATE,
+        rho=RMS_DECAY,
+        momentum=MOMENTUM,
+        epsilon=EPSILON,
+        weight_decay=WEIGHT_DECAY,
+        use_ema=True,
+        ema_momentum=EMA_DECAY,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=True)
+    images, labels = jax.device_put((case.images(), case.labels()))
+
+    def run(steps: int) -> Any:
+        for _ in range(steps):
+            loss = model.train_on_batch(images, labels)
+        jax.block_until_ready([x.value for x in model.trainable_variables])
+        return loss
+
+    return run
+
+
+def _inference(case: Case, model: "keras.Model") -> Run:
+    trained = [x.value for x in model.trainable_variables]
+    others = [x.value for x in model.non_trainable_variables]
+    images = jax.device_put(case.images())
+    apply = jax.jit(lambda a, b, x: model.stateless_call(a, b, x, training=False)[0])
+
+    def run(steps: int) -> Any:
+        for _ in range(steps):
+            logits = apply(trained, others, images)
+        return jax.block_until_ready(logits)
+
+    return run

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""This package: the training step of a run with default options, and `Network.apply`."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.speed.case import CLASSES, Built, Case, Run
+from inception_jax.config import RunConfig
+from inception_jax.hardware import describe, peak_flops
+from inception_jax.models.networks import Network
+from inception_jax.parallel import DataParallel, arm_devices
+from inception_jax.step_setup import network_for, numbers_for, train_options
+from inception_jax.summary import summarise
+from inception_jax.train import TrainState, init_state, train_step
+
+# A function that is traced as it is or, in `plain`, otherwise.
+Formulation = Callable[[Callable[..., Any]], Callable[..., Any]]
+IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
+
+
+def build(case: Case, formulation: Formulation = lambda function: function) -> Built:
+    """Ready to run on the first device. Raises ValueError for an unknown network."""
+    config = RunConfig(
+        network=case.network,
+        batch_size=case.batch,
+        dtype=case.dtype,
+        image_size=case.image_size,
+    )
+    network = network_for(config, CLASSES, 1)
+    state = filled_state(network, config)
+    prepare = training if case.task == "training" else inference
+    return Built(
+        run=prepare(case, config, network, state, formulation),
+        parameters=sum(x.size for x in jax.tree.leaves(state.params)),
+        peak=device_peak,
+        macs=partial(macs_of, network, case.image_size),
+    )
+
+
+def training(
+    case: Case,
+    config: RunConfig,
+    network: Network,
+    state: TrainState,
+    formulation: Formulation,
+) -> Run:
+    """Updates of a state that lives on the device, from a batch that is there already."""
+    options = train_options(config, network, IMAGENET / case.batch)
+    update = formulation(partial(train_step, options=options))
+    step = DataParallel(update, config.parallel, arm_devices()[:1])
+    pixels = case.pixels(network.spec.image_shape[-1])
+    batch = step.place({"image": pixels, "label": case.labels()})
+    numbers = numbers_for(config)
+
+    def run(steps: int) -> Any:
+        nonlocal state
+        for _ in range(steps):
+            state, metrics = step(state, batch, numbers)
+        return jax.block_until_ready(metrics)
+
+    return run
+
+
+def inference(
+    case: Case,
+    config: RunConfig,
+    network: Network,
+    state: TrainState,
+    formulation: Formulation,
+) -> Run:
+    """Logits of images that are on the device already."""
+    apply = jax.jit(formulation(lambda variables, x: network.apply(variables, x)[0]))
+    images = jax.device_put(case.images(network.spec.image_shape[-1]))
+    variables = jax.device_put(state.raw_variables)
+
+    def run(steps: int) -> Any:
+        for _ in range(steps):
+            logits = apply(variables, images)
+        return jax.block_until_ready(logits)
+
+    return run
+
+
+def filled_state(network: Network, config: RunConfig) -> TrainState:
+    """A state with random kernels of He's gain, without compiling an initialiser."""
+    rng = np.random.default_rng(0)
+
+    def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        names = [getattr(key, "key", getattr(key, "name", "")) for key in path]
+        if names[0] == "params" and names[-1] == "kernel":
+            stddev = math.sqrt(2 / math.prod(leaf.shape[:-1]))
+            kernel = rng.standard_normal(leaf.shape, np.float32) * np.float32(stddev)
+            return kernel.astype(leaf.dtype)
+        of_norm = names[-1] in ("scale", "var") and names[0] != "opt_state"
+        ones = of_norm or "nu" in names  # RMSProp's mean of squares
+        return np.full(leaf.shape, float(ones), leaf.dtype)
+
+    shapes = jax.eval_shape(partial(init_state, network, config.optimizer), 0)
+    state = jax.tree_util.tree_map_with_path(fill, shapes)
+    return state._replace(ema_params=jax.tree.map(np.copy, state.params))
+
+
+def macs_of(network: Network, image_size: int) -> int:
+    """Multiply-accumulates of the inference of one image."""
+    channels = network.spec.image_shape[-1]
+    return summarise(network, (image_size, image_size, channels)).macs
+
+
+def device_peak() -> int | None:
+    """Bytes of the device's memory that were in use at once; None on a CPU."""
+    statistics = arm_devices()[0].memory_stats()
+    return statistics and statistics["peak_bytes_in_use"]
+
+
+def machine() -> dict[str, Any]:
+    """The device, its vendor's peak, and how many FLOP/s a matrix product reaches on it.
+
+    In bfloat16 on an accelerator and in float32 on a CPU: the best of three.
+    """
+    devices = arm_devices()[:1]
+    on_cpu = devices[0].platform == "cpu"
+    size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
+    ones = jnp.ones((size, size), dtype)
+    product = jax.jit(jnp.matmul).lower(ones, ones).compile()
+    times = []
+    for _ in range(4):  # the first one warms up
+        start = time.perf_counter()
+        jax.block_until_ready([product(ones, ones) for _ in range(3)])
+        times.append((time.perf_counter() - start) / 3)
+    return {
+        "device": describe(devices),
+        "platform": devices[0].platform,
+        "peak_flops": peak_flops(devices),
+        "product_flops": 2 * size**3 / min(times[1:]),
+        "product": f"{size}x{size}x{size} in {jnp.dtype(dtype).name}",
+    }

@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sides of the comparison do equal work, take turns, and are reported as measured."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.speed import __main__ as speed
+from experiments.speed.case import CLASSES, Case
+from experiments.speed.progress import Progress
+from experiments.speed.report import report
+from experiments.speed.sides import ours, plain
+from experiments.speed.turns import OutOfTimeError, Side, Turns
+from experiments.speed.worker import Worker, answer
+from inception_jax.models.networks import create
+from inception_jax.models.specs import SPECS
+from tests.models.tiny import one_block, three_grids
+
+CASE = Case("inception_v4", "training", 4, 75, "float32")
+START = {
+    "first_step": 7.0,
+    "first_step_cpu": 8.0,
+    "since_start": 9.0,
+    "parameters": 10,
+    "macs": 10**9,
+}
+
+
+@pytest.fixture
+def tiny_case(monkeypatch):
+    spec = replace(one_block(), image_shape=(8, 8, 3), dropout_rate=0.2)
+    monkeypatch.setitem(SPECS, "tiny", spec)
+    return Case("tiny", "training", 4, 8, "float32")
+
+
+def test_ours_and_plain_learn_the_same(tiny_case):
+    fast, slow = ours.build(tiny_case), plain.build(tiny_case)
+    assert fast.parameters == slow.parameters
+    losses = [[float(side.run(n)["loss_sum"]) for n in (1, 2)] for side in (fast, slow)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert losses[0][0] != losses[0][1]  # it learns, and not from nothing
+    assert np.isfinite(losses).all()
+
+
+def test_ours_and_plain_infer_the_same(tiny_case):
+    case = replace(tiny_case, task="inference")
+    logits = [side.build(case).run(1) for side in (ours, plain)]
+    assert logits[0].shape == (4, CLASSES)
+    assert np.ptp(logits[0]) > 0
+    np.testing.assert_allclose(*logits, atol=1e-5)
+
+
+def products(jaxpr) -> tuple[int, int]:
+    """Convolutions and matrix products of a trace."""
+    counts = np.zeros(2, int)
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        counts += (name == "conv_general_dilated", name == "dot_general")
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                counts += products(inner)
+    return tuple(counts.tolist())
+
+
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in speed.Options().networks]
+
+
+@pytest.mark.parametrize("spec", [three_grids(), *SLOW])
+def test_plain_has_one_convolution_for_each_kernel(spec):
+    network = create(spec)
+    images = jax.ShapeDtypeStruct((1, *network.spec.image_shape), np.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    kernels = sum(x.ndim == 4 for x in jax.tree.leaves(variables["params"]))
+    traced = jax.make_jaxpr(plain.plainly(network.apply))(variables, images)
+    assert products(traced.jaxpr) == (kernels, 1)
+    fast = jax.make_jaxpr(network.apply)(variables, images)
+    assert products(fast.jaxpr) != (kernels, 1)
+
+
+def _steps(steps, seconds):
+    return {"steps": steps, "seconds": seconds, "cpu_seconds": 2 * seconds}
+
+
+class FakeSide:
+    """Answers at once; `log` has who ran when."""
+
+    def __init__(self, name, faults=(), log=None):
+        self.name, self.faults, self.log = name, dict(faults), log
+
+    def build(self, case):
+        self.log.append(("build", self.name))
+        return self.faults.get("build", START)
+
+    def ask(self, do, **values):
+        self.log.append((do, self.name))
+        if do == "run":
+            return self.faults.get("run", _steps(values["steps"], 0.5))
+        return {"bytes": 2e6, "of": "process"}
+
+    def close(self):
+        self.log.append(("close", self.name))
+
+
+def turns(tmp_path, faults=(), **changes):
+    """Turns of three sides that tell their records and what they do to two lists."""
+    records, log, faults = [], [], dict(faults)
+
+    def start(name, *_):
+        return FakeSide(name, faults.get(name, ()), log)
+
+    fields = {
+        "sides": ("ours", "plain", "timm"),
+        "rounds": 2,
+        "seconds": 2.0,
+        "together": False,
+        "again": True,
+        "logs": tmp_path,
+        "tell": records.append,
+        "deadline": math.inf,
+        "start": start,
+    }
+    return Turns(**fields | changes), records, log
+
+
+def test_sides_take_turns(tmp_path):
+    turn, records, log = turns(tmp_path)
+    turn.measure(CASE)
+    timed = [name for do, name in log if do == "run"][6:]  # two each to warm up
+    assert timed == ["ours", "plain", "timm", "timm", "plain", "ours"]
+    assert {r["steps"] for r in records if r["kind"] == "round"} == {4}  # 2 s of 0.5
+    starts = [(r["side"], r["cached"]) for r in records if r["kind"] == "start"]
+    names = ("ours", "plain", "timm")
+    assert starts == [(n, False) for n in names] + [(n, True) for n in names]
+    # A second start has the machine to itself, and so no process is left.
+    first_again = max(i for i, act in enumerate(log) if act == ("build", "ours"))
+    assert {name for do, name in log[:first_again] if do == "close"} == set(names)
+
+
+def test_what_fails_is_named_and_the_others_go_on(tmp_path):
+    faults = {
+        "plain": {"run": {"no_memory": "too little"}},
+        "timm": {"build": {"missing": "timm is missing"}},
+    }
+    turn, records, _ = turns(tmp_path, faults, together=True)
+    turn.measure(CASE)
+    rounds = [r["side"] for r in records if r["kind"] == "round" and "seconds" in r]
+    assert rounds == ["ours", "ours"]
+    tried = [r["kind"] for r in records if r["side"] == "plain"]
+    assert tried == ["start", "round"]
+    said = report(records)
+    assert "not measured: plain, inception_v4, training, batch 4: too little" in said
+    assert "not measured: timm, inception_v4, training, batch 4: timm is missing" in said
+
+
+def test_what_did_not_fit_is_not_tried_with_a_larger_batch(tmp_path):
+    faults = {"timm": {"build": {"no_memory": "too little"}}}
+    turn, _, log = turns(tmp_path, faults, again=False)
+    turn.measure(CASE)
+    turn.measure(replace(CASE, batch=8))
+    assert log.count(("build", "timm")) == 1
+    turn.measure(replace(CASE, task="inference"))
+    assert log.count(("build", "timm")) == 2
+
+
+def test_an_absent_side_has_no_share_of_the_memory(tmp_path):
+    shares = []
+
+    def start(name, log, cache, memory, deadline):
+        shares.append(memory)
+        return FakeSide(name, {"build": {"missing": ""}} if name == "timm" else (), [])
+
+    turn, *_ = turns(tmp_path, start=start, again=False)
+    turn.measure(CASE)
+    turn.measure(CASE)
+    assert shares == pytest.approx([0.3, 0.3, 0.3, 0.45, 0.45])
+
+
+def test_the_best_batch_of_each_side():
+    seconds = {("ours", 4): 1, ("ours", 8): 4, ("timm", 4): 4, ("timm", 8): 4}
+    records = [
+        record("round", side, round=0, **_steps(1, s)) | {"batch": batch}
+        for (side, batch), s in {**seconds, ("ours", 1): 1}.items()
+    ]
+    said = report(records)
+    assert "| inception_v4 | training | ours | 4 | 4 | 1 |" in said
+    assert "| inception_v4 | training | timm | 8 | 2 | 2 |" in said
+    assert "best" not in report([r for r in records if r["batch"] > 1])  # latency apart
+
+
+def test_nothing_begins_after_the_deadline(tmp_path):
+    turn, records, log = turns(tmp_path, deadline=time.monotonic() - 1)
+    with pytest.raises(OutOfTimeError):
+        turn.measure(CASE)
+    assert not records
+    assert not log
+
+
+def test_a_side_is_ended_at_the_deadline(tmp_path):
+    side = Side("ours", tmp_path / "log", tmp_path, 0.5, time.monotonic() + 0.2)
+    assert "ended with status -9" in side.ask("machine")["error"]
+    side.close()
+
+
+def test_an_interruption_does_not_wait_for_compilations(tmp_path):
+    log = []
+
+    class Slow(FakeSide):
+        def build(self, case):
+            if self.name == "timm":
+                return super().build(case)
+            while ("close", self.name) not in self.log:
+                time.sleep(0.01)
+            return {"error": "ended"}
+
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    def start(name, *_):
+        return Slow(name, log=log)
+
+    sides = ("timm", "ours", "plain")
+    turn, *_ = turns(tmp_path, sides=sides, start=start, tell=interrupt, together=True)
+    with pytest.raises(KeyboardInterrupt):
+        turn.measure(CASE)
+    assert {name for do, name in log if do == "close"} == set(sides)
+
+
+def record(kind, side, **values):
+    case = {"network": "inception_v4", "task": "training", "batch": 4}
+    fixed = {"image_size": 75, "dtype": "float32"}
+    return {"kind": kind, **case, **fixed, "side": side, **values}
+
+
+def test_the_tables():
+    records = [
+        {
+            **{"kind": "machine", "device": "1 x X", "cores": 2, "processor": "Y"},
+            **{"load": 0.52},
+            **{"versions": "jax 1", "product": "2x2", "product_flops": 2e11},
+            **{"peak_flops": 4e11, "platform": "cpu"},
+        },
+        record("start", "ours", cached=False, **START),
+        record("start", "ours", cached=True, **START | {"first_step": 1.5}),
+        record("start", "timm", cached=False, **START | {"parameters": 11}),
+        *(
+            record("round", "ours", round=i, **_steps(2, s))
+            for i, s in enumerate((1.0, 2.0, 4.0))
+        ),
+        *(
+            record("round", "timm", round=i, **_steps(1, s))
+            for i, s in enumerate((1.0, 2.0, 1.0))
+        ),
+        record("memory", "ours", bytes=5e6, of="process"),
+    ]
+    said = report(records)
+    # 2 steps of 4 images in 1, 2 and 4 s; 4 images/s of 6 GFLOP are 12 % of the product.
+    ours_line = "| ours | 4 (2 to 8) |  | 1,000 (500 to 2,000) | 12.0% | 5 | 2 (1 to 4) |"
+    assert ours_line in said
+    # Round by round 8/4, 4/2 and 2/4.
+    timm_line = "| timm | 4 (2 to 4) | 2 (0.5 to 2) | 1,000 (1,000 to 2,000) | 12.0% | - |"
+    assert f"{timm_line} 2 (1 to 2) | 2 (0.5 to 2) |" in said
+    # 7 s with a step of 1 s.
+    assert "| inception_v4 | training | 4 | ours | 7 | 6 | 8 | 9 | 1.5 | 9 |" in said
+    assert "timm's inception_v4 has 11 parameters, ours' 10" in said
+    assert "1 x X, 2 cores (Y) with a load of 0.5 beforehand; jax 1." in said
+    assert "0.2 TFLOP/s of the vendor's 0.4" in said
+    assert "plain" not in said
+
+
+def test_progress_says_what_is_left(capsys):
+    now = [0.0]
+    progress = Progress(3, 600.0, lambda: now[0])
+    progress.tell(record("round", "ours", round=0, **_steps(1, 2.0)))
+    now[0] = 100.0
+    progress.tell(record("round", "ours", round=0, **_steps(1, 2.0)) | {"batch": 8})
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith(
+        "[1/3] inception_v4 training, batch 4: ours, round 1: "
+        "2 images/s; at most 10:00 left"
+    )
+    assert said[1].endswith("round 1: 4 images/s; at most 3:20 left")
+
+
+def test_the_plans(tmp_path):
+    found = list(speed.cases(speed.Options(plan="gpu", out=tmp_path)))
+    assert [c.batch for c in found[:6]] == [64, 64, 64, 64, 1, 1]
+    assert [c.batch for c in found[6:]] == [128] * 4 + [256] * 4 + [512] * 4
+    assert {c.dtype for c in found} == {"bfloat16"}
+
+
+def test_mistakes_are_told_before_anything_begins(tmp_path, capsys):
+    out = ["--out", str(tmp_path)]
+    assert speed.main(["--networks", "inception_v5", *out]) == 2
+    assert "no network 'inception_v5'; did you mean" in capsys.readouterr().err
+    for wrong, words in (
+        (["--rounds", "0"], "must be positive"),
+        (["--sides", "plain"], "must have ours"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            speed.main([*wrong, *out])
+        assert words in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "records.jsonl").touch()
+    assert speed.main(out) == 2
+    assert "has records already" in capsys.readouterr().err
+
+
+def test_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+    def measure(options, tell):
+        tell(record("round", "ours", round=0, **_steps(1, 2.0)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speed, "measure", measure)
+    assert speed.main(["--out", str(tmp_path)]) == 130
+    assert "what was measured is kept" in capsys.readouterr().err
+    assert json.loads((tmp_path / "records.jsonl").read_text())["side"] == "ours"
+    assert "| ours | 2 (2 to 2) |" in (tmp_path / "tables.md").read_text()
+
+
+def test_a_worker_is_a_process_that_answers(tmp_path):
+    side = Side("ours", tmp_path / "log", tmp_path, 0.5, math.inf)
+    try:
+        found = side.build(replace(CASE, network="inception_v5"))
+        assert "no network 'inception_v5'" in found["refused"]
+        assert side.ask("machine")["product_flops"] > 0
+        side.process.kill()
+        assert "ended with status -9" in side.ask("peak")["error"]
+    finally:
+        side.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ImportError("x is missing"), "missing"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 3 GB"), "no_memory"),
+        (MemoryError("3 GB"), "no_memory"),
+        (RuntimeError("broken"), "error"),
+    ],
+)
+def test_what_goes_wrong_is_an_answer(error, kind):
+    class Failing(Worker):
+        def peak(self):
+            raise error
+
+    assert str(error) in answer(Failing("ours"), {"do": "peak"})[kind]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("side", "network", "gamma"),
+    [
+        ("timm", "inception_v4", True),
+        ("timm", "inception_resnet_v2", True),
+        ("keras", "inception_resnet_v2", False),
+    ],
+)
+def test_peers_have_as_many_parameters(side, network, gamma):
+    pytest.importorskip(side, reason=f"{side} is of the extra bench")
+    program = (
+        "from experiments.speed.case import Case\n"
+        f"from experiments.speed.sides.{side} import build\n"
+        f"case = Case({network!r}, 'inference', 1, 75, 'float32')\n"
+        "print(build(case).parameters)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    module = create(network, num_classes=CLASSES, bn_scale=gamma)
+    images = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
+    params = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+    expected = sum(x.size for x in jax.tree.leaves(params))
+    assert int(found.stdout.split()[-1]) == expected
+
+
+@pytest.mark.slow
+def test_the_command_measures_ours_and_plain(tmp_path, capsys):
+    sides = ["--sides", "ours", "plain", "--networks", "inception_resnet_small"]
+    sizes = ["--image-size", "8", "--rounds", "2", "--questions", "training"]
+    assert speed.main([*sides, *sizes, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "| inception_resnet_small | 8 | plain |" in said
+    assert "not measured" not in said
