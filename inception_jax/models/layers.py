@@ -9,6 +9,7 @@ a block is a tuple of branches (`Branch_0`, `Branch_1`, ... as in slim), and
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import flax.linen as nn
@@ -53,6 +54,11 @@ class Box:
         size = f"{height}x{width}"
         return "_".join(part for part in ("Conv2d", self.position, size) if part)
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether every position is mapped on its own."""
+        return self.kernel == (1, 1) and self.stride == 1
+
 
 # A layer of a branch: a box, a pool, or boxes side by side whose outputs are concatenated.
 Layer = Box | Callable[[Array], Array] | tuple[Box, ...]
@@ -90,6 +96,9 @@ class ConvBN(nn.Module):
     Section 3: "batch-normalization only on top of the traditional layers". The moving
     averages live in the `batch_stats` collection. Under `dtype=bfloat16` the batch
     statistics are still accumulated in float32.
+
+    `pool` is an average pool before a 1x1 convolution. Both are linear, one in space and
+    one in channels, so it is computed behind the convolution, on fewer channels.
     """
 
     features: int
@@ -99,6 +108,7 @@ class ConvBN(nn.Module):
     norm: ModuleDef = BatchNorm
     dtype: DTypeLike = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
+    pool: Callable[[Array], Array] | None = None
 
     @nn.compact
     def __call__(
@@ -114,6 +124,8 @@ class ConvBN(nn.Module):
             kernel_init=self.kernel_init,
             name="conv",
         )(x)
+        if self.pool:
+            x = self.pool(x)
         norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
         return nn.relu(norm(x))
 
@@ -138,15 +150,18 @@ class Branch(nn.Module):
     def __call__(
         self, x: Float[Array, "n h w c"], *, train: bool = False
     ) -> Float[Array, "n h2 w2 d"]:
-        def apply_box(box: Box, x: Array) -> Array:
+        def apply_box(box: Box, x: Array, **fields: Any) -> Array:
             module = self.conv(
-                box.features, box.kernel, box.stride, box.padding, name=box.name
+                box.features, box.kernel, box.stride, box.padding, name=box.name, **fields
             )
             return module(x, train=train)
 
-        for layer in self.layers:
-            if isinstance(layer, Box):
-                x = apply_box(layer, x)
+        pool = None
+        for layer, after in pairwise((*self.layers, None)):
+            if layer is avg_pool and isinstance(after, Box) and after.pointwise:
+                pool = layer  # computed behind the box
+            elif isinstance(layer, Box):
+                x, pool = apply_box(layer, x, pool=pool), None
             elif isinstance(layer, tuple):
                 x = jnp.concatenate([apply_box(box, x) for box in layer], axis=-1)
             else:
