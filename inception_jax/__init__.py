@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inception-v4 and Inception-ResNet (arXiv 1602.07261) as pure functions in JAX."""
 
+from inception_jax.folding import fold
 from inception_jax.models.networks import Network, create, list_networks
 from inception_jax.models.schema import NetworkSpec
 from inception_jax.models.small import paper_width_spec, small_image_spec
@@ -15,6 +16,7 @@ __all__ = [
     "Network",
     "NetworkSpec",
     "create",
+    "fold",
     "list_networks",
     "load",
     "paper_width_spec",

@@ -40,6 +40,7 @@ class Model:
     """A network as a pure function of variables and images, and how to feed it."""
 
     card: Card
+    folded: bool = False  # by `inception_jax.fold`
 
     @cached_property
     def network(self) -> Network:
@@ -50,6 +51,7 @@ class Model:
             num_classes=len(card.class_names),
             bn_scale=card.bn_scale,
             aux_head=card.aux_head,
+            folded=self.folded,
         )
 
     @property
@@ -70,7 +72,7 @@ class Model:
         Works inside jit, grad and vmap. The residual scale is by default the one the
         weights were trained with. `options` go to Flax: train, mutable, rngs.
         """
-        if residual_scale is None:
+        if residual_scale is None and not self.folded:
             residual_scale = self.card.residual_scale
         return self.network.apply(variables, images, residual_scale, **options)
 

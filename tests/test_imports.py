@@ -31,6 +31,7 @@ ROWS = (
     "weights weights.layouts",
     "weights.convert",
     "pretrained",
+    "folding",
     "weights.plain",
     "weights.keras_file weights.stablehlo",
     "weights.read_keras weights.read_tensorflow",
@@ -57,7 +58,7 @@ ROWS = (
     "__main__",
 )
 RANK = {f"inception_jax.{m}": row for row, ms in enumerate(ROWS) for m in ms.split()}
-RANK["inception_jax"] = RANK["inception_jax.pretrained"] + 0.5  # its __init__.py
+RANK["inception_jax"] = RANK["inception_jax.folding"] + 0.5  # its __init__.py
 # These import nothing of ours, and everything may import them.
 CONFIG, PRINTABLE = "inception_jax.config", "inception_jax.printable"
 # These import nothing of ours but the two; only what stands above the networks joins them.

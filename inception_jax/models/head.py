@@ -48,11 +48,13 @@ class Bottleneck(nn.Module):
     """
 
     features: int
-    norm: ModuleDef = BatchNorm
+    norm: ModuleDef | None = BatchNorm  # None: folded into the layer, which has a bias
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "n c"], *, train: bool = False
     ) -> Float[Array, "n d"]:
-        x = nn.Dense(self.features, use_bias=False, name="fc")(x)
+        x = nn.Dense(self.features, use_bias=self.norm is None, name="fc")(x)
+        if not self.norm:
+            return x
         return self.norm(use_running_average=not train, name="bn")(x)

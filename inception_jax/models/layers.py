@@ -99,13 +99,14 @@ class ConvBN(nn.Module):
 
     `pool` is an average pool before a 1x1 convolution. Both are linear, one in space and
     one in channels, so it is computed behind the convolution, on fewer channels.
+    Without a `norm`, which is then folded into it, the convolution has a bias.
     """
 
     features: int
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
     padding: str = SAME
-    norm: ModuleDef = BatchNorm
+    norm: ModuleDef | None = BatchNorm
     dtype: DTypeLike = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
     pool: Callable[[Array], Array] | None = None
@@ -119,15 +120,17 @@ class ConvBN(nn.Module):
             self.kernel,
             strides=self.stride,
             padding=self.padding,
-            use_bias=False,
+            use_bias=self.norm is None,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
             name="conv",
         )(x)
         if self.pool:
             x = self.pool(x)
-        norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
-        return nn.relu(norm(x))
+        if self.norm:
+            norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
+            x = norm(x)
+        return nn.relu(x)
 
 
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:

@@ -46,7 +46,8 @@ class Network(nn.Module):
 
     Raises ValueError on images that are too small or have other channels, and on a
     residual scale of a wrong shape, of a wrong range (if not traced) or for a network
-    without residuals; TypeError on images or scales that are not floating.
+    without residuals; TypeError on images or scales that are not floating. A folded
+    network raises ValueError where it is given a scale or is to train.
     """
 
     spec: NetworkSpec
@@ -58,6 +59,7 @@ class Network(nn.Module):
     bn_axis_name: str | None = None  # device axis over which batch statistics are shared
     bn_axis_index_groups: tuple[tuple[int, ...], ...] | None = None
     aux_head: bool = False
+    folded: bool = False  # batch norms and residual scales: see `inception_jax.fold`
     dtype: DTypeLike = jnp.float32  # of the computation; parameters stay float32
 
     @nn.compact
@@ -71,6 +73,12 @@ class Network(nn.Module):
         spec = self.spec
         check_images(images, spec)
         scales = block_scales(spec, residual_scale)
+        if self.folded and (train or residual_scale is not None):
+            raise ValueError(
+                "a folded network is for inference at the residual scale it was folded "
+                "with: leave out train and residual_scale, or take the network as it was "
+                "before inception_jax.fold."
+            )
         norm = partial(
             FrozenBatchNorm if self.bn_frozen else BatchNorm,
             momentum=self.bn_decay,
@@ -78,7 +86,8 @@ class Network(nn.Module):
             axis_name=self.bn_axis_name,
             axis_index_groups=self.bn_axis_index_groups,
         )
-        conv = partial(ConvBN, norm=norm, dtype=self.dtype, kernel_init=spec.kernel_init)
+        folded = None if self.folded else norm
+        conv = partial(ConvBN, norm=folded, dtype=self.dtype, kernel_init=spec.kernel_init)
 
         stem = spec.stem(conv=conv, name="Stem")
         x, endpoints = stem(jnp.asarray(images, self.dtype), train=train)
@@ -89,7 +98,7 @@ class Network(nn.Module):
                     x = stage.module(conv=conv, name=name)(x, train=train)
                 else:
                     module = _residual_block(
-                        spec, stage, name, conv=conv, norm=norm, dtype=self.dtype
+                        spec, stage, name, conv=conv, norm=folded, dtype=self.dtype
                     )
                     x = module(x, scales[block], train=train)
                     block += 1
@@ -115,7 +124,7 @@ class Network(nn.Module):
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="Dropout")(x)
         features = x = endpoints["PreLogitsFlatten"] = x
         if spec.embedding:
-            x = Bottleneck(spec.embedding, norm=norm, name="Bottleneck")(x, train=train)
+            x = Bottleneck(spec.embedding, norm=folded, name="Bottleneck")(x, train=train)
             endpoints["Bottleneck"] = x
             features = endpoints["Embeddings"] = _unit_length(x)
         if not self.num_classes:
@@ -163,8 +172,8 @@ def create(network: str | NetworkSpec, **options: Any) -> Network:
 
     `network` is a name of `list_networks()` or a spec, such as `small_image_spec(...)`.
     `options` are the fields of `Network`: num_classes, dropout_rate, bn_decay, bn_scale,
-    bn_frozen, bn_axis_name, bn_axis_index_groups, aux_head, dtype; what is left out is as
-    published.
+    bn_frozen, bn_axis_name, bn_axis_index_groups, aux_head, folded, dtype; what is left
+    out is as published.
 
     Raises ValueError for an unknown name, a negative number of classes, a dropout rate or
     batch-norm decay outside [0, 1), an aux head where there is no 17x17 grid to put it on

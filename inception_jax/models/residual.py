@@ -83,7 +83,8 @@ class ResidualBlock(nn.Module):
     The linear convolution (`Conv2d_1x1`) has a bias and no batch normalisation, as in
     slim and facenet; the paper calls it "filter-expansion layer ... without activation".
     The scaled residual is sown as `residual` into the collection "intermediates", which
-    costs nothing where that is not mutable.
+    costs nothing where that is not mutable. Without a `norm`, all that would follow the
+    linear convolution up to the sum is folded into it.
     """
 
     branches: Branches
@@ -91,7 +92,7 @@ class ResidualBlock(nn.Module):
     last: bool = False  # of its grid: a reduction or the head reads its output
     options: ResidualOptions = PAPER
     conv: ModuleDef = ConvBN
-    norm: ModuleDef = BatchNorm
+    norm: ModuleDef | None = BatchNorm
     dtype: DTypeLike = jnp.float32
     residual_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
 
@@ -111,15 +112,8 @@ class ResidualBlock(nn.Module):
             kernel_init=self.residual_init,
             name="Conv2d_1x1",
         )(residual)
-        if options.norm:
-            norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
-            residual = norm(residual)
-        if options.learned_scale != "none":
-            init = nn.initializers.constant(options.learned_scale_init)
-            shape = (channels,) if options.learned_scale == "channel" else ()
-            learned = self.param("learned_scale", init, shape)
-            residual = learned.astype(x.dtype).reshape(1, 1, 1, -1) * residual
-        residual = jnp.asarray(scale, x.dtype) * residual
+        if self.norm:
+            residual = self._scaled(residual, scale, train=train)
         self.sow("intermediates", "residual", residual)
         active = self.relu and (self.last or not before)
         return residual_sum(
@@ -127,3 +121,17 @@ class ResidualBlock(nn.Module):
             residual,
             options.nonlinearity if active else None,
         )
+
+    def _scaled(
+        self, residual: Float[Array, "n h w c"], scale: Scale, *, train: bool
+    ) -> Float[Array, "n h w c"]:
+        options, dtype = self.options, residual.dtype
+        if options.norm:
+            norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
+            residual = norm(residual)
+        if options.learned_scale != "none":
+            init = nn.initializers.constant(options.learned_scale_init)
+            shape = residual.shape[-1:] if options.learned_scale == "channel" else ()
+            learned = self.param("learned_scale", init, shape)
+            residual = learned.astype(dtype).reshape(1, 1, 1, -1) * residual
+        return jnp.asarray(scale, dtype) * residual
