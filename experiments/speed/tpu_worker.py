@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m experiments.speed.tpu_worker`: a side's training step, compiled for a TPU.
+
+A process of its own, as `aot_worker` is and with its answers. Reads a line of JSON, the
+fields of `Request`; writes one.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from inception_jax.aot_worker import compile_step
+from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
+from inception_jax.hlo import movement
+from inception_jax.models.networks import get_spec
+from inception_jax.parallel import DataParallel, devices_elsewhere, mean_over, varying
+from inception_jax.roofline import slice_named
+
+KERAS = {"inception_resnet_v2": "InceptionResNetV2", "inception_v3": "InceptionV3"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be compiled; `images` are of one chip."""
+
+    side: str
+    network: str
+    images: int
+    topology: str
+    image_size: int | None = None  # None: the network's own
+
+
+def answer(request: Request) -> dict[str, Any]:
+    """{"compiled": figures}, of one chip, or {"refused": ...}: see `aot`."""
+    if request.side == "keras":
+        return {"compiled": _keras(request)}
+    config = RunConfig(
+        request.network,
+        batch_size=request.images * slice_named(request.topology).chips,
+        image_size=request.image_size,
+        dtype="bfloat16",
+        parallel=ParallelConfig("shard_map"),
+        augment=AugmentConfig(color=False),  # Keras's step has no such thing
+    )
+    if request.side == "ours":
+        return compile_step(config, request.topology)
+    with nn.intercept_methods(by_lax):
+        return compile_step(config, request.topology)
+
+
+def by_lax(method: Any, arguments: tuple, options: dict, context: Any) -> Any:
+    """The plain formulation: each `nn.Conv` is one `lax.conv_general_dilated`."""
+    if isinstance(context.module, nn.Conv):
+        # A field of a frozen dataclass; this module object is the trace's own.
+        object.__setattr__(context.module, "conv_general_dilated", None)
+    return method(*arguments, **options)
+
+
+def _keras(request: Request) -> dict[str, Any]:
+    """Keras's `train_step` on one chip, without an all-reduce."""
+    model = _model(request)
+    batch = {
+        "image": jax.ShapeDtypeStruct(
+            (request.images, *model.input_shape[1:]), jnp.float32
+        ),
+        "label": jax.ShapeDtypeStruct((request.images,), jnp.int32),
+    }
+    variables = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.value.dtype), variables)
+
+    def step(state: Any, batch: Any, numbers: None, *, axis_name: Any) -> Any:
+        state = varying(state, axis_name)
+        _, state = model.train_step(state, (batch["image"], batch["label"]))
+        return mean_over(state, axis_name)  # of one: nothing is done
+
+    device = devices_elsewhere(request.topology)[:1]
+    lowered = DataParallel(step, ParallelConfig("shard_map"), device).lower(
+        state, batch, None
+    )
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    memory = compiled.memory_analysis()
+    return {
+        "seconds": time.perf_counter() - start,
+        "memory": {"temporary": memory.temp_size_in_bytes},
+        "flops": compiled.cost_analysis()["flops"],
+        "movement": asdict(movement(compiled.as_text())),
+    }
+
+
+def _model(request: Request) -> Any:
+    """Compiled with what our recipes train with: RMSProp, averages of the weights."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    shape = get_spec(request.network).image_shape
+    size = request.image_size or shape[0]
+    model = getattr(keras.applications, KERAS[request.network])(
+        weights=None, classifier_activation=None, input_shape=(size, size, shape[2])
+    )
+    model.compile(
+        optimizer=keras.optimizers.RMSprop(0.045, rho=0.9, momentum=0.9, use_ema=True),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    # What `fit` and `train_on_batch` begin with: variables of optimizer and metrics.
+    example = (jnp.zeros((1, size, size, shape[2])), jnp.zeros((1,), jnp.int32))
+    model._symbolic_build(data_batch=example)
+    return model
+
+
+def _end_with(parent: int) -> None:
+    """A compilation of minutes does not outlive the one who waits for it."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def main() -> None:
+    """Answer the request on stdin; what is wrong with it is part of the answer."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    request = Request(**json.loads(sys.stdin.readline()))
+    try:
+        found = answer(request)
+    except ValueError as error:
+        found = {"error": str(error)}
+    print(f"\n{json.dumps(found)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

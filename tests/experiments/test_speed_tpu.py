@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of the TPU's compiler for ours, the plain formulation and Keras."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+import inception_jax
+from experiments.speed import tpu
+from experiments.speed.tpu_worker import Request, by_lax
+from tests.models.tiny import one_block
+
+MOVEMENT = {"hbm_bytes": 8 * 10**9, "cycles": 3 * 10**7, "bytes": {}}
+FIGURES = {"flops": 4e12, "memory": {"temporary": 5 * 10**9}, "movement": MOVEMENT}
+
+
+def test_the_plain_form_has_a_convolution_for_each_box():
+    network = inception_jax.create(one_block())
+    images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    kernels = [x for x in jax.tree.leaves(variables["params"]) if x.ndim == 4]
+
+    def convolutions() -> int:
+        # A function of its own each time: traces are kept by function.
+        trace = jax.make_jaxpr(lambda *x: network.apply(*x))(variables, images)
+        return str(trace).count("conv_general_dilated[")
+
+    with nn.intercept_methods(by_lax):
+        assert convolutions() == len(kernels)
+    assert convolutions() < len(kernels)
+
+
+def test_a_line_of_the_table():
+    request = Request("ours", "inception_v4", 100, "v5e:2x2")
+    assert tpu.row(request, {"compiled": FIGURES}) == (
+        *("inception_v4", "ours", "80", "40.0", "5.00"),
+        *("4,925", "5,000"),  # 100 / (4 / 197) by operations; 100 x 1.5 / 0.03
+    )
+    refused = {"refused": {"needed": 20 * 10**9, "available": 16 * 10**9}}
+    assert tpu.row(request, refused)[2] == "too large: 20.0"
+
+
+def test_what_is_known_is_not_compiled_again(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(tpu, "version", lambda name: "1.0")
+    monkeypatch.setattr(
+        tpu, "compiled", lambda request: asked.append(request) or {"compiled": FIGURES}
+    )
+    out = tmp_path / "tpu.jsonl"
+    tpu.main(["--out", str(out)])
+    sides = [(x.network, x.side) for x in asked]
+    assert sides == [
+        ("inception_v4", "ours"),
+        ("inception_v4", "plain"),  # Keras has no Inception-v4
+        *(("inception_resnet_v2", side) for side in ("ours", "plain", "keras")),
+    ]
+    tpu.main(["--out", str(out)])
+    assert len(asked) == 5
+    tpu.main(["--out", str(out), "--images", "64", "--sides", "ours"])
+    assert len(asked) == 7
+    assert len([json.loads(x) for x in out.read_text().splitlines()]) == 7
+    assert capsys.readouterr().out.count("inception_resnet_v2") == 3 + 3 + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--networks inception_v5", "did you mean inception_v4"),
+        ("--sides timm", "no side 'timm'"),
+        ("--images 0", "--images must be at least 1, got 0"),
+        ("--topology v9:2x2", "as the chip, got 'v9"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        tpu.main(arguments.split())
+    assert exit.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
