@@ -13,10 +13,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.speed.sides.plain import plainly
 from inception_jax.aot_worker import compile_step
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.hlo import movement
@@ -52,16 +52,7 @@ def answer(request: Request) -> dict[str, Any]:
     )
     if request.side == "ours":
         return compile_step(config, request.topology)
-    with nn.intercept_methods(by_lax):
-        return compile_step(config, request.topology)
-
-
-def by_lax(method: Any, arguments: tuple, options: dict, context: Any) -> Any:
-    """The plain formulation: each `nn.Conv` is one `lax.conv_general_dilated`."""
-    if isinstance(context.module, nn.Conv):
-        # A field of a frozen dataclass; this module object is the trace's own.
-        object.__setattr__(context.module, "conv_general_dilated", None)
-    return method(*arguments, **options)
+    return plainly(compile_step)(config, request.topology)
 
 
 def _keras(request: Request) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,9 +20,10 @@ from experiments.speed.report import report
 from experiments.speed.sides import ours, plain
 from experiments.speed.turns import OutOfTimeError, Side, Turns
 from experiments.speed.worker import Worker, answer
+from inception_jax.models.layers import Box, Branch, avg_pool
 from inception_jax.models.networks import create
 from inception_jax.models.specs import SPECS
-from tests.models.tiny import one_block, three_grids
+from tests.models.tiny import one_block, random_variables, three_grids
 
 CASE = Case("inception_v4", "training", 4, 75, "float32")
 START = {
@@ -83,6 +85,14 @@ def test_plain_has_one_convolution_for_each_kernel(spec):
     assert products(traced.jaxpr) == (kernels, 1)
     fast = jax.make_jaxpr(network.apply)(variables, images)
     assert products(fast.jaxpr) != (kernels, 1)
+
+
+def test_plain_pools_before_the_convolution():
+    branch, x = Branch((avg_pool, Box("0b", 3))), jnp.zeros((1, 5, 6, 8))
+    variables = random_variables(branch, x)
+    for function, channels in ((plain.plainly(branch.apply), 8), (branch.apply, 3)):
+        trace = str(jax.make_jaxpr(function)(variables, x))
+        assert f"f32[1,5,6,{channels}] = reduce_window_sum" in trace
 
 
 def _steps(steps, seconds):

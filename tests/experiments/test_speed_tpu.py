@@ -3,34 +3,13 @@
 
 import json
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import pytest
 
-import inception_jax
 from experiments.speed import tpu
-from experiments.speed.tpu_worker import Request, by_lax
-from tests.models.tiny import one_block
+from experiments.speed.tpu_worker import Request
 
 MOVEMENT = {"hbm_bytes": 8 * 10**9, "cycles": 3 * 10**7, "bytes": {}}
 FIGURES = {"flops": 4e12, "memory": {"temporary": 5 * 10**9}, "movement": MOVEMENT}
-
-
-def test_the_plain_form_has_a_convolution_for_each_box():
-    network = inception_jax.create(one_block())
-    images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
-    variables = jax.eval_shape(network.init, jax.random.key(0), images)
-    kernels = [x for x in jax.tree.leaves(variables["params"]) if x.ndim == 4]
-
-    def convolutions() -> int:
-        # A function of its own each time: traces are kept by function.
-        trace = jax.make_jaxpr(lambda *x: network.apply(*x))(variables, images)
-        return str(trace).count("conv_general_dilated[")
-
-    with nn.intercept_methods(by_lax):
-        assert convolutions() == len(kernels)
-    assert convolutions() < len(kernels)
 
 
 def test_a_line_of_the_table():
