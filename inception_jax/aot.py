@@ -78,10 +78,7 @@ def compiled(
     Raises ValueError where the configuration is wrong, ModuleNotFoundError without libtpu,
     ChildProcessError where the compiler's process was killed.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        raise ModuleNotFoundError(
-            'libtpu, the compiler for TPUs, is missing: pip install "inception_jax[plan]"'
-        )
+    check_compiler()
     path = cache_folder() / f"{key(config, topology)}.json"
     if not fresh and (kept := _read(path)):
         return kept
@@ -89,7 +86,8 @@ def compiled(
         f"Compiling {config.network} for {topology}, {config.batch_size} images a step. "
         "The full networks take 5 to 12 minutes of two free cores, larger batches longer."
     )
-    answer = _run(config, topology)
+    request = {"config": asdict(config), "topology": topology}
+    answer = ask("inception_jax.aot_worker", request)
     found = _outcome(answer)
     say(f"  compiled in {found.seconds:.0f} s")
     _make_folder(path.parent)
@@ -97,6 +95,14 @@ def compiled(
     draft.write_text(json.dumps(answer, indent=1) + "\n")
     draft.replace(path)
     return found
+
+
+def check_compiler() -> None:
+    """Raise ModuleNotFoundError without libtpu."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise ModuleNotFoundError(
+            'libtpu, the compiler for TPUs, is missing: pip install "inception_jax[plan]"'
+        )
 
 
 def cache_folder() -> Path:
@@ -113,14 +119,15 @@ def key(config: RunConfig, topology: str) -> str:
         "settings": settings,
         "topology": topology,
         "versions": {package: version(package) for package in PACKAGES},
-        "source": _source_digest(),
+        "source": source_digest(),
         "flags": [os.environ.get(name) for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")],
     }
     text = json.dumps(decisive, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _source_digest() -> str:
+def source_digest() -> str:
+    """Of all files in `SOURCES`."""
     digest, folder = hashlib.sha256(), Path(__file__).parent
     for name in SOURCES:
         for path in sorted(folder.glob(f"{name}.py")):
@@ -148,26 +155,30 @@ def _outcome(answer: dict[str, Any]) -> Compiled | Refused:
     return Compiled(**{**figures, "movement": Movement(**figures["movement"])})
 
 
-def _run(config: RunConfig, topology: str) -> dict[str, Any]:
-    """The answer of `aot_worker`, which ends with this call whatever happens."""
+def ask(worker: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a module that does `aot_worker.serve`; it ends with this call whatever
+    happens.
+
+    Raises ValueError with what is wrong with the request, ChildProcessError where the
+    process was killed.
+    """
     path = os.pathsep.join(os.path.abspath(place) for place in sys.path)
-    request = {"config": asdict(config), "topology": topology}
-    worker = subprocess.run(
-        [sys.executable, "-P", "-m", "inception_jax.aot_worker"],
+    process = subprocess.run(
+        [sys.executable, "-P", "-m", worker],
         input=json.dumps(request, default=str) + "\n",
         capture_output=True,
         text=True,
         env=os.environ | ENVIRONMENT | {"PYTHONPATH": path},
     )
-    if worker.returncode < 0:
+    if process.returncode < 0:
         raise ChildProcessError(
-            f"the compiler's process was ended by signal {-worker.returncode}; it needs up "
-            "to 8 GiB of memory."
+            f"the compiler's process was ended by signal {-process.returncode}; it needs "
+            "up to 8 GiB of memory."
         )
-    lines = worker.stdout.splitlines()
-    if worker.returncode or not lines:
+    lines = process.stdout.splitlines()
+    if process.returncode or not lines:
         raise RuntimeError(
-            f"the compiler's process ended with {worker.returncode}:\n{worker.stderr}"
+            f"the compiler's process ended with {process.returncode}:\n{process.stderr}"
         )
     answer = json.loads(lines[-1])
     if "error" in answer:

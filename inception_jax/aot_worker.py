@@ -12,6 +12,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -107,6 +108,11 @@ def _refusal(error: Exception) -> dict[str, int]:
     return {"needed": round(sizes[0]), "available": round(sizes[1])}
 
 
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Of `compile_step`, from what JSON can hold."""
+    return compile_step(from_json(RunConfig, request["config"]), request["topology"])
+
+
 def _end_with(parent: int) -> None:
     """A compilation of minutes does not outlive the one who waits for it."""
     while os.getppid() == parent:
@@ -114,17 +120,15 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def main() -> None:
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer the request on stdin; what is wrong with it is part of the answer."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    request = json.loads(sys.stdin.readline())
-    config = from_json(RunConfig, request["config"])
     try:
-        answer = compile_step(config, request["topology"])
+        found = answer(json.loads(sys.stdin.readline()))
     except ValueError as error:
-        answer = {"error": str(error)}
-    print(f"\n{json.dumps(answer)}", flush=True)
+        found = {"error": str(error)}
+    print(f"\n{json.dumps(found)}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    serve(answer)

@@ -192,11 +192,11 @@ def test_a_step_is_compiled_once(cache, monkeypatch):
     answers = [{"compiled": figures}, {"refused": vars(Refused(9, 8, 1.0))}]
     said, asked = [], []
 
-    def run(config, topology):
-        asked.append(topology)
-        return answers[config.batch_size == 32]
+    def ask(worker, request):
+        asked.append(request["topology"])
+        return answers[request["config"]["batch_size"] == 32]
 
-    monkeypatch.setattr(aot, "_run", run)
+    monkeypatch.setattr(aot, "ask", ask)
 
     def get(batch_size: int = 16, fresh: bool = False):
         config = replace(CONFIG, batch_size=batch_size)

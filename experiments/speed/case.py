@@ -8,13 +8,25 @@ from typing import Any, Literal
 import numpy as np
 
 CLASSES = 1000
-# Section 4's RMSProp, and slim's weight decay, as in `inception_jax.config`; sides that
-# cannot read that have them from here.
-LEARNING_RATE, RMS_DECAY, MOMENTUM, EPSILON = 0.045, 0.9, 0.9, 1.0
-WEIGHT_DECAY, EMA_DECAY = 4e-5, 0.9999
 
 # So many steps, one after another; gives what the last one gave, when that is there.
 Run = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What our runs train with by default; other libraries' processes import no JAX, so it
+    is not read from `inception_jax.config`, but a test compares them."""
+
+    learning_rate: float = 0.045
+    rms_decay: float = 0.9
+    momentum: float = 0.9
+    epsilon: float = 1.0
+    weight_decay: float = 4e-5
+    ema_decay: float = 0.9999
+
+
+OPTIMIZER = Optimizer()
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,21 @@ again. Times are the least that the chip's figures allow, and the compiler's exp
 Ours and plain are steps of a slice with their all-reduce; Keras's is that of one chip.
 """
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from experiments.speed.tpu_worker import KERAS, Request
-from inception_jax.aot import ENVIRONMENT
-from inception_jax.metrics import read_json_lines
+from experiments.speed.sides import KERAS
+from experiments.speed.tpu_worker import Request
+from inception_jax import aot
+from inception_jax.metrics import append_json_line, read_json_lines
 from inception_jax.models.networks import get_spec
+from inception_jax.printable import printable
 from inception_jax.roofline import slice_named
 from inception_jax.table import table
 
@@ -63,27 +62,10 @@ def requests(options: Options) -> list[Request]:
     ]
 
 
-def compiled(request: Request) -> dict[str, Any]:
-    """The worker's answer. Raises RuntimeError with what it said where it has none."""
-    worker = subprocess.run(
-        [sys.executable, "-m", "experiments.speed.tpu_worker"],
-        input=json.dumps(asdict(request)) + "\n",
-        capture_output=True,
-        text=True,
-        env=os.environ | ENVIRONMENT,
-    )
-    if worker.returncode:
-        raise RuntimeError(
-            f"{request.side} of {request.network} ended with {worker.returncode}:\n"
-            f"{worker.stderr}"
-        )
-    return json.loads(worker.stdout.splitlines()[-1])
-
-
 def row(request: Request, answer: dict[str, Any]) -> tuple[str, ...]:
     """A line of the table, per image and per chip."""
     if "compiled" not in answer:
-        said = answer.get("error") or f"too large: {answer['refused']['needed'] / 1e9:.1f}"
+        said = f"too large: {answer['refused']['needed'] / 1e9:.1f}"
         return (request.network, request.side, said, "", "", "", "")
     found, chip = answer["compiled"], slice_named(request.topology).chip
     moved, images = found["movement"], request.images
@@ -100,25 +82,29 @@ def row(request: Request, answer: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Compile what `out` does not have, and print all as a table."""
-    options = tyro.cli(Options, description=__doc__, args=args)
-    try:
-        wanted = requests(options)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
-    versions = {name: version(name) for name in ("jax", "jaxlib", "libtpu", "flax")}
+def run(options: Options) -> None:
+    """Compile what is not known yet, and print the table."""
+    wanted = requests(options)
+    aot.check_compiler()
+    names = ("jax", "jaxlib", "libtpu", "flax", *(["keras"] * ("keras" in options.sides)))
+    decisive = {
+        "versions": {name: version(name) for name in names},
+        "source": aot.source_digest(),
+    }
     known = read_json_lines(options.out) if options.out.exists() else []
     lines = []
-    for request in wanted:
-        key = {"request": asdict(request), "versions": versions}
-        answer = next((x["answer"] for x in known if key == {k: x[k] for k in key}), None)
+    for number, request in enumerate(wanted, 1):
+        key = {"request": asdict(request)} | decisive
+        answer = next(
+            (x["answer"] for x in known if key == {k: x.get(k) for k in key}), None
+        )
         if answer is None:
-            print(f"Compiling {request.side} of {request.network}.", file=sys.stderr)
-            answer = compiled(request)
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(key | {"answer": answer}) + "\n")
+            print(
+                f"[{number}/{len(wanted)}] Compiling {request.side} of {request.network}.",
+                file=sys.stderr,
+            )
+            answer = aot.ask("experiments.speed.tpu_worker", asdict(request))
+            append_json_line(options.out, key | {"answer": answer})
         lines.append(row(request, answer))
     header = (
         *("network", "side", "MB/image", "GFLOP/image", "temporaries, GB"),
@@ -127,5 +113,23 @@ def main(args: Sequence[str] | None = None) -> None:
     print(table(header, lines, right=range(2, len(header))))
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input, 130 interrupted."""
+    try:
+        prog = "python -m experiments.speed.tpu"
+        run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments))
+    except KeyboardInterrupt:
+        print("\nInterrupted; what was compiled is kept.", file=sys.stderr)
+        return 130
+    except PackageNotFoundError as error:
+        missing = f'{error.name} is missing: pip install "inception_jax[bench]"'
+        print(f"experiments.speed.tpu: {missing}", file=sys.stderr)
+        return 2
+    except (ValueError, ImportError, OSError) as error:
+        print(f"experiments.speed.tpu: {printable(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

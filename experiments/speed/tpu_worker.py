@@ -5,10 +5,6 @@ A process of its own, as `aot_worker` is and with its answers. Reads a line of J
 fields of `Request`; writes one.
 """
 
-import json
-import os
-import sys
-import threading
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,15 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.speed.case import Case
 from experiments.speed.sides.plain import plainly
-from inception_jax.aot_worker import compile_step
+from inception_jax.aot_worker import compile_step, serve
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.hlo import movement
 from inception_jax.models.networks import get_spec
 from inception_jax.parallel import DataParallel, devices_elsewhere, mean_over, varying
 from inception_jax.roofline import slice_named
-
-KERAS = {"inception_resnet_v2": "InceptionResNetV2", "inception_v3": "InceptionV3"}
 
 
 @dataclass(frozen=True)
@@ -93,43 +88,17 @@ def _keras(request: Request) -> dict[str, Any]:
 
 
 def _model(request: Request) -> Any:
-    """Compiled with what our recipes train with: RMSProp, averages of the weights."""
-    os.environ["KERAS_BACKEND"] = "jax"
-    import keras
+    """As `sides.keras` trains it, in bfloat16."""
+    from experiments.speed.sides.keras import model_for
 
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    shape = get_spec(request.network).image_shape
-    size = request.image_size or shape[0]
-    model = getattr(keras.applications, KERAS[request.network])(
-        weights=None, classifier_activation=None, input_shape=(size, size, shape[2])
-    )
-    model.compile(
-        optimizer=keras.optimizers.RMSprop(0.045, rho=0.9, momentum=0.9, use_ema=True),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
+    size = request.image_size or get_spec(request.network).image_shape[0]
+    case = Case(request.network, "training", request.images, size, "bfloat16")
+    model = model_for(case)
     # What `fit` and `train_on_batch` begin with: variables of optimizer and metrics.
-    example = (jnp.zeros((1, size, size, shape[2])), jnp.zeros((1,), jnp.int32))
+    example = (jnp.zeros((1, size, size, 3)), jnp.zeros((1,), jnp.int32))
     model._symbolic_build(data_batch=example)
     return model
 
 
-def _end_with(parent: int) -> None:
-    """A compilation of minutes does not outlive the one who waits for it."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def main() -> None:
-    """Answer the request on stdin; what is wrong with it is part of the answer."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    request = Request(**json.loads(sys.stdin.readline()))
-    try:
-        found = answer(request)
-    except ValueError as error:
-        found = {"error": str(error)}
-    print(f"\n{json.dumps(found)}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(lambda request: answer(Request(**request)))

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from experiments.speed import __main__ as speed
-from experiments.speed.case import CLASSES, Case
+from experiments.speed.case import CLASSES, OPTIMIZER, Case
 from experiments.speed.progress import Progress
 from experiments.speed.report import report
 from experiments.speed.sides import ours, plain
 from experiments.speed.turns import OutOfTimeError, Side, Turns
 from experiments.speed.worker import Worker, answer
+from inception_jax.config import OptimizerConfig
 from inception_jax.models.layers import Box, Branch, avg_pool
 from inception_jax.models.networks import create
 from inception_jax.models.specs import SPECS
@@ -85,6 +86,13 @@ def test_plain_has_one_convolution_for_each_kernel(spec):
     assert products(traced.jaxpr) == (kernels, 1)
     fast = jax.make_jaxpr(network.apply)(variables, images)
     assert products(fast.jaxpr) != (kernels, 1)
+
+
+def test_all_sides_train_as_our_runs_do_by_default():
+    config = OptimizerConfig()
+    assert config.kind == "rmsprop"
+    for name, value in asdict(OPTIMIZER).items():
+        assert getattr(config, name) == value
 
 
 def test_plain_pools_before_the_convolution():

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of the TPU's compiler for ours, the plain formulation and Keras."""
 
+import importlib.util
 import json
 
 import pytest
 
 from experiments.speed import tpu
 from experiments.speed.tpu_worker import Request
+from inception_jax import aot
 
 MOVEMENT = {"hbm_bytes": 8 * 10**9, "cycles": 3 * 10**7, "bytes": {}}
 FIGURES = {"flops": 4e12, "memory": {"temporary": 5 * 10**9}, "movement": MOVEMENT}
@@ -25,11 +27,17 @@ def test_a_line_of_the_table():
 def test_what_is_known_is_not_compiled_again(monkeypatch, tmp_path, capsys):
     asked = []
     monkeypatch.setattr(tpu, "version", lambda name: "1.0")
-    monkeypatch.setattr(
-        tpu, "compiled", lambda request: asked.append(request) or {"compiled": FIGURES}
-    )
+    monkeypatch.setattr(aot, "check_compiler", lambda: None)
+    monkeypatch.setattr(aot, "source_digest", lambda: source[0])
+
+    def ask(worker, request):
+        asked.append(Request(**request))
+        return {"compiled": FIGURES}
+
+    monkeypatch.setattr(aot, "ask", ask)
+    source = ["as it is"]
     out = tmp_path / "tpu.jsonl"
-    tpu.main(["--out", str(out)])
+    assert tpu.main(["--out", str(out)]) == 0
     sides = [(x.network, x.side) for x in asked]
     assert sides == [
         ("inception_v4", "ours"),
@@ -42,6 +50,19 @@ def test_what_is_known_is_not_compiled_again(monkeypatch, tmp_path, capsys):
     assert len(asked) == 7
     assert len([json.loads(x) for x in out.read_text().splitlines()]) == 7
     assert capsys.readouterr().out.count("inception_resnet_v2") == 3 + 3 + 1
+    # What was compiled from other files says nothing of these.
+    source[0] = "changed"
+    tpu.main(["--out", str(out)])
+    assert len(asked) == 12
+
+
+def test_without_the_compiler_it_says_what_to_install(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert tpu.main(["--out", str(tmp_path / "x.jsonl")]) == 2
+    assert capsys.readouterr().err == (
+        "experiments.speed.tpu: libtpu, the compiler for TPUs, is missing: pip install "
+        '"inception_jax[plan]"\n'
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,9 +75,7 @@ def test_what_is_known_is_not_compiled_again(monkeypatch, tmp_path, capsys):
     ],
 )
 def test_mistakes_are_one_sentence(arguments, message, capsys):
-    with pytest.raises(SystemExit) as exit:
-        tpu.main(arguments.split())
-    assert exit.value.code == 2
+    assert tpu.main(arguments.split()) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1

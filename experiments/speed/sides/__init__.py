@@ -8,4 +8,6 @@ as one of folded weights for inference, is a file here and its name in `SIDES`.
 
 # In the order of the tables; ratios are of the first to the others.
 SIDES = ("ours", "plain", "timm", "keras")
+# Keras's names of the networks it has.
+KERAS = {"inception_resnet_v2": "InceptionResNetV2", "inception_v3": "InceptionV3"}
 MISSING = '{} is missing: pip install "inception_jax[bench]"'

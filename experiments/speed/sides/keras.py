@@ -7,19 +7,8 @@ Its batch norm has no gamma, like that of our runs by default.
 import os
 from typing import Any
 
-from experiments.speed.case import (
-    CLASSES,
-    EMA_DECAY,
-    EPSILON,
-    LEARNING_RATE,
-    MOMENTUM,
-    RMS_DECAY,
-    WEIGHT_DECAY,
-    Built,
-    Case,
-    Run,
-)
-from experiments.speed.sides import MISSING
+from experiments.speed.case import CLASSES, OPTIMIZER, Built, Case, Run
+from experiments.speed.sides import KERAS, MISSING
 
 os.environ["KERAS_BACKEND"] = "jax"
 try:
@@ -30,21 +19,10 @@ import jax
 
 from experiments.speed.sides.ours import device_peak
 
-NETWORKS = {"inception_resnet_v2": "InceptionResNetV2", "inception_v3": "InceptionV3"}
-
 
 def build(case: Case) -> Built:
     """Ready to run. Raises ValueError where Keras has no such network."""
-    if case.network not in NETWORKS:
-        raise ValueError(f"Keras has {', '.join(NETWORKS)}, not {case.network!r}.")
-    if case.dtype == "bfloat16":
-        keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    model = getattr(keras.applications, NETWORKS[case.network])(
-        weights=None,
-        classes=CLASSES,
-        classifier_activation=None,
-        input_shape=(case.image_size, case.image_size, 3),
-    )
+    model = model_for(case)
     prepare = _training if case.task == "training" else _inference
     return Built(
         run=prepare(case, model),
@@ -53,18 +31,33 @@ def build(case: Case) -> Built:
     )
 
 
-def _training(case: Case, model: "keras.Model") -> Run:
+def model_for(case: Case) -> "keras.Model":
+    """Keras's model, ready to train. Raises ValueError where it has no such network."""
+    if case.network not in KERAS:
+        raise ValueError(f"Keras has {', '.join(KERAS)}, not {case.network!r}.")
+    if case.dtype == "bfloat16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    model = getattr(keras.applications, KERAS[case.network])(
+        weights=None,
+        classes=CLASSES,
+        classifier_activation=None,
+        input_shape=(case.image_size, case.image_size, 3),
+    )
     optimizer = keras.optimizers.RMSprop(
-        learning_rate=LEARNING_RATE,
-        rho=RMS_DECAY,
-        momentum=MOMENTUM,
-        epsilon=EPSILON,
-        weight_decay=WEIGHT_DECAY,
+        learning_rate=OPTIMIZER.learning_rate,
+        rho=OPTIMIZER.rms_decay,
+        momentum=OPTIMIZER.momentum,
+        epsilon=OPTIMIZER.epsilon,
+        weight_decay=OPTIMIZER.weight_decay,
         use_ema=True,
-        ema_momentum=EMA_DECAY,
+        ema_momentum=OPTIMIZER.ema_decay,
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=optimizer, loss=loss, jit_compile=True)
+    return model
+
+
+def _training(case: Case, model: "keras.Model") -> Run:
     images, labels = jax.device_put((case.images(), case.labels()))
 
     def run(steps: int) -> Any:

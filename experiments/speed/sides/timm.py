@@ -8,18 +8,7 @@ Batch norm has a gamma there, unlike in our runs by default, so they have more p
 import os
 from typing import Any
 
-from experiments.speed.case import (
-    CLASSES,
-    EMA_DECAY,
-    EPSILON,
-    LEARNING_RATE,
-    MOMENTUM,
-    RMS_DECAY,
-    WEIGHT_DECAY,
-    Built,
-    Case,
-    Run,
-)
+from experiments.speed.case import CLASSES, OPTIMIZER, Built, Case, Run
 from experiments.speed.sides import MISSING
 
 try:
@@ -64,14 +53,14 @@ def _training(case: Case, model: Any, images: Any) -> Run:
     model.train()
     optimizer = torch.optim.RMSprop(
         model.parameters(),
-        lr=LEARNING_RATE,
-        alpha=RMS_DECAY,
-        eps=EPSILON,
-        momentum=MOMENTUM,
-        weight_decay=WEIGHT_DECAY,
+        lr=OPTIMIZER.learning_rate,
+        alpha=OPTIMIZER.rms_decay,
+        eps=OPTIMIZER.epsilon,
+        momentum=OPTIMIZER.momentum,
+        weight_decay=OPTIMIZER.weight_decay,
         foreach=True,
     )
-    average = ModelEmaV3(model, decay=EMA_DECAY)
+    average = ModelEmaV3(model, decay=OPTIMIZER.ema_decay)
     forward = _compiled(model, images)
 
     def run(steps: int) -> Any:
