@@ -5,7 +5,6 @@ Made from the records that `experiments.evaluate` writes; ours are the averaged 
 run, as in the paper, or the published ones of a model folder.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from experiments.command import exit_status
 from experiments.markdown import markdown
 from experiments.paper import TABLES, Row, Table
 from inception_jax.metrics import means, read_json_lines
@@ -38,16 +38,15 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input."""
-    try:
+
+    def do() -> None:
         options = tyro.cli(Options, prog="python -m experiments.accuracy", args=arguments)
         text = "\n\n".join(tables(evaluations(options.runs)))
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text + "\n", encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"experiments.accuracy: {printable(error)}", file=sys.stderr)
-        return 2
-    print(printable(f"{text}\n\nWrote {options.out}"))
-    return 0
+        print(printable(f"{text}\n\nWrote {options.out}"))
+
+    return exit_status("experiments.accuracy", do, kept="nothing was written")
 
 
 def evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:

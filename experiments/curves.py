@@ -4,7 +4,6 @@
 Made from the evaluations in the metrics.jsonl of the runs; ours are the averaged weights.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.command import exit_status
 from experiments.paper import CURVES, TABLES, Curves
 from inception_jax.metrics import means, read_json_lines
 from inception_jax.printable import one_line, printable
@@ -53,14 +53,13 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input."""
-    try:
+
+    def do() -> None:
         options = tyro.cli(Options, prog="python -m experiments.curves", args=arguments)
         draw([read_run(path) for path in options.runs], options.out)
-    except (ValueError, OSError) as error:
-        print(f"experiments.curves: {printable(error)}", file=sys.stderr)
-        return 2
-    print(f"Wrote {printable(options.out)}")
-    return 0
+        print(f"Wrote {printable(options.out)}")
+
+    return exit_status("experiments.curves", do, kept="nothing was written")
 
 
 def read_run(path: Path) -> Run:

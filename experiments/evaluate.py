@@ -6,7 +6,6 @@ A run's raw and averaged weights side by side, or the published ones, over every
 1, 10, 12 or 144 crops as in Tables 2 to 5; and whether batch norm's moving averages fit.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +17,10 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from experiments.command import exit_status
 from inception_jax import compile_cache
 from inception_jax.batch_statistics import mode_gap
 from inception_jax.data import Source, eval_batches, open_source
-from inception_jax.digests import CheckpointError
 from inception_jax.evaluate import KINDS, Subset, Trained, evaluate, load_trained, without
 from inception_jax.hardware import describe
 from inception_jax.metrics import append_json_line, means
@@ -75,24 +74,13 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input, 74 damaged checkpoint, 130 interrupted."""
-    try:
+
+    def do() -> None:
         options = tyro.cli(Options, prog="python -m experiments.evaluate", args=arguments)
         compile_cache.enable()
         run(options)
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing was recorded.", file=sys.stderr)
-        return 130
-    except ModuleNotFoundError as error:
-        missing = f'{error.name} is missing: pip install "inception_jax[train]"'
-        print(f"experiments.evaluate: {missing}", file=sys.stderr)
-        return 2
-    except CheckpointError as error:
-        print(f"experiments.evaluate: {error}", file=sys.stderr)
-        return 74
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"experiments.evaluate: {printable(error)}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status("experiments.evaluate", do, kept="nothing was recorded")
 
 
 def run(options: Options) -> dict[str, Any]:

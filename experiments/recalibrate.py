@@ -5,7 +5,6 @@ Means and variances are taken over training batches, with the weights standing s
 raw and for averaged weights. DIR becomes a run like RUN, with the same weights.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,11 +14,11 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
+from experiments.command import exit_status
 from inception_jax import compile_cache
 from inception_jax.batch_statistics import recalibrated
 from inception_jax.checkpoint import Checkpoints
 from inception_jax.data import open_source, train_batches, train_iterator
-from inception_jax.digests import CheckpointError
 from inception_jax.evaluate import load_state, trained_in
 from inception_jax.parallel import all_devices
 from inception_jax.printable import printable
@@ -49,22 +48,14 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input, 74 damaged checkpoint, 130 interrupted."""
-    try:
-        options = tyro.cli(
-            Options, prog="python -m experiments.recalibrate", args=arguments
-        )
+
+    def do() -> None:
+        prog = "python -m experiments.recalibrate"
+        options = tyro.cli(Options, prog=prog, args=arguments)
         compile_cache.enable()
         run(options)
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing was written.", file=sys.stderr)
-        return 130
-    except CheckpointError as error:
-        print(f"experiments.recalibrate: {error}", file=sys.stderr)
-        return 74
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"experiments.recalibrate: {printable(error)}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status("experiments.recalibrate", do, kept="nothing was written")
 
 
 def run(options: Options) -> None:

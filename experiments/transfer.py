@@ -32,7 +32,6 @@ Claims    all beats linear at 5 and at 20 images a class: the 98.75 % interval (
 
 import csv
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,12 +42,14 @@ import tyro
 from jaxtyping import UInt8
 
 from experiments import finetune
+from experiments.command import exit_status
 from experiments.networks import digits as recipe
 from inception_jax import compile_cache, run_folder
 from inception_jax.augment import train_view
 from inception_jax.config import AugmentConfig, PreprocessSpec, RunConfig
+from inception_jax.data.digits import digit_examples
+from inception_jax.data.images import decode
 from inception_jax.metrics import means
-from inception_jax.printable import printable
 
 SHOTS, SEEDS = (5, 20), range(10, 20)
 SOURCE_RATE, RATE, BODY_RATE = 0.2, 0.1, 1.0  # learning rates, and a factor on the last
@@ -81,33 +82,27 @@ class Result:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 130 interrupted; runs go on where they were."""
-    try:
-        workdir = tyro.cli(Options, prog="python -m experiments.transfer", args=arguments)
+    """Exit status: 0 done, 2 bad input, 74 damaged checkpoint, 130 interrupted."""
+
+    def do() -> None:
+        options = tyro.cli(Options, prog="python -m experiments.transfer", args=arguments)
         compile_cache.enable()
-        print(report(run(workdir.workdir), workdir.workdir))
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from there.", file=sys.stderr)
-        return 130
-    except ModuleNotFoundError as error:
-        message = f'{error.name} is missing: pip install "inception_jax[train]"'
-        print(f"experiments.transfer: {message}", file=sys.stderr)
-        return 2
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        print(f"experiments.transfer: {printable(error)}", file=sys.stderr)
-        return 2
-    return 0
+        print(report(run(options.workdir), options.workdir))
+
+    return exit_status(
+        "experiments.transfer", do, kept="the same command goes on from there"
+    )
 
 
 def run(
     workdir: Path, shots: Sequence[int] = SHOTS, seeds: Sequence[int] = SEEDS
 ) -> list[Result]:
     """All methods on all draws; what is complete is not done again."""
-    pixels, labels = _scans()
+    files, pixels, labels = scans()
     early = np.arange(len(labels)) < NUM_TRAIN
     source = workdir / "data" / "source"
     old = labels < 5
-    write_images(source, pixels, labels, {"train": old & early, "val": old & ~early})
+    write_images(source, files, labels, {"train": old & early, "val": old & ~early})
     accuracy = _trained(source_config(source, workdir / "source"))
     print(f"source, digits 0 to 4: {accuracy:.2%} right", flush=True)
     results = []
@@ -118,7 +113,7 @@ def run(
             test = (labels >= 5) & ~drawn
             name = f"{count}_{seed}"
             folder = workdir / "data" / name
-            write_images(folder, pixels, labels, {"train": drawn, "val": test})
+            write_images(folder, files, labels, {"train": drawn, "val": test})
             known = pixels[drawn], labels[drawn]
             unknown = pixels[test], labels[test]
             found = {
@@ -134,11 +129,12 @@ def run(
     return results
 
 
-def _scans() -> tuple[UInt8[np.ndarray, "n 8 8"], np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    return np.rint(found.images * (255 / 16)).astype(np.uint8), found.target
+def scans() -> tuple[list[bytes], UInt8[np.ndarray, "n 8 8"], np.ndarray]:
+    """All digits as PNG files, their pixels and their labels."""
+    examples = list(digit_examples())
+    files = [example["image"] for example in examples]
+    pixels = np.stack([decode(file, "a digit", 1)[..., 0] for file in files])
+    return files, pixels, np.array([example["label"] for example in examples])
 
 
 def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -153,11 +149,12 @@ def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def write_images(
-    folder: Path, pixels: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray]
+    folder: Path,
+    files: Sequence[bytes],
+    labels: np.ndarray,
+    splits: dict[str, np.ndarray],
 ) -> None:
     """FOLDER/SPLIT/CLASS/NUMBER.png of what each split holds, unless they are there."""
-    from PIL import Image
-
     if folder.exists():
         return
     draft = folder.with_suffix(".tmp")
@@ -165,7 +162,7 @@ def write_images(
         for i in np.flatnonzero(chosen).tolist():
             path = draft / split / str(labels[i]) / f"{i:04}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels[i]).save(path)
+            path.write_bytes(files[i])
     draft.rename(folder)
 
 

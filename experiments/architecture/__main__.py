@@ -5,7 +5,6 @@ Networks side by side, the two v2 compared, blocks, cost, receptive fields, as P
 notebook notebooks/architecture.ipynb shows them with words, and what a photo becomes.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from experiments.architecture.blocks import draw_blocks
 from experiments.architecture.charts import draw_cost, draw_fields
 from experiments.architecture.drawings import draw_networks, draw_two
+from experiments.command import exit_status
 from inception_jax.printable import printable
 
 PICTURES: dict[str, Callable[[], Figure]] = {
@@ -38,17 +38,17 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input."""
-    options = tyro.cli(Options, prog="python -m experiments.architecture", args=arguments)
-    try:
+
+    def do() -> None:
+        prog = "python -m experiments.architecture"
+        options = tyro.cli(Options, prog=prog, args=arguments)
         options.out.mkdir(parents=True, exist_ok=True)
         for name, draw in PICTURES.items():
             path = options.out / f"{name}.png"
             draw().savefig(path, dpi=150)
             print(f"Wrote {printable(path)}")
-    except OSError as error:
-        print(f"experiments.architecture: {printable(error)}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status("experiments.architecture", do, kept="finished pictures are kept")
 
 
 if __name__ == "__main__":

@@ -7,21 +7,19 @@ WORKDIR/report/*.png       its pictures
 WORKDIR/report/*.csv       precision and recall of each class; every picture's prediction
 """
 
-import base64
 import csv
-import io
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from jaxtyping import Int
 from matplotlib.figure import Figure
 
 from experiments.finetuning.pictures import confusion_figure, mistakes_figure
 from experiments.finetuning.predictions import Predictions, predict
+from experiments.pages import templates, written
 from inception_jax import model_folder, run_folder
 from inception_jax.checkpoint import Checkpoints
 from inception_jax.config import RunConfig
@@ -33,7 +31,6 @@ from inception_jax.printable import one_line, printable
 MODEL, REPORT = "model", "report"
 MISTAKES = 24  # as many as a page shows at a size to see them
 PAIRS = 20  # of classes that are taken for one another
-DPI = 120
 
 
 def write_best_model(config: RunConfig) -> tuple[Model, dict]:
@@ -67,7 +64,9 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
             predictions, source, predictions.mistakes[:MISTAKES], channels
         ),
     }
-    pictures = {name: _written(figure, folder, name) for name, figure in figures.items()}
+    pictures = {
+        name: _written(figure, folder / f"{name}.png") for name, figure in figures.items()
+    }
     classes = _classes(predictions)
     _write_csv(folder / "classes.csv", classes)
     _write_csv(folder / "predictions.csv", _each(predictions))
@@ -75,8 +74,8 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
         "classes": classes,
         "pictures": pictures,
     }
-    page = _pages().get_template("report.html.jinja").render(content)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    page = templates(Path(__file__).parent, one_line).get_template("report.html.jinja")
+    (folder / "index.html").write_text(page.render(content), encoding="utf-8")
     right = np.mean(predictions.predicted == predictions.labels)
     print(
         f"Step {model.card.origin.step} is the best: {right:.2%} of "
@@ -86,17 +85,10 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
     )
 
 
-def _written(figure: Figure | None, folder: Path, name: str) -> dict[str, Any]:
+def _written(figure: Figure | None, path: Path) -> dict[str, Any]:
     """Write a picture, if there is one; what the page says of it."""
-    path = folder / f"{name}.png"
     path.unlink(missing_ok=True)
-    if figure is None:
-        return {}
-    file = io.BytesIO()
-    figure.savefig(file, dpi=DPI, metadata={"Software": None})
-    path.write_bytes(file.getvalue())
-    data = base64.b64encode(file.getvalue()).decode()
-    return {"data": data, "width": round(96 * figure.get_figwidth())}
+    return {} if figure is None else written(figure, path)
 
 
 def _classes(predictions: Predictions) -> list[dict[str, Any]]:
@@ -178,15 +170,3 @@ def _pairs(confusion: Int[np.ndarray, "k k"], names: Sequence[str]) -> list[dict
         if wrong[i, j]
         for sum_ in [confusion[i].sum()]
     ]
-
-
-def _pages() -> jinja2.Environment:
-    """Templates into which names are put so that they stay names, whoever gave them."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=lambda value: one_line(value) if isinstance(value, str) else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -5,8 +5,6 @@ Made from the arms on record in the folder: report.html, one file that loads not
 report.md, the same with its pictures beside it; arms.csv, probes.csv, verdicts.csv.
 """
 
-import base64
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import jinja2
 import tyro
 
 from experiments.markdown import cell, markdown
+from experiments.pages import templates, written
 from experiments.residual_scaling.claims import judge
 from experiments.residual_scaling.contents import contents
 from experiments.residual_scaling.figures import Picture, draw
@@ -27,7 +26,6 @@ from inception_jax.printable import printable
 
 LEFT_OUT = "left_out.txt"
 PICTURES = "pictures"  # the folder of the Markdown page's
-DPI = 120
 
 
 @dataclass(frozen=True)
@@ -75,26 +73,17 @@ def write_report(
         path.unlink()  # of an earlier report
     content = contents(records, verdicts) | {"left_out": list(left_out)}
     content["pictures"] = [_page_picture(picture, pictures) for picture in draw(records)]
-    written = []
-    for name in ("report.html", "report.md"):
-        text = _pages(name).get_template(f"{name}.jinja").render(content)
-        (folder / name).write_text(text, encoding="utf-8")
-        written.append(folder / name)
-    return written + write_tables(folder, records, verdicts)
+    pages = [folder / "report.html", folder / "report.md"]
+    for page in pages:
+        template = _pages(page.name).get_template(f"{page.name}.jinja")
+        page.write_text(template.render(content), encoding="utf-8")
+    return pages + write_tables(folder, records, verdicts)
 
 
 def _pages(name: str) -> jinja2.Environment:
-    """Templates into which words are put so that they stay words, whoever wrote them."""
     is_html = name.endswith(".html")
     words = printable if is_html else markdown
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=is_html,
-        finalize=lambda value: words(value) if isinstance(value, str) else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    pages = templates(Path(__file__).parent / "templates", words, is_html=is_html)
     pages.filters["cell"] = cell
     return pages
 
@@ -104,12 +93,7 @@ def _page_picture(picture: Picture, folder: Path) -> dict[str, Any]:
     words = {n: getattr(picture, n) for n in ("name", "title", "caption", "alt", "missing")}
     if picture.figure is None:
         return words
-    file = io.BytesIO()
-    # No version of matplotlib in the file: the same arms give the same bytes.
-    picture.figure.savefig(file, dpi=DPI, metadata={"Software": None})
-    (folder / f"{picture.name}.png").write_bytes(file.getvalue())
-    data = base64.b64encode(file.getvalue()).decode()
-    return words | {"data": data, "width": round(96 * picture.figure.get_figwidth())}
+    return words | written(picture.figure, folder / f"{picture.name}.png")
 
 
 if __name__ == "__main__":

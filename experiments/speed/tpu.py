@@ -13,18 +13,18 @@ Ours and plain are steps of a slice with their all-reduce; Keras's is that of on
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from experiments.command import exit_status
 from experiments.speed.sides import KERAS
 from experiments.speed.tpu_worker import Request
 from inception_jax import aot
 from inception_jax.metrics import append_json_line, read_json_lines
 from inception_jax.models.networks import get_spec
-from inception_jax.printable import printable
 from inception_jax.roofline import slice_named
 from inception_jax.table import table
 
@@ -115,20 +115,14 @@ def run(options: Options) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input, 130 interrupted."""
-    try:
+
+    def do() -> None:
         prog = "python -m experiments.speed.tpu"
         run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments))
-    except KeyboardInterrupt:
-        print("\nInterrupted; what was compiled is kept.", file=sys.stderr)
-        return 130
-    except PackageNotFoundError as error:
-        missing = f'{error.name} is missing: pip install "inception_jax[bench]"'
-        print(f"experiments.speed.tpu: {missing}", file=sys.stderr)
-        return 2
-    except (ValueError, ImportError, OSError) as error:
-        print(f"experiments.speed.tpu: {printable(error)}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(
+        "experiments.speed.tpu", do, kept="what was compiled is kept", extra="bench"
+    )
 
 
 if __name__ == "__main__":

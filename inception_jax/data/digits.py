@@ -89,12 +89,12 @@ def digits_builder() -> type:
             return {"train": train, "test": self._generate_examples(1500, 1797)}
 
         def _generate_examples(self, start, stop):
-            return list(enumerate(_digit_examples()))[start:stop]
+            return list(enumerate(digit_examples()))[start:stop]
 
     return Digits
 
 
-def _digit_examples() -> Iterator[dict[str, Any]]:
+def digit_examples() -> Iterator[dict[str, Any]]:
     """Every scan as PNG bytes with its label, in scikit-learn's order."""
     digits = require("sklearn.datasets").load_digits()
     pillow = require("PIL.Image")

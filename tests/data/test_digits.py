@@ -88,13 +88,13 @@ KILLED = """
 import os, signal
 from inception_jax.data import digits, open_source
 
-def examples(examples=digits._digit_examples):
+def examples(examples=digits.digit_examples):
     for i, example in enumerate(examples()):
         if i == 1600:
             os.kill(os.getpid(), signal.SIGKILL)
         yield example
 
-digits._digit_examples = examples
+digits.digit_examples = examples
 open_source("digits", "train", os.environ["FOLDER"])
 """
 
@@ -122,14 +122,14 @@ def test_first_to_finish_wins(tmp_path, monkeypatch):
     shards = tmp_path / "digits/1.0.0"
     written = []
 
-    def overtaken(examples=digits._digit_examples):
+    def overtaken(examples=digits.digit_examples):
         if not written:
             written.append(None)
             digits.prepare_digits(str(tmp_path))
             written[0] = {path.name: path.stat().st_ino for path in shards.iterdir()}
         yield from examples()
 
-    monkeypatch.setattr(digits, "_digit_examples", overtaken)
+    monkeypatch.setattr(digits, "digit_examples", overtaken)
     digits.prepare_digits(str(tmp_path))
     assert {path.name: path.stat().st_ino for path in shards.iterdir()} == written[0]
 
@@ -138,20 +138,20 @@ def test_failed_preparation_leaves_nothing(tmp_path, monkeypatch):
     def broken():
         raise RuntimeError("disk on fire")
 
-    monkeypatch.setattr(digits, "_digit_examples", broken)
+    monkeypatch.setattr(digits, "digit_examples", broken)
     with pytest.raises(RuntimeError, match="disk on fire"):
         open_digits("train", str(tmp_path))
     assert not list((tmp_path / "digits").iterdir())
 
 
 def test_prepares_once(data_dir, monkeypatch):
-    monkeypatch.setattr(digits, "_digit_examples", None)
+    monkeypatch.setattr(digits, "digit_examples", None)
     assert len(open_digits("train", data_dir)) == 1500
 
 
 def test_tilde_is_the_home_directory(data_dir, monkeypatch):
     monkeypatch.setenv("HOME", data_dir)
-    monkeypatch.setattr(digits, "_digit_examples", None)
+    monkeypatch.setattr(digits, "digit_examples", None)
     assert len(open_digits("test", "~")) == 297
 
 

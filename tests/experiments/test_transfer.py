@@ -13,14 +13,14 @@ from inception_jax.data import open_source
 
 def test_images_of_a_draw(tmp_path):
     """So many of each new digit to train on, from the first scans; all others to test."""
-    pixels, labels = transfer._scans()
+    files, _, labels = transfer.scans()
     chosen = draw(labels, 5, seed=1)
     assert np.bincount(labels[chosen], minlength=10).tolist() == [0] * 5 + [5] * 5
     assert (chosen < 1500).all()
     assert set(chosen) != set(draw(labels, 5, seed=2))
     drawn = np.isin(np.arange(len(labels)), chosen)
     some = (labels >= 5) & ~drawn & (np.arange(len(labels)) > 1700)
-    transfer.write_images(tmp_path / "x", pixels, labels, {"train": drawn, "val": some})
+    transfer.write_images(tmp_path / "x", files, labels, {"train": drawn, "val": some})
     source = open_source(f"folder:{tmp_path / 'x'}", "train")
     assert source.class_names == tuple("56789")
     assert len(source) == 25
@@ -31,7 +31,7 @@ def test_images_of_a_draw(tmp_path):
 
 @pytest.mark.parametrize("views", [0, 3])
 def test_linear_baselines_learn(views):
-    pixels, labels = transfer._scans()
+    _, pixels, labels = transfer.scans()
     known = np.sort(draw(labels, 5, seed=0))
     test = np.setdiff1d(np.flatnonzero(labels >= 5), known)[:200]
     sides = [(pixels[x], labels[x]) for x in (known, test)]

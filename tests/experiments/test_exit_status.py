@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands of experiments end with a status and a sentence."""
+
+import pytest
+
+from experiments.command import exit_status
+from inception_jax.digests import CheckpointError
+
+HINT = 'keras is missing: pip install "inception_jax[bench]"'
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ValueError("no \x1b[31m such"), 2, "x: no \\x1b[31m such\n"),
+        (OSError("disk"), 2, "x: disk\n"),
+        (CheckpointError("params are damaged"), 74, "x: params are damaged\n"),
+        (
+            ModuleNotFoundError("none", name="keras"),
+            2,
+            f"x: {HINT}\n",
+        ),
+        (ModuleNotFoundError("libtpu: pip ..."), 2, "x: libtpu: pip ...\n"),
+        (KeyboardInterrupt(), 130, "\nInterrupted; all is kept.\n"),
+    ],
+)
+def test_errors_are_a_status_and_a_sentence(error, status, said, capsys):
+    def do():
+        raise error
+
+    assert exit_status("x", do, kept="all is kept", extra="bench") == status
+    assert capsys.readouterr().err == said
+
+
+def test_what_is_done_is_0_and_faults_of_ours_are_not_hidden(capsys):
+    assert exit_status("x", lambda: None, kept="") == 0
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(KeyError):
+        exit_status("x", lambda: {}["ours"], kept="")
