@@ -9,8 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from inception_jax.model_folder import Variables
+from inception_jax.models.batch_norm import BN_EPSILON
 from inception_jax.models.inputs import block_scales
-from inception_jax.models.layers import BN_EPSILON
 from inception_jax.pretrained import Model, check_variables
 
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Modules of the package; each imports of ours only what stands in a row above its own.
 ROWS = (
+    "models.batch_norm models.pooling",
     "models.layers",
     "models.residual",
     "models.schema",

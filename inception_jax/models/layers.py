@@ -9,7 +9,7 @@ a block is a tuple of branches (`Branch_0`, `Branch_1`, ... as in slim), and
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import flax.linen as nn
@@ -18,21 +18,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from inception_jax.models.batch_norm import BatchNorm, Normalized
+from inception_jax.models.pooling import avg_pool
+
 SAME = "SAME"
 VALID = "VALID"  # a "V" in the paper's figures
 
-# slim/nets/inception_utils.py, inception_arg_scope: batch_norm_epsilon=0.001. Flax's
-# default of 1e-5 moves the logits of the published weights by up to 0.1 of their spread.
-BN_EPSILON = 1e-3
-# Share of the old moving average that is kept; the same function, batch_norm_decay.
-BN_DECAY = 0.9997
-
 ModuleDef = Callable[..., nn.Module]
 
-BatchNorm = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)
 
-
-def FrozenBatchNorm(*, use_running_average: bool, **fields: Any) -> nn.BatchNorm:
+def FrozenBatchNorm(*, use_running_average: bool, **fields: Any) -> BatchNorm:
     """`BatchNorm` by its moving averages whether in training or not; they stay."""
     return BatchNorm(use_running_average=True, **fields)
 
@@ -60,8 +55,9 @@ class Box:
         return self.kernel == (1, 1) and self.stride == 1
 
 
+Pool = Callable[[Array], Array]
 # A layer of a branch: a box, a pool, or boxes side by side whose outputs are concatenated.
-Layer = Box | Callable[[Array], Array] | tuple[Box, ...]
+Layer = Box | Pool | tuple[Box, ...]
 Branches = tuple[tuple[Layer, ...], ...]
 
 
@@ -77,13 +73,7 @@ def conv_for(kernel: tuple[int, int], stride: int = 1) -> ModuleDef:
 
 
 def _matrix_product(
-    x: Array,
-    kernel: Array,
-    strides: object,
-    padding: object,
-    *,
-    precision: object,
-    **_: object,
+    x: Array, kernel: Array, *_: object, precision: object, **__: object
 ) -> Array:
     return jax.lax.dot_general(
         x, kernel[0, 0], (((x.ndim - 1,), (0,)), ((), ())), precision=precision
@@ -109,62 +99,110 @@ class ConvBN(nn.Module):
     norm: ModuleDef | None = BatchNorm
     dtype: DTypeLike = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
-    pool: Callable[[Array], Array] | None = None
+    pool: Pool | None = None
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], *, train: bool = False
+        self,
+        x: Float[Array, "n h w c"],
+        known: Normalized | None = None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "n h2 w2 d"]:
-        x = conv_for(self.kernel, self.stride)(
-            self.features,
-            self.kernel,
-            strides=self.stride,
-            padding=self.padding,
-            use_bias=self.norm is None,
-            dtype=self.dtype,
-            kernel_init=self.kernel_init,
-            name="conv",
-        )(x)
-        if self.pool:
-            x = self.pool(x)
-        if self.norm:
-            norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
-            x = norm(x)
-        return nn.relu(x)
+        """`known`, where given, is what `jointly` gives, and only moves the averages."""
+        if known is None:
+            x = conv_for(self.kernel, self.stride)(
+                self.features,
+                self.kernel,
+                strides=self.stride,
+                padding=self.padding,
+                use_bias=self.norm is None,
+                dtype=self.dtype,
+                kernel_init=self.kernel_init,
+                name="conv",
+            )(x)
+            if self.pool:
+                x = self.pool(x)
+        norm = self._norm(train=train, name="bn")
+        return norm(x if known is None else known) if norm else nn.relu(x)
+
+    @nn.nowrap
+    def _norm(self, *, train: bool, **fields: Any) -> nn.Module | None:
+        if self.norm is None:
+            return None
+        return self.norm(
+            use_running_average=not train, relu=True, dtype=self.dtype, **fields
+        )
+
+    @nn.nowrap
+    def jointly(
+        self, x: Float[Array, "n h w c"], params: list[dict], pools: list[Pool | None]
+    ) -> list[Normalized] | None:
+        """What 1x1 boxes with these parameters make of x in training, each behind its pool.
+
+        It is one matrix product, and one normalisation of all that have no pool, which come
+        first. None where the batch's statistics are not used.
+        """
+        norm = self._norm(train=True, parent=None)
+        if norm is None or norm.use_running_average:
+            return None
+        kernels = [p["conv"]["kernel"].astype(self.dtype) for p in params]
+        product = _matrix_product(
+            x.astype(self.dtype), jnp.concatenate(kernels, axis=-1), precision=None
+        )
+        parts, found = _split(product, [kernel.shape[-1] for kernel in kernels]), []
+        direct = pools.count(None)
+        groups = [slice(0, direct), *(slice(i, i + 1) for i in range(direct, len(pools)))]
+        for group in groups:
+            inputs = jnp.concatenate(parts[group], axis=-1)
+            if pool := pools[group.start]:
+                inputs = pool(inputs)
+            norms = [p["bn"] for p in params[group]]
+            scale = _joined(norms, "scale") if norm.use_scale else None
+            joint = norm.normalized(inputs, scale, _joined(norms, "bias"))
+            widths = [bn["bias"].size for bn in norms]
+            split = (_split(part, widths) for part in joint)
+            found += [Normalized(*part) for part in zip(*split, strict=True)]
+        return found
 
 
-def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    """3x3 max pool of stride 2, unpadded: the pool of every stem and reduction."""
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=VALID)
+def _joined(trees: list[dict], name: str) -> Float[Array, " c"]:
+    return jnp.concatenate([tree[name] for tree in trees])
 
 
-def avg_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """3x3 average pool of stride 1; the padding is left out of the mean, as in TF."""
-    return nn.avg_pool(x, (3, 3), strides=(1, 1), padding=SAME, count_include_pad=False)
+def _split(x: Array, widths: list[int]) -> list[Array]:
+    return jnp.split(x, list(accumulate(widths))[:-1], axis=-1)
 
 
 class Branch(nn.Module):
-    """One column of a figure: its layers one after another."""
+    """One column of a figure: its layers one after another.
+
+    `first`, where given, is what its first box gives: see `concat_branches`.
+    """
 
     layers: tuple[Layer, ...]
     conv: ModuleDef = ConvBN
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], *, train: bool = False
+        self,
+        x: Float[Array, "n h w c"],
+        first: Normalized | None = None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "n h2 w2 d"]:
-        def apply_box(box: Box, x: Array, **fields: Any) -> Array:
+        def apply_box(box: Box, *inputs: Any, **fields: Any) -> Array:
             module = self.conv(
                 box.features, box.kernel, box.stride, box.padding, name=box.name, **fields
             )
-            return module(x, train=train)
+            return module(*inputs, train=train)
 
         pool = None
         for layer, after in pairwise((*self.layers, None)):
             if layer is avg_pool and isinstance(after, Box) and after.pointwise:
                 pool = layer  # computed behind the box
             elif isinstance(layer, Box):
-                x, pool = apply_box(layer, x, pool=pool), None
+                x, first, pool = apply_box(layer, x, first, pool=pool), None, None
             elif isinstance(layer, tuple):
                 x = jnp.concatenate([apply_box(box, x) for box in layer], axis=-1)
             else:
@@ -173,17 +211,48 @@ class Branch(nn.Module):
 
 
 def concat_branches(
-    x: Float[Array, "n h w c"], branches: Branches, *, conv: ModuleDef, train: bool
+    module: nn.Module,
+    x: Float[Array, "n h w c"],
+    branches: Branches,
+    *,
+    conv: ModuleDef,
+    train: bool,
 ) -> Float[Array, "n h2 w2 d"]:
     """Filter concatenation: all branches on the same input, channels joined in order.
 
-    To be called inside a module's compact `__call__`; branch i becomes `Branch_i` there.
+    To be called inside the compact `__call__` of `module`; branch i becomes `Branch_i`
+    there. In training, the 1x1 boxes that branches begin with are computed as one.
     """
+    first = first_boxes(module, x, branches, conv) if train else {}
     outputs = [
-        Branch(layers, conv=conv, name=f"Branch_{i}")(x, train=train)
+        Branch(layers, conv=conv, name=f"Branch_{i}")(x, first.get(i), train=train)
         for i, layers in enumerate(branches)
     ]
     return jnp.concatenate(outputs, axis=-1)
+
+
+def first_boxes(
+    module: nn.Module, x: Float[Array, "n h w c"], branches: Branches, conv: ModuleDef
+) -> dict[int, Normalized]:
+    """By branch, what the 1x1 box gives that it begins with, where there are several.
+
+    It reads `x` once, and the gradient of `x` is one product, too, not a sum of several.
+    Inference of one image would take longer (1.14 times on a CPU), since the joint kernel
+    is written first.
+    """
+    boxes = {}
+    for i, layers in enumerate(branches):
+        pool = avg_pool if layers[0] is avg_pool else None
+        box = layers[-1 if pool else 0]
+        if isinstance(box, Box) and box.pointwise:
+            boxes[i] = (box.name, pool)
+    if module.is_initializing() or len(boxes) < 2:
+        return {}
+    order = sorted(boxes, key=lambda i: boxes[i][1] is not None)
+    params = [module.get_variable("params", f"Branch_{i}")[boxes[i][0]] for i in order]
+    pools = [boxes[i][1] for i in order]
+    found = conv(x.shape[-1], parent=None).jointly(x, params, pools)
+    return dict(zip(order, found, strict=True)) if found else {}
 
 
 class Mixed(nn.Module):
@@ -196,4 +265,4 @@ class Mixed(nn.Module):
     def __call__(
         self, x: Float[Array, "n h w c"], *, train: bool = False
     ) -> Float[Array, "n h2 w2 d"]:
-        return concat_branches(x, self.branches, conv=self.conv, train=train)
+        return concat_branches(self, x, self.branches, conv=self.conv, train=train)

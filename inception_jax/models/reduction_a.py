@@ -11,8 +11,8 @@ from inception_jax.models.layers import (
     ConvBN,
     ModuleDef,
     concat_branches,
-    max_pool,
 )
+from inception_jax.models.pooling import max_pool
 
 # k, l, m, n of Table 1.
 TABLE_1 = {
@@ -48,4 +48,4 @@ class ReductionA(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool = False
     ) -> Float[Array, "b h2 w2 d"]:
-        return concat_branches(x, self.branches, conv=self.conv, train=train)
+        return concat_branches(self, x, self.branches, conv=self.conv, train=train)

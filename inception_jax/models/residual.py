@@ -3,10 +3,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -26,6 +29,21 @@ def check_known(name: str, value: str, known: Iterable[str]) -> None:
     """Raise ValueError, in one sentence, if the option `name` is not one of `known`."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+
+
+@jax.custom_vjp
+def relu(x: Array) -> Array:
+    """ReLU with a gradient that is told from its output: of a sum, one map is kept for it
+    and read, not the two summands."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    y = relu(x)
+    return y, y
+
+
+relu.defvjp(_relu_forward, lambda y, dy: (jnp.where(y > 0, dy, 0),))
 
 
 @dataclass(frozen=True)
@@ -57,7 +75,7 @@ class ResidualOptions:
     @property
     def nonlinearity(self) -> Callable[[Array], Array]:
         """What is applied to the sum, where anything is."""
-        return nn.leaky_relu if self.activation == "leaky_relu" else nn.relu
+        return nn.leaky_relu if self.activation == "leaky_relu" else relu
 
 
 PAPER = ResidualOptions()
@@ -66,14 +84,16 @@ PAPER = ResidualOptions()
 def residual_sum(
     x: Float[Array, "n h w c"],
     residual: Float[Array, "n h w c"],
-    activation: Callable[[Array], Array] | None = nn.relu,
+    activation: Callable[[Array], Array] | None = relu,
 ) -> Float[Array, "n h w c"]:
     """`relu(x + residual)`, the sum of Fig. 20, of a residual that is already scaled.
 
     There is no batch normalisation on top of the sum (section 3.2). No activation is the
     last block of the published networks.
     """
-    total = x + residual
+    # In float32, which changes no rounding: XLA would otherwise have cuBLAS add to a copy.
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    total = (x.astype(wide) + residual.astype(wide)).astype(x.dtype)
     return activation(total) if activation else total
 
 
@@ -102,18 +122,22 @@ class ResidualBlock(nn.Module):
     ) -> Float[Array, "n h w c"]:
         options, channels = self.options, x.shape[-1]
         before = options.activation == "pre"
-        residual = concat_branches(
-            nn.relu(x) if before else x, self.branches, conv=self.conv, train=train
-        )
+        inputs = nn.relu(x) if before else x
+        residual = concat_branches(self, inputs, self.branches, conv=self.conv, train=train)
+        factor = self._factor(scale, channels)
         residual = conv_for((1, 1))(
             channels,
             (1, 1),
             dtype=self.dtype,
             kernel_init=self.residual_init,
+            promote_dtype=promote_dtype
+            if options.norm
+            else partial(_scaled_weights, factor),
             name="Conv2d_1x1",
         )(residual)
-        if self.norm:
-            residual = self._scaled(residual, scale, train=train)
+        if options.norm and self.norm:
+            norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
+            residual = factor.astype(self.dtype) * norm(residual)
         self.sow("intermediates", "residual", residual)
         active = self.relu and (self.last or not before)
         return residual_sum(
@@ -122,16 +146,24 @@ class ResidualBlock(nn.Module):
             options.nonlinearity if active else None,
         )
 
-    def _scaled(
-        self, residual: Float[Array, "n h w c"], scale: Scale, *, train: bool
-    ) -> Float[Array, "n h w c"]:
-        options, dtype = self.options, residual.dtype
-        if options.norm:
-            norm = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")
-            residual = norm(residual)
-        if options.learned_scale != "none":
-            init = nn.initializers.constant(options.learned_scale_init)
-            shape = residual.shape[-1:] if options.learned_scale == "channel" else ()
-            learned = self.param("learned_scale", init, shape)
-            residual = learned.astype(dtype).reshape(1, 1, 1, -1) * residual
-        return jnp.asarray(scale, dtype) * residual
+    def _factor(self, scale: Scale, channels: int) -> Float[Array, "1 1 1 _"]:
+        """What the residual is multiplied with, one number or one for each channel."""
+        kind, factor = self.options.learned_scale, scale if self.norm else 1.0
+        if self.norm and kind != "none":
+            init = nn.initializers.constant(self.options.learned_scale_init)
+            shape = (channels,) if kind == "channel" else ()
+            factor *= self.param("learned_scale", init, shape)
+        return jnp.reshape(jnp.asarray(factor, jnp.float32), (1, 1, 1, -1))
+
+
+def _scaled_weights(
+    factor: Float[Array, "1 1 1 _"],
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    *,
+    dtype: DTypeLike,
+) -> list[Array | None]:
+    """A linear layer's input and weights in `dtype`, so that its output is `factor` times
+    as large: that takes no pass over the output, forwards or backwards."""
+    return promote_dtype(x, kernel * factor, bias * factor.reshape(-1), dtype=dtype)

@@ -8,7 +8,8 @@ from typing import Literal
 
 import flax.linen as nn
 
-from inception_jax.models.layers import BN_DECAY, Branches, ModuleDef
+from inception_jax.models.batch_norm import BN_DECAY
+from inception_jax.models.layers import Branches, ModuleDef
 from inception_jax.models.residual import PAPER, ResidualOptions
 
 Initializer = nn.initializers.Initializer

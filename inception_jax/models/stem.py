@@ -17,9 +17,8 @@ from inception_jax.models.layers import (
     Layer,
     Mixed,
     ModuleDef,
-    avg_pool,
-    max_pool,
 )
+from inception_jax.models.pooling import avg_pool, max_pool
 
 Endpoints = dict[str, Float[Array, "..."]]
 

@@ -21,8 +21,9 @@ from experiments.speed.sides import ours, plain
 from experiments.speed.turns import OutOfTimeError, Side, Turns
 from experiments.speed.worker import Worker, answer
 from inception_jax.config import OptimizerConfig
-from inception_jax.models.layers import Box, Branch, avg_pool
+from inception_jax.models.layers import Box, Branch
 from inception_jax.models.networks import create
+from inception_jax.models.pooling import avg_pool
 from inception_jax.models.specs import SPECS
 from tests.models.tiny import one_block, random_variables, three_grids
 

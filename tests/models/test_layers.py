@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Branches compute what their figure says, in whatever order they do it."""
 
+import re
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax.models.layers import Box, Branch, ConvBN, Layer, avg_pool
+from inception_jax.models.layers import Box, Branch, ConvBN, Layer, Mixed
+from inception_jax.models.pooling import avg_pool
 from tests.models.tiny import random_variables
 
 X = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 5, 6, 8)), jnp.float32)
@@ -47,3 +51,62 @@ def test_means_are_taken_once_and_of_the_fewer_channels_behind_a_1x1():
     assert "f32[2,5,6,3] = reduce_window_sum" in program
     for others in (8, 2):
         assert f"f32[2,5,6,{others}] = reduce_window_sum" not in program
+
+
+# Branches that begin with a 1x1 convolution, at the ends and between others.
+SIBLINGS = (
+    (Box("0a", 3), Box("0b", 2, (3, 3))),
+    (Box("1a", 4, (3, 3)),),
+    (avg_pool, Box("0b", 5)),
+    (avg_pool,),
+    (Box("", 6),),
+)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_branches_give_together_what_each_gives_alone(train):
+    mixed = Mixed(SIBLINGS)
+    variables = random_variables(mixed, X)
+
+    def together(params, x):
+        given = {**variables, "params": params}
+        return mixed.apply(given, x, train=train, mutable=["batch_stats"])
+
+    def alone(params, x):
+        given = {**variables, "params": params}
+        parts, stats = [], {}
+        for i, layers in enumerate(SIBLINGS):
+            own = {group: tree.get(f"Branch_{i}", {}) for group, tree in given.items()}
+            part, updated = Branch(layers).apply(
+                own, x, train=train, mutable=["batch_stats"]
+            )
+            parts.append(part)
+            stats |= {f"Branch_{i}": tree for tree in updated.values() if tree}
+        return jnp.concatenate(parts, axis=-1), {"batch_stats": stats}
+
+    def gradients(function, params, x):
+        def loss(params, x):
+            y, stats = function(params, x)
+            return jnp.sum(jnp.sin(y)), (y, stats)
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+
+    found, expected = (
+        jax.jit(lambda p, x, f=f: gradients(f, p, x))(variables["params"], X)
+        for f in (together, alone)
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
+    )
+
+
+def test_sibling_1x1_convolutions_are_one_product_in_training():
+    mixed = Mixed(SIBLINGS)
+    variables = random_variables(mixed, X)
+    kernel = variables["params"]["Branch_4"]["Conv2d_1x1"]["conv"]["kernel"]
+    assert kernel.shape == (1, 1, 8, 6)
+    for train, products in ((True, ["14"]), (False, ["3", "5", "6"])):
+        apply = partial(mixed.apply, train=train, mutable=["batch_stats"])
+        program = str(jax.make_jaxpr(apply)(variables, X))
+        found = re.findall(r"f32\[2,5,6,(\d+)\] = dot_general", program)
+        assert (found, program.count("dot_general")) == (products, len(products))

@@ -11,6 +11,7 @@ import pytest
 
 import inception_jax
 from inception_jax import SPECS
+from inception_jax.models.batch_norm import BatchNorm
 from inception_jax.models.head import Bottleneck
 from inception_jax.models.inception_a import FIG_10, InceptionA, InceptionResNetA
 from inception_jax.models.inception_b import FIG_11, InceptionB, InceptionResNetB
@@ -23,7 +24,8 @@ from inception_jax.models.inception_v3 import (
     InceptionV3ReductionB,
     v3_a_branches,
 )
-from inception_jax.models.layers import ConvBN, avg_pool, max_pool
+from inception_jax.models.layers import ConvBN
+from inception_jax.models.pooling import avg_pool, max_pool
 from inception_jax.models.reduction_a import TABLE_1, ReductionA
 from inception_jax.models.reduction_b import (
     FIG_12,
@@ -241,7 +243,7 @@ def test_epsilon_and_decay_of_every_batch_norm(name):
     norms = []
 
     def record(call, args, kwargs, context):
-        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
             norms.append((context.module.epsilon, context.module.momentum))
         return call(*args, **kwargs)
 

@@ -6,12 +6,17 @@ convolutions and pools of the trace, so that a fast form which is missing here i
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import flax.linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from experiments.speed.case import Built, Case
 from experiments.speed.sides import ours
+from inception_jax.models import batch_norm, layers, pooling, residual
 from inception_jax.models.layers import ConvBN
 
 
@@ -21,14 +26,27 @@ def build(case: Case) -> Built:
 
 
 def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` traced with every convolution by `lax.conv_general_dilated`, and average
-    pools before the 1x1 convolutions that follow them."""
+    """`function` traced with every convolution by `lax.conv_general_dilated` and on its
+    own, average pools before the 1x1 convolutions that follow them, residuals scaled after
+    the layer that gives them, and what JAX makes of batch norm, max pools and the ReLU of
+    a sum as gradients."""
 
     def traced(*arguments: Any, **options: Any) -> Any:
-        with nn.intercept_methods(_as_drawn):
+        with ExitStack() as stack:
+            for module, name, plain in (
+                (layers, "first_boxes", lambda *_: {}),
+                (batch_norm, "normalize", lambda *given: batch_norm.forward(*given)[0]),
+                (pooling, "gathering_max_pool", _max_pool),
+                (residual, "relu", nn.relu),
+            ):
+                stack.enter_context(mock.patch.object(module, name, plain))
+            stack.enter_context(nn.intercept_methods(_as_drawn))
             return function(*arguments, **options)
 
     return traced
+
+
+_max_pool = partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding="VALID")
 
 
 def _as_drawn(method: Callable[..., Any], arguments: tuple, options: dict, context: Any):
@@ -37,6 +55,11 @@ def _as_drawn(method: Callable[..., Any], arguments: tuple, options: dict, conte
     if isinstance(module, ConvBN) and module.pool is not None:
         arguments = (module.pool(arguments[0]), *arguments[1:])
         object.__setattr__(module, "pool", None)
-    if isinstance(module, nn.Conv) and module.conv_general_dilated is not None:
+    if isinstance(module, nn.Conv):
         object.__setattr__(module, "conv_general_dilated", None)
+        if isinstance(module.promote_dtype, partial):  # with the factor in it
+            (factor,) = module.promote_dtype.args
+            object.__setattr__(module, "promote_dtype", promote_dtype)
+            y = method(*arguments, **options)
+            return factor.astype(y.dtype) * y
     return method(*arguments, **options)

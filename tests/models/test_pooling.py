@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Max pools and their gathered gradients, against Flax's."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inception_jax.models.pooling import max_pool
+
+# Odd, even and least sizes: all rows and columns are read, or the last is not.
+SIZES = [(3, 3), (3, 4), (4, 3), (7, 7), (8, 9), (9, 8), (17, 6)]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_is_flax_s_with_the_same_gradient(size, dtype):
+    """Of small whole numbers, so that windows have equal values, and rounding none."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-3, 4, (2, *size, 3)), dtype)
+
+    def theirs(x):
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
+
+    expected, pull = jax.vjp(theirs, x)
+    dy = jnp.asarray(rng.integers(-8, 9, expected.shape), dtype)
+    found, own_pull = jax.vjp(max_pool, x)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(max_pool(x), expected)
+    (dx,), (expected_dx,) = own_pull(dy), pull(dy)
+    assert dx.dtype == dtype
+    np.testing.assert_array_equal(dx, expected_dx)
+    assert np.asarray(dx, np.float32).any()
+
+
+def test_not_a_number_is_not_hidden():
+    x = jnp.zeros((1, 5, 5, 1)).at[0, 1, 1, 0].set(jnp.nan)
+    np.testing.assert_array_equal(jnp.isnan(max_pool(x))[0, :, :, 0], [[1, 0], [0, 0]])
+
+
+def test_nothing_is_scattered():
+    x = jnp.zeros((1, 9, 9, 4))
+    trace = str(jax.make_jaxpr(jax.grad(lambda x: max_pool(x).sum()))(x))
+    assert "scatter" not in trace
+    assert "reduce_window" not in trace
