@@ -10,7 +10,8 @@ from jax.typing import ArrayLike
 
 from inception_jax.model_folder import Variables
 from inception_jax.models.batch_norm import BN_EPSILON
-from inception_jax.models.inputs import block_scales
+from inception_jax.models.inputs import ResidualScale, block_scales
+from inception_jax.models.schema import NetworkSpec
 from inception_jax.pretrained import Model, check_variables
 
 
@@ -34,10 +35,18 @@ def fold(model: Model, variables: Variables) -> tuple[Model, Variables]:
             "the model is folded already: give fold the model and variables from load."
         )
     check_variables(model, variables, "the given variables")
+    card = replace(model.card, aux_head=False)
+    found = folded_variables(model.network.spec, variables, model.card.residual_scale)
+    return Model(card, folded=True), found
+
+
+def folded_variables(
+    spec: NetworkSpec, variables: Variables, residual_scale: ResidualScale = None
+) -> Variables:
+    """What `fold` makes of the variables of a network, for `create(spec, folded=True)`."""
     params, stats = variables["params"], variables["batch_stats"]
-    spec = model.network.spec
     blocks = [name for s in spec.stages if s.scale is not None for name in s.names]
-    scales = np.asarray(block_scales(spec, model.card.residual_scale), np.float64)
+    scales = np.asarray(block_scales(spec, residual_scale), np.float64)
     scale_of = dict(zip(blocks, scales, strict=True))
     found = {
         "params": {
@@ -48,8 +57,7 @@ def fold(model: Model, variables: Variables) -> tuple[Model, Variables]:
     }
     if "PrePool" in stats:
         found["batch_stats"] = {"PrePool": stats["PrePool"]}
-    card = replace(model.card, aux_head=False)
-    return Model(card, folded=True), jax.tree.map(jnp.asarray, found)
+    return jax.tree.map(jnp.asarray, found)
 
 
 def _folded(params: dict, stats: dict, scale: float = 1.0) -> dict:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This package: the training step of a run with default options, and `Network.apply`."""
+"""This package: the training step of a run with default options; inference by
+`Network.apply` with batch norms folded."""
 
 import math
 import time
@@ -13,7 +14,9 @@ import numpy as np
 
 from experiments.speed.case import CLASSES, Built, Case, Run
 from inception_jax.config import RunConfig
+from inception_jax.folding import folded_variables
 from inception_jax.hardware import describe, peak_flops
+from inception_jax.model_folder import Variables
 from inception_jax.models.networks import Network
 from inception_jax.parallel import DataParallel, arm_devices
 from inception_jax.step_setup import network_for, numbers_for, train_options
@@ -25,8 +28,11 @@ Formulation = Callable[[Callable[..., Any]], Callable[..., Any]]
 IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
 
 
-def build(case: Case, formulation: Formulation = lambda function: function) -> Built:
-    """Ready to run on the first device. Raises ValueError for an unknown network."""
+def build(case: Case, formulation: Formulation | None = None) -> Built:
+    """Ready to run on the first device. Raises ValueError for an unknown network.
+
+    With a formulation, in that one and with batch norms not folded.
+    """
     config = RunConfig(
         network=case.network,
         batch_size=case.batch,
@@ -35,9 +41,17 @@ def build(case: Case, formulation: Formulation = lambda function: function) -> B
     )
     network = network_for(config, CLASSES, 1)
     state = filled_state(network, config)
-    prepare = training if case.task == "training" else inference
+    formed = formulation or (lambda function: function)
+    if case.task == "training":
+        run = training(case, config, network, state, formed)
+    elif formulation:
+        run = inference(case, network, state.raw_variables, formed)
+    else:
+        folded = network.clone(folded=True, aux_head=False)
+        variables = folded_variables(network.spec, state.raw_variables)
+        run = inference(case, folded, variables, formed)
     return Built(
-        run=prepare(case, config, network, state, formulation),
+        run=run,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         peak=device_peak,
         macs=partial(macs_of, network, case.image_size),
@@ -69,16 +83,12 @@ def training(
 
 
 def inference(
-    case: Case,
-    config: RunConfig,
-    network: Network,
-    state: TrainState,
-    formulation: Formulation,
+    case: Case, network: Network, variables: Variables, formulation: Formulation
 ) -> Run:
     """Logits of images that are on the device already."""
     apply = jax.jit(formulation(lambda variables, x: network.apply(variables, x)[0]))
     images = jax.device_put(case.images(network.spec.image_shape[-1]))
-    variables = jax.device_put(state.raw_variables)
+    variables = jax.device_put(variables)
 
     def run(steps: int) -> Any:
         for _ in range(steps):
