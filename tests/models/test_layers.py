@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax.models.layers import Box, Branch, ConvBN, Layer, Mixed
+from inception_jax.models.layers import (
+    Box,
+    Branch,
+    ConvBN,
+    FrozenBatchNorm,
+    Layer,
+    Mixed,
+)
 from inception_jax.models.pooling import avg_pool
 from tests.models.tiny import random_variables
 
@@ -97,6 +104,16 @@ def test_branches_give_together_what_each_gives_alone(train):
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
+    )
+
+
+def test_siblings_whose_averages_are_frozen_are_as_in_evaluation():
+    frozen = Mixed(SIBLINGS, conv=partial(ConvBN, norm=FrozenBatchNorm))
+    variables = random_variables(frozen, X)
+    found, moved = frozen.apply(variables, X, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(found, Mixed(SIBLINGS).apply(variables, X), atol=1e-6)
+    jax.tree.map(
+        np.testing.assert_array_equal, moved["batch_stats"], variables["batch_stats"]
     )
 
 

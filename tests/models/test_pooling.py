@@ -34,6 +34,14 @@ def test_it_is_flax_s_with_the_same_gradient(size, dtype):
     assert np.asarray(dx, np.float32).any()
 
 
+def test_gradients_of_half_precision_are_added_in_full():
+    """The middle is in four windows; 256 + 1 is 256 in bfloat16, and 259 is 260."""
+    x = jnp.zeros((1, 5, 5, 1), jnp.bfloat16).at[0, 2, 2, 0].set(1)
+    dy = jnp.asarray([[256, 1], [1, 1]], jnp.bfloat16).reshape(1, 2, 2, 1)
+    (dx,) = jax.vjp(max_pool, x)[1](dy)
+    assert dx[0, 2, 2, 0] == 260
+
+
 def test_not_a_number_is_not_hidden():
     x = jnp.zeros((1, 5, 5, 1)).at[0, 1, 1, 0].set(jnp.nan)
     np.testing.assert_array_equal(jnp.isnan(max_pool(x))[0, :, :, 0], [[1, 0], [0, 0]])
