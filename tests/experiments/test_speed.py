@@ -229,11 +229,13 @@ def test_a_side_is_ended_at_the_deadline(tmp_path):
 
 
 def test_an_interruption_does_not_wait_for_compilations(tmp_path):
-    log = []
+    log, started = [], set()
 
     class Slow(FakeSide):
         def build(self, case):
             if self.name == "timm":
+                while len(started) < 3:  # what has not started need not be ended
+                    time.sleep(0.01)
                 return super().build(case)
             while ("close", self.name) not in self.log:
                 time.sleep(0.01)
@@ -243,6 +245,7 @@ def test_an_interruption_does_not_wait_for_compilations(tmp_path):
         raise KeyboardInterrupt
 
     def start(name, *_):
+        started.add(name)
         return Slow(name, log=log)
 
     sides = ("timm", "ours", "plain")
