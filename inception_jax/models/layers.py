@@ -241,9 +241,10 @@ def first_boxes(
     is written first.
     """
     boxes = {}
-    for i, layers in enumerate(branches):
-        pool = avg_pool if layers[0] is avg_pool else None
-        box = layers[-1 if pool else 0]
+    for i, (box, *after) in enumerate(branches):
+        pool = avg_pool if box is avg_pool else None
+        if pool and after:
+            box = after[0]
         if isinstance(box, Box) and box.pointwise:
             boxes[i] = (box.name, pool)
     if module.is_initializing() or len(boxes) < 2:

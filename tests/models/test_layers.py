@@ -64,7 +64,7 @@ def test_means_are_taken_once_and_of_the_fewer_channels_behind_a_1x1():
 SIBLINGS = (
     (Box("0a", 3), Box("0b", 2, (3, 3))),
     (Box("1a", 4, (3, 3)),),
-    (avg_pool, Box("0b", 5)),
+    (avg_pool, Box("0b", 5), Box("0c", 4, (3, 3))),
     (avg_pool,),
     (Box("", 6),),
 )
