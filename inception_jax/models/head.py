@@ -5,10 +5,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from inception_jax.models.batch_norm import BatchNorm
 from inception_jax.models.layers import (
     SAME,
     VALID,
-    BatchNorm,
     ConvBN,
     ModuleDef,
 )

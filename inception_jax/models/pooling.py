@@ -16,8 +16,10 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     """3x3 max pool of stride 2, unpadded: the pool of every stem and reduction.
 
     Of equal values the first of a window gets the gradient, as in `flax.linen.max_pool`.
+    XLA's gradient scatters, which takes a CPU 10 to 40 times as long as gathering; that
+    takes a TPU 27 times as long.
     """
-    return fast_max_pool(x)
+    return jax.lax.platform_dependent(x, tpu=xla_max_pool, default=gathering_max_pool)
 
 
 def avg_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
@@ -31,28 +33,13 @@ def xla_max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
 
 
 @jax.custom_vjp
-def fast_max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    """`max_pool`; on a TPU it is `xla_max_pool`. Elsewhere XLA's gradient scatters, which
-    takes a CPU 10 to 40 times as long as gathering; that takes a TPU 27 times as long.
-    """
+def gathering_max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """`max_pool` as the largest of nine slices, with a gradient that is gathered."""
     return _forward(x)[0]
 
 
-Pooled = tuple[Float[Array, "n h2 w2 c"], Int8[Array, "n h2 w2 c"]]
-
-
 def _forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    y, place = jax.lax.platform_dependent(x, tpu=_pooled_by_xla, default=_largest)
-    return y, (x, place)
-
-
-def _pooled_by_xla(x: Float[Array, "n h w c"]) -> Pooled:
-    y = xla_max_pool(x)
-    return y, (y > y).astype(jnp.int8)  # places are not asked for, and not computed
-
-
-def _largest(x: Float[Array, "n h w c"]) -> Pooled:
-    """The largest of nine slices, and which it was: the place in each window."""
+    """The pool, and for its gradient the place of the largest in each window."""
     n, h, w, c = x.shape
     size = 2 * ((h - 3) // 2), 2 * ((w - 3) // 2)  # from the first window to the last
     best = place = None
@@ -64,27 +51,18 @@ def _largest(x: Float[Array, "n h w c"]) -> Pooled:
         else:
             place = jnp.where(here > best, jnp.int8(_ROW * row + column), place)
             best = jnp.maximum(best, here)
-    return best, place
+    return best, (place, x[..., :0])  # an array of no size, for the shape
 
 
 def _backward(
-    known: tuple[Array, Array], dy: Float[Array, "n h2 w2 c"]
+    known: tuple[Int8[Array, "n h2 w2 c"], Float[Array, "n h w 0"]],
+    dy: Float[Array, "n h2 w2 c"],
 ) -> tuple[Float[Array, "n h w c"]]:
-    x, place = known
-    dx = jax.lax.platform_dependent(x, place, dy, tpu=_scattered, default=_gathered)
-    return (dx,)
-
-
-def _scattered(x: Array, place: Array, dy: Array) -> Float[Array, "n h w c"]:
-    return jax.vjp(xla_max_pool, x)[1](dy)[0]
-
-
-def _gathered(x: Array, place: Array, dy: Array) -> Float[Array, "n h w c"]:
     """Every position gathers from the windows that it is in, two in each direction at most.
 
     Row 2i+a is row a of window i and row a+2 of the window before it; columns likewise.
     """
-    n, h, w, _ = x.shape
+    place, (n, h, w, _) = known[0], known[1].shape
     around = ((0, 0), (1, 1), (1, 1), (0, 0))
     place, dy = jnp.pad(place, around), jnp.pad(dy, around)
     rows, columns = dy.shape[1] - 1, dy.shape[2] - 1
@@ -98,7 +76,7 @@ def _gathered(x: Array, place: Array, dy: Array) -> Float[Array, "n h w c"]:
             dx += jnp.where(is_here, dy[:, i, None, j, None].astype(jnp.float32), 0)
     dx = dx.astype(dy.dtype).reshape(n, 2 * rows, 2 * columns, -1)[:, :h, :w]
     unread = ((0, 0), (0, h - dx.shape[1]), (0, w - dx.shape[2]), (0, 0))
-    return jnp.pad(dx, unread)
+    return (jnp.pad(dx, unread),)
 
 
-fast_max_pool.defvjp(_forward, _backward)
+gathering_max_pool.defvjp(_forward, _backward)

@@ -13,8 +13,8 @@ from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from inception_jax.models.batch_norm import BatchNorm
 from inception_jax.models.layers import (
-    BatchNorm,
     Branches,
     ConvBN,
     ModuleDef,

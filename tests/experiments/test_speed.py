@@ -61,6 +61,14 @@ def test_ours_and_plain_infer_the_same(tiny_case):
     np.testing.assert_allclose(*logits, atol=1e-5)
 
 
+def test_plain_folds_nothing(tiny_case, monkeypatch):
+    monkeypatch.delattr(ours, "folded_variables")
+    case = replace(tiny_case, task="inference")
+    assert plain.build(case).run(1).shape == (4, CLASSES)
+    with pytest.raises(NameError):
+        ours.build(case)
+
+
 def products(jaxpr) -> tuple[int, int]:
     """Convolutions and matrix products of a trace."""
     counts = np.zeros(2, int)
@@ -77,15 +85,22 @@ def products(jaxpr) -> tuple[int, int]:
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in speed.Options().networks]
 
 
+@pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("spec", [three_grids(), *SLOW])
-def test_plain_has_one_convolution_for_each_kernel(spec):
+def test_plain_has_one_convolution_for_each_kernel(spec, train):
     network = create(spec)
     images = jax.ShapeDtypeStruct((1, *network.spec.image_shape), np.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
     kernels = sum(x.ndim == 4 for x in jax.tree.leaves(variables["params"]))
-    traced = jax.make_jaxpr(plain.plainly(network.apply))(variables, images)
+
+    def apply(variables, images):
+        rngs = {"dropout": jax.random.key(0)}
+        mutable = ["batch_stats"]
+        return network.apply(variables, images, train=train, mutable=mutable, rngs=rngs)
+
+    traced = jax.make_jaxpr(plain.plainly(apply))(variables, images)
     assert products(traced.jaxpr) == (kernels, 1)
-    fast = jax.make_jaxpr(network.apply)(variables, images)
+    fast = jax.make_jaxpr(apply)(variables, images)
     assert products(fast.jaxpr) != (kernels, 1)
 
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from inception_jax.models.batch_norm import FrozenBatchNorm
 from inception_jax.models.layers import (
     Box,
     Branch,
     ConvBN,
-    FrozenBatchNorm,
     Layer,
     Mixed,
 )

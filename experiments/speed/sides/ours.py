@@ -28,11 +28,14 @@ Formulation = Callable[[Callable[..., Any]], Callable[..., Any]]
 IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
 
 
-def build(case: Case, formulation: Formulation | None = None) -> Built:
-    """Ready to run on the first device. Raises ValueError for an unknown network.
-
-    With a formulation, in that one and with batch norms not folded.
-    """
+def build(
+    case: Case,
+    formulation: Formulation = lambda function: function,
+    *,
+    folded: bool = True,
+) -> Built:
+    """Ready to run on the first device, `folded` for inference. Raises ValueError for an
+    unknown network."""
     config = RunConfig(
         network=case.network,
         batch_size=case.batch,
@@ -41,15 +44,13 @@ def build(case: Case, formulation: Formulation | None = None) -> Built:
     )
     network = network_for(config, CLASSES, 1)
     state = filled_state(network, config)
-    formed = formulation or (lambda function: function)
     if case.task == "training":
-        run = training(case, config, network, state, formed)
-    elif formulation:
-        run = inference(case, network, state.raw_variables, formed)
-    else:
-        folded = network.clone(folded=True, aux_head=False)
+        run = training(case, config, network, state, formulation)
+    elif folded:
         variables = folded_variables(network.spec, state.raw_variables)
-        run = inference(case, folded, variables, formed)
+        run = inference(case, network.clone(folded=True), variables, formulation)
+    else:
+        run = inference(case, network, state.raw_variables, formulation)
     return Built(
         run=run,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),

@@ -22,7 +22,7 @@ from inception_jax.models.layers import ConvBN
 
 def build(case: Case) -> Built:
     """As `ours.build`."""
-    return ours.build(case, plainly)
+    return ours.build(case, plainly, folded=False)
 
 
 def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,7 +36,7 @@ def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
             for module, name, plain in (
                 (layers, "first_boxes", lambda *_: {}),
                 (batch_norm, "normalize", lambda *given: batch_norm.forward(*given)[0]),
-                (pooling, "fast_max_pool", pooling.xla_max_pool),
+                (pooling, "gathering_max_pool", pooling.xla_max_pool),
                 (residual, "relu", nn.relu),
             ):
                 stack.enter_context(mock.patch.object(module, name, plain))
