@@ -147,6 +147,7 @@ def _machine(options: Options, start: Callable[..., Side]) -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "processor": _processor(),
         "versions": ", ".join(_versions()),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "options": {k: str(v) for k, v in asdict(options).items()},
     }
 
