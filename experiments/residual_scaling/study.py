@@ -13,7 +13,7 @@ from experiments.residual_scaling.records import Records, settings_in
 class Options:
     """Train residual networks with and without scaling, and judge the paper's claims."""
 
-    # quick, a minute and no verdict; cpu, the main job; cpu_more, which goes on with the
+    # quick, two minutes and no verdict; cpu, the main job; cpu_more, which goes on with the
     # cures of the literature and the paper's horizon; gpu, the paper's widths.
     plan: str = "cpu"
     # Minutes of training; what does not fit is left out, the least important first, and
