@@ -119,8 +119,9 @@ def _say_it_once() -> None:
     that come after a damaged one or do not fit any more; and nobody looks at those.
     """
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    # Some of tensorstore's errors name it, others only its format.
     logging.getLogger("asyncio").addFilter(
-        lambda record: "tensorstore" not in record.getMessage()
+        lambda record: not re.search("tensorstore|OCDBT database", record.getMessage())
     )
     show = sys.unraisablehook
 

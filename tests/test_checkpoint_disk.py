@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks fill and processes are killed: loudly, and the earlier checkpoints are there."""
 
+import asyncio
+import gc
 import os
 import random
 import signal
@@ -109,6 +111,25 @@ def test_a_disk_that_does_not_take_it_is_an_error_and_nothing_is_lost(reachable)
         assert identical(checkpoints.restore(2, LIKE), state_of(2))
     with Checkpoints(folder, keep=1):
         assert [path.name for path in folder.iterdir()] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("OUT_OF_RANGE: Error writing in OCDBT database at local file: File too large", 0),
+        ("NOT_FOUND: Error opening driver [tensorstore_spec='{}']", 0),
+        ("somebody else's", 1),
+    ],
+)
+def test_of_futures_that_nobody_looks_at_tensorstores_are_not_told(said, shown, caplog):
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    future.set_exception(ValueError(said))
+    del future
+    gc.collect()
+    loop.close()
+    told = [r for r in caplog.records if "never retrieved" in r.getMessage()]
+    assert len(told) == shown
 
 
 @pytest.mark.slow
