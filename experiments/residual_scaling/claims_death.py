@@ -195,7 +195,8 @@ def claim_3(records: Records) -> list[Verdict]:
                 f"{rate_in_words(rate)} {_time_to_death(some)}"
                 for rate, some in sorted(others.items())
             )
-        return [replace(not_tested(3, reason), details=details)]
+        setting = "unscaled arms" if details else ""
+        return [replace(not_tested(3, reason, setting), details=details)]
     return [
         replace(_late(some, width), details=details)
         for width, some in sorted(grouped(long, lambda arm: arm.width).items())

@@ -137,6 +137,7 @@ def test_short_arms_say_nothing_of_long_ones():
     row = only(repeat(short, 8, death=30) | repeat(Arm(steps=9_999), 8), 3)
     assert row.verdict == NOT_TESTED
     assert "(accelerated) median time to death 30 [30, 30] steps (n = 8)" in row.evidence
+    assert (row.setting, len(row.details)) == ("unscaled arms", 2)
 
 
 REMEDIES = [
