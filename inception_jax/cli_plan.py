@@ -25,6 +25,7 @@ def plan(
     image_size: int | None = None,
     dtype: Literal["bfloat16", "float32"] = "bfloat16",
     accumulate: int = 1,
+    remat: bool = False,
     bn_sync: Literal["none", "global"] | int = "none",
     largest: bool = True,
     fresh: bool = False,
@@ -42,6 +43,7 @@ def plan(
         image_size: height and width of the image; default: the network's own.
         dtype: of the computation.
         accumulate: parts of a chip's share that are gone through one after another.
+        remat: compute blocks again for their gradients, to save memory.
         bn_sync: chips that share batch statistics: none, global or a number.
         largest: find the largest batch per chip that fits, among powers of two.
         fresh: compile anew.
@@ -53,6 +55,7 @@ def plan(
         image_size=image_size,
         dtype=dtype,
         accumulate=accumulate,
+        remat=remat,
         parallel=ParallelConfig("shard_map", bn_sync),
         augment=AugmentConfig(color=get_spec(network).image_shape[2] == 3),
     )

@@ -290,6 +290,8 @@ class RunConfig:
     steps: int | None = None
     # Parts of a device's share that are gone through one after another, to save memory.
     accumulate: int = 1
+    # Blocks are computed again for their gradients, to save memory: see the page on speed.
+    remat: bool = False
     # Of the computation; parameters and batch statistics stay float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Of the weights, the order of the data, augmentation and dropout.

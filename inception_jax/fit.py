@@ -56,7 +56,7 @@ def fit(config: RunConfig, started: float | None = None) -> bool:
                 raise ValueError(
                     f"batch_size {config.batch_size} does not fit into the memory of "
                     f"{describe(setup.devices)}; choose a smaller one, or --accumulate "
-                    f"{2 * config.accumulate}."
+                    f"{2 * config.accumulate}{'' if config.remat else ' or --remat'}."
                 ) from error
             if this_host()[1] == 1:
                 raise

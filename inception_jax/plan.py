@@ -180,7 +180,7 @@ def _refused(
     return (
         f"{config.batch_size // chips.chips} images per chip of {chips.name} need at least "
         f"{program.needed / gib:.1f} GiB of its {program.available / gib:.2f} GiB of HBM; "
-        f"{most}, or --accumulate parts of it."
+        f"{most}, or --accumulate parts of it{'' if config.remat else ', or --remat'}."
     )
 
 

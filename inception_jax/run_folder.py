@@ -135,9 +135,9 @@ def differences(there: RunConfig, here: RunConfig) -> list[str]:
     """What decides the outcome of a run and is not the same in two configurations."""
     # Where and how fast a run works, how long it lasts and what it reports.
     free = {
-        *("workdir", "data_dir", "workers", "epochs", "steps", "wandb"),
+        *("workdir", "data_dir", "workers", "remat", "epochs", "steps"),
         *("eval_every", "patience", "checkpoint_every", "keep_checkpoints", "log_every"),
-        *("on_nonfinite", "probe_every", "probe_images", "hosts"),
+        *("on_nonfinite", "probe_every", "probe_images", "hosts", "wandb"),
     }
     decisive = [
         flat({key: x for key, x in asdict(config).items() if key not in free})

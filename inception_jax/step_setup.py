@@ -50,6 +50,7 @@ def network_for(
         bn_scale=config.bn_scale,
         bn_frozen=config.bn_frozen,
         aux_head=config.aux_head,
+        remat=config.remat,
         dtype=jnp.dtype(config.dtype),
         **options,
         **({} if num_devices is None else bn_options(config.parallel, num_devices)),

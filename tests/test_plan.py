@@ -137,6 +137,7 @@ CHANGES = [
     {"image_size": 331},
     {"dtype": "float32"},
     {"accumulate": 2},
+    {"remat": True},
     {"bn_scale": True},
     {"aux_head": True},
     {"residual_scale": 0.1},
@@ -261,7 +262,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(monkeyp
     with_memory(monkeypatch, each=0.5)
     said = (
         r"40 images per chip of v5e:4x4 need at least 20\.5 GiB of its 15\.75 GiB of HBM; "
-        r"at most 16 fit, a batch of 256, or --accumulate"
+        r"at most 16 fit, a batch of 256, or --accumulate parts of it, or --remat\."
     )
     with pytest.raises(ValueError, match=said):
         plan(CONFIG, "v5e:4x4", largest=True, say=print)

@@ -66,6 +66,7 @@ DECISIVE = {
 FREE = {
     "workdir": Path("elsewhere"),
     "data_dir": "elsewhere",
+    "remat": True,
     "epochs": 1.0,
     "steps": 1,
     "eval_every": 2.0,
@@ -103,6 +104,7 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
         steps=None,
         epochs=2.0,
         accumulate=4,
+        remat=True,
         dtype="bfloat16",
         bn_scale=True,
         bn_decay=0.5,
@@ -127,6 +129,7 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
         (8, 8, 1), 0.75, "keep", "bicubic", low=-0.5, high=2.0
     )
     assert network.bn_frozen
+    assert network.remat
     assert setup.steps == 47  # 2 x 23.4
     assert setup.eval_batch_size == 64
     assert not options.group_metrics

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m experiments.speed.tpu`: training steps in the figures of the TPU's compiler.
 
-Ours, the plain formulation (each convolution `lax.conv_general_dilated`) and Keras on the
-JAX backend, one compilation after another: 5 to 15 minutes of two free cores each and up
-to 8 GiB. Needs no TPU, but libtpu: pip install "inception_jax[plan]", and for Keras
-"inception_jax[bench]". Each result is a line of `out`; what has one there is not compiled
-again. Times are the least that the chip's figures allow, and the compiler's expectation.
+Ours, ours with --remat, the plain formulation (each convolution
+`lax.conv_general_dilated`) and Keras on the JAX backend, one compilation after another: 5
+to 15 minutes of two free cores each and up to 8 GiB. Needs no TPU, but libtpu: pip install
+"inception_jax[plan]", and for Keras "inception_jax[bench]". Each result is a line of `out`;
+what has one there is not compiled again. Times are the least that the chip's figures allow,
+and the compiler's expectation.
 
-Ours and plain are steps of a slice with their all-reduce; Keras's is that of one chip.
+Keras's is the step of one chip, the others those of a slice with their all-reduce.
 """
 
 import sys
@@ -28,7 +29,7 @@ from inception_jax.models.networks import get_spec
 from inception_jax.roofline import slice_named
 from inception_jax.table import table
 
-SIDES = ("ours", "plain", "keras")
+SIDES = ("ours", "remat", "plain", "keras")
 
 
 @dataclass(frozen=True)

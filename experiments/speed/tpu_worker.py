@@ -42,12 +42,13 @@ def answer(request: Request) -> dict[str, Any]:
         batch_size=request.images * slice_named(request.topology).chips,
         image_size=request.image_size,
         dtype="bfloat16",
+        remat=request.side == "remat",
         parallel=ParallelConfig("shard_map"),
         augment=AugmentConfig(color=False),  # Keras's step has no such thing
     )
-    if request.side == "ours":
-        return compile_step(config, request.topology)
-    return plainly(compile_step)(config, request.topology)
+    if request.side == "plain":
+        return plainly(compile_step)(config, request.topology)
+    return compile_step(config, request.topology)
 
 
 def _keras(request: Request) -> dict[str, Any]:

@@ -61,6 +61,9 @@ class Network(nn.Module):
     bn_axis_index_groups: tuple[tuple[int, ...], ...] | None = None
     aux_head: bool = False
     folded: bool = False  # batch norms and residual scales: see `inception_jax.fold`
+    # The stem and each block are computed again for their gradients: of what is between
+    # their outputs, nothing is kept from the forward pass.
+    remat: bool = False
     dtype: DTypeLike = jnp.float32  # of the computation; parameters stay float32
 
     @nn.compact
@@ -90,18 +93,22 @@ class Network(nn.Module):
         folded = None if self.folded else norm
         conv = partial(ConvBN, norm=folded, dtype=self.dtype, kernel_init=spec.kernel_init)
 
+        def call(module: nn.Module, *inputs: Array) -> Any:
+            return module(*inputs, train=train)
+
+        compute = nn.remat(call) if self.remat and train else call
         stem = spec.stem(conv=conv, name="Stem")
-        x, endpoints = stem(jnp.asarray(images, self.dtype), train=train)
+        x, endpoints = compute(stem, jnp.asarray(images, self.dtype))
         block = 0
         for stage in spec.stages:
             for name in stage.names:
                 if stage.scale is None:
-                    x = stage.module(conv=conv, name=name)(x, train=train)
+                    x = compute(stage.module(conv=conv, name=name), x)
                 else:
                     module = _residual_block(
                         spec, stage, name, conv=conv, norm=folded, dtype=self.dtype
                     )
-                    x = module(x, scales[block], train=train)
+                    x = compute(module, x, scales[block])
                     block += 1
                 endpoints[name] = x
                 if name == spec.aux_after:
@@ -173,8 +180,8 @@ def create(network: str | NetworkSpec, **options: Any) -> Network:
 
     `network` is a name of `list_networks()` or a spec, such as `small_image_spec(...)`.
     `options` are the fields of `Network`: num_classes, dropout_rate, bn_decay, bn_scale,
-    bn_frozen, bn_axis_name, bn_axis_index_groups, aux_head, folded, dtype; what is left
-    out is as published.
+    bn_frozen, bn_axis_name, bn_axis_index_groups, aux_head, folded, remat, dtype; what is
+    left out is as published.
 
     Raises ValueError for an unknown name, a negative number of classes, a dropout rate or
     batch-norm decay outside [0, 1), an aux head where there is no 17x17 grid to put it on
