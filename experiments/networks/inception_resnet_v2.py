@@ -5,7 +5,7 @@ Command      python -m experiments.run inception_resnet_v2
 Data         ImageNet 2012: `inception-jax data check imagenet2012`
 Hardware     any GPUs or TPUs whose number divides 640; per-device batch statistics
 Cost         1.6e+19 operations. On TPU v5e:4x4, by its compiler: 5.8 of 16 GiB per chip
-             with 40 images each (at most 256 fit), 160 epochs in 2.4 hours or more by the
+             with 40 images each (at most 256 fit), 160 epochs in 2.2 hours or more by the
              roofline, 7 as it expects. Not measured (python -m experiments.cost
              inception_resnet_v2).
 Paper        errors, top-1 / top-5: 19.9 / 4.9 one crop, 18.7 / 4.1 twelve, 17.8 / 3.7 144
