@@ -336,6 +336,26 @@ def test_another_run_in_the_folder(tiny, tmp_path):
         fit(replace(config, workdir=tmp_path / "photos"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "cure"),
+    [
+        ({}, "--accumulate 2 or --remat."),
+        ({"accumulate": 2, "remat": True}, "--accumulate 4."),
+    ],
+)
+def test_a_batch_that_does_not_fit(tiny, tmp_path, monkeypatch, changes, cure):
+    """What XLA says of it becomes a sentence."""
+
+    def update(*_: object, **__: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(loop, "train_step", update)
+    config = replace(tiny, workdir=tmp_path / "run", **changes)
+    with pytest.raises(ValueError, match="batch_size 32 does not fit into") as error:
+        fit(config)
+    assert str(error.value).endswith(f"choose a smaller one, or {cure}")
+
+
 def test_bad_images_on_record(tiny, tmp_path, photos):
     """A file of each split is no image: an error, or on request named once on record."""
     for bad in (photos / "val" / "b" / "b1.jpg", photos / "train" / "a" / "a1.jpg"):

@@ -54,9 +54,15 @@ def start() -> TrainState:
     return TrainState(np.int32(0), params, batch_stats, *averages, opt_state)
 
 
-def mapped(config: ParallelConfig, devices: int, dropout: float = 0.0, accumulate: int = 1):
+def mapped(
+    config: ParallelConfig,
+    devices: int,
+    dropout: float = 0.0,
+    accumulate: int = 1,
+    remat: bool = False,
+):
     network = inception_jax.create(
-        SPEC, dropout_rate=dropout, **bn_options(config, devices)
+        SPEC, dropout_rate=dropout, remat=remat, **bn_options(config, devices)
     )
     options = TrainOptions(network, OPTIMIZER, 2.0, accumulate=accumulate)
     step = partial(train_step, options=options)
@@ -162,6 +168,13 @@ def test_accumulation_with_other_statistics(wrapper, bn_sync):
     assert metrics["count"] == BATCH
     one_part = trained(wrapper, bn_sync, 4)[0][0]
     assert_different(jax.device_get(state.params), one_part.params)
+
+
+@pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
+def test_blocks_computed_again_share_their_statistics_again(wrapper):
+    run = mapped(ParallelConfig(wrapper, "global"), 2, remat=True)
+    result = jax.device_get(run(start(), BATCHES[0], NUMBERS))
+    assert_close(result, trained(wrapper, "global", 2)[0])
 
 
 def assert_step(result: tuple[TrainState, dict], gradients: dict, stats: dict) -> None:
