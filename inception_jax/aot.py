@@ -39,6 +39,16 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
+class StageWork:
+    """Of a training step, what comes from a stage: see `summary.Row` and `hlo.Part`."""
+
+    stage: str  # "" for the rest: loss, optimizer, averages, all-reduce
+    macs: int  # multiply-accumulates, for one image forward
+    hbm_bytes: int
+    cycles: int
+
+
+@dataclass(frozen=True)
 class Compiled:
     """A training step as one chip runs it, in the compiler's own figures."""
 
@@ -49,6 +59,7 @@ class Compiled:
     memory: dict[str, int]
     flops: float
     movement: Movement
+    stages: tuple[StageWork, ...]  # in the order of the network, which `movement` sums
     macs: int  # multiply-accumulates of the network, for one image forward
     params: int
     statistics: int  # moving means and variances of batch normalisation
@@ -152,7 +163,10 @@ def _outcome(answer: dict[str, Any]) -> Compiled | Refused:
     if "refused" in answer:
         return Refused(**answer["refused"])
     figures = answer["compiled"]
-    return Compiled(**{**figures, "movement": Movement(**figures["movement"])})
+    stages = tuple(StageWork(**stage) for stage in figures["stages"])
+    return Compiled(
+        **{**figures, "movement": Movement(**figures["movement"]), "stages": stages}
+    )
 
 
 def ask(worker: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from inception_jax.config import RunConfig
-from inception_jax.hlo import movement
+from inception_jax.hlo import movement, parts
 from inception_jax.models.networks import get_spec
 from inception_jax.parallel import DataParallel, devices_elsewhere, heeding
 from inception_jax.run_folder import from_json
@@ -31,7 +31,7 @@ from inception_jax.step_setup import (
     preprocess_for,
     train_options,
 )
-from inception_jax.summary import summarise
+from inception_jax.summary import Summary, summarise
 from inception_jax.train import init_state, train_step
 
 IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
@@ -55,6 +55,7 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         return {"refused": _refusal(error) | {"seconds": time.perf_counter() - start}}
+    summary, text = summarise(network, options.preprocess.image_shape), compiled.as_text()
     return {
         "compiled": {
             "chips": len(devices),
@@ -63,12 +64,28 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
             # The body of a loop, here one part of the batch, is counted once. The rest of
             # the step is below a thousandth of it.
             "flops": compiled.cost_analysis()["flops"] * config.accumulate,
-            "movement": asdict(movement(compiled.as_text())),
-            "macs": summarise(network, options.preprocess.image_shape).macs,
+            "movement": asdict(movement(text)),
+            "stages": _stages(summary, text),
+            "macs": summary.macs,
             "params": sum(x.size for x in jax.tree.leaves(state.params)),
             "statistics": sum(x.size for x in jax.tree.leaves(state.batch_stats)),
         }
     }
+
+
+def _stages(summary: Summary, text: str) -> list[dict[str, Any]]:
+    """The fields of `aot.StageWork`."""
+    found = parts(text, {name for row in summary.rows for name in row.names})
+    stages = [(row.stage, row.macs, row.names) for row in summary.rows] + [("", 0, ("",))]
+    return [
+        {
+            "stage": stage,
+            "macs": macs,
+            "hbm_bytes": sum(found[name].hbm_bytes for name in names),
+            "cycles": sum(found[name].cycles for name in names),
+        }
+        for stage, macs, names in stages
+    ]
 
 
 def _batch(config: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:

@@ -70,8 +70,8 @@ def plan(
 
 def describe(found: Plan) -> str:
     """All figures, for people."""
-    parts = [_title(found), _memory(found), _work(found), _time(found), _scaling(found)]
-    return "\n\n".join(parts)
+    parts = (_title, _memory, _work, _time, _stages, _scaling)
+    return "\n\n".join(part(found) for part in parts)
 
 
 def _title(found: Plan) -> str:
@@ -174,6 +174,22 @@ def _time(found: Plan) -> str:
             )
         )
     return table(("time of a step, not measured", "", ""), rows, right=(1,))
+
+
+def _stages(found: Plan) -> str:
+    """Six operations for a multiply-accumulate, gradients included."""
+    chip = found.slice.chip
+    clock = chip.clock if found.expected_seconds else None
+    header = ["by stage of the network", "operations", "HBM"]
+    header += ["the compiler expects"] * bool(clock)
+    rows = []
+    for work in found.program.stages:
+        times = [6 * work.macs * found.images / chip.peak, work.hbm_bytes / chip.hbm_rate]
+        if clock:
+            times.append(work.cycles / clock)
+        name = work.stage or "the rest: loss, update, averages"
+        rows.append((name, *map(_ms, times)))
+    return table(header, rows, right=range(1, len(header)))
 
 
 def _scaling(found: Plan) -> str:

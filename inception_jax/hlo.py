@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compiled program moves, read off its text: between chips, and to and from HBM.
+"""What a compiled program moves, read off its text: between chips, and to and from HBM;
+and which module of the network it does so for.
 
 `cost_analysis` gives the bytes of every operand and result, wherever it lies. The text of
 a program for a TPU says where, as S(1) for the memory on the chip, and only the rest
@@ -9,7 +10,7 @@ passes through HBM.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _CALLED = re.compile(r"(?:calls|body|to_apply)=%?([\w.-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_ORIGIN = re.compile(r'op_name="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Movement:
     hbm_bytes: int  # read from and written to HBM
     total_bytes: int  # and to and from the memory on the chip
     cycles: int  # that the compiler expects of its kernels; 0 where it does not say
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the kernels that come from one module do, as in `Movement`."""
+
+    hbm_bytes: int = 0
+    cycles: int = 0
 
 
 class _Instruction(NamedTuple):
@@ -68,11 +78,35 @@ def movement(text: str) -> Movement:
             if cycles := _CYCLES.search(instruction.rest):
                 plain["cycles"] += runs * int(cycles[1])
     for computation, runs in _executed(computations, entry, within_kernels=False):
-        for hbm, chip in _traffic(computations[computation]):
+        for _, hbm, chip in _traffic(computations[computation]):
             plain["hbm_bytes"] += runs * hbm
             plain["total_bytes"] += runs * (hbm + chip)
     fields = ("overlapping", "hbm_bytes", "total_bytes", "cycles")
     return Movement(dict(counts), dict(sizes), **{name: plain[name] for name in fields})
+
+
+def parts(text: str, modules: Collection[str]) -> dict[str, Part]:
+    """`Movement` shared out among `modules`; under "" what comes from none of them.
+
+    A kernel that was made of several modules' operations counts for the one of its result.
+    Of modules within each other the outermost counts.
+    """
+    computations, entry = _computations(text)
+    moved, cycles = Counter(), Counter()
+    for computation, runs in _executed(computations, entry, within_kernels=True):
+        for instruction in computations[computation]:
+            if expected := _CYCLES.search(instruction.rest):
+                cycles[_origin(instruction, modules)] += runs * int(expected[1])
+    for computation, runs in _executed(computations, entry, within_kernels=False):
+        for instruction, hbm, _ in _traffic(computations[computation]):
+            moved[_origin(instruction, modules)] += runs * hbm
+    return {name: Part(moved[name], cycles[name]) for name in {*modules, ""}}
+
+
+def _origin(instruction: _Instruction, modules: Collection[str]) -> str:
+    named = _ORIGIN.search(instruction.rest)
+    path = named[1].split("/") if named else []
+    return next((name for name in path if name in modules), "")
 
 
 def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
@@ -116,10 +150,13 @@ def _payload(instruction: _Instruction) -> int:
     return sum(_size(*array, padded=False) for array in arrays)
 
 
-def _traffic(instructions: list[_Instruction]) -> Iterator[tuple[int, int]]:
-    """(bytes in HBM, bytes on the chip) that each instruction reads and writes."""
+def _traffic(
+    instructions: list[_Instruction],
+) -> Iterator[tuple[_Instruction, int, int]]:
+    """Each instruction, with the bytes in HBM and on the chip that it reads and writes."""
     where: dict[str, tuple[int, int]] = {}
-    for name, result, operation, rest in instructions:
+    for instruction in instructions:
+        name, result, operation, rest = instruction
         arrays = _ARRAY.findall(result)
         if operation == "slice-start":
             # ((from), part, semaphore): as much is read of the first as is written.
@@ -134,7 +171,7 @@ def _traffic(instructions: list[_Instruction]) -> Iterator[tuple[int, int]]:
             for operand in re.findall(r"%([\w.-]+)", rest.partition("), ")[0]):
                 more = where.get(operand, (0, 0))
                 hbm, chip = hbm + more[0], chip + more[1]
-        yield hbm, chip
+        yield instruction, hbm, chip
 
 
 def _by_place(arrays: list[tuple[str, str, str]]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.config import ParallelConfig
-from inception_jax.hlo import movement
+from inception_jax.hlo import Part, movement, parts
 from inception_jax.parallel import DataParallel
 
 
@@ -90,6 +90,22 @@ def test_a_tpu_program_says_what_passes_through_hbm():
     assert found.hbm_bytes == copied + sliced + kernel + reduced + permuted
     on_chip = copied + 4 + sliced + 4 * 128 + (copied + 4 * 128 + 4 * 128)
     assert found.total_bytes == found.hbm_bytes + on_chip
+
+
+def test_kernels_are_shared_out_among_modules():
+    """The outermost module counts, of the kernel's result, and all is shared out."""
+    outer, inner = "jit(step)/jvp(Network)/Mixed_6a", "Branch_0/Conv2d_1a_3x3/conv/dot"
+    text = TPU.replace("calls=%kernel", f'calls=%kernel, op_name="{outer}/{inner}"')
+    text = text.replace("copy-start(%b)", 'copy-start(%b), op_name="x/Mixed_6a_2/add"')
+    found = parts(text, ["Conv2d_1a_3x3", "Mixed_6a", "Mixed_6b"])
+    whole = movement(text)
+    kernel = Part(hbm_bytes=2 * 8 * 128, cycles=1830)
+    assert found == {
+        "Mixed_6a": kernel,
+        "Conv2d_1a_3x3": Part(),
+        "Mixed_6b": Part(),
+        "": Part(whole.hbm_bytes - kernel.hbm_bytes, 0),
+    }
 
 
 def test_nothing_is_moved_by_names_alone():

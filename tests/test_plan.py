@@ -12,18 +12,25 @@ from pathlib import Path
 import pytest
 
 from inception_jax import aot, aot_worker, cli, cli_plan
-from inception_jax.aot import Compiled, Refused
+from inception_jax.aot import Compiled, Refused, StageWork
 from inception_jax.cli_plan import describe
 from inception_jax.config import AugmentConfig, OptimizerConfig, ParallelConfig, RunConfig
 from inception_jax.hlo import Movement
+from inception_jax.models.networks import create
 from inception_jax.parallel import all_devices
 from inception_jax.plan import Largest, Plan, plan
 from inception_jax.roofline import CHIPS, GIB, efficiency, slice_named
+from inception_jax.summary import summarise
 from tests.test_imports import ours
 
 CONFIG = RunConfig(batch_size=640, dtype="bfloat16")
 MOVED = Movement(
     {"all-reduce": 3}, {"all-reduce": 170 * 10**6}, 0, 16 * 10**9, 2 * 10**10, 10**8
+)
+STAGES = (
+    StageWork("Conv2d_1a_3x3", 254_000_000, 4 * 10**9, 3 * 10**7),
+    StageWork("Mixed_5b .. Mixed_5e", 12 * 10**9, 11 * 10**9, 6 * 10**7),
+    StageWork("", 0, 10**9, 10**7),
 )
 
 
@@ -31,7 +38,7 @@ def compiled(needed: int = 4 * GIB, chips: int = 16, images: int = 40) -> Compil
     """Of a step of 0.5 GiB and what is temporary for its images."""
     memory = {"arguments": GIB // 2, "results": GIB // 2, "reused": GIB // 2, "code": 0}
     memory |= {"temporary": needed - GIB // 2, "peak": needed}
-    return Compiled(chips, 100.0, memory, 2.9e12, MOVED, 12_254_000_000, 42, 7)
+    return Compiled(chips, 100.0, memory, 2.9e12, MOVED, STAGES, 12_254_000_000, 42, 7)
 
 
 @pytest.fixture
@@ -119,13 +126,20 @@ def test_the_description_has_the_figures(monkeypatch):
         "collectives per step 3 all-reduce of 170.0 MB; none of them while the step goes "
         "on",
         "roofline, the longer 19.5 ms at most 2,048 images/s per chip, 32,760 on all",
+        "by stage of the network operations HBM the compiler expects",
+        "Mixed_5b .. Mixed_5e 14.6 ms 13.4 ms 40.0 ms",
+        "the rest: loss, update, averages 0.0 ms 1.2 ms 6.7 ms",
         "16 3.2 ms 86.0% 100.0%",
     ):
         assert line in lines
     none = Largest(0, "v5e:2x2", None, Refused(20 * GIB, 15 * GIB, 1.0))
-    assert "that fits: 0 (none; 1 would need at least" in describe(
-        Plan(CONFIG, slice_named("v6e:4x4"), compiled(), none)
-    )
+    text = describe(Plan(CONFIG, slice_named("v6e:4x4"), compiled(), none))
+    assert "that fits: 0 (none; 1 would need at least" in text
+    assert "by stage" in text
+    assert "expects" not in text  # cores and clock are not known
+    silent = replace(compiled(), movement=replace(MOVED, cycles=0))
+    text = describe(Plan(CONFIG, slice_named("v5e:4x4"), silent, None))
+    assert "expects" not in text
 
 
 # What is kept.
@@ -186,6 +200,7 @@ def test_a_step_is_compiled_once(cache, monkeypatch):
         "memory": compiled().memory,
         "flops": 1.0,
         "movement": vars(MOVED),
+        "stages": [vars(stage) for stage in STAGES],
         "macs": 1,
         "params": 1,
         "statistics": 1,
@@ -203,7 +218,8 @@ def test_a_step_is_compiled_once(cache, monkeypatch):
         config = replace(CONFIG, batch_size=batch_size)
         return aot.compiled(config, "v5e:4x4", fresh=fresh, say=said.append)
 
-    assert get() == get() == Compiled(**{**figures, "movement": MOVED})
+    expected = {**figures, "movement": MOVED, "stages": STAGES}
+    assert get() == get() == Compiled(**expected)
     assert get(32) == get(32) == Refused(9, 8, 1.0)
     assert len(asked) == 2
     assert "inception_v4 for v5e:4x4, 16 images" in said[0]
@@ -320,12 +336,35 @@ def test_the_step_that_is_compiled_is_the_training_step(tiny, monkeypatch):
     averaged = 4 * (whole["params"] + whole["statistics"])
     reduced = whole["movement"]["bytes"]["all-reduce"]
     assert averaged < reduced < averaged + 100
+    stages = whole["stages"]
+    assert [stage["stage"] for stage in stages][-3:] == ["global_pool", "Logits", ""]
+    assert sum(stage["macs"] for stage in stages) == whole["macs"]
+    moved = sum(stage["hbm_bytes"] for stage in stages)
+    assert moved == whole["movement"]["hbm_bytes"]
+    assert all(stage["hbm_bytes"] for stage in stages if stage["macs"])
     # Six operations for a multiply-accumulate, and what is not in convolutions.
     assert 16 * 6 * whole["macs"] < whole["flops"] < 3 * 16 * 6 * whole["macs"]
     parts = aot_worker.compile_step(replace(config, accumulate=4), "v5e:2x2")["compiled"]
     assert parts["flops"] == pytest.approx(whole["flops"], rel=0.25)
     with pytest.raises(ValueError, match="at least"):
         aot_worker.compile_step(replace(config, image_size=1), "v5e:2x2")
+
+
+def test_the_blocks_of_a_stage_are_one_line():
+    kernel = (
+        "  %{0} = f32[100]{{0}} custom-call(%a), metadata={{op_name="
+        '"jit(step)/jvp(Network)/{0}/add"}}, backend_config={{"estimated_cycles":"7"}}'
+    )
+    lines = [kernel.format(name) for name in ("block8_1", "block8_2", "Logits", "psum")]
+    text = "\n".join(["ENTRY %main (a: f32[100]) -> f32[100] {", *lines, "}"])
+    stages = aot_worker._stages(summarise(create("inception_resnet_small")), text)
+    figures = [(s["stage"], s["hbm_bytes"], s["cycles"]) for s in stages[2:]]
+    assert figures == [
+        ("block8_1 .. block8_10", 2 * 400, 2 * 7),
+        ("global_pool", 0, 0),
+        ("Logits", 400, 7),
+        ("", 400, 7),
+    ]
 
 
 @pytest.mark.parametrize(
