@@ -70,7 +70,7 @@ def test_recipes_say_what_their_plans_say(name):
 def test_the_command_plans_and_writes(folder, monkeypatch, capsys):
     moved = Movement({"all-reduce": 1}, {"all-reduce": 10**9}, 0, 819 * 10**8, 0, 3 * 10**8)
     memory = {"arguments": GIB, "results": 0, "reused": 0, "temporary": GIB, "code": 0}
-    program = Compiled(16, 1.0, memory | {"peak": 1}, 1e12, moved, 1, 2, 3)
+    program = Compiled(16, 1.0, memory | {"peak": 1}, 1e12, moved, (), 1, 2, 3)
     largest = Largest(64, "v5e:2x2", program, Refused(20 * GIB, 16 * GIB, 1.0))
 
     def plan(config, topology, **options):
