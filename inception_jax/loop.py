@@ -4,7 +4,7 @@
 import math
 from collections import deque
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -12,11 +12,13 @@ import numpy as np
 
 from inception_jax import hosts
 from inception_jax.checkpoint import Checkpoints
+from inception_jax.config import ParallelConfig, PreprocessSpec
 from inception_jax.data import example_names, train_positions
 from inception_jax.evaluate import Subset
 from inception_jax.feed import eval_feed, train_feed
 from inception_jax.goodput import Goodput
 from inception_jax.metrics import add
+from inception_jax.models.networks import Network
 from inception_jax.parallel import DataParallel, heeding, this_host
 from inception_jax.probe import Probe
 from inception_jax.reporting import Reporter
@@ -24,7 +26,7 @@ from inception_jax.run_setup import Setup
 from inception_jax.signals import function_change
 from inception_jax.step_setup import numbers_for
 from inception_jax.stopping import StopSignal
-from inception_jax.train import TrainState, eval_step, train_step
+from inception_jax.train import TrainOptions, TrainState, eval_step, train_step
 from inception_jax.watchdog import Watchdog
 
 # Steps that may be under way on the devices while the host goes on.
@@ -53,11 +55,10 @@ class Loop:
         self.finite = True  # the newest update was
         self.told_to_stop = False  # some process of the run was, and all know
         config = setup.config
-        update = heeding(partial(train_step, options=setup.options))
-        self.train_step = DataParallel(update, config.parallel, setup.devices)
-        look = partial(eval_step, network=setup.network, preprocess=setup.preprocess)
-        self.eval_step = DataParallel(
-            heeding(look), config.parallel, setup.devices, donate_state=False
+        devices = tuple(setup.devices)
+        self.train_step = _train_program(setup.options, config.parallel, devices)
+        self.eval_step = _eval_program(
+            setup.network, setup.preprocess, config.parallel, devices
         )
         self.numbers = numbers_for(config)
         self.compiled: set[str] = set()  # of the steps
@@ -221,6 +222,25 @@ class Loop:
         first = replace(source, examples=Subset(source.examples, range(count)))
         (batch,) = eval_feed(self.setup, first, count, self.reporter.skipped)
         return Probe(self.setup, batch["image"])
+
+
+# Runs of one process, one after another, share what is compiled.
+@lru_cache(maxsize=4)
+def _train_program(
+    options: TrainOptions, parallel: ParallelConfig, devices: tuple[jax.Device, ...]
+) -> DataParallel:
+    return DataParallel(heeding(partial(train_step, options=options)), parallel, devices)
+
+
+@lru_cache(maxsize=4)
+def _eval_program(
+    network: Network,
+    preprocess: PreprocessSpec,
+    parallel: ParallelConfig,
+    devices: tuple[jax.Device, ...],
+) -> DataParallel:
+    look = partial(eval_step, network=network, preprocess=preprocess)
+    return DataParallel(heeding(look), parallel, devices, donate_state=False)
 
 
 def _passed(step: int, interval: float) -> bool:

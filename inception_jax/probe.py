@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probes of a training run: the signals of the same images at one update after another."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import numpy as np
@@ -33,10 +33,17 @@ class Probe:
     """Takes the signals of a run's state on `images`, this host's share of them."""
 
     def __init__(self, setup: Setup, images: UInt8[np.ndarray, "n h w c"]) -> None:
-        step = partial(probe_step, network=setup.network, preprocess=setup.preprocess)
-        self._step = WholeBatch(step, setup.devices)
+        devices = tuple(setup.devices)
+        self._step = _program(setup.network, setup.preprocess, devices)
         self._batch = self._step.place({"image": images})
 
     def __call__(self, state: TrainState, numbers: Numbers) -> dict[str, np.ndarray]:
         """Waits for `state`, and leaves it as it is."""
         return jax.device_get(self._step(state, self._batch, numbers))
+
+
+@lru_cache(maxsize=4)  # compiled once for the runs of one process
+def _program(
+    network: Network, preprocess: PreprocessSpec, devices: tuple[jax.Device, ...]
+) -> WholeBatch:
+    return WholeBatch(partial(probe_step, network=network, preprocess=preprocess), devices)

@@ -2,7 +2,7 @@
 """Networks small enough to run in a moment: every kind of residual block, or just one."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -23,6 +23,7 @@ GRIDS = (1, 3, 2)
 BLOCKS = ("block35_1", "block17_1", "block17_2", "block17_3", "block8_1", "block8_2")
 
 
+@cache
 def three_grids(size: int = 32, **changes: object) -> NetworkSpec:
     """1/3/2 blocks of four filters on 16, 7 and 3 pixels, for `size`x`size`x1 images."""
     a = partial(InceptionResNetA, branches=residual_a_branches(4, (4, 4), (4, 4, 4)))
@@ -46,6 +47,7 @@ def three_grids(size: int = 32, **changes: object) -> NetworkSpec:
     return replace(spec, stages=stages, **changes)
 
 
+@cache
 def one_block(**changes: object) -> NetworkSpec:
     """One block of one branch behind the small stem, for 8x8x1 images."""
     block = partial(InceptionResNetC, branches=((Box("", 4),),))
