@@ -75,12 +75,8 @@ def movement(text: str) -> Movement:
                 counts[kind] += runs
                 sizes[kind] += runs * _payload(instruction)
                 plain["overlapping"] += runs * instruction.operation.endswith("-start")
-            if cycles := _CYCLES.search(instruction.rest):
-                plain["cycles"] += runs * int(cycles[1])
-    for computation, runs in _executed(computations, entry, within_kernels=False):
-        for _, hbm, chip in _traffic(computations[computation]):
-            plain["hbm_bytes"] += runs * hbm
-            plain["total_bytes"] += runs * (hbm + chip)
+    for _, work in _work(computations, entry):
+        plain.update(work)
     fields = ("overlapping", "hbm_bytes", "total_bytes", "cycles")
     return Movement(dict(counts), dict(sizes), **{name: plain[name] for name in fields})
 
@@ -91,16 +87,23 @@ def parts(text: str, modules: Collection[str]) -> dict[str, Part]:
     A kernel that was made of several modules' operations counts for the one of its result.
     Of modules within each other the outermost counts.
     """
-    computations, entry = _computations(text)
-    moved, cycles = Counter(), Counter()
+    found = {name: Counter() for name in {*modules, ""}}
+    for instruction, work in _work(*_computations(text)):
+        found[_origin(instruction, modules)].update(work)
+    return {name: Part(x["hbm_bytes"], x["cycles"]) for name, x in found.items()}
+
+
+def _work(
+    computations: dict[str, list[_Instruction]], entry: str
+) -> Iterator[tuple[_Instruction, dict[str, int]]]:
+    """Instructions, and what they add to the fields of `Movement`."""
     for computation, runs in _executed(computations, entry, within_kernels=True):
         for instruction in computations[computation]:
-            if expected := _CYCLES.search(instruction.rest):
-                cycles[_origin(instruction, modules)] += runs * int(expected[1])
+            if cycles := _CYCLES.search(instruction.rest):
+                yield instruction, {"cycles": runs * int(cycles[1])}
     for computation, runs in _executed(computations, entry, within_kernels=False):
-        for instruction, hbm, _ in _traffic(computations[computation]):
-            moved[_origin(instruction, modules)] += runs * hbm
-    return {name: Part(moved[name], cycles[name]) for name in {*modules, ""}}
+        for instruction, hbm, chip in _traffic(computations[computation]):
+            yield instruction, {"hbm_bytes": runs * hbm, "total_bytes": runs * (hbm + chip)}
 
 
 def _origin(instruction: _Instruction, modules: Collection[str]) -> str:

@@ -12,13 +12,12 @@ import numpy as np
 
 from inception_jax import hosts
 from inception_jax.checkpoint import Checkpoints
-from inception_jax.config import ParallelConfig, PreprocessSpec
+from inception_jax.config import ParallelConfig
 from inception_jax.data import example_names, train_positions
 from inception_jax.evaluate import Subset
 from inception_jax.feed import eval_feed, train_feed
 from inception_jax.goodput import Goodput
 from inception_jax.metrics import add
-from inception_jax.models.networks import Network
 from inception_jax.parallel import DataParallel, heeding, this_host
 from inception_jax.probe import Probe
 from inception_jax.reporting import Reporter
@@ -55,10 +54,8 @@ class Loop:
         self.finite = True  # the newest update was
         self.told_to_stop = False  # some process of the run was, and all know
         config = setup.config
-        devices = tuple(setup.devices)
-        self.train_step = _train_program(setup.options, config.parallel, devices)
-        self.eval_step = _eval_program(
-            setup.network, setup.preprocess, config.parallel, devices
+        self.train_step, self.eval_step = _steps(
+            setup.options, config.parallel, tuple(setup.devices)
         )
         self.numbers = numbers_for(config)
         self.compiled: set[str] = set()  # of the steps
@@ -224,23 +221,17 @@ class Loop:
         return Probe(self.setup, batch["image"])
 
 
-# Runs of one process, one after another, share what is compiled.
-@lru_cache(maxsize=4)
-def _train_program(
+@lru_cache(maxsize=4)  # runs of one process, one after another, share what is compiled
+def _steps(
     options: TrainOptions, parallel: ParallelConfig, devices: tuple[jax.Device, ...]
-) -> DataParallel:
-    return DataParallel(heeding(partial(train_step, options=options)), parallel, devices)
-
-
-@lru_cache(maxsize=4)
-def _eval_program(
-    network: Network,
-    preprocess: PreprocessSpec,
-    parallel: ParallelConfig,
-    devices: tuple[jax.Device, ...],
-) -> DataParallel:
-    look = partial(eval_step, network=network, preprocess=preprocess)
-    return DataParallel(heeding(look), parallel, devices, donate_state=False)
+) -> tuple[DataParallel, DataParallel]:
+    """To train and to evaluate."""
+    update = heeding(partial(train_step, options=options))
+    look = partial(eval_step, network=options.network, preprocess=options.preprocess)
+    return (
+        DataParallel(update, parallel, devices),
+        DataParallel(heeding(look), parallel, devices, donate_state=False),
+    )
 
 
 def _passed(step: int, interval: float) -> bool:
