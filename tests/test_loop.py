@@ -338,7 +338,7 @@ def test_another_run_in_the_folder(tiny, tmp_path):
 
 def test_runs_of_one_process_share_what_is_compiled(tiny, tmp_path, compilations):
     """Another seed and residual scale are other numbers, not other programs."""
-    config = replace(tiny, residual_scale=0.1)
+    config = replace(tiny, residual_scale=0.1, probe_every=3)
     assert compiled_by(compilations, replace(config, workdir=tmp_path / "first")) >= 4
     compilations.clear()
     fit(replace(config, seed=1, residual_scale=0.3, workdir=tmp_path / "other"))
