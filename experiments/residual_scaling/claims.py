@@ -48,7 +48,7 @@ def judge(records: Records) -> list[Verdict]:
 def _decided(row: Verdict) -> Verdict:
     """The row with the verdict that its seeds and its corrected p-value allow."""
     if row.seeds < MIN_SEEDS:
-        few = f"{row.seeds} seeds of {MIN_SEEDS}"
+        few = f"{row.seeds} of {MIN_SEEDS} seeds"
         return replace(row, verdict=UNDECIDED, qualifier=few)
     if row.p_holm < LEVEL:
         return row

@@ -46,7 +46,7 @@ def test_few_seeds_decide_nothing(seeds):
     tested = [row for row in judge(records) if row.p is not None]
     assert min(row.p_holm for row in tested) < 0.01
     assert {row.verdict for row in tested} == {UNDECIDED}
-    assert all(f"{seeds} seeds of 5" == row.qualifier for row in tested)
+    assert all(f"{seeds} of 5 seeds" == row.qualifier for row in tested)
 
 
 def test_holm_corrects_for_all_rows_and_says_so():

@@ -26,7 +26,7 @@ PNG = b"\x89PNG"
 LEFT_OUT = ["The <b>long</b> arms & others."]
 VERDICTS = [
     Verdict(6, "a", "t", "5/5 | 0/5", "reproduced", "", 5, 0.008, 0.0004, details=("d1",)),
-    Verdict(6, "b", "t", "4/5", "undecided", "4 seeds of 5", 4, 0.2, 0.6),
+    Verdict(6, "b", "t", "4/5", "undecided", "4 of 5 seeds", 4, 0.2, 0.6),
     Verdict(1, "c", "t", "0/5", "not reproduced", "", 5, 0.012, 0.03),
     Verdict(6, "d", "t", "5/5", "reproduced", "", 5, 0.008, 0.04),
     not_tested(3, "no such arm"),
@@ -142,7 +142,7 @@ def test_the_summary_is_computed_from_the_verdicts(folder):
     assert f"**REPRODUCED**\n  * 6. {CLAIMS[6]} (2 rows)\n" in summary
     assert f"**NOT REPRODUCED**\n  * 1. {CLAIMS[1]}\n" in summary
     assert "| 0.008 | < 0.001 | 5 |" in text
-    assert "undecided**: 4 seeds of 5 |" in text
+    assert "undecided**: 4 of 5 seeds |" in text
 
 
 def test_settings_of_every_arm_are_on_the_page(records, page):
