@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 COLLECTIVES = (
@@ -85,11 +86,15 @@ def parts(text: str, modules: Collection[str]) -> dict[str, Part]:
     """`Movement` shared out among `modules`; under "" what comes from none of them.
 
     A kernel that was made of several modules' operations counts for the one of its result.
-    Of modules within each other the outermost counts.
+    Of modules within each other the outermost counts. What the compiler adds, such as
+    copies between HBM and the memory on the chip, counts for the module whose result it
+    takes.
     """
+    computations, entry = _computations(text)
+    origins = _origins(computations, modules)
     found = {name: Counter() for name in {*modules, ""}}
-    for instruction, work in _work(*_computations(text)):
-        found[_origin(instruction, modules)].update(work)
+    for instruction, work in _work(computations, entry):
+        found[origins[instruction.name]].update(work)
     return {name: Part(x["hbm_bytes"], x["cycles"]) for name, x in found.items()}
 
 
@@ -106,10 +111,22 @@ def _work(
             yield instruction, {"hbm_bytes": runs * hbm, "total_bytes": runs * (hbm + chip)}
 
 
-def _origin(instruction: _Instruction, modules: Collection[str]) -> str:
-    named = _ORIGIN.search(instruction.rest)
-    path = named[1].split("/") if named else []
-    return next((name for name in path if name in modules), "")
+def _origins(
+    computations: dict[str, list[_Instruction]], modules: Collection[str]
+) -> dict[str, str]:
+    """By instruction, of `modules` the one it comes from, or ""."""
+    found: dict[str, str] = {}
+    for instruction in chain.from_iterable(computations.values()):
+        if named := _ORIGIN.search(instruction.rest):
+            path = named[1].split("/")
+        else:
+            path = [found.get(operand, "") for operand in _operands(instruction)]
+        found[instruction.name] = next((name for name in path if name in modules), "")
+    return found
+
+
+def _operands(instruction: _Instruction) -> list[str]:
+    return re.findall(r"%([\w.-]+)", instruction.rest.partition("), ")[0])
 
 
 def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
@@ -159,7 +176,7 @@ def _traffic(
     """Each instruction, with the bytes in HBM and on the chip that it reads and writes."""
     where: dict[str, tuple[int, int]] = {}
     for instruction in instructions:
-        name, result, operation, rest = instruction
+        name, result, operation, _ = instruction
         arrays = _ARRAY.findall(result)
         if operation == "slice-start":
             # ((from), part, semaphore): as much is read of the first as is written.
@@ -171,7 +188,7 @@ def _traffic(
             continue
         hbm, chip = where[name]
         if not operation.endswith("-start"):  # those name their operands in the result
-            for operand in re.findall(r"%([\w.-]+)", rest.partition("), ")[0]):
+            for operand in _operands(instruction):
                 more = where.get(operand, (0, 0))
                 hbm, chip = hbm + more[0], chip + more[1]
         yield instruction, hbm, chip

@@ -7,6 +7,7 @@ A stem returns its output and the endpoints inside it, under slim's names.
 from functools import partial
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float
 
 from inception_jax.models.layers import (
@@ -73,7 +74,8 @@ class Stem(nn.Module):
             elif isinstance(step, tuple):
                 x = Mixed(step, conv=self.conv, name=name)(x, train=train)
             else:
-                x = step(x)
+                with jax.named_scope(name):
+                    x = step(x)
             endpoints[name] = x
         return x, endpoints
 

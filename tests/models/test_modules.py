@@ -272,3 +272,14 @@ def test_frozen_batch_norm_computes_as_in_evaluation():
     np.testing.assert_allclose(logits, expected, rtol=1e-6)
     (moved, _), _ = free.apply(variables, x, train=True, mutable=["batch_stats"])
     assert np.abs(moved - expected).max() > 1e-2
+
+
+def test_operations_of_a_stem_are_found_under_its_endpoints():
+    """`inception-jax plan` and profiles tell them by these names, pools too."""
+    stem = PublishedInceptionResNetV2Stem()
+    images = jax.ShapeDtypeStruct((1, *IMAGE), jnp.float32)
+    variables = jax.eval_shape(stem.init, jax.random.key(0), images)
+    _, endpoints = jax.eval_shape(stem.apply, variables, images)
+    text = jax.jit(stem.apply).lower(variables, images).as_text(debug_info=True)
+    assert {"MaxPool_3a_3x3", "MaxPool_5a_3x3"} < set(endpoints)
+    assert [name for name in endpoints if f"/{name}/" not in text] == []
