@@ -20,6 +20,7 @@ from jax.extend.core import Jaxpr
 
 from inception_jax.models.networks import Network
 from inception_jax.models.schema import Stage
+from inception_jax.models.stem import Endpoints
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,15 @@ def summarise(network: Network, image_shape: tuple[int, int, int] | None = None)
     network = network.clone(aux_head=False)  # part of training alone
     image_shape = image_shape or network.spec.image_shape
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(network.init, jax.random.key(0), images)
     order: list[str] = []
 
-    def forward(variables, images):
-        _, endpoints = network.apply(variables, images)
+    def forward(key: jax.Array, images: jax.Array) -> tuple[Endpoints, dict]:
+        (_, endpoints), variables = network.init_with_output(key, images)
         order.extend(endpoints)  # a pytree would come back sorted
-        return endpoints
+        return endpoints, variables
 
-    jaxpr, endpoints = jax.make_jaxpr(forward, return_shape=True)(variables, images)
+    trace = jax.make_jaxpr(forward, return_shape=True)
+    jaxpr, (endpoints, variables) = trace(jax.random.key(0), images)
     macs: Counter[str] = Counter()
     for path, count in _multiply_accumulates(jaxpr.jaxpr, ()):
         macs[_stage_of(path)] += count

@@ -186,23 +186,26 @@ class Branch(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "n h2 w2 d"]:
-        def apply_box(box: Box, *inputs: Any, **fields: Any) -> Array:
-            module = self.conv(
-                box.features, box.kernel, box.stride, box.padding, name=box.name, **fields
-            )
-            return module(*inputs, train=train)
-
         pool = None
         for layer, after in pairwise((*self.layers, None)):
             if layer is avg_pool and isinstance(after, Box) and after.pointwise:
                 pool = layer  # computed behind the box
             elif isinstance(layer, Box):
-                x, first, pool = apply_box(layer, x, first, pool=pool), None, None
+                conv = self._module(layer, pool=pool)
+                x, first, pool = conv(x, first, train=train), None, None
             elif isinstance(layer, tuple):
-                x = jnp.concatenate([apply_box(box, x) for box in layer], axis=-1)
+                x = jnp.concatenate(
+                    [self._module(box)(x, train=train) for box in layer], axis=-1
+                )
             else:
                 x = layer(x)
         return x
+
+    @nn.nowrap
+    def _module(self, box: Box, **fields: Any) -> nn.Module:
+        return self.conv(
+            box.features, box.kernel, box.stride, box.padding, name=box.name, **fields
+        )
 
 
 def concat_branches(
