@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training run from its configuration, in one process or in several that act as one."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import partial
 
 import jax
 
 from inception_jax import first_weights, hosts, run_folder
 from inception_jax.checkpoint import Checkpoints
-from inception_jax.config import OptimizerConfig, RunConfig
+from inception_jax.config import RunConfig
 from inception_jax.goodput import Goodput
 from inception_jax.hardware import describe
 from inception_jax.loop import Loop
-from inception_jax.models.networks import Network
 from inception_jax.parallel import share, this_host
 from inception_jax.reporting import Reporter
 from inception_jax.run_setup import Setup, claimed, session, set_up
 from inception_jax.stopping import StopSignal
-from inception_jax.train import TrainState, init_state
+from inception_jax.train import TrainState, initialiser
 from inception_jax.watchdog import Watchdog
 
 
@@ -110,7 +108,7 @@ def _start(setup: Setup, saved: Checkpoints | None) -> tuple[TrainState, int]:
 
     Process 0 reads them, so that all have the same, and sends them to the others.
     """
-    init = _initial(setup.network, setup.config.optimizer)
+    init = initialiser(setup.network, setup.config.optimizer)
     shapes = jax.eval_shape(init, setup.config.seed)
     found = hosts.together(lambda: saved.restore_newest(shapes) if saved else None)
     (step, *_) = hosts.agree({"step": str(found[0]) if found else ""})
@@ -124,8 +122,3 @@ def _start(setup: Setup, saved: Checkpoints | None) -> tuple[TrainState, int]:
         return share(begun, shapes, setup.devices), 0
     state = share(found and found[1], shapes, setup.devices)
     return state, int(step["step"])
-
-
-@lru_cache(maxsize=4)  # compiled once for the runs of one process
-def _initial(network: Network, optimizer: OptimizerConfig) -> Callable[[int], TrainState]:
-    return jax.jit(partial(init_state, network, optimizer))

@@ -2,6 +2,7 @@
 """From a run's configuration to what its steps are made of; opens no data, no folder."""
 
 from dataclasses import asdict
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -55,10 +56,17 @@ def network_for(
         **options,
         **({} if num_devices is None else bn_options(config.parallel, num_devices)),
     )
-    images = jax.ShapeDtypeStruct((1, *preprocess_for(config).image_shape), jnp.float32)
-    scale = None if config.residual_scale is None else jnp.float32(config.residual_scale)
-    jax.eval_shape(network.init, jax.random.key(0), images, scale)
+    _check_takes(network, preprocess_for(config).image_shape, config.residual_scale)
     return network
+
+
+@lru_cache(maxsize=16)  # once for the runs of one process: seconds, for a full network
+def _check_takes(
+    network: Network, image_shape: tuple[int, int, int], residual_scale: float | None
+) -> None:
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    scale = None if residual_scale is None else jnp.float32(residual_scale)
+    jax.eval_shape(network.init, jax.random.key(0), images, scale)
 
 
 def train_options(

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -58,6 +58,12 @@ class Numbers(NamedTuple):
     optimizer: OptimizerNumbers
     residual_scale: Float[Array, "..."] | None  # None: the network's own
     seed: Int[Array, ""]  # of dropout
+
+
+@lru_cache(maxsize=4)  # traced and compiled once for the runs of one process
+def initialiser(network: Network, config: OptimizerConfig) -> Callable[[int], TrainState]:
+    """`init_state` of a seed, jitted."""
+    return jax.jit(partial(init_state, network, config))
 
 
 def init_state(

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.config import AugmentConfig, OptimizerConfig, RunConfig
-from inception_jax.fit import _initial as initial_weights
 from inception_jax.fit import fit
 from inception_jax.loop import _steps as steps_of_runs
 from inception_jax.metrics import read_json_lines
 from inception_jax.probe import _program as probes_of_runs
+from inception_jax.step_setup import _check_takes
+from inception_jax.train import initialiser
 
 CONFIG = RunConfig(
     network="tiny",
@@ -45,7 +46,7 @@ def timed(config: RunConfig) -> tuple[bool, float]:
 def compiled_by(compilations: list[float], config: RunConfig) -> int:
     """How many programs the run `config` compiles, as if it were the first of its process;
     see the fixture `compilations`."""
-    for kept in (initial_weights, steps_of_runs, probes_of_runs):
+    for kept in (_check_takes, initialiser, steps_of_runs, probes_of_runs):
         kept.cache_clear()
     compilations.clear()
     fit(config)

@@ -28,8 +28,8 @@ def open_digits(split: str, data_dir: str | None) -> Source:
     ValueError on another one, ImportError without the `data` extra.
     """
     with _quiet_absl():
-        records = read_split(prepare_digits(data_dir), split)
-        examples = [_in_memory(record, i, split) for i, record in enumerate(records)]
+        folder = Path(prepare_digits(data_dir).data_dir)
+        examples = _in_memory(folder, split)
     return Source("digits", split, tuple(map(str, range(10))), examples)
 
 
@@ -45,11 +45,16 @@ def _quiet_absl() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _in_memory(record: dict[str, Any], index: int, split: str) -> Example:
-    # One array serves every epoch: an augmentation must not write into it.
-    record["image"].flags.writeable = False
-    name = f"digits {split} #{index}"
-    return {"image": record["image"], "label": record["label"], "name": name}
+# Runs of one process decode once.
+@functools.lru_cache(maxsize=8)
+def _in_memory(folder: Path, split: str) -> tuple[Example, ...]:
+    examples = []
+    for index, record in enumerate(read_split(_digits(str(folder.parents[1])), split)):
+        # One array serves every epoch: an augmentation must not write into it.
+        record["image"].flags.writeable = False
+        name = f"digits {split} #{index}"
+        examples.append({"image": record["image"], "label": record["label"], "name": name})
+    return tuple(examples)
 
 
 @functools.cache
