@@ -47,6 +47,7 @@ class Grid:
     """Arms that differ in width, learning rate, scale and seed alone."""
 
     records: Records
+    known_scales: list[float | None]  # of all grids: a scale looks the same in each
 
     @property
     def arm(self) -> Arm:
@@ -96,7 +97,8 @@ def grids(records: Records) -> list[Grid]:
     for arm, record in records.items():
         base = replace(arm, **{name: DEFAULTS[name] for name in AXES})
         families.setdefault(base, {})[arm] = record
-    found = [Grid(family) for family in families.values()]
+    scales = scales_in(records)
+    found = [Grid(family, scales) for family in families.values()]
     compared = [grid for grid in found if len(grid.scales) > 1]
     return sorted(compared, key=lambda grid: -len(grid.records))
 

@@ -33,6 +33,16 @@ def test_grids_hold_arms_that_differ_in_their_axes_alone(records):
     assert grid.cell(64, 0.3) is None
 
 
+def test_a_scale_has_one_colour_in_all_pictures(records):
+    colours: dict[str, set] = {}
+    for picture in draw(records):
+        for axes in picture.figure.axes if picture.figure else []:
+            for line in axes.lines:
+                colours.setdefault(line.get_label(), set()).add(line.get_color())
+    for scale in ("unscaled", "scale 0.3", "scale 0.1"):
+        assert len(colours[scale]) == 1
+
+
 def test_median_counts_a_seed_that_diverged_as_infinite():
     x = np.arange(4.0)
     lines = [(x, np.array([1, 1, 1, 1.0])), (x, np.array([2, 2, 2, 2.0]))]

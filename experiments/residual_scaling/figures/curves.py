@@ -29,7 +29,6 @@ from experiments.residual_scaling.grids import (
     Grid,
     grids,
     scale_in_words,
-    scales_in,
 )
 from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.records import (
@@ -48,7 +47,7 @@ RESIDUAL = ("v1", "v2")  # blocks
 
 def loss_and_dead(grid: Grid) -> Figure:
     """Two rows a learning rate, the loss over the dead share; a column a width."""
-    return _loss_and_dead(grid.rows, grid.scales)
+    return _loss_and_dead(grid.rows, grid.known_scales)
 
 
 def loss_and_dead_of_single_cells(records: Records) -> Figure | None:
@@ -60,7 +59,7 @@ def loss_and_dead_of_single_cells(records: Records) -> Figure | None:
     cells += [None] * (-len(cells) % min(3, len(cells)))
     columns = min(3, len(cells))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    figure = _loss_and_dead(rows, scales_in([a for g in single for a in g.records]))
+    figure = _loss_and_dead(rows, single[0].known_scales)
     for axes, grid in zip(_tops(figure, columns), single, strict=False):
         axes.set_title(f"{grid}\n{axes.get_title()}", fontsize=8, wrap=True)
     return figure
@@ -122,7 +121,7 @@ def _lines(
 
 def curvature(grid: Grid) -> Figure:
     """Curvature of the classifier's block, and the limit of the learning rate."""
-    looks = styles(grid.scales)
+    looks = styles(grid.known_scales)
     figure, found = grid_panels(grid, "largest eigenvalue", sharey=True)
     for panel, cell in found:
         for scale in cell.scales:
@@ -138,7 +137,7 @@ def curvature(grid: Grid) -> Figure:
 
 def survival(grid: Grid) -> Figure:
     """Kaplan-Meier estimates of the share of arms that live, with 95 % bands."""
-    looks = styles(grid.scales)
+    looks = styles(grid.known_scales)
     figure, found = grid_panels(grid, "arms not yet half dead for good", sharey=True)
     for panel, cell in found:
         for scale in cell.scales:

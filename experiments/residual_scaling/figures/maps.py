@@ -125,7 +125,7 @@ SIGNALS = {
 def propagation(grid: Grid) -> Figure:
     """Signals by block before the first step and at the last probe; medians of seeds."""
     cell = widest_and_fastest(grid)
-    looks = styles(grid.scales)
+    looks = styles(grid.known_scales)
     figure, axes = panels(len(SIGNALS), 2, 3.8, 2.1, sharex=True, sharey="row")
     for row, (name, (words, axis_scale)) in zip(axes, SIGNALS.items(), strict=True):
         for panel, probe in zip(row, (0, -1), strict=True):

@@ -85,7 +85,7 @@ def _outcomes(
 
 def accuracy(grid: Grid) -> Figure:
     """Test accuracy by scale: means with 95 % t intervals, small points for seeds."""
-    looks = styles(grid.scales)
+    looks = styles(grid.known_scales)
     figure, found = grid_panels(grid, "test accuracy", height=2.3, sharex=True)
     places = {scale: i for i, scale in enumerate(grid.scales)}
     names = [scale_in_words(scale) for scale in grid.scales]
@@ -118,7 +118,7 @@ def _interval(axes: Axes, place: int, values: np.ndarray, look: Look) -> None:
 
 def feature_norm(grid: Grid) -> Figure:
     """Squared norm of the pooled features over the width, before and after training."""
-    looks = styles(grid.scales)
+    looks = styles(grid.known_scales)
     figure, axes = panels(1, 2, 4.2, 3.2, sharey=True)
     for panel, probe in zip(axes[0], (0, -1), strict=True):
         for scale in grid.scales:
