@@ -32,7 +32,7 @@ from inception_jax.step_setup import (
     train_options,
 )
 from inception_jax.summary import Summary, summarise
-from inception_jax.train import init_state, train_step
+from inception_jax.train import state_shapes, train_step
 
 IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
 
@@ -45,7 +45,7 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
     devices = devices_elsewhere(topology)
     network = network_for(config, get_spec(config.network).num_classes, len(devices))
     options = train_options(config, network, IMAGENET / config.batch_size)
-    state = jax.eval_shape(partial(init_state, network, config.optimizer), 0)
+    state = state_shapes(network, config.optimizer)
     update = heeding(partial(train_step, options=options))
     step = DataParallel(update, config.parallel, devices)
     batch = _batch(config) | {"stop": jax.ShapeDtypeStruct((len(devices),), jnp.float32)}

@@ -22,7 +22,7 @@ from inception_jax.parallel import AxisName, DataParallel, share, this_host
 from inception_jax.pretrained import Model, card_of_run, load
 from inception_jax.printable import one_line
 from inception_jax.step_setup import network_for
-from inception_jax.train import Batch, TrainState, initialiser, network_input
+from inception_jax.train import Batch, TrainState, network_input, state_shapes
 
 # Of weights: as trained; averaged, as in the paper; those of a file that others wrote.
 KINDS = ("raw", "ema", "published")
@@ -54,7 +54,7 @@ def load_state(
     """
     record = run_folder.read_record(workdir)
     network = network_for(record.config, len(record.class_names))
-    shapes = jax.eval_shape(initialiser(network, record.config.optimizer), 0)
+    shapes = state_shapes(network, record.config.optimizer)
     with Checkpoints(run_folder.checkpoints_path(workdir)) as saved:
         if step is None:
             newest = saved.restore_newest(shapes)

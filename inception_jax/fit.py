@@ -17,7 +17,7 @@ from inception_jax.parallel import share, this_host
 from inception_jax.reporting import Reporter
 from inception_jax.run_setup import Setup, claimed, session, set_up
 from inception_jax.stopping import StopSignal
-from inception_jax.train import TrainState, initialiser
+from inception_jax.train import TrainState, initialiser, state_shapes
 from inception_jax.watchdog import Watchdog
 
 
@@ -108,12 +108,12 @@ def _start(setup: Setup, saved: Checkpoints | None) -> tuple[TrainState, int]:
 
     Process 0 reads them, so that all have the same, and sends them to the others.
     """
-    init = initialiser(setup.network, setup.config.optimizer)
-    shapes = jax.eval_shape(init, setup.config.seed)
+    network, optimizer = setup.network, setup.config.optimizer
+    shapes = state_shapes(network, optimizer)
     found = hosts.together(lambda: saved.restore_newest(shapes) if saved else None)
     (step, *_) = hosts.agree({"step": str(found[0]) if found else ""})
     if not step["step"]:
-        state = init(setup.config.seed)
+        state = initialiser(network, optimizer)(setup.config.seed)
         if setup.config.first_weights is None:
             return state, 0
         begun = hosts.together(

@@ -66,6 +66,11 @@ def initialiser(network: Network, config: OptimizerConfig) -> Callable[[int], Tr
     return jax.jit(partial(init_state, network, config))
 
 
+def state_shapes(network: Network, config: OptimizerConfig) -> TrainState:
+    """What `initialiser` gives, as `jax.ShapeDtypeStruct`; nothing is compiled."""
+    return jax.eval_shape(initialiser(network, config), 0)
+
+
 def init_state(
     network: Network, config: OptimizerConfig, seed: int | Int[Array, ""]
 ) -> TrainState:

@@ -31,7 +31,7 @@ from inception_jax.models.networks import get_spec
 from inception_jax.models.schema import NetworkSpec
 from inception_jax.parallel import DataParallel, all_devices
 from inception_jax.step_setup import numbers_for
-from inception_jax.train import TrainOptions, init_state, train_step
+from inception_jax.train import TrainOptions, state_shapes, train_step
 from tests.models.tiny import one_block, three_grids
 from tests.runs import compiled_by
 
@@ -199,7 +199,7 @@ def test_the_compiled_step(name, spec, of_xla):
         ParallelConfig("shard_map"),
         all_devices()[:1],
     )
-    state = jax.eval_shape(partial(init_state, options.network, config.optimizer), 0)
+    state = state_shapes(options.network, config.optimizer)
     lowered = step.lower(state, batch, jax.eval_shape(partial(numbers_for, config)))
     # What the tests' own flags leave out is part of the program; later versions have no
     # such option, and always do.

@@ -22,7 +22,7 @@ from inception_jax.models.networks import create
 from inception_jax.optimizer import CLASSIFIERS
 from inception_jax.pretrained import Model, load, save
 from inception_jax.step_setup import preprocess_for
-from inception_jax.train import TrainState, init_state
+from inception_jax.train import TrainState, initialiser
 from tests.models.tiny import one_block, random_variables
 
 DIGITS = tuple("0123456789")
@@ -55,7 +55,7 @@ def fresh(config: RunConfig, aux_head: bool = False) -> TrainState:
         stages = (replace(spec.stages[0], role="B"),)
         spec = one_block(stages=stages, image_shape=(34, 34, 1))
     network = create(spec, num_classes=10, bn_scale=False, aux_head=aux_head)
-    return jax.jit(partial(init_state, network, config.optimizer))(5)
+    return initialiser(network, config.optimizer)(5)
 
 
 @pytest.mark.parametrize("head", ["new", "kept"])

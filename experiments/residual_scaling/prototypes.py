@@ -11,6 +11,7 @@ NUM_TEST = 1000
 CONTRAST, NOISE = 24.0, 36.0  # grey levels: of a class's picture, and of each example
 
 
+@functools.cache
 def open_prototypes(
     split: str, image_shape: tuple[int, int, int], num_classes: int, num_train: int
 ) -> Source:
@@ -28,7 +29,6 @@ def open_prototypes(
     return Source("prototypes", split, names, examples)
 
 
-@functools.cache
 def _made(
     split: str, image_shape: tuple[int, int, int], num_classes: int, count: int
 ) -> tuple[np.ndarray, np.ndarray]:

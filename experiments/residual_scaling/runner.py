@@ -102,17 +102,13 @@ class Lab:
 
     def __init__(self, study: Study) -> None:
         self.study, self.devices = study, arm_devices()
-        self._data: dict[tuple[str, str, str], Source] = {}
         self._programs: dict[Arm, Programs] = {}
         # Most arms have the same seeds, hence the same batches.
         self.batch = lru_cache(maxsize=1024)(self._batch)
         self._batches = lru_cache(maxsize=64)(self._training)
 
     def data(self, arm: Arm, split: str) -> Source:
-        key = arm.data, arm.network, split
-        if key not in self._data:
-            self._data[key] = open_data(arm, split, self.study.data_dir)
-        return self._data[key]
+        return open_data(arm, split, self.study.data_dir)
 
     def programs(self, arm: Arm) -> Programs:
         program = arm.program

@@ -169,6 +169,11 @@ def _split(x: Array, widths: list[int]) -> list[Array]:
     return jnp.split(x, list(accumulate(widths))[:-1], axis=-1)
 
 
+def layer_of(box: Box, conv: ModuleDef, **fields: Any) -> nn.Module:
+    """A box as a module, under its name."""
+    return conv(box.features, box.kernel, box.stride, box.padding, name=box.name, **fields)
+
+
 class Branch(nn.Module):
     """One column of a figure: its layers one after another.
 
@@ -191,21 +196,14 @@ class Branch(nn.Module):
             if layer is avg_pool and isinstance(after, Box) and after.pointwise:
                 pool = layer  # computed behind the box
             elif isinstance(layer, Box):
-                conv = self._module(layer, pool=pool)
-                x, first, pool = conv(x, first, train=train), None, None
+                module = layer_of(layer, self.conv, pool=pool)
+                x, first, pool = module(x, first, train=train), None, None
             elif isinstance(layer, tuple):
-                x = jnp.concatenate(
-                    [self._module(box)(x, train=train) for box in layer], axis=-1
-                )
+                modules = [layer_of(box, self.conv) for box in layer]
+                x = jnp.concatenate([each(x, train=train) for each in modules], axis=-1)
             else:
                 x = layer(x)
         return x
-
-    @nn.nowrap
-    def _module(self, box: Box, **fields: Any) -> nn.Module:
-        return self.conv(
-            box.features, box.kernel, box.stride, box.padding, name=box.name, **fields
-        )
 
 
 def concat_branches(

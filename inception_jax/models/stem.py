@@ -18,6 +18,7 @@ from inception_jax.models.layers import (
     Layer,
     Mixed,
     ModuleDef,
+    layer_of,
 )
 from inception_jax.models.pooling import avg_pool, max_pool
 
@@ -67,10 +68,7 @@ class Stem(nn.Module):
         endpoints = {}
         for name, step in self.steps:
             if isinstance(step, Box):
-                module = self.conv(
-                    step.features, step.kernel, step.stride, step.padding, name=name
-                )
-                x = module(x, train=train)
+                x = layer_of(step, self.conv)(x, train=train)
             elif isinstance(step, tuple):
                 x = Mixed(step, conv=self.conv, name=name)(x, train=train)
             else:

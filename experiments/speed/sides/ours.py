@@ -21,7 +21,7 @@ from inception_jax.models.networks import Network
 from inception_jax.parallel import DataParallel, arm_devices
 from inception_jax.step_setup import network_for, numbers_for, train_options
 from inception_jax.summary import summarise
-from inception_jax.train import TrainState, init_state, train_step
+from inception_jax.train import TrainState, state_shapes, train_step
 
 # A function that is traced as it is or, in `plain`, otherwise.
 Formulation = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -113,7 +113,7 @@ def filled_state(network: Network, config: RunConfig) -> TrainState:
         ones = of_norm or "nu" in names  # RMSProp's mean of squares
         return np.full(leaf.shape, float(ones), leaf.dtype)
 
-    shapes = jax.eval_shape(partial(init_state, network, config.optimizer), 0)
+    shapes = state_shapes(network, config.optimizer)
     state = jax.tree_util.tree_map_with_path(fill, shapes)
     return state._replace(ema_params=jax.tree.map(np.copy, state.params))
 
