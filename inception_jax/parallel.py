@@ -7,8 +7,9 @@ is never stacked on a device axis, so nothing that is saved knows a device count
 several processes each holds a copy, the same in all of them, on every device of its own.
 """
 
+import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -29,6 +30,14 @@ Batch = dict[str, np.ndarray | jax.Array]
 # (state, batch of one shard, traced numbers, *, axis_name) -> what all devices agree on
 Step = Callable[..., Any]
 
+# By platform, what made whole networks faster: `experiments/speed/README.md`.
+_COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
+    # Convolutions not by YNNPACK, whose gradients of weights take four times as long.
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"},
+    # 1x1 convolutions, which are matrix products, by cuBLAS.
+    "gpu": {"xla_gpu_enable_triton_gemm": False},
+}
+
 
 def all_devices() -> list[jax.Device]:
     """Devices of all hosts, those of one host side by side."""
@@ -38,6 +47,25 @@ def all_devices() -> list[jax.Device]:
 def this_host() -> tuple[int, int]:
     """Index of this host, and how many there are."""
     return jax.process_index(), jax.process_count()
+
+
+@lru_cache
+def compiler_options(platform: str) -> dict[str, Any]:
+    """`compiler_options` of `jax.jit` for a network on a `jax.Device.platform`.
+
+    What XLA_FLAGS names is left to it, and an XLA that does not know them all gets none.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    options = _COMPILER_OPTIONS.get(platform, {})
+    options = {name: value for name, value in options.items() if name not in flags}
+    if not options:
+        return {}
+    one = jax.device_put(np.float32(1), jax.local_devices(backend=platform)[0])
+    try:
+        jax.jit(jnp.negative, compiler_options=options)(one)
+    except jax.errors.JaxRuntimeError:  # "No such compile option"
+        return {}
+    return options
 
 
 def share(tree: Any | None, like: Any, devices: Sequence[jax.Device]) -> Any:
@@ -186,6 +214,11 @@ class DataParallel:
         self._local = sum(d.process_index == jax.process_index() for d in devices)
         self._by_pmap = config.wrapper == "pmap"
         mesh, axes = _mesh(config, devices)
+        compiled = partial(
+            jax.jit,
+            donate_argnums=donate,
+            compiler_options=compiler_options(devices[0].platform),
+        )
         if self._by_pmap:
             self._mapped = jax.pmap(
                 partial(step, axis_name=DATA_AXIS),
@@ -195,17 +228,18 @@ class DataParallel:
                 devices=devices,
                 donate_argnums=donate,
             )
+            if jax.process_count() == 1:  # with several, pmap has to be called by itself
+                self._mapped = compiled(self._mapped)
             # What pmap takes and gives is this process's part, on a mesh of its devices.
             mesh, axes = Mesh(np.array(devices), (DATA_AXIS,)).local_mesh, (DATA_AXIS,)
         else:
-            self._mapped = jax.jit(
+            self._mapped = compiled(
                 jax.shard_map(
                     partial(step, axis_name=axes),
                     mesh=mesh,
                     in_specs=(P(), P(axes), P()),
                     out_specs=P(),
-                ),
-                donate_argnums=donate,
+                )
             )
         self._everywhere = NamedSharding(mesh, P())
         self._cut = NamedSharding(mesh, P(axes))
@@ -263,7 +297,11 @@ class WholeBatch:
         mesh = Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
         self._everywhere = NamedSharding(mesh, P())
         self._cut = NamedSharding(mesh, P(DATA_AXIS))
-        self._compiled = jax.jit(function, out_shardings=self._everywhere)
+        self._compiled = jax.jit(
+            function,
+            out_shardings=self._everywhere,
+            compiler_options=compiler_options(devices[0].platform),
+        )
 
     def place(self, batch: Batch) -> Batch:
         """Send this host's share of a batch, which divides over its devices, to them."""

@@ -9,6 +9,7 @@ from inception_jax.config import AugmentConfig, OptimizerConfig, RunConfig
 from inception_jax.fit import fit
 from inception_jax.loop import _steps as steps_of_runs
 from inception_jax.metrics import read_json_lines
+from inception_jax.parallel import compiler_options
 from inception_jax.probe import _program as probes_of_runs
 from inception_jax.step_setup import _check_takes
 from inception_jax.train import initialiser
@@ -48,6 +49,7 @@ def compiled_by(compilations: list[float], config: RunConfig) -> int:
     see the fixture `compilations`."""
     for kept in (_check_takes, initialiser, steps_of_runs, probes_of_runs):
         kept.cache_clear()
+    compiler_options("cpu")  # it compiles a program to find out whether XLA knows them
     compilations.clear()
     fit(config)
     return len(compilations)
