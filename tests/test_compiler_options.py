@@ -71,5 +71,12 @@ def test_an_xla_that_does_not_know_them_gets_none(monkeypatch, options):
     assert compiler_options("cpu") == {}
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_this_xla_knows_them(platform):
+    """Options are the same for all platforms, whether one looks at them or not."""
+    options = inception_jax.parallel._COMPILER_OPTIONS[platform]
+    assert jax.jit(jnp.negative, compiler_options=options)(1.0) == -1
+
+
 def test_platforms_without_any():
     assert compiler_options("tpu") == {}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """This package: the training step of a run with default options; inference by
-`Network.apply` with batch norms folded."""
+`Network.apply` with batch norms folded. Compiled as runs and predictions are."""
 
 import math
 import time
@@ -18,7 +18,7 @@ from inception_jax.folding import folded_variables
 from inception_jax.hardware import describe, peak_flops
 from inception_jax.model_folder import Variables
 from inception_jax.models.networks import Network
-from inception_jax.parallel import DataParallel, arm_devices
+from inception_jax.parallel import DataParallel, arm_devices, compiler_options
 from inception_jax.step_setup import network_for, numbers_for, train_options
 from inception_jax.summary import summarise
 from inception_jax.train import TrainState, state_shapes, train_step
@@ -87,7 +87,10 @@ def inference(
     case: Case, network: Network, variables: Variables, formulation: Formulation
 ) -> Run:
     """Logits of images that are on the device already."""
-    apply = jax.jit(formulation(lambda variables, x: network.apply(variables, x)[0]))
+    apply = jax.jit(
+        formulation(lambda variables, x: network.apply(variables, x)[0]),
+        compiler_options=compiler_options(arm_devices()[0].platform),
+    )
     images = jax.device_put(case.images(network.spec.image_shape[-1]))
     variables = jax.device_put(variables)
 
@@ -148,6 +151,7 @@ def machine() -> dict[str, Any]:
     return {
         "device": describe(devices),
         "platform": devices[0].platform,
+        "compiler_options": compiler_options(devices[0].platform),
         "peak_flops": peak_flops(devices),
         "product_flops": 2 * size**3 / min(times[1:]),
         "product": f"{size}x{size}x{size} in {jnp.dtype(dtype).name}",
