@@ -13,6 +13,7 @@ from tqdm import tqdm
 from inception_jax.config import RunConfig
 from inception_jax.data import Source, eval_batches
 from inception_jax.evaluate import view_probabilities
+from inception_jax.parallel import compiler_options
 from inception_jax.pretrained import Model
 
 BATCH_SIZE = 32  # pictures at once
@@ -52,7 +53,8 @@ def predict(
 ) -> Predictions:
     """Probabilities for every picture of `source` that can be read."""
     card, size = model.card, min(BATCH_SIZE, len(source))
-    look = jax.jit(partial(view_probabilities, model))
+    options = compiler_options(jax.default_backend())
+    look = jax.jit(partial(view_probabilities, model), compiler_options=options)
     found: list[tuple[Any, Any, Any]] = []
     with tqdm(total=len(source), unit="image", disable=None) as bar:
         for batch in eval_batches(

@@ -89,7 +89,7 @@ def inference(
     """Logits of images that are on the device already."""
     apply = jax.jit(
         formulation(lambda variables, x: network.apply(variables, x)[0]),
-        compiler_options=compiler_options(arm_devices()[0].platform),
+        compiler_options=compiler_options(jax.default_backend()),
     )
     images = jax.device_put(case.images(network.spec.image_shape[-1]))
     variables = jax.device_put(variables)
