@@ -25,17 +25,18 @@ from tests.drills import COMMAND_WITH_TINY, Drill, end, state_hash, what_is_left
 KILLS = 24
 
 
-def test_a_run_that_is_killed(tiny, tmp_path):
-    """At a random moment of the training; it ends like an uninterrupted run of its seed."""
-    options = ("--network", "tiny", "--steps", "24", "--checkpoint-every", "0.08")
+def test_a_run_that_is_killed_twice(tiny, tmp_path):
+    """At random moments of the training; it ends like an uninterrupted run of its seed."""
+    options = ("--network", "tiny", "--steps", "40", "--checkpoint-every", "0.08")
     options = (*options, "--data-dir", tiny.data_dir)
     whole = Drill(tmp_path / "whole", options, COMMAND_WITH_TINY)
     hurt = replace(whole, folder=tmp_path / "hurt")
-    process = hurt.start()
-    hurt.wait_for_checkpoint(process)
-    time.sleep(random.uniform(0, 0.2))
-    assert end(process, signal.SIGKILL) == -signal.SIGKILL, hurt.errors.read_text()
-    assert "Traceback" not in hurt.errors.read_text()
+    for _ in range(2):
+        process = hurt.start()
+        hurt.wait_for_checkpoint(process)
+        time.sleep(random.uniform(0, 0.2))
+        assert end(process, signal.SIGKILL) == -signal.SIGKILL, hurt.errors.read_text()
+        assert "Traceback" not in hurt.errors.read_text()
     assert fit(hurt.config)
     assert fit(whole.config)
     assert what_is_left(hurt.folder) == what_is_left(whole.folder)

@@ -142,12 +142,18 @@ def test_another_seed_is_another_run(tiny, tmp_path):
     assert not np.array_equal(a["Logits"]["kernel"], b["Logits"]["kernel"])
 
 
-def test_lines_of_a_run(tiny, tmp_path):
-    """Two updates a line; the last has what is left over."""
-    config = replace(tiny, workdir=tmp_path / "run", steps=5, eval_every=0.05)
-    fit(config)
-    assert len(records(config.workdir, "eval")) == 2
-    lines = [(line["step"], line["count"]) for line in records(config.workdir, "train")]
+def test_one_compilation_of_each_step(tiny, tmp_path, compilations):
+    """297 images in batches of 32 leave a partial one; that is no second program."""
+    run = partial(replace, tiny)
+    compiled_by(compilations, run(workdir=tmp_path / "warm", steps=2))
+    once = compiled_by(compilations, run(workdir=tmp_path / "a", steps=2))
+    assert once
+    often = {"eval_every": 0.05, "checkpoint_every": 0.05}
+    longer = run(workdir=tmp_path / "b", steps=5, **often)
+    assert compiled_by(compilations, longer) == once
+    assert len(records(tmp_path / "b", "eval")) == 2
+    # Two updates a line; the last has what is left over.
+    lines = [(line["step"], line["count"]) for line in records(tmp_path / "b", "train")]
     assert lines == [(2, 64.0), (4, 64.0), (5, 32.0)]
 
 
@@ -331,13 +337,11 @@ def test_another_run_in_the_folder(tiny, tmp_path):
 
 
 def test_runs_of_one_process_share_what_is_compiled(tiny, tmp_path, compilations):
-    """Another seed and residual scale are other numbers, not other programs; nor are there
-    any for another evaluation."""
+    """Another seed and residual scale are other numbers, not other programs."""
     config = replace(tiny, residual_scale=0.1, probe_every=3)
     assert compiled_by(compilations, replace(config, workdir=tmp_path / "first")) >= 4
     compilations.clear()
-    other = replace(config, seed=1, residual_scale=0.3, eval_every=0.05)
-    fit(replace(other, workdir=tmp_path / "other"))
+    fit(replace(config, seed=1, residual_scale=0.3, workdir=tmp_path / "other"))
     assert len(compilations) <= 1  # neither step, nor the initial weights
 
 

@@ -75,10 +75,10 @@ def _machine(records: Records) -> Iterator[str]:
             continue
         words = f"{r['device']}, {r['cores']} cores ({r['processor']}) with a load of "
         words += f"{r['load']:.1f} beforehand; {r['versions']}."
-        for name, value in r["compiler_options"].items():
-            words += f" {name}={value} for ours and plain."
         if r["xla_flags"]:
             words += f" XLA_FLAGS={r['xla_flags']}, for all sides on JAX."
+        for name, value in r["compiler_options"].items():
+            words += f" {name}={value}, given by this package to its programs."
         if r.get("product_flops"):
             words += f" A product {r['product']}: {r['product_flops'] / 1e12:.4g} TFLOP/s"
             peak = r["peak_flops"]

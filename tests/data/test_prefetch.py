@@ -216,7 +216,7 @@ def test_interrupted_training_ends(tmp_path, workers):
     wait_until_none_runs(process.pid)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_training_that_is_done_ends(tmp_path, workers):
     with start(tmp_path, workers, 3) as process:
         _, err = process.communicate(timeout=60)
@@ -225,7 +225,7 @@ def test_training_that_is_done_ends(tmp_path, workers):
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):
-    with start(tmp_path, 1, 10**9) as process:
+    with start(tmp_path, 2, 10**9) as process:
         process.kill()
         process.stdout.close()
         process.stderr.close()
