@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batch normalisation with a derivative that reads its input and its gradient twice."""
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -32,6 +34,16 @@ class Averaging(NamedTuple):
         return list(
             jax.lax.pmean(jnp.stack(means), self.axis_name, axis_index_groups=groups)
         )
+
+
+class Form(NamedTuple):
+    """What `normalize` is to compute."""
+
+    epsilon: float
+    relu: bool
+    over: Averaging
+    dtype: DTypeLike  # of its maps
+    widths: tuple[int, ...]  # channels of each of them
 
 
 class Normalized(NamedTuple):
@@ -79,7 +91,7 @@ class BatchNorm(nn.Module):
             mean, var = (average.value for average in averages)
             gain = _gain(var, scale, self.epsilon)
             return _affine(x, mean, gain, bias, self.relu).astype(self.dtype)
-        y, *found = known or self.normalized(x, scale, bias)
+        y, *found = known or self.normalized(x, scale, bias, shape)[0]
         for average, new in zip(averages, found, strict=True):
             average.value = self.momentum * average.value + (1 - self.momentum) * new
         return y
@@ -90,11 +102,16 @@ class BatchNorm(nn.Module):
         x: Float[Array, "... c"],
         scale: Float[Array, " c"] | None,
         bias: Float[Array, " c"],
-    ) -> Normalized:
-        """In training, as a function of the parameters; it moves no averages."""
+        widths: tuple[int, ...],
+    ) -> list[Normalized]:
+        """In training, as a function of the parameters; it moves no averages.
+
+        `widths` are the channels of the maps that are side by side in x: one each.
+        """
         over = Averaging(self.axis_name, self.axis_index_groups)
-        y, mean, var = normalize(self.epsilon, self.relu, over, x, scale, bias)
-        return Normalized(y.astype(self.dtype), mean, var)
+        form = Form(self.epsilon, self.relu, over, self.dtype, widths)
+        found = normalize(form, x, scale, bias)
+        return list(map(Normalized, found[0], *(split(v, widths) for v in found[1:])))
 
 
 def FrozenBatchNorm(*, use_running_average: bool, **fields: Any) -> BatchNorm:
@@ -117,33 +134,42 @@ def _affine(x: Array, mean: Array, gain: Array, bias: Array, relu: bool) -> Arra
     return jnp.maximum(y, 0) if relu else y
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def split(x: Float[Array, "... c"], widths: Sequence[int]) -> list[Float[Array, "... _"]]:
+    """The maps of these many channels that are side by side in x."""
+    return jnp.split(x, list(accumulate(widths))[:-1], axis=-1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def normalize(
-    epsilon: float,
-    relu: bool,
-    over: Averaging,
+    form: Form,
     x: Float[Array, "... c"],
     scale: Float[Array, " c"] | None,
     bias: Float[Array, " c"],
-) -> tuple[Float[Array, "... c"], Float[Array, " c"], Float[Array, " c"]]:
-    """In float32: the normalised x, and the mean and variance of x, which have no
-    gradient."""
-    return forward(epsilon, relu, over, x, scale, bias)[0]
+) -> tuple[list[Float[Array, "... _"]], Float[Array, " c"], Float[Array, " c"]]:
+    """The normalised x, in maps of `form.widths`, and in float32 the mean and variance of
+    x, which have no gradient."""
+    return forward(form, x, scale, bias)[0]
 
 
-def forward(
-    epsilon: float, relu: bool, over: Averaging, x: Array, scale: Array | None, bias: Array
-) -> tuple[tuple, tuple]:
-    """What `normalize` gives, and what `_backward` takes."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean, square = over.means(wide, jnp.square(wide))
+def forward(form: Form, x: Array, scale: Array | None, bias: Array) -> tuple[tuple, tuple]:
+    """What `normalize` gives, and what `_backward` takes.
+
+    The maps are written one by one, and split before they are widened: on a TPU, XLA would
+    keep them for the gradients twice, joined and apart, or wide.
+    """
+    kind = jnp.promote_types(x.dtype, jnp.float32)
+    mean, square = form.over.means(x.astype(kind), jnp.square(x.astype(kind)))
     var = jnp.maximum(square - jnp.square(mean), 0)
-    y = _affine(wide, mean, _gain(var, scale, epsilon), bias, relu)
-    return (y, mean, var), (x, scale, bias, mean, var)
+    joined = x, mean, _gain(var, scale, form.epsilon), bias
+    maps = [
+        _affine(part.astype(kind), *vectors, form.relu).astype(form.dtype)
+        for part, *vectors in zip(*(split(y, form.widths) for y in joined), strict=True)
+    ]
+    return (maps, mean, var), (x, scale, bias, mean, var)
 
 
 def _backward(
-    epsilon: float, relu: bool, over: Averaging, known: tuple, gradients: tuple
+    form: Form, known: tuple, gradients: tuple
 ) -> tuple[Array, Array | None, Array]:
     """Two passes over x and the gradient of y: the sums, then the gradient of x.
 
@@ -151,18 +177,18 @@ def _backward(
     than that, and XLA computes it with y and keeps it as a map of its own.
     """
     x, scale, bias, mean, var = known
-    dy, wide = gradients[0].astype(mean.dtype), x.astype(mean.dtype)
-    along = partial(_along, x)
-    gain, centred = _gain(var, scale, epsilon), wide - along(mean)
-    if relu:
+    dy = jnp.concatenate(gradients[0], axis=-1).astype(mean.dtype)
+    wide, along = x.astype(mean.dtype), partial(_along, x)
+    gain, centred = _gain(var, scale, form.epsilon), wide - along(mean)
+    if form.relu:
         # (x - mean) * gain + bias > 0, divided by the size of the gain.
         sign, size = jnp.sign(gain), jnp.where(gain == 0, 1, jnp.abs(gain))
         signed = wide if scale is None else along(sign) * wide
         dy = jnp.where(signed > along(sign * mean - bias / size), dy, 0)
     every = tuple(range(x.ndim - 1))
     dbias, dgain = jnp.sum(dy, every), jnp.sum(dy * centred, every)
-    root = jax.lax.rsqrt(var + epsilon)
-    dmean, dvar = over.means(-dbias * gain, -0.5 * dgain * gain * jnp.square(root))
+    root = jax.lax.rsqrt(var + form.epsilon)
+    dmean, dvar = form.over.means(-dbias * gain, -0.5 * dgain * gain * jnp.square(root))
     count = x.size // x.shape[-1]
     dx = dy * along(gain) + centred * along(2 / count * dvar) + along(dmean / count)
     return dx.astype(x.dtype), None if scale is None else dgain * root, dbias

@@ -9,7 +9,7 @@ a block is a tuple of branches (`Branch_0`, `Branch_1`, ... as in slim), and
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from inception_jax.models.batch_norm import BatchNorm, Normalized
+from inception_jax.models.batch_norm import BatchNorm, Normalized, split
 from inception_jax.models.pooling import avg_pool
 
 SAME = "SAME"
@@ -147,26 +147,21 @@ class ConvBN(nn.Module):
         product = _matrix_product(
             x.astype(self.dtype), jnp.concatenate(kernels, axis=-1), precision=None
         )
-        parts = _split(product, [kernel.shape[-1] for kernel in kernels])
+        parts = split(product, [kernel.shape[-1] for kernel in kernels])
         norms, found = [p["bn"] for p in params], []
         for pool, group in groupby(zip(pools, parts, norms, strict=True), itemgetter(0)):
             _, inputs, bns = zip(*group, strict=True)
             joint = jnp.concatenate(inputs, axis=-1)
             scale = _joined(bns, "scale") if norm.use_scale else None
-            normalized = norm.normalized(
-                pool(joint) if pool else joint, scale, _joined(bns, "bias")
+            widths = tuple(bn["bias"].size for bn in bns)
+            found += norm.normalized(
+                pool(joint) if pool else joint, scale, _joined(bns, "bias"), widths
             )
-            split = (_split(x, [bn["bias"].size for bn in bns]) for x in normalized)
-            found += map(Normalized, *split)
         return found
 
 
 def _joined(trees: Sequence[dict], name: str) -> Float[Array, " c"]:
     return jnp.concatenate([tree[name] for tree in trees])
-
-
-def _split(x: Array, widths: list[int]) -> list[Array]:
-    return jnp.split(x, list(accumulate(widths))[:-1], axis=-1)
 
 
 def layer_of(box: Box, conv: ModuleDef, **fields: Any) -> nn.Module:

@@ -139,3 +139,17 @@ def test_curvature_along_a_direction_is_that_of_flax_s():
         found.append(jax.jit(lambda x: jax.jvp(jax.grad(loss), (x,), (direction,))[1])(x))
     scale = np.abs(found[1]).max()
     np.testing.assert_allclose(*found, rtol=0, atol=1e-4 * scale)
+
+
+def test_maps_are_split_before_they_are_widened_and_written_one_by_one():
+    """XLA would keep a wide or a joint copy of them for the gradients."""
+    norm = BatchNorm(use_running_average=False, use_scale=False, dtype=jnp.bfloat16)
+    x = jnp.zeros((2, 3, 3, 6), jnp.bfloat16)
+
+    def maps(x):
+        found = norm.normalized(x, None, jnp.zeros(6), (2, 4))
+        return [each.y for each in found]
+
+    trace = jax.make_jaxpr(lambda x: jax.vjp(maps, x)[0])(x).jaxpr
+    cut = [each.invars[0] for each in trace.eqns if each.primitive.name == "split"]
+    assert [array for array in cut if array.aval.ndim == x.ndim] == trace.invars
