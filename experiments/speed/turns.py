@@ -108,6 +108,8 @@ class Turns:
                 order = list(steps) if number % 2 == 0 else list(reversed(steps))
                 for side in order:
                     self._check_time()
+                    # Not timed: what memory the others gave back, a system may map anew.
+                    side.ask("run", steps=1)
                     found = side.ask("run", steps=steps[side])
                     self._check_time()
                     self._tell("round", case, side.name, round=number, **found)
@@ -160,7 +162,7 @@ class Turns:
             side.close()
 
     def _steps(self, side: Side) -> int:
-        """Steps of a round, after two that warm up; the first was the build's."""
+        """Steps of a turn, after two that warm up; the first was the build's."""
         side.ask("run", steps=1)
         found = side.ask("run", steps=1)
         return max(1, math.floor(self.seconds / found.get("seconds", math.inf)))
