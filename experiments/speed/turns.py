@@ -108,9 +108,7 @@ class Turns:
                 order = list(steps) if number % 2 == 0 else list(reversed(steps))
                 for side in order:
                     self._check_time()
-                    # Not timed: what memory the others gave back, a system may map anew.
-                    side.ask("run", steps=1)
-                    found = side.ask("run", steps=steps[side])
+                    found = _run(side, steps[side])
                     self._check_time()
                     self._tell("round", case, side.name, round=number, **found)
                     if fault(found):
@@ -162,9 +160,8 @@ class Turns:
             side.close()
 
     def _steps(self, side: Side) -> int:
-        """Steps of a turn, after two that warm up; the first was the build's."""
-        side.ask("run", steps=1)
-        found = side.ask("run", steps=1)
+        """Steps of a turn, by one that is timed."""
+        found = _run(side, 1)
         return max(1, math.floor(self.seconds / found.get("seconds", math.inf)))
 
     def _there(self) -> list[str]:
@@ -180,6 +177,13 @@ class Turns:
         if "missing" in found:
             self.absent.add(side)
         self.tell({"kind": kind, **asdict(case), "side": side, **found})
+
+
+def _run(side: Side, steps: int) -> Record:
+    """The answer to so many steps, after one that is not timed: it warms up, and what
+    memory the other sides gave back in their turns, a system may have to map anew."""
+    side.ask("run", steps=1)
+    return side.ask("run", steps=steps)
 
 
 def fault(found: Record) -> str | None:
