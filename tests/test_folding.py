@@ -2,13 +2,14 @@
 """A folded model gives what the model gives, and is refused where it would not."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax import fold
+from inception_jax import create, fold
 from inception_jax.config import PreprocessSpec
 from inception_jax.digests import by_name
 from inception_jax.models.ablation import ablated
@@ -17,6 +18,7 @@ from inception_jax.pretrained import Model
 from tests.goldens.fill import golden_variables, images
 from tests.models.tiny import one_block, three_grids
 from tests.saved import CARD
+from tests.test_figures import first_blocks
 from tests.test_goldens import SOURCES, golden
 
 NETWORKS = {
@@ -71,6 +73,25 @@ def test_outputs_and_endpoints_stay(monkeypatch, spec, changes):
     for name, values in (*expected[1].items(), ("output", expected[0])):
         mine = found[0] if name == "output" else found[1][name]
         assert jnp.abs(mine - values).max() < 1e-5 * jnp.std(values), name
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_maps_in_bfloat16_are_all_in_bfloat16(name):
+    """One in float32 would make all sums behind it float32, which are twice as large."""
+    network = create(first_blocks(SPECS[name]), dtype=jnp.bfloat16)
+    images = jax.ShapeDtypeStruct((1, *SPECS[name].image_shape), jnp.float32)
+    for form, options in (
+        (network.clone(folded=True), {}),
+        (network, {}),
+        (network, {"train": True, "mutable": ["batch_stats"]}),
+    ):
+        variables = jax.eval_shape(form.init, jax.random.key(0), images)
+        given = options | {"rngs": {"dropout": jax.random.key(0)}}
+        found = jax.eval_shape(partial(form.apply, **given), variables, images)
+        _, endpoints = found[0] if options else found
+        maps = {k: x.dtype for k, x in endpoints.items() if len(x.shape) == 4}
+        assert len(maps) > 2
+        assert {k for k, dtype in maps.items() if dtype != jnp.bfloat16} == set()
 
 
 def test_the_auxiliary_head_is_left_out(monkeypatch):
