@@ -32,6 +32,7 @@ _CALLED = re.compile(r"(?:calls|body|to_apply)=%?([\w.-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _ORIGIN = re.compile(r'op_name="([^"]*)"')
+_LIBRARY_CALL = re.compile(r'custom_call_target="(__cu[^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,17 @@ def parts(text: str, modules: Collection[str]) -> dict[str, Part]:
     for instruction, work in _work(computations, entry):
         found[origins[instruction.name]].update(work)
     return {name: Part(x["hbm_bytes"], x["cycles"]) for name, x in found.items()}
+
+
+def by_kind(text: str) -> dict[str, int]:
+    """`Movement.total_bytes` shared out: by the function of cuDNN or cuBLAS that is called,
+    or else the operation, such as "fusion"."""
+    computations, entry = _computations(text)
+    found = Counter()
+    for instruction, work in _work(computations, entry):
+        call = _LIBRARY_CALL.search(instruction.rest)
+        found[call[1] if call else instruction.operation] += work.get("total_bytes", 0)
+    return dict(found)
 
 
 def _work(
@@ -183,6 +195,8 @@ def _traffic(
             source, part = arrays[:2]
             there = part[2] if "S(" in source[2] else part[2].partition("S(")[0]
             arrays = [part, (*part[:2], there)]
+        elif _LIBRARY_CALL.search(instruction.rest):
+            arrays = arrays[:-1]  # the last is room to work in
         where[name] = _by_place(arrays)
         if operation in _FREE or operation.endswith("-done"):
             continue

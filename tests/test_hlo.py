@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.config import ParallelConfig
-from inception_jax.hlo import Part, movement, parts
+from inception_jax.hlo import Part, by_kind, movement, parts
 from inception_jax.parallel import DataParallel
 
 
@@ -121,3 +121,30 @@ def test_nothing_is_moved_by_names_alone():
     found = movement(text)
     assert (found.counts, found.hbm_bytes, found.total_bytes) == ({}, 0, 0)
     assert np.isclose(found.cycles, 0)
+
+
+GPU = """\
+HloModule jit_step, is_scheduled=true
+
+%fused (p: bf16[6,4]) -> bf16[6,4] {
+  %p = bf16[6,4]{1,0} parameter(0)
+  ROOT %n = bf16[6,4]{1,0} negate(%p)
+}
+
+ENTRY %main (x: bf16[6,4], w: bf16[4,4]) -> bf16[6,4] {
+  %x = bf16[6,4]{1,0} parameter(0)
+  %w = bf16[4,4]{1,0} parameter(1)
+  %y = (bf16[6,4]{1,0}, s8[9]{0}) custom-call(%x, /*index=1*/%w), custom_call_target="LIB"
+  %z = bf16[6,4]{1,0} get-tuple-element(%y), index=0
+  %f = bf16[6,4]{1,0} fusion(%z), kind=kLoop, calls=%fused
+  ROOT %c = bf16[6,4]{1,0} copy(%f)
+}
+""".replace("LIB", "__cublas$lt$matmul")
+
+
+def test_what_a_gpus_program_moves_by_who_does_it():
+    """Room for cuBLAS to work in is neither read nor written by the program."""
+    found = {"__cublas$lt$matmul": 2 * (24 + 16 + 24), "fusion": 2 * 48, "copy": 2 * 48}
+    moved = {kind: size for kind, size in by_kind(GPU).items() if size}
+    assert moved == found
+    assert movement(GPU).total_bytes == sum(found.values())

@@ -43,7 +43,7 @@ def _relu_forward(x: Array) -> tuple[Array, Array]:
     return y, y
 
 
-relu.defvjp(_relu_forward, lambda y, dy: (jnp.where(y > 0, dy, 0),))
+relu.defvjp(_relu_forward, lambda y, dy: (jnp.where(y != 0, dy, 0),))
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,12 @@ def residual_sum(
     There is no batch normalisation on top of the sum (section 3.2). No activation is the
     last block of the published networks.
     """
-    # In float32, which changes no rounding: XLA would otherwise have cuBLAS add to a copy.
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    total = (x.astype(wide) + residual.astype(wide)).astype(x.dtype)
-    return activation(total) if activation else total
+    # As matrices: on a GPU, XLA then has the product before the sum add x, the bias and the
+    # ReLU as well, forwards, and the other gradient of x, backwards. Of maps it would add
+    # to a copy.
+    matrix = -1, x.shape[-1]
+    total = x.reshape(matrix) + residual.reshape(matrix)
+    return (activation(total) if activation else total).reshape(x.shape)
 
 
 class ResidualBlock(nn.Module):

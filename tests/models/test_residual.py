@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The residual scale: what it does to a block, where it may come from, what it costs."""
 
+import re
 from functools import cache, partial
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from inception_jax.models.inception_a import InceptionResNetA
 from inception_jax.models.inception_b import InceptionResNetB
 from inception_jax.models.inception_c import InceptionResNetC
 from inception_jax.models.inputs import block_scales
+from inception_jax.models.residual import relu
 from tests.models.tiny import BLOCKS, GRIDS, random_variables, three_grids
 
 # slim/nets/inception_resnet_v2.py and facenet's inception_resnet_v1.py: 0.17, 0.10 and
@@ -68,6 +70,23 @@ def test_scale_in_one_block(block):
     )
     variables["params"]["Conv2d_1x1"]["kernel"] *= 0  # no residual, and x as it was
     np.testing.assert_array_equal(with_relu(variables, x, 0.3), nn.relu(x))
+
+
+def test_the_gradient_of_a_sums_relu_is_told_from_its_output():
+    """XLA makes relu(x) > 0 to x > 0, and so would keep both maps for the gradients."""
+    x = jnp.asarray([-2.0, -0.0, 0.0, 1e-30, 3.0])
+
+    def both(x, dy):
+        y, pull = jax.vjp(relu, x)
+        return y, *pull(dy)
+
+    y, dx = jax.jit(both)(x, jnp.arange(1.0, 6.0))
+    np.testing.assert_array_equal(y, [0, 0, 0, jnp.float32(1e-30), 3])
+    np.testing.assert_array_equal(dx, [0, 0, 0, 4, 5])
+    program = jax.jit(both).lower(x, x).compile().as_text()
+    compared = re.findall(r"compare\(%(\w+)", program)
+    assert len(compared) == 1
+    assert compared[0].startswith("max")
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (6,)], ids=["one", "per grid", "per block"])

@@ -13,6 +13,7 @@ from unittest import mock
 
 import flax.linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax import Array
 
 from experiments.speed.case import Built, Case
 from experiments.speed.sides import ours
@@ -38,12 +39,19 @@ def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
                 (batch_norm, "normalize", lambda *given: batch_norm.forward(*given)[0]),
                 (pooling, "gathering_max_pool", pooling.xla_max_pool),
                 (residual, "relu", nn.relu),
+                (residual, "residual_sum", _sum_of_maps),
             ):
                 stack.enter_context(mock.patch.object(module, name, plain))
             stack.enter_context(nn.intercept_methods(_as_drawn))
             return function(*arguments, **options)
 
     return traced
+
+
+def _sum_of_maps(
+    x: Array, residual: Array, activation: Callable[[Array], Array] | None
+) -> Array:
+    return activation(x + residual) if activation else x + residual
 
 
 def _as_drawn(method: Callable[..., Any], arguments: tuple, options: dict, context: Any):
