@@ -3,6 +3,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from experiments.speed.sides import ours, plain
 from experiments.speed.turns import OutOfTimeError, Side, Turns
 from experiments.speed.worker import Worker, answer
 from inception_jax.config import OptimizerConfig
+from inception_jax.models.inception_c import InceptionResNetC
 from inception_jax.models.layers import Box, Branch
 from inception_jax.models.networks import create
 from inception_jax.models.pooling import avg_pool
@@ -117,6 +119,18 @@ def test_plain_pools_before_the_convolution():
     for function, channels in ((plain.plainly(branch.apply), 8), (branch.apply, 3)):
         trace = str(jax.make_jaxpr(function)(variables, x))
         assert f"f32[1,5,6,{channels}] = reduce_window_sum" in trace
+
+
+def test_plain_adds_residuals_to_maps():
+    block, x = InceptionResNetC(), jnp.zeros((2, 3, 3, 16))
+    variables = random_variables(block, x)
+    for function, shape in (
+        (plain.plainly(block.apply), "2,3,3,16"),
+        (block.apply, "18,16"),
+    ):
+        trace = str(jax.make_jaxpr(function)(variables, x))
+        sums = re.findall(r"f32\[([\d,]*)\] = add(?:_any)? \w+ \w+\n", trace)
+        assert sums[-1] == shape
 
 
 def _steps(steps, seconds):
