@@ -5,7 +5,7 @@ XLA compiles training steps and inference for an H100, in bfloat16; a minute of 
 cores each. Needs no GPU, but XLA's compiler for them, of the version of the installed
 jaxlib: pip install "jax[cuda12]". Printed are the bytes that kernels read and write, each
 operand and result once, by who computes, and the temporaries. What XLA chooses by trial on
-the device, such as cuDNN's algorithms, is left at its default.
+the device, such as cuDNN's algorithms, is left at its default. Ctrl-C prints what there is.
 """
 
 import importlib.util
@@ -181,21 +181,21 @@ def run(options: Options) -> None:
         for side in options.sides
     ]
     lines = []
-    for number, (network, task, side) in enumerate(wanted, 1):
-        print(
-            f"[{number}/{len(wanted)}] Compiling {task} of {network}, {side}.",
-            file=sys.stderr,
-        )
-        program = lowered(network, task, side, options, topology.devices[0])
-        compiled = program.compile(compiler_options=OPTIONS)
-        temporaries = compiled.memory_analysis().temp_size_in_bytes
-        cells = row(by_kind(compiled.as_text()), temporaries, options.images)
-        lines.append([network, task, side, *cells])
-    header = (
-        *("network", "task", "side", "MB/image", *COLUMNS),
-        "temporaries, GB",
-    )
-    print(table(header, lines, right=range(3, len(header))))
+    try:
+        for number, (network, task, side) in enumerate(wanted, 1):
+            print(
+                f"[{number}/{len(wanted)}] Compiling {task} of {network}, {side}.",
+                file=sys.stderr,
+            )
+            program = lowered(network, task, side, options, topology.devices[0])
+            compiled = program.compile(compiler_options=OPTIONS)
+            temporaries = compiled.memory_analysis().temp_size_in_bytes
+            cells = row(by_kind(compiled.as_text()), temporaries, options.images)
+            lines.append([network, task, side, *cells])
+    finally:
+        header = "network", "task", "side", "MB/image", *COLUMNS, "temporaries, GB"
+        if lines:
+            print(table(header, lines, right=range(3, len(header))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,7 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog = "python -m experiments.speed.gpu"
         run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments))
 
-    return exit_status("experiments.speed.gpu", do, kept="nothing is kept", extra="bench")
+    return exit_status(
+        "experiments.speed.gpu", do, kept="above is what was done", extra="bench"
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,10 @@ def check_known(name: str, value: str, known: Iterable[str]) -> None:
 @jax.custom_vjp
 def relu(x: Array) -> Array:
     """ReLU with a gradient that is told from its output: of a sum, one map is kept for it
-    and read, not the two summands."""
+    and read, not the two summands.
+
+    Where the output is not 0: XLA makes relu(x) > 0 to x > 0, and keeps x as well.
+    """
     return jnp.maximum(x, 0)
 
 

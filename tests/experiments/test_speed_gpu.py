@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU's compiler makes of the networks; with it, of its programs."""
+"""Figures of a GPU's compiler; where that is installed, of what it makes of sums."""
 
 import importlib.util
 
