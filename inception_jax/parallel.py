@@ -53,14 +53,19 @@ def this_host() -> tuple[int, int]:
 def compiler_options(platform: str) -> dict[str, Any]:
     """`compiler_options` of `jax.jit` for a network on a `jax.Device.platform`.
 
-    What XLA_FLAGS names is left to it, and an XLA that does not know them all gets none.
+    What XLA_FLAGS names is left to it; an XLA that does not know them all gets none, nor
+    does a platform that is not here.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     options = _COMPILER_OPTIONS.get(platform, {})
     options = {name: value for name, value in options.items() if name not in flags}
     if not options:
         return {}
-    one = jax.device_put(np.float32(1), jax.local_devices(backend=platform)[0])
+    try:
+        device = jax.local_devices(backend=platform)[0]
+    except RuntimeError:  # not here
+        return {}
+    one = jax.device_put(np.float32(1), device)
     try:
         jax.jit(jnp.negative, compiler_options=options)(one)
     except jax.errors.JaxRuntimeError:  # "No such compile option"
@@ -137,6 +142,17 @@ def devices_elsewhere(topology: str) -> list[jax.Device]:
     # Otherwise the two cores of a v4 chip would be devices of their own.
     options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     return topologies.get_topology_desc(topology, "tpu", **options).devices
+
+
+def gpu_elsewhere(description: str) -> jax.Device:
+    """A GPU as XLA's `gpu_specs` describe it, to compile for; needs no GPU, but XLA's
+    compiler for them, the package jax_cuda12_plugin."""
+    from jax.experimental import topologies
+
+    found = topologies.get_topology_desc(
+        "elsewhere", "cuda", target_config=description, topology="1x1x1"
+    )
+    return found.devices[0]
 
 
 def arm_devices() -> list[jax.Device]:

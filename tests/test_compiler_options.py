@@ -56,6 +56,14 @@ def test_inference():
     assert library_calls(WholeBatch(convolved, jax.devices()[:1])._compiled) == 0
 
 
+def test_a_platform_that_is_not_here_has_none(monkeypatch):
+    def none_there(*, backend):
+        raise RuntimeError(f"Unknown backend: {backend!r} requested")
+
+    monkeypatch.setattr(jax, "local_devices", none_there)
+    assert compiler_options("gpu") == {}
+
+
 def test_what_xla_flags_name_is_left_to_them(monkeypatch):
     assert OPTION in compiler_options("cpu")
     compiler_options.cache_clear()

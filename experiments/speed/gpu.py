@@ -10,27 +10,24 @@ the device, such as cuDNN's algorithms, is left at its default. Ctrl-C prints wh
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
-from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax import Array
 
 from experiments.command import exit_status
 from experiments.speed.case import CLASSES
 from experiments.speed.sides.ours import IMAGENET
 from experiments.speed.sides.plain import plainly
-from inception_jax.config import RunConfig
+from inception_jax.config import ParallelConfig, RunConfig
 from inception_jax.hlo import by_kind
 from inception_jax.models.networks import Network, get_spec
-from inception_jax.parallel import DATA_AXIS
+from inception_jax.parallel import AxisName, DataParallel, gpu_elsewhere, mean_over
 from inception_jax.step_setup import (
     network_for,
     numbers_for,
@@ -38,7 +35,7 @@ from inception_jax.step_setup import (
     train_options,
 )
 from inception_jax.table import table
-from inception_jax.train import state_shapes, train_step
+from inception_jax.train import Batch, state_shapes, train_step
 
 # XLA's own description of the chip, xla/tools/hlo_opt/gpu_specs/h100_sxm.txtpb.
 H100 = """
@@ -75,8 +72,6 @@ COLUMNS = (*KINDS.values(), "the rest")
 
 Task = Literal["training", "inference"]
 SIDES = ("ours", "plain")
-# A function, and of each of its arguments the shapes and how it is cut.
-Program = tuple[Callable[..., Any], list[tuple[Any, P]]]
 
 
 @dataclass(frozen=True)
@@ -101,50 +96,37 @@ def lowered(
         image_size=options.image_size,
         dtype="bfloat16",
     )
-    module, training = network_for(config, CLASSES, 1), task == "training"
-    make = _training if training else _inference
-    function, arguments = make(config, module.clone(folded=side == "ours" and not training))
-    mesh = Mesh(np.array([device]), (DATA_AXIS,))
-
-    def placed(shapes: Any, where: P) -> Any:
-        to = partial(jax.ShapeDtypeStruct, sharding=NamedSharding(mesh, where))
-        return jax.tree.map(lambda x: to(x.shape, x.dtype), shapes)
-
-    mapped = jax.shard_map(
-        plainly(function) if side == "plain" else function,
-        mesh=mesh,
-        in_specs=tuple(where for _, where in arguments),
-        out_specs=P() if training else P(DATA_AXIS),
+    module = network_for(config, CLASSES, 1)
+    size, shape = (options.images,), preprocess_for(config).image_shape
+    pixels = jnp.uint8 if task == "training" else jnp.float32
+    batch = {"image": jax.ShapeDtypeStruct((*size, *shape), pixels)}
+    if task == "training":
+        given = train_options(config, module, IMAGENET / options.images)
+        step = partial(train_step, options=given)
+        state = state_shapes(module, config.optimizer)
+        batch["label"] = jax.ShapeDtypeStruct(size, jnp.int32)
+        numbers = jax.eval_shape(partial(numbers_for, config))
+    else:
+        module = module.clone(folded=side == "ours")
+        step = partial(_inference, module)
+        one = jax.ShapeDtypeStruct((1, *shape), pixels)
+        state = jax.eval_shape(module.init, jax.random.key(0), one)
+        numbers = None
+    mapped = DataParallel(
+        plainly(step) if side == "plain" else step,
+        ParallelConfig("shard_map"),
+        [device],
+        donate_state=task == "training",
     )
-    given = [placed(*argument) for argument in arguments]
-    return jax.jit(mapped, donate_argnums=(0,) if training else ()).lower(*given)
+    return mapped.lower(state, batch, numbers)
 
 
-def _training(config: RunConfig, network: Network) -> Program:
-    size = (config.batch_size,)
-    batch = {
-        "image": jax.ShapeDtypeStruct(
-            (*size, *preprocess_for(config).image_shape), jnp.uint8
-        ),
-        "label": jax.ShapeDtypeStruct(size, jnp.int32),
-    }
-    options = train_options(config, network, IMAGENET / config.batch_size)
-    return partial(train_step, options=options, axis_name=DATA_AXIS), [
-        (state_shapes(network, config.optimizer), P()),
-        (batch, P(DATA_AXIS)),
-        (jax.eval_shape(partial(numbers_for, config)), P()),
-    ]
-
-
-def _inference(config: RunConfig, network: Network) -> Program:
-    shape = preprocess_for(config).image_shape
-    one = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    images = jax.ShapeDtypeStruct((config.batch_size, *shape), jnp.float32)
-    variables = jax.eval_shape(network.init, jax.random.key(0), one)
-    return lambda variables, images: network.apply(variables, images)[0], [
-        (variables, P()),
-        (images, P(DATA_AXIS)),
-    ]
+def _inference(
+    network: Network, variables: Any, batch: Batch, numbers: None, *, axis_name: AxisName
+) -> Array:
+    """Logits, as a step."""
+    logits, _ = network.apply(variables, batch["image"])
+    return mean_over(logits, axis_name)  # of one: nothing is done
 
 
 def row(found: dict[str, int], temporaries: int, images: int) -> list[str]:
@@ -171,9 +153,7 @@ def run(options: Options) -> None:
     jax.config.update("jax_platforms", "cpu")  # a GPU that is there is not looked for
     # What is compiled for a device that is not there cannot be read from a cache.
     jax.config.update("jax_enable_compilation_cache", False)
-    topology = topologies.get_topology_desc(
-        "h100", "cuda", target_config=H100, topology="1x1x1"
-    )
+    device = gpu_elsewhere(H100)
     wanted = [
         (network, task, side)
         for network in options.networks
@@ -187,7 +167,7 @@ def run(options: Options) -> None:
                 f"[{number}/{len(wanted)}] Compiling {task} of {network}, {side}.",
                 file=sys.stderr,
             )
-            program = lowered(network, task, side, options, topology.devices[0])
+            program = lowered(network, task, side, options, device)
             compiled = program.compile(compiler_options=OPTIONS)
             temporaries = compiled.memory_analysis().temp_size_in_bytes
             cells = row(by_kind(compiled.as_text()), temporaries, options.images)
