@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from inception_jax.config import RunConfig
 from inception_jax.hlo import movement, parts
-from inception_jax.models.networks import get_spec
+from inception_jax.models.networks import Network, get_spec
 from inception_jax.parallel import DataParallel, devices_elsewhere, heeding
 from inception_jax.run_folder import from_json
 from inception_jax.step_setup import (
@@ -44,18 +44,17 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
     """
     devices = devices_elsewhere(topology)
     network = network_for(config, get_spec(config.network).num_classes, len(devices))
-    options = train_options(config, network, IMAGENET / config.batch_size)
-    state = state_shapes(network, config.optimizer)
-    update = heeding(partial(train_step, options=options))
-    step = DataParallel(update, config.parallel, devices)
-    batch = _batch(config) | {"stop": jax.ShapeDtypeStruct((len(devices),), jnp.float32)}
-    lowered = step.lower(state, batch, jax.eval_shape(partial(numbers_for, config)))
+    lowered = lowered_step(config, network, devices)
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         return {"refused": _refusal(error) | {"seconds": time.perf_counter() - start}}
-    summary, text = summarise(network, options.preprocess.image_shape), compiled.as_text()
+    summary, text = (
+        summarise(network, preprocess_for(config).image_shape),
+        compiled.as_text(),
+    )
+    state = state_shapes(network, config.optimizer)
     return {
         "compiled": {
             "chips": len(devices),
@@ -71,6 +70,18 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
             "statistics": sum(x.size for x in jax.tree.leaves(state.batch_stats)),
         }
     }
+
+
+def lowered_step(
+    config: RunConfig, network: Network, devices: list[jax.Device]
+) -> jax.stages.Lowered:
+    """The step of a run on ImageNet, for devices that need not be here."""
+    options = train_options(config, network, IMAGENET / config.batch_size)
+    update = heeding(partial(train_step, options=options))
+    step = DataParallel(update, config.parallel, devices)
+    state = state_shapes(network, config.optimizer)
+    batch = _batch(config) | {"stop": jax.ShapeDtypeStruct((len(devices),), jnp.float32)}
+    return step.lower(state, batch, jax.eval_shape(partial(numbers_for, config)))
 
 
 def _stages(summary: Summary, text: str) -> list[dict[str, Any]]:

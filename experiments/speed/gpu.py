@@ -22,20 +22,15 @@ from jax import Array
 
 from experiments.command import exit_status
 from experiments.speed.case import CLASSES
-from experiments.speed.sides.ours import IMAGENET
 from experiments.speed.sides.plain import plainly
-from inception_jax.config import ParallelConfig, RunConfig
+from inception_jax.aot_worker import lowered_step
+from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.hlo import by_kind
 from inception_jax.models.networks import Network, get_spec
 from inception_jax.parallel import AxisName, DataParallel, gpu_elsewhere, mean_over
-from inception_jax.step_setup import (
-    network_for,
-    numbers_for,
-    preprocess_for,
-    train_options,
-)
+from inception_jax.step_setup import network_for, preprocess_for
 from inception_jax.table import table
-from inception_jax.train import Batch, state_shapes, train_step
+from inception_jax.train import Batch
 
 # XLA's own description of the chip, xla/tools/hlo_opt/gpu_specs/h100_sxm.txtpb.
 H100 = """
@@ -95,30 +90,22 @@ def lowered(
         batch_size=options.images,
         image_size=options.image_size,
         dtype="bfloat16",
+        parallel=ParallelConfig("shard_map"),
+        augment=AugmentConfig(color=False),  # as in `experiments.speed.tpu`
     )
     module = network_for(config, CLASSES, 1)
-    size, shape = (options.images,), preprocess_for(config).image_shape
-    pixels = jnp.uint8 if task == "training" else jnp.float32
-    batch = {"image": jax.ShapeDtypeStruct((*size, *shape), pixels)}
+    lower = plainly if side == "plain" else lambda function: function
     if task == "training":
-        given = train_options(config, module, IMAGENET / options.images)
-        step = partial(train_step, options=given)
-        state = state_shapes(module, config.optimizer)
-        batch["label"] = jax.ShapeDtypeStruct(size, jnp.int32)
-        numbers = jax.eval_shape(partial(numbers_for, config))
-    else:
-        module = module.clone(folded=side == "ours")
-        step = partial(_inference, module)
-        one = jax.ShapeDtypeStruct((1, *shape), pixels)
-        state = jax.eval_shape(module.init, jax.random.key(0), one)
-        numbers = None
-    mapped = DataParallel(
-        plainly(step) if side == "plain" else step,
-        ParallelConfig("shard_map"),
-        [device],
-        donate_state=task == "training",
+        return lower(lowered_step)(config, module, [device])
+    module = module.clone(folded=side == "ours")
+    images = jax.ShapeDtypeStruct(
+        (options.images, *preprocess_for(config).image_shape), jnp.float32
     )
-    return mapped.lower(state, batch, numbers)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    step = DataParallel(
+        partial(_inference, module), config.parallel, [device], donate_state=False
+    )
+    return lower(step.lower)(variables, {"image": images}, None)
 
 
 def _inference(
@@ -140,13 +127,16 @@ def row(found: dict[str, int], temporaries: int, images: int) -> list[str]:
 
 
 def run(options: Options) -> None:
-    """Compile, and print the table. Raises ValueError for what there is not."""
+    """Compile, and print the table.
+
+    Raises ValueError for what there is not, ModuleNotFoundError without the compiler.
+    """
     for network in options.networks:
         get_spec(network)
     if options.images < 1:
         raise ValueError(f"--images must be at least 1, got {options.images}.")
     if importlib.util.find_spec("jax_cuda12_plugin") is None:
-        raise ValueError(
+        raise ModuleNotFoundError(
             "XLA's compiler for GPUs, jax_cuda12_plugin, is missing: "
             'pip install "jax[cuda12]"'
         )

@@ -25,7 +25,7 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
 def avg_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     """3x3 average pool of stride 1; the padding is left out of the mean, as in TF."""
     pooled = nn.avg_pool(x, (3, 3), strides=(1, 1), padding="SAME", count_include_pad=False)
-    # Flax divides by a float32 map of counts, and so gives float32 for any x.
+    # Flax divides by a float32 map of counts, which makes float32 of bfloat16.
     return pooled.astype(x.dtype)
 
 
