@@ -20,6 +20,9 @@ from inception_jax.stopping import HOST_LOST
 
 LOOK_EVERY = 1.0  # seconds
 WRITE_EVERY = 5.0  # seconds between two lines in the shared folder
+# Seconds that process 0 stays after it found no progress. JAX ends the others when it goes,
+# whose clocks may be a moment behind, and then the one that is stuck says nothing.
+LEAVES_LAST = 5.0
 # Kinds of `Goodput` that may take `start_timeout`: a large state on a slow disk takes long.
 SLOW = ("init", "compile", "checkpoint")
 
@@ -115,6 +118,8 @@ class Watchdog:
             flush=True,
         )
         faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        if self.index == 0 and self.count > 1:
+            time.sleep(LEAVES_LAST)
         os._exit(HOST_LOST)
 
     def _write(self, stands: str) -> None:

@@ -22,13 +22,14 @@ from inception_jax.config import HostsConfig
 from inception_jax.goodput import Goodput
 
 watchdog.LOOK_EVERY = 0.1
+index, watchdog.LEAVES_LAST = int(sys.argv[2]), 1.5
 
 def wait_for_ever():
     time.sleep(60)
 
 goodput = Goodput()
 config = HostsConfig(hang_timeout=0.5, start_timeout=30.0)
-with watchdog.Watchdog(goodput, config, Path(sys.argv[1]), (1, 2)) as dog:
+with watchdog.Watchdog(goodput, config, Path(sys.argv[1]), (index, 2)) as dog:
     with goodput.spent_on("compile"):
         time.sleep(1.5)  # may take longer than a step
     dog.step = 7
@@ -40,7 +41,7 @@ with watchdog.Watchdog(goodput, config, Path(sys.argv[1]), (1, 2)) as dog:
 def test_a_hang_ends_the_process(tmp_path):
     other = {"host": "a-host", "pid": 12, "time": time.time() - 3, "stands": "in update 8"}
     (tmp_path / "0.json").write_text(json.dumps(other))
-    command = [sys.executable, "-c", HANGS, str(tmp_path)]
+    command = [sys.executable, "-c", HANGS, str(tmp_path), "1"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert result.returncode == HOST_LOST
     assert "process 1 of 2" in result.stderr
@@ -49,6 +50,18 @@ def test_a_hang_ends_the_process(tmp_path):
     assert "in wait_for_ever" in result.stderr
     stands = json.loads((tmp_path / "1.json").read_text())["stands"]
     assert stands.startswith("hung: update 7")
+
+
+def test_process_0_leaves_last(tmp_path):
+    """JAX ends the others when it goes: they have their stacks to write."""
+    command = [sys.executable, "-c", HANGS, str(tmp_path), "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        said = next(line for line in process.stderr if "No progress: process 0" in line)
+        found = time.monotonic()
+        process.communicate(timeout=30)
+    assert "of 2" in said
+    assert process.returncode == HOST_LOST
+    assert time.monotonic() - found > 1.4
 
 
 @pytest.fixture
