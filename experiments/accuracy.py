@@ -16,9 +16,10 @@ import tyro
 from experiments.command import exit_status
 from experiments.markdown import markdown
 from experiments.paper import TABLES, Row, Table
-from inception_jax.metrics import means, read_json_lines
-from inception_jax.printable import printable
-from inception_jax.run_folder import evaluations_path
+from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.run_folder import evaluations_path
+from inception_jax.text import printable
+from inception_jax.training.metrics import means
 
 IMAGENET = "imagenet2012"
 

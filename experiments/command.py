@@ -4,8 +4,8 @@
 import sys
 from collections.abc import Callable
 
-from inception_jax.digests import CheckpointError
-from inception_jax.printable import printable
+from inception_jax.storage.digests import CheckpointError
+from inception_jax.text import printable
 
 
 def exit_status(

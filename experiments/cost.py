@@ -21,8 +21,8 @@ import tyro
 
 from experiments.networks import RECIPES
 from inception_jax.config import RunConfig
-from inception_jax.plan import Plan, plan
-from inception_jax.roofline import GIB, slice_named
+from inception_jax.planning.plan import Plan, plan
+from inception_jax.planning.roofline import GIB, slice_named
 
 FOLDER = Path(__file__).parent / "networks"
 IMAGENET = 1_281_167  # training images

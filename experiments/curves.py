@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 
 from experiments.command import exit_status
 from experiments.paper import CURVES, TABLES, Curves
-from inception_jax.metrics import means, read_json_lines
-from inception_jax.printable import one_line, printable
-from inception_jax.run_folder import RunRecord, metrics_path, read_record
+from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.run_folder import RunRecord, metrics_path, read_record
+from inception_jax.text import one_line, printable
+from inception_jax.training.metrics import means
 
 # Colours of Okabe and Ito, for every eye; dashes for print without colour.
 STYLES = {

@@ -18,17 +18,24 @@ import tyro
 from tqdm import tqdm
 
 from experiments.command import exit_status
-from inception_jax import compile_cache
-from inception_jax.batch_statistics import mode_gap
 from inception_jax.data import Source, eval_batches, open_source
-from inception_jax.evaluate import KINDS, Subset, Trained, evaluate, load_trained, without
-from inception_jax.hardware import describe
-from inception_jax.metrics import append_json_line, means
-from inception_jax.model_folder import is_model_folder
-from inception_jax.parallel import all_devices
-from inception_jax.pretrained import find_model
-from inception_jax.printable import printable
-from inception_jax.run_folder import code_version, evaluations_path, read_record, versions
+from inception_jax.data.types import Subset
+from inception_jax.inference.batch_norm_modes import mode_gap
+from inception_jax.inference.evaluate import KINDS, Trained, evaluate, load_trained, without
+from inception_jax.runtime import compile_cache
+from inception_jax.runtime.hardware import describe
+from inception_jax.runtime.parallel import all_devices
+from inception_jax.storage.jsonl import append_json_line
+from inception_jax.storage.run_folder import (
+    code_version,
+    evaluations_path,
+    read_record,
+    versions,
+)
+from inception_jax.text import printable
+from inception_jax.training.metrics import means
+from inception_jax.weights.model import find_model
+from inception_jax.weights.model_folder import is_model_folder
 
 # Batches that both modes of batch norm are compared on, and the loss of top-1 accuracy
 # from where on it is told.

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from experiments import run
-from inception_jax import hosts
 from inception_jax.config import (
     AugmentConfig,
     HostsConfig,
@@ -22,6 +21,7 @@ from inception_jax.config import (
     OptimizerConfig,
     RunConfig,
 )
+from inception_jax.runtime import hosts
 
 PROG = "python -m experiments.finetune"
 # Epochs unless that makes fewer updates, which a small set needs: a new classifier that is
@@ -154,7 +154,8 @@ def config_for(options: Options) -> RunConfig:
 
 def _of_source(options: Options) -> dict[str, Any]:
     """What the weights decide; a run that has begun knows it without them."""
-    from inception_jax import first_weights, run_folder
+    from inception_jax.storage import run_folder
+    from inception_jax.training import initial_weights as first_weights
 
     if run_folder.record_path(options.workdir).exists():
         before = run_folder.read_record(options.workdir).config
@@ -169,7 +170,7 @@ def _of_source(options: Options) -> dict[str, Any]:
 
 
 def _augmentation(options: Options, network: str) -> AugmentConfig:
-    from inception_jax.models.networks import get_spec
+    from inception_jax.models.network import get_spec
 
     color = options.augment.color and get_spec(network).image_shape[2] == 3
     return replace(options.augment, color=color)
@@ -185,7 +186,7 @@ def finish(config: RunConfig) -> None:
     Raises CheckpointError where its checkpoint is damaged or there is no room.
     """
     from experiments.finetuning.report import write_best_model, write_report
-    from inception_jax.parallel import this_host
+    from inception_jax.runtime.parallel import this_host
 
     def write() -> None:
         if this_host()[0] == 0:

@@ -3,7 +3,7 @@
 
 import re
 
-from inception_jax.printable import one_line
+from inception_jax.text import one_line
 
 
 def markdown(text: object) -> str:

@@ -15,16 +15,16 @@ import tyro
 from tqdm import tqdm
 
 from experiments.command import exit_status
-from inception_jax import compile_cache
-from inception_jax.batch_statistics import recalibrated
-from inception_jax.checkpoint import Checkpoints
 from inception_jax.data import open_source, train_batches, train_iterator
-from inception_jax.evaluate import load_state, trained_in
-from inception_jax.parallel import all_devices
-from inception_jax.printable import printable
-from inception_jax.run_folder import checkpoints_path, write_record
-from inception_jax.step_files import check_path
-from inception_jax.train import Batch
+from inception_jax.inference.batch_norm_modes import recalibrated
+from inception_jax.inference.evaluate import load_state, trained_in
+from inception_jax.runtime import compile_cache
+from inception_jax.runtime.parallel import all_devices
+from inception_jax.storage.checkpoints import Checkpoints
+from inception_jax.storage.orbax_files import check_path
+from inception_jax.storage.run_folder import checkpoints_path, write_record
+from inception_jax.text import printable
+from inception_jax.training.step import Batch
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 import tyro
 
 from experiments.networks import RECIPES
-from inception_jax import compile_cache, hosts, stopping
 from inception_jax.config import RunConfig
-from inception_jax.printable import printable
+from inception_jax.runtime import compile_cache, hosts, stopping
+from inception_jax.text import printable
 
 STARTED = time.perf_counter()
 
@@ -55,13 +55,13 @@ def main(
 ) -> int:
     """Train what the command line says; when the run is complete comes `finish`.
 
-    Exit status: 0 done, 2 bad input, else as in `inception_jax.stopping`.
+    Exit status: 0 done, 2 bad input, else as in `inception_jax.runtime.stopping`.
     """
     try:
         config = parse(arguments)
         # Imported after the command line is read: --help and mistakes answer at once.
-        from inception_jax.fit import HostLostError, fit
-        from inception_jax.loop import NonFiniteError
+        from inception_jax.training.fit import HostLostError, fit
+        from inception_jax.training.loop import NonFiniteError
     except OSError as error:
         return _fail(error, stopping.DISK)
     except (ValueError, TypeError) as error:

@@ -44,12 +44,13 @@ from jaxtyping import UInt8
 from experiments import finetune
 from experiments.command import exit_status
 from experiments.networks import digits as recipe
-from inception_jax import compile_cache, run_folder
-from inception_jax.augment import train_view
 from inception_jax.config import AugmentConfig, PreprocessSpec, RunConfig
+from inception_jax.data.augment import train_view
 from inception_jax.data.digits import digit_examples
 from inception_jax.data.images import decode
-from inception_jax.metrics import means
+from inception_jax.runtime import compile_cache
+from inception_jax.storage import run_folder
+from inception_jax.training.metrics import means
 
 SHOTS, SEEDS = (5, 20), range(10, 20)
 SOURCE_RATE, RATE, BODY_RATE = 0.2, 0.1, 1.0  # learning rates, and a factor on the last
@@ -216,7 +217,7 @@ def target_config(
 
 def _trained(config: RunConfig) -> float:
     """Share of the evaluation split that the averaged weights get right at the end."""
-    from inception_jax.fit import fit
+    from inception_jax.training.fit import fit
 
     if not run_folder.evaluations(config.workdir):
         if not fit(config):

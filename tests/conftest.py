@@ -92,7 +92,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, data_dir: str):
     """A run of a second on the digits; it needs a workdir and nothing else."""
-    from inception_jax.models.specs import SPECS
+    from inception_jax.models.zoo import SPECS
     from tests.models.tiny import one_block
     from tests.runs import CONFIG
 

@@ -15,9 +15,9 @@ import jax
 
 from experiments import run
 from inception_jax.config import RunConfig
-from inception_jax.digests import tree_digest
-from inception_jax.evaluate import load_state
-from inception_jax.metrics import read_json_lines
+from inception_jax.inference.evaluate import load_state
+from inception_jax.storage.digests import tree_digest
+from inception_jax.storage.jsonl import read_json_lines
 from tests.runs import records
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ COMMAND_WITH_TINY = (
     sys.executable,
     "-c",
     "from experiments.run import main\n"
-    "from inception_jax.models.specs import SPECS\n"
+    "from inception_jax.models.zoo import SPECS\n"
     "from tests.models.tiny import one_block\n"
     "SPECS['tiny'] = one_block()\n"
     "raise SystemExit(main())",

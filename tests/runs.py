@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.config import AugmentConfig, OptimizerConfig, RunConfig
-from inception_jax.fit import fit
-from inception_jax.loop import _steps as steps_of_runs
-from inception_jax.metrics import read_json_lines
-from inception_jax.parallel import compiler_options
-from inception_jax.probe import _program as probes_of_runs
-from inception_jax.step_setup import _check_takes
-from inception_jax.train import initialiser
+from inception_jax.runtime.parallel import compiler_options
+from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.training.fit import fit
+from inception_jax.training.loop import _steps as steps_of_runs
+from inception_jax.training.probe import _program as probes_of_runs
+from inception_jax.training.step import initialiser
+from inception_jax.training.step_setup import _check_takes
 
 CONFIG = RunConfig(
     network="tiny",

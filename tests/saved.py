@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 
 from inception_jax.config import PreprocessSpec
-from inception_jax.model_folder import Card, Origin, Variables
-from inception_jax.pretrained import Model, save
+from inception_jax.weights.model import Model, save
+from inception_jax.weights.model_folder import Card, Origin, Variables
 from tests.models.tiny import random_variables
 
 # One of ImageNet's, and what files and terminals can stumble over.

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from inception_jax import hosts
 from inception_jax.config import HostsConfig, ParallelConfig, PreprocessSpec
 from inception_jax.data import Source, eval_batches
-from inception_jax.parallel import (
+from inception_jax.runtime import hosts
+from inception_jax.runtime.parallel import (
     DataParallel,
     WholeBatch,
     all_devices,
@@ -50,7 +50,7 @@ class Options:
 
 def trained(wrapper: str, bn_sync: str | int) -> dict[str, np.ndarray]:
     """State and metrics after three updates on four devices, by name; checks on the way."""
-    from tests import test_parallel as one_process
+    from tests.runtime import test_parallel as one_process
 
     step = one_process.mapped(ParallelConfig(wrapper, bn_sync), 4)
     state, compiled = one_process.start(), []
@@ -80,9 +80,9 @@ def own_part(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def evaluated(wrapper: str, n: int = 103) -> dict[str, float]:
     """Sums over n images, eight to a step, by a network with random weights."""
-    from inception_jax.metrics import add
-    from inception_jax.train import eval_step
-    from tests import test_parallel as one_process
+    from inception_jax.training.metrics import add
+    from inception_jax.training.step import eval_step
+    from tests.runtime import test_parallel as one_process
 
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (n, 8, 8, 1), np.uint8)

@@ -12,7 +12,7 @@ import pytest
 from inception_jax import config
 from inception_jax.models.ablation import ablated
 from inception_jax.models.residual import ResidualOptions
-from inception_jax.models.schema import INITIALIZERS, NetworkSpec
+from inception_jax.models.spec import INITIALIZERS, NetworkSpec
 
 # The file itself, run without the tests' checks of annotations: what a user meets.
 PLAIN = runpy.run_path(config.__file__)

@@ -12,12 +12,12 @@ import simplejpeg
 
 import inception_jax
 from experiments import finetune
-from inception_jax.cli import main
+from inception_jax.cli.main import main
 from inception_jax.config import PreprocessSpec
 from inception_jax.data.imagenet_names import imagenet_ids
-from inception_jax.model_folder import Card, Origin
-from inception_jax.models.specs import SPECS
-from inception_jax.pretrained import Model, save
+from inception_jax.models.zoo import SPECS
+from inception_jax.weights.model import Model, save
+from inception_jax.weights.model_folder import Card, Origin
 from tests.models.tiny import one_block, random_variables
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

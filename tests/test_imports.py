@@ -11,68 +11,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Modules of the package; each imports of ours only what stands in a row above its own.
-ROWS = (
-    "models.batch_norm models.pooling",
-    "models.layers",
-    "models.residual",
-    "models.schema",
-    "models.ablation models.inputs",
-    # The boxes of Figs 9 and 15, and those of Inception-v3.
-    "models.stem models.inception_a models.reduction_a models.inception_b "
-    "models.reduction_b models.inception_c models.head models.inception_v3",
-    "models.small",
-    "models.specs",
-    "models.networks",
-    "receptive_field summary signals",
-    "train",
-    "run_folder step_setup new_file",
-    "model_folder",
-    # Which names and layouts other libraries' files have; tests/goldens reads them too.
-    "weights weights.layouts",
-    "weights.convert",
-    "pretrained",
-    "folding",
-    "weights.plain",
-    "weights.keras_file weights.stablehlo",
-    "weights.read_keras weights.read_tensorflow",
-    "weights.files",
-    "weights.export weights.import_file",
-    "inference",
-    "predict features",
-    "contact_sheet",
-    "first_weights",
-    "run_setup",
-    "roofline",
-    "aot aot_worker",
-    "plan",
-    "reporting evaluate",
-    "batch_statistics feed probe watchdog",
-    "hosts",
-    "loop",
-    "fit",
-    "table",
-    "cli_images",
-    "cli_data cli_checkpoints cli_plan cli_predict cli_features cli_export",
-    "cli_weights",
-    "cli",
-    "__main__",
-)
-RANK = {f"inception_jax.{m}": row for row, ms in enumerate(ROWS) for m in ms.split()}
-RANK["inception_jax"] = RANK["inception_jax.folding"] + 0.5  # its __init__.py
-# These import nothing of ours, and everything may import them.
-CONFIG, PRINTABLE = "inception_jax.config", "inception_jax.printable"
-# These import nothing of ours but the two; only what stands above the networks joins them.
-ALONE = {
-    *("inception_jax.compile_cache", "inception_jax.goodput", "inception_jax.hardware"),
-    *("inception_jax.hlo", "inception_jax.lock", "inception_jax.losses"),
-    *("inception_jax.metrics", "inception_jax.optimizer"),
-    *("inception_jax.parallel", "inception_jax.stopping"),
+# Folder -> folders it may import besides itself, `config` and `text`.
+MAY_IMPORT = {
+    "kernels": "",
+    "models": "kernels",
+    "data": "",
+    "runtime": "",
+    "storage": "",
+    "weights": "models data storage",
+    "training": "models data runtime storage weights",
+    "inference": "models data runtime storage weights training",
+    "planning": "models runtime storage training",
+    "cli": "models data runtime storage weights training inference planning",
 }
-# Each of these imports the ones before it as well.
-SAVING = ("inception_jax.digests", "inception_jax.step_files", "inception_jax.checkpoint")
-# Images: geometry, colour, sources and batches, which know one another but no network.
-IMAGES = ("inception_jax.crops", "inception_jax.augment", "inception_jax.data")
+ANYONE = {"config", "text"}
+TOP_LEVEL = {"__main__": {"cli"}, "__init__": {"models", "weights"}}
 
 SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -100,39 +53,44 @@ def ours(module: str) -> set[str]:
     return {name for name in imported_by(module) if name.split(".")[0] in tops}
 
 
-def may_import(module: str) -> set[str]:
-    if module in (CONFIG, PRINTABLE, "inception_jax.models"):
-        return set()
-    if module in ALONE:
-        return {CONFIG, PRINTABLE}
-    if module in SAVING:
-        return set(SAVING[: SAVING.index(module)])
-    of_images = {name for name in PACKAGE if name.startswith(IMAGES)}
-    if module.startswith(IMAGES):
-        return {CONFIG, PRINTABLE} | of_images
-    above = {name for name, rank in RANK.items() if rank < RANK[module]}
-    joins = RANK[module] > RANK["inception_jax.models.networks"]
-    joining = ALONE | {CONFIG, *SAVING} | of_images if joins else set()
-    return above | {PRINTABLE} | joining
+def folder(module: str) -> str:
+    """The folder of the package that `module` is in, or its own name at the top level."""
+    return module.split(".")[1] if "." in module else "__init__"
 
 
 @pytest.mark.parametrize("module", PACKAGE)
-def test_the_package_imports_along_the_arrows(module):
-    # A new module needs a place in ROWS or ALONE.
-    assert ours(module) <= may_import(module)
+def test_the_package_imports_one_way(module):
+    here = folder(module)
+    if here in ANYONE:
+        allowed = ANYONE - {here}
+    elif here in TOP_LEVEL:
+        allowed = TOP_LEVEL[here]
+    else:
+        allowed = {here, *ANYONE, *MAY_IMPORT[here].split()}
+    assert {folder(name) for name in ours(module)} <= allowed
+
+
+def test_the_top_level_is_folders_and_four_modules():
+    top = {path.stem for path in (ROOT / "inception_jax").glob("*.py")}
+    assert top == ANYONE | set(TOP_LEVEL)
+
+
+def test_modules_are_short():
+    lines = {name: len(path.read_text().splitlines()) for name, path in SOURCES.items()}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+
+
+def test_modules_do_not_import_in_circles():
+    order = {name: ours(name) & set(SOURCES) - {name} for name in SOURCES}
+    while ready := [name for name, needs in order.items() if not needs & set(order)]:
+        for name in ready:
+            del order[name]
+    assert not order
 
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
 def test_experiments_import_only_the_package_and_each_other(module):
     assert ours(module) <= set(SOURCES)
-
-
-def test_experiments_do_not_import_in_circles():
-    order = {m: ours(m) & set(EXPERIMENTS) - {m} for m in EXPERIMENTS}
-    while ready := [m for m, needs in order.items() if not needs & set(order)]:
-        for module in ready:
-            del order[module]
-    assert not order
 
 
 def device_words(module: str) -> set[str]:
@@ -156,8 +114,8 @@ def device_words(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_only_parallel_maps_over_devices(module):
-    if module == "inception_jax.parallel":
+def test_only_the_runtime_maps_over_devices(module):
+    if module == "inception_jax.runtime.parallel":
         assert {"jax.devices", "jax.pmap", "jax.shard_map", "Mesh"} <= device_words(module)
     else:
         assert not device_words(module)

@@ -12,11 +12,11 @@ import simplejpeg
 from experiments import accuracy, curves, evaluate, recalibrate, run
 from experiments.markdown import cell, markdown
 from experiments.residual_scaling import report
-from inception_jax import cli
-from inception_jax.fit import fit
-from inception_jax.metrics import append_json_line, read_json_lines
-from inception_jax.models.specs import SPECS
-from inception_jax.printable import one_line, printable
+from inception_jax.cli import main as cli
+from inception_jax.models.zoo import SPECS
+from inception_jax.storage.jsonl import append_json_line, read_json_lines
+from inception_jax.text import one_line, printable
+from inception_jax.training.fit import fit
 from tests.experiments.made_up import small
 from tests.experiments.test_report import Page
 from tests.models.tiny import one_block

@@ -18,14 +18,14 @@ import tyro
 from experiments import run
 from experiments.networks import RECIPES
 from experiments.residual_scaling import imagenet
-from inception_jax import cli_plan
-from inception_jax.cli import main
+from inception_jax.cli import plan as cli_plan
+from inception_jax.cli.main import main
 from inception_jax.config import PreprocessSpec
-from inception_jax.fit import fit
-from inception_jax.model_folder import Card, Origin
-from inception_jax.models.specs import SPECS
-from inception_jax.pretrained import Model, load, save
-from inception_jax.receptive_field import receptive_fields
+from inception_jax.models.receptive_field import receptive_fields
+from inception_jax.models.zoo import SPECS
+from inception_jax.training.fit import fit
+from inception_jax.weights.model import Model, load, save
+from inception_jax.weights.model_folder import Card, Origin
 from tests.models.tiny import random_variables
 
 ROOT = Path(__file__).parents[1]

@@ -30,7 +30,11 @@ ARRAYS = {"np.load", "np.save", "numpy.load", "numpy.save"}
 # Of these the names of modules are in the code: `require("grain")`.
 IMPORTERS = {"require", "importlib.import_module"}
 # These import what a list in our code names.
-OF_OUR_OWN = ("inception_jax.data.extra", "inception_jax.crops", "experiments.speed.worker")
+OF_OUR_OWN = (
+    "inception_jax.data.extra",
+    "inception_jax.data.crops",
+    "experiments.speed.worker",
+)
 
 
 def faults(source: str) -> Iterator[str]:
@@ -108,7 +112,7 @@ def test_arrays_of_objects_are_refused(tmp_path):
 
 PROGRAM = f"""{WITHOUT_TENSORFLOW_AND_NETWORK}
 import inception_jax, experiments.evaluate
-from inception_jax.cli import main
+from inception_jax.cli.main import main
 main(["networks", "inception_resnet_small"])
 {COMMAND_WITH_TINY[2].replace("raise SystemExit(main())", "assert main() == 0")}
 assert not attempts, attempts

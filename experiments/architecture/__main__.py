@@ -17,7 +17,7 @@ from experiments.architecture.blocks import draw_blocks
 from experiments.architecture.charts import draw_cost, draw_fields
 from experiments.architecture.drawings import draw_networks, draw_two
 from experiments.command import exit_status
-from inception_jax.printable import printable
+from inception_jax.text import printable
 
 PICTURES: dict[str, Callable[[], Figure]] = {
     "networks": draw_networks,

@@ -12,7 +12,7 @@ from inception_jax.models.inception_c import FIG_6
 from inception_jax.models.layers import VALID, Box, Branches, Layer
 from inception_jax.models.pooling import avg_pool, max_pool
 from inception_jax.models.reduction_b import FIG_8
-from inception_jax.models.schema import SCALE_A
+from inception_jax.models.spec import SCALE_A
 
 # Half of the height of a box with a line of text, and with two.
 LINE, HIGH = 0.22, 0.34

@@ -15,9 +15,9 @@ from experiments.architecture.drawings import (
     groups_of,
 )
 from experiments.curves import STYLES
-from inception_jax.models.specs import SPECS
-from inception_jax.receptive_field import receptive_fields
-from inception_jax.summary import Summary
+from inception_jax.models.receptive_field import receptive_fields
+from inception_jax.models.summary import Summary
+from inception_jax.models.zoo import SPECS
 
 # Parts of Figs 9 and 15, their hatches beside their colours.
 GROUPS = {

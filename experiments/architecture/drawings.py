@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from inception_jax.models.networks import create
-from inception_jax.models.specs import SPECS
-from inception_jax.summary import Row, Summary, aligned, differing, summarise
+from inception_jax.models.network import create
+from inception_jax.models.summary import Row, Summary, aligned, differing, summarise
+from inception_jax.models.zoo import SPECS
 
 # Okabe and Ito's colours, which the colour-blind tell apart, mixed with white so that black
 # text can be read on them; what a box is also stands in it.

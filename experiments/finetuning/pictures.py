@@ -15,7 +15,7 @@ from matplotlib.ft2font import FT2Font
 from experiments.finetuning.predictions import Predictions
 from inception_jax.data import Source
 from inception_jax.data.images import pixels_of
-from inception_jax.printable import one_line
+from inception_jax.text import one_line
 
 SEQUENTIAL = "cividis"  # as lightness alone tells its values apart
 # Classes up to which every cell has its count, and up to which every row has its name.

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from inception_jax.config import RunConfig
 from inception_jax.data import Source, eval_batches
-from inception_jax.evaluate import view_probabilities
-from inception_jax.parallel import compiler_options
-from inception_jax.pretrained import Model
+from inception_jax.inference.evaluate import view_probabilities
+from inception_jax.runtime.parallel import compiler_options
+from inception_jax.weights.model import Model
 
 BATCH_SIZE = 32  # pictures at once
 

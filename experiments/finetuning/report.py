@@ -20,13 +20,14 @@ from matplotlib.figure import Figure
 from experiments.finetuning.pictures import confusion_figure, mistakes_figure
 from experiments.finetuning.predictions import Predictions, predict
 from experiments.pages import templates, written
-from inception_jax import model_folder, run_folder
-from inception_jax.checkpoint import Checkpoints
 from inception_jax.config import RunConfig
 from inception_jax.data import open_source
-from inception_jax.metrics import best_evaluation
-from inception_jax.pretrained import Model, load, save
-from inception_jax.printable import one_line, printable
+from inception_jax.storage import run_folder
+from inception_jax.storage.checkpoints import Checkpoints
+from inception_jax.text import one_line, printable
+from inception_jax.training.metrics import best_evaluation
+from inception_jax.weights import model_folder
+from inception_jax.weights.model import Model, load, save
 
 MODEL, REPORT = "model", "report"
 MISTAKES = 24  # as many as a page shows at a size to see them

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from inception_jax.stopping import HOST_LOST
+from inception_jax.runtime.stopping import HOST_LOST
 
 # Seconds for the others to notice that one is gone (heartbeat_timeout), and to say so.
 NOTICE_WITHIN = 75.0

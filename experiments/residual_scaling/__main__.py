@@ -8,7 +8,7 @@ import time
 import tyro
 
 from experiments.residual_scaling.study import Options
-from inception_jax.printable import printable
+from inception_jax.text import printable
 
 STARTED = time.perf_counter()
 
@@ -23,7 +23,7 @@ def main() -> int:
         from experiments.residual_scaling.report import write_report
         from experiments.residual_scaling.runner import run
         from experiments.residual_scaling.verdicts import listing
-        from inception_jax import compile_cache
+        from inception_jax.runtime import compile_cache
 
         compile_cache.enable()
         study = options.study

@@ -19,7 +19,7 @@ from experiments.residual_scaling.plans import Group, Plan, grid
 from experiments.residual_scaling.progress import Progress
 from experiments.residual_scaling.runner import Lab, train_arms
 from experiments.residual_scaling.study import Study
-from inception_jax.hardware import describe
+from inception_jax.runtime.hardware import describe
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 from experiments import run
 from experiments.cost import costs
 from experiments.networks import RECIPES
-from inception_jax import hosts
 from inception_jax.config import AblationConfig, OptimizerConfig, RunConfig
+from inception_jax.runtime import hosts
 
 PROG = "python -m experiments.residual_scaling.imagenet"
 STEPS = 50_000  # "a few tens of thousands of iterations", with room

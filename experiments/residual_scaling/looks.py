@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from experiments.residual_scaling.programs import Programs, Values
-from inception_jax.metrics import rounded
-from inception_jax.signals import function_change
+from inception_jax.training.diagnostics import function_change
+from inception_jax.training.metrics import rounded
 
 
 class Looks:

@@ -14,15 +14,15 @@ from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.prototypes import open_prototypes
 from inception_jax.config import OptimizerConfig, PreprocessSpec
 from inception_jax.data import Source, open_source
-from inception_jax.losses import cross_entropy
 from inception_jax.models.ablation import ablated
-from inception_jax.models.networks import Network, create
-from inception_jax.models.schema import NetworkSpec
-from inception_jax.models.small import paper_width_spec, small_image_spec
-from inception_jax.optimizer import optimizer_numbers
-from inception_jax.parallel import DATA_AXIS, ArmParallel
-from inception_jax.probe import probe_step
-from inception_jax.train import (
+from inception_jax.models.network import Network, create
+from inception_jax.models.small_images import paper_width_spec, small_image_spec
+from inception_jax.models.spec import NetworkSpec
+from inception_jax.runtime.parallel import DATA_AXIS, ArmParallel
+from inception_jax.training.losses import cross_entropy
+from inception_jax.training.optimizer import optimizer_numbers
+from inception_jax.training.probe import probe_step
+from inception_jax.training.step import (
     Batch,
     Numbers,
     TrainOptions,

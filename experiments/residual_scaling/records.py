@@ -7,8 +7,8 @@ A record holds:
   loss, grad_norm: of the training batches, means of `loss_every` steps each, up to the
     first loss that is not finite; None where a mean is not.
   probes: lists with one entry a probe, of fixed images, batch statistics as in training:
-    step, accuracy and loss; the signals of `inception_jax.signals`, those of blocks with
-    one number for each block, from input to output.
+    step, accuracy and loss; the signals of `inception_jax.training.diagnostics`, those of
+    blocks with one number for each block, from input to output.
   test: sums over the test images, with moving averages, after the last step.
   outcome, death_step, recovered, spikes: see outcomes.py.
   seconds, devices, versions.
@@ -23,7 +23,8 @@ import numpy as np
 
 from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.outcomes import Outcome
-from inception_jax.metrics import means, read_json_lines
+from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.training.metrics import means
 
 Record = dict[str, Any]
 Records = Mapping[Arm, Record]

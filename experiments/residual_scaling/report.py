@@ -22,7 +22,7 @@ from experiments.residual_scaling.figures import Picture, draw
 from experiments.residual_scaling.records import Records, read_records
 from experiments.residual_scaling.tables import write_tables
 from experiments.residual_scaling.verdicts import Verdict
-from inception_jax.printable import printable
+from inception_jax.text import printable
 
 LEFT_OUT = "left_out.txt"
 PICTURES = "pictures"  # the folder of the Markdown page's

@@ -25,11 +25,12 @@ from experiments.residual_scaling.progress import Progress
 from experiments.residual_scaling.records import Record, read_records, test_accuracy
 from experiments.residual_scaling.study import Study
 from inception_jax.data import Source, eval_batches, train_batches
-from inception_jax.hardware import describe
-from inception_jax.metrics import append_json_line, rounded
-from inception_jax.parallel import arm_devices
-from inception_jax.run_folder import flat, told_apart
-from inception_jax.signals import spikes
+from inception_jax.runtime.hardware import describe
+from inception_jax.runtime.parallel import arm_devices
+from inception_jax.storage.jsonl import append_json_line
+from inception_jax.storage.run_folder import flat, told_apart
+from inception_jax.training.diagnostics import spikes
+from inception_jax.training.metrics import rounded
 
 MAX_POINTS = 1000  # of a loss curve on record; a longer one is thinned to means
 

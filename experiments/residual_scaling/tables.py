@@ -23,8 +23,8 @@ from experiments.residual_scaling.records import (
     training_loss,
 )
 from experiments.residual_scaling.verdicts import Verdict
-from inception_jax.printable import one_line
-from inception_jax.signals import BLOCK_SIGNALS
+from inception_jax.text import one_line
+from inception_jax.training.diagnostics import BLOCK_SIGNALS
 
 ARMS, PROBES, VERDICTS = "arms.csv", "probes.csv", "verdicts.csv"
 

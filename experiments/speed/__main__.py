@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"experiments.speed: {error}", file=sys.stderr)
         return 2
-    from inception_jax.metrics import append_json_line
+    from inception_jax.storage.jsonl import append_json_line
 
     records: list[dict[str, Any]] = []
     progress = Progress(len(list(cases(options))), 60 * options.limit)
@@ -210,7 +210,7 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     prog = "python -m experiments.speed"
     options = tyro.cli(Options, prog=prog, description=__doc__, args=arguments)
     # Imported after the command line is read: --help answers at once.
-    from inception_jax.models.networks import get_spec
+    from inception_jax.models.network import get_spec
 
     for network in options.networks:
         get_spec(network)

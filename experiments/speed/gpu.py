@@ -23,14 +23,14 @@ from jax import Array
 from experiments.command import exit_status
 from experiments.speed.case import CLASSES
 from experiments.speed.sides.plain import plainly
-from inception_jax.aot_worker import lowered_step
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
-from inception_jax.hlo import by_kind
-from inception_jax.models.networks import Network, get_spec
-from inception_jax.parallel import AxisName, DataParallel, gpu_elsewhere, mean_over
-from inception_jax.step_setup import network_for, preprocess_for
-from inception_jax.table import table
-from inception_jax.train import Batch
+from inception_jax.models.network import Network, get_spec
+from inception_jax.planning.aot_worker import lowered_step
+from inception_jax.planning.hlo import by_kind
+from inception_jax.runtime.parallel import AxisName, DataParallel, gpu_elsewhere, mean_over
+from inception_jax.text import table
+from inception_jax.training.step import Batch
+from inception_jax.training.step_setup import network_for, preprocess_for
 
 # XLA's own description of the chip, xla/tools/hlo_opt/gpu_specs/h100_sxm.txtpb.
 H100 = """

@@ -23,11 +23,11 @@ import tyro
 from experiments.command import exit_status
 from experiments.speed.sides import KERAS
 from experiments.speed.tpu_worker import Request
-from inception_jax import aot
-from inception_jax.metrics import append_json_line, read_json_lines
-from inception_jax.models.networks import get_spec
-from inception_jax.roofline import slice_named
-from inception_jax.table import table
+from inception_jax.models.network import get_spec
+from inception_jax.planning import aot
+from inception_jax.planning.roofline import slice_named
+from inception_jax.storage.jsonl import append_json_line, read_json_lines
+from inception_jax.text import table
 
 SIDES = ("ours", "remat", "plain", "keras")
 

@@ -14,12 +14,17 @@ import jax.numpy as jnp
 
 from experiments.speed.case import Case
 from experiments.speed.sides.plain import plainly
-from inception_jax.aot_worker import compile_step, serve
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
-from inception_jax.hlo import movement
-from inception_jax.models.networks import get_spec
-from inception_jax.parallel import DataParallel, devices_elsewhere, mean_over, varying
-from inception_jax.roofline import slice_named
+from inception_jax.models.network import get_spec
+from inception_jax.planning.aot_worker import compile_step, serve
+from inception_jax.planning.hlo import movement
+from inception_jax.planning.roofline import slice_named
+from inception_jax.runtime.parallel import (
+    DataParallel,
+    devices_elsewhere,
+    mean_over,
+    varying,
+)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from inception_jax.augment import train_view
 from inception_jax.config import AugmentConfig, PreprocessSpec
-from inception_jax.crops import eval_views, list_views
+from inception_jax.data.augment import train_view
+from inception_jax.data.crops import eval_views, list_views
 from inception_jax.data.draws import Draw, draws
 from inception_jax.data.extra import require
 from inception_jax.data.images import UnreadableImage, pixels_of

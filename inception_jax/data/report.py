@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inception_jax.printable import one_line
+from inception_jax.text import one_line
 
 
 @dataclass(frozen=True)

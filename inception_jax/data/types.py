@@ -48,3 +48,17 @@ class EvalBatch(TypedDict):
     mask: Float32[np.ndarray, " b"]  # 0 for filling and for skipped images, otherwise 1
     index: Int32[np.ndarray, " b"]  # position in the source; -1 for filling
     skipped: NotRequired[list[str]]  # as above
+
+
+@dataclass(frozen=True)
+class Subset(Sequence):
+    """Some of the examples, in the order of `positions`."""
+
+    examples: Sequence[Example]
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, i: int) -> Example:
+        return self.examples[self.positions[i]]

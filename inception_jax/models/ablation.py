@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changes to any residual network of the package, by name."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Literal
 
+from inception_jax.config import AblationConfig
+from inception_jax.models.network import get_spec
 from inception_jax.models.residual import check_known
-from inception_jax.models.schema import INITIALIZERS, NetworkSpec
+from inception_jax.models.spec import INITIALIZERS, NetworkSpec
 
 
 def ablated(
@@ -48,3 +50,9 @@ def ablated(
         ),
         pool_norm=pool_norm,
     )
+
+
+def spec_for(network: str, ablation: AblationConfig) -> NetworkSpec:
+    """A network of the table with the changes of `ablation`. Raises as both do."""
+    spec = get_spec(network)
+    return spec if ablation == AblationConfig() else ablated(spec, **asdict(ablation))

@@ -6,7 +6,7 @@ from functools import partial
 from inception_jax.models.layers import Box, Branches, Mixed
 from inception_jax.models.pooling import avg_pool
 from inception_jax.models.residual import ResidualBlock
-from inception_jax.models.schema import Stage, residual_stage
+from inception_jax.models.spec import Stage, residual_stage
 
 # In the third column the figure has 1x3 before 3x1; slim, and so every published weight
 # file, has 3x1 before 1x3 and concatenates the 1x3 head first.

@@ -15,7 +15,7 @@ from functools import partial
 
 from inception_jax.models.layers import VALID, Box, Branches, Mixed
 from inception_jax.models.pooling import avg_pool, max_pool
-from inception_jax.models.schema import Stage
+from inception_jax.models.spec import Stage
 
 
 def v3_a_branches(pooled: int) -> Branches:

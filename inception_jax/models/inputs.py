@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from inception_jax.models.schema import NetworkSpec
+from inception_jax.models.spec import NetworkSpec
 
 # Checked by `check_images` and `block_scales`, whose errors say what to do.
 Shaped = jax.Array | np.ndarray

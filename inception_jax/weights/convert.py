@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inception_jax.digests import some
-from inception_jax.printable import one_line
+from inception_jax.storage.digests import some
+from inception_jax.text import one_line
 from inception_jax.weights.layouts import Layout, extras_of, names_of
 
 Arrays = Mapping[str, np.ndarray]

@@ -8,16 +8,16 @@ from typing import Literal
 import jax
 import numpy as np
 
-from inception_jax import pretrained
 from inception_jax.config import AblationConfig
-from inception_jax.digests import by_name
-from inception_jax.model_folder import Variables
 from inception_jax.models.inputs import block_scales
-from inception_jax.pretrained import Model
-from inception_jax.printable import one_line
+from inception_jax.storage.digests import by_name
+from inception_jax.text import one_line
 from inception_jax.weights import keras_file, plain, stablehlo
+from inception_jax.weights import model as pretrained
 from inception_jax.weights.convert import to_theirs
 from inception_jax.weights.layouts import find_layout
+from inception_jax.weights.model import Model
+from inception_jax.weights.model_folder import Variables
 from inception_jax.weights.plain import Arrays
 
 Format = Literal[
@@ -97,7 +97,7 @@ def _write_theirs(model: Model, arrays: Arrays, form: Format, out: Path) -> list
         )
     if card.bn_scale and layout.convention.gamma is None:
         notes.append(f"Batch norm's gamma went into the convolutions: {layout} has none.")
-    if (form, card.network) == ("timm", "inception_v3"):  # see tests/test_goldens.py
+    if (form, card.network) == ("timm", "inception_v3"):  # see tests/models/test_goldens.py
         notes.append(
             "timm's inception_v3 counts the zeros of the padding in its average pools: "
             "its logits are some tenths away from these."

@@ -20,8 +20,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from inception_jax.digests import CheckpointError
-from inception_jax.printable import one_line
+from inception_jax.storage.digests import CheckpointError
+from inception_jax.text import one_line
 from inception_jax.weights import read_keras, read_tensorflow
 
 if TYPE_CHECKING:

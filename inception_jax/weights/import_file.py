@@ -9,13 +9,13 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from inception_jax.data.imagenet_names import imagenet_ids
-from inception_jax.digests import by_name, some
-from inception_jax.model_folder import Card, Origin, Variables
-from inception_jax.pretrained import Model, check_variables
-from inception_jax.printable import one_line
+from inception_jax.storage.digests import by_name, some
+from inception_jax.text import one_line
 from inception_jax.weights import convert, files, plain
 from inception_jax.weights.convert import Arrays, Match, match
 from inception_jax.weights.layouts import FACENET, LAYOUTS, Layout, names_of
+from inception_jax.weights.model import Model, check_variables
+from inception_jax.weights.model_folder import Card, Origin, Variables
 
 
 @dataclass(frozen=True)

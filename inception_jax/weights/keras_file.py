@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_jax.model_folder import CARD, Card
-from inception_jax.new_file import new_file
+from inception_jax.storage.atomic import new_file
 from inception_jax.weights.layouts import NAMES
+from inception_jax.weights.model_folder import CARD, Card
 from inception_jax.weights.plain import card_text
 
 # In a layer, in the order in which Keras lists its variables.

@@ -3,7 +3,7 @@
 
 `LAYOUTS` has a row for each source and network. names/SOURCE_NETWORK.json has the source's
 convolution and batch norm for each layer of ours; that they are the right ones, equal
-outputs show (tests/test_goldens.py).
+outputs show (tests/models/test_goldens.py).
 """
 
 import json

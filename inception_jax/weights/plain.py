@@ -17,11 +17,11 @@ import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from inception_jax.digests import CheckpointError
-from inception_jax.model_folder import CARD, Card
-from inception_jax.new_file import new_file
-from inception_jax.printable import one_line
-from inception_jax.run_folder import from_json
+from inception_jax.storage.atomic import new_file
+from inception_jax.storage.digests import CheckpointError
+from inception_jax.storage.run_folder import from_json
+from inception_jax.text import one_line
+from inception_jax.weights.model_folder import CARD, Card
 
 Arrays = Mapping[str, np.ndarray]
 # Text beside the arrays of an .npz; the second is the record of a run.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inception_jax.digests import CheckpointError
-from inception_jax.printable import one_line
+from inception_jax.storage.digests import CheckpointError
+from inception_jax.text import one_line
 from inception_jax.weights.convert import match
 from inception_jax.weights.keras_file import order
 from inception_jax.weights.layouts import LAYOUTS

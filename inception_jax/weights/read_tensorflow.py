@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_jax.digests import CheckpointError
-from inception_jax.printable import one_line
+from inception_jax.storage.digests import CheckpointError
+from inception_jax.text import one_line
 
 # Ends of a V1 file and of a V2 index: both are tables as LevelDB writes them.
 TABLE = bytes.fromhex("57fb808b247547db")

@@ -18,11 +18,11 @@ import safetensors.numpy
 from flax.traverse_util import unflatten_dict
 from jax import export
 
-from inception_jax.crops import in_words
+from inception_jax.data.crops import in_words
 from inception_jax.data.imagenet_names import class_title
-from inception_jax.model_folder import WEIGHTS
-from inception_jax.new_file import new_file
-from inception_jax.pretrained import Model
+from inception_jax.storage.atomic import new_file
+from inception_jax.weights.model import Model
+from inception_jax.weights.model_folder import WEIGHTS
 from inception_jax.weights.plain import Arrays, float32
 
 PROGRAM, ABOUT = "model.stablehlo", "about.json"

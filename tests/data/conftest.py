@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from inception_jax.cli import main
+from inception_jax.cli.main import main
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 import simplejpeg
 
 from inception_jax.config import AugmentConfig, PreprocessSpec
-from inception_jax.crops import eval_views
 from inception_jax.data import (
     Example,
     Source,
@@ -22,6 +21,7 @@ from inception_jax.data import (
     train_batches,
     train_positions,
 )
+from inception_jax.data.crops import eval_views
 
 HOSTS = [1, 2, 4]
 AS_IS = PreprocessSpec((2, 3, 1), crop_fraction=1.0)

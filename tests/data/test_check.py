@@ -364,7 +364,7 @@ def test_help(run):
 
 def test_a_prepared_data_set_is_read_without_tensorflow(data_dir):
     program = (
-        "import sys; from inception_jax.cli import main\n"
+        "import sys; from inception_jax.cli.main import main\n"
         f"main(['data', 'check', 'imagenet2012', '--data-dir', {data_dir!r}])\n"
         "assert 'tensorflow' not in sys.modules"
     )

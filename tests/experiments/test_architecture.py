@@ -17,14 +17,14 @@ from experiments.architecture.blocks import Residual, draw_block, in_words
 from experiments.architecture.charts import GROUPS, by_group, draw_cost
 from experiments.architecture.drawings import draw_networks, draw_two, figures_of
 from inception_jax.config import PreprocessSpec
-from inception_jax.model_folder import Card, Origin
 from inception_jax.models.inception_a import FIG_16
 from inception_jax.models.inception_b import FIG_5
 from inception_jax.models.inception_c import FIG_6
 from inception_jax.models.layers import Branches
 from inception_jax.models.reduction_b import FIG_18
-from inception_jax.models.specs import SPECS
-from inception_jax.pretrained import Model, save
+from inception_jax.models.zoo import SPECS
+from inception_jax.weights.model import Model, save
+from inception_jax.weights.model_folder import Card, Origin
 from tests.models.tiny import three_grids
 
 SMALL = "inception_resnet_small"

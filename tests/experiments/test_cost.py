@@ -9,10 +9,10 @@ import pytest
 from experiments import cost
 from experiments.cost import Cost, cost_of, costs, in_words, record, with_cost
 from experiments.networks import RECIPES
-from inception_jax.aot import Compiled, Refused
-from inception_jax.hlo import Movement
-from inception_jax.plan import Largest, Plan
-from inception_jax.roofline import GIB, slice_named
+from inception_jax.planning.aot import Compiled, Refused
+from inception_jax.planning.hlo import Movement
+from inception_jax.planning.plan import Largest, Plan
+from inception_jax.planning.roofline import GIB, slice_named
 
 CONFIG = RECIPES["inception_v4"].CONFIG
 COST = Cost("v5e:4x4", 640, 5 * GIB, 128, 2.8e12, 10**10, 10**8, 0.02, 0.07, "jax 1")

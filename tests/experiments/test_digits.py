@@ -8,7 +8,8 @@ from PIL import Image
 
 from experiments import evaluate, run
 from inception_jax.data import open_source
-from inception_jax.metrics import means, read_json_lines
+from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.training.metrics import means
 
 
 @pytest.mark.slow

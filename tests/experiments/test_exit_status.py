@@ -4,7 +4,7 @@
 import pytest
 
 from experiments.command import exit_status
-from inception_jax.digests import CheckpointError
+from inception_jax.storage.digests import CheckpointError
 
 HINT = 'keras is missing: pip install "inception_jax[bench]"'
 

@@ -22,12 +22,12 @@ from experiments.finetuning.pictures import confusion_figure, mistakes_figure, s
 from experiments.finetuning.predictions import Predictions
 from inception_jax.config import PreprocessSpec
 from inception_jax.data import Example, Source
-from inception_jax.model_folder import Card, Origin
-from inception_jax.models.specs import SPECS
-from inception_jax.optimizer import CLASSIFIERS
-from inception_jax.pretrained import Model, save
-from inception_jax.reporting import Reporter
-from inception_jax.stopping import RUN_AGAIN
+from inception_jax.models.zoo import SPECS
+from inception_jax.runtime.stopping import RUN_AGAIN
+from inception_jax.training.optimizer import CLASSIFIERS
+from inception_jax.training.reporter import Reporter
+from inception_jax.weights.model import Model, save
+from inception_jax.weights.model_folder import Card, Origin
 from tests.drills import state_hash
 from tests.models.tiny import one_block, random_variables
 from tests.processes import Processes
@@ -154,7 +154,7 @@ def test_two_hosts_tune_as_one(source, photos, tmp_path):
     program = (
         "from experiments.finetune import main\n"
         "from inception_jax import hosts\n"
-        "from inception_jax.models.specs import SPECS\n"
+        "from inception_jax.models.zoo import SPECS\n"
         "from tests.models.tiny import one_block\n"
         "SPECS['tiny'] = one_block(image_shape=(16, 16, 3))\n"
         "hosts.leave(main())"

@@ -8,11 +8,11 @@ import pytest
 
 import inception_jax
 from experiments.residual_scaling import imagenet
-from inception_jax import fit
-from inception_jax.models.networks import get_spec
-from inception_jax.models.schema import INITIALIZERS
-from inception_jax.step_setup import network_for
-from inception_jax.summary import summarise
+from inception_jax.models.network import get_spec
+from inception_jax.models.spec import INITIALIZERS
+from inception_jax.models.summary import summarise
+from inception_jax.training import fit
+from inception_jax.training.step_setup import network_for
 
 
 def test_runs_on_imagenet_are_listed_with_their_cost(capsys):

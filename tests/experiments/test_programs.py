@@ -22,7 +22,7 @@ from experiments.residual_scaling.programs import (
     values_of,
 )
 from experiments.residual_scaling.prototypes import open_prototypes
-from inception_jax.parallel import ArmParallel
+from inception_jax.runtime.parallel import ArmParallel
 
 
 def every_shape() -> list[Arm]:

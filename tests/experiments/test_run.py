@@ -15,14 +15,14 @@ import pytest
 
 from experiments import accuracy, curves, evaluate, recalibrate, run
 from experiments.networks import RECIPES
-from inception_jax.batch_statistics import recalibrated
 from inception_jax.config import RunConfig
-from inception_jax.evaluate import load_trained
-from inception_jax.metrics import read_json_lines
-from inception_jax.models.networks import get_spec
-from inception_jax.models.specs import SPECS
-from inception_jax.pretrained import Model, load, save
-from inception_jax.run_folder import read_record
+from inception_jax.inference.batch_norm_modes import recalibrated
+from inception_jax.inference.evaluate import load_trained
+from inception_jax.models.network import get_spec
+from inception_jax.models.zoo import SPECS
+from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.run_folder import read_record
+from inception_jax.weights.model import Model, load, save
 from tests.models.tiny import one_block
 from tests.runs import CONFIG, records
 
@@ -189,7 +189,7 @@ def test_nonsense_on_the_command_line(seed, capsys):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir) -> Path:
     """A folder with a run of two steps, and the model of it."""
-    from inception_jax.fit import fit
+    from inception_jax.training.fit import fit
 
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:

@@ -24,9 +24,9 @@ from experiments.speed.worker import Worker, answer
 from inception_jax.config import OptimizerConfig
 from inception_jax.models.inception_c import InceptionResNetC
 from inception_jax.models.layers import Box, Branch
-from inception_jax.models.networks import create
+from inception_jax.models.network import create
 from inception_jax.models.pooling import avg_pool
-from inception_jax.models.specs import SPECS
+from inception_jax.models.zoo import SPECS
 from tests.models.tiny import one_block, random_variables, three_grids
 
 CASE = Case("inception_v4", "training", 4, 75, "float32")

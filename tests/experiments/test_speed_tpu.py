@@ -8,7 +8,7 @@ import pytest
 
 from experiments.speed import tpu
 from experiments.speed.tpu_worker import Request
-from inception_jax import aot
+from inception_jax.planning import aot
 
 MOVEMENT = {"hbm_bytes": 8 * 10**9, "cycles": 3 * 10**7, "bytes": {}}
 FIGURES = {"flops": 4e12, "memory": {"temporary": 5 * 10**9}, "movement": MOVEMENT}

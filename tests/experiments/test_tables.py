@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from experiments import accuracy, curves
 from experiments.paper import CURVES, TABLES
 from inception_jax.config import PreprocessSpec, RunConfig
-from inception_jax.metrics import append_json_line
-from inception_jax.models.specs import SPECS
-from inception_jax.run_folder import RunRecord, write_record
+from inception_jax.models.zoo import SPECS
+from inception_jax.storage.jsonl import append_json_line
+from inception_jax.storage.run_folder import RunRecord, write_record
 
 V4, V2 = "inception_v4", "inception_resnet_v2"
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import evaluate, run
-from inception_jax import fit as training
-from inception_jax.checkpoint import CheckpointError
 from inception_jax.config import RunConfig
 from inception_jax.data import UnreadableImage
-from inception_jax.loop import NonFiniteError
-from inception_jax.model_folder import Origin
-from tests.test_evaluate import EXAMPLES, _one, model, source  # noqa: F401  a fixture
+from inception_jax.storage.checkpoints import CheckpointError
+from inception_jax.training import fit as training
+from inception_jax.training.loop import NonFiniteError
+from inception_jax.weights.model_folder import Origin
+from tests.inference.test_evaluate import EXAMPLES, _one, model, source  # noqa: F401  a fixture
 
 
 @pytest.mark.parametrize(

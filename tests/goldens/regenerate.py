@@ -36,7 +36,7 @@ import numpy as np
 
 from tests.goldens.fill import HERE, fill, images
 from tests.goldens.stages import TRAIN_BN, ends
-from tests.test_goldens import SOURCES, tap_figures
+from tests.models.test_goldens import SOURCES, tap_figures
 
 if TYPE_CHECKING:
     import keras

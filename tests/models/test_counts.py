@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 
 import inception_jax
-from inception_jax.summary import summarise
+from inception_jax.models.summary import summarise
 from tests.models.tiny import one_block
 
 

@@ -16,8 +16,8 @@ from inception_jax.models.ablation import ablated
 from inception_jax.models.batch_norm import BatchNorm
 from inception_jax.models.inception_c import InceptionResNetC, residual_c_branches
 from inception_jax.models.residual import ResidualBlock, ResidualOptions
-from inception_jax.models.schema import INITIALIZERS
-from inception_jax.summary import summarise
+from inception_jax.models.spec import INITIALIZERS
+from inception_jax.models.summary import summarise
 from tests.models.test_counts import EXPECTED
 from tests.models.tiny import BLOCKS, one_block, three_grids
 

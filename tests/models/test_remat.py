@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import inception_jax
-from inception_jax.models.networks import Network
+from inception_jax.models.network import Network
 from tests.models.tiny import random_variables, three_grids
 
 IMAGES = jax.random.normal(jax.random.key(1), (4, 32, 32, 1))

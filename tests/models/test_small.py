@@ -11,8 +11,8 @@ from scipy.stats import truncnorm
 
 import inception_jax
 from inception_jax import paper_width_spec, small_image_spec
-from inception_jax.models.schema import INITIALIZERS
-from inception_jax.summary import Summary, summarise
+from inception_jax.models.spec import INITIALIZERS
+from inception_jax.models.summary import Summary, summarise
 
 
 def shapes_of(spec: inception_jax.NetworkSpec) -> tuple[dict, dict]:

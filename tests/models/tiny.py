@@ -16,7 +16,7 @@ from inception_jax.models.inception_c import InceptionResNetC, residual_c_branch
 from inception_jax.models.layers import Box
 from inception_jax.models.reduction_a import ReductionA
 from inception_jax.models.reduction_b import InceptionResNetReductionB
-from inception_jax.models.schema import Stage
+from inception_jax.models.spec import Stage
 
 # Blocks on each of the three grids, and all of them in order.
 GRIDS = (1, 3, 2)

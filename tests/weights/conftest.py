@@ -11,8 +11,8 @@ import pytest
 def folder(monkeypatch, tmp_path: Path) -> Path:
     """A model folder of a tiny network; one of its arrays is a scalar."""
     from inception_jax.config import AblationConfig
-    from inception_jax.models.specs import SPECS
-    from inception_jax.pretrained import Model, save
+    from inception_jax.models.zoo import SPECS
+    from inception_jax.weights.model import Model, save
     from tests.models.tiny import one_block
     from tests.weights.filled import CARD, filled
 

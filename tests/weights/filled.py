@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from inception_jax.config import PreprocessSpec
-from inception_jax.model_folder import Card, Origin
+from inception_jax.weights.model_folder import Card, Origin
 
 CARD = Card(
     network="tiny",

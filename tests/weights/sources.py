@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from inception_jax.config import PreprocessSpec
-from inception_jax.models.specs import SPECS
+from inception_jax.models.zoo import SPECS
 from inception_jax.weights import (
     convert,
     files,

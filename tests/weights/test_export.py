@@ -15,15 +15,15 @@ from flax.traverse_util import unflatten_dict
 from safetensors import safe_open
 
 import inception_jax
-from inception_jax import cli
-from inception_jax.cli_export import export_model
+from inception_jax.cli import main as cli
+from inception_jax.cli.export import export_model
 from inception_jax.config import AblationConfig, PreprocessSpec
-from inception_jax.digests import CheckpointError, by_name
 from inception_jax.models.inputs import block_scales
-from inception_jax.models.specs import SPECS
-from inception_jax.pretrained import Model
+from inception_jax.models.zoo import SPECS
+from inception_jax.storage.digests import CheckpointError, by_name
 from inception_jax.weights import export, keras_file, plain
 from inception_jax.weights.import_file import import_file
+from inception_jax.weights.model import Model
 from tests.models.tiny import BLOCKS, one_block, three_grids
 from tests.weights.filled import CARD, filled
 

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from inception_jax.cli_export import export_model, how_to_load
+from inception_jax.cli.export import export_model, how_to_load
 from inception_jax.config import PreprocessSpec
-from inception_jax.model_folder import Card, Origin
-from inception_jax.pretrained import Model, save
+from inception_jax.weights.model import Model, save
+from inception_jax.weights.model_folder import Card, Origin
 from inception_jax.weights.stablehlo import PROGRAM
 from tests.goldens.fill import golden_variables, images
-from tests.test_goldens import SOURCES, golden
+from tests.models.test_goldens import SOURCES, golden
 from tests.weights.test_stablehlo import called_alone
 
 pytestmark = pytest.mark.slow

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import inception_jax
-from inception_jax import cli
+from inception_jax.cli import main as cli
 from inception_jax.config import PreprocessSpec
 from inception_jax.data.imagenet_names import imagenet_ids
-from inception_jax.digests import by_name
-from inception_jax.model_folder import Card, Origin
-from inception_jax.pretrained import Model
+from inception_jax.storage.digests import by_name
+from inception_jax.weights.model import Model
+from inception_jax.weights.model_folder import Card, Origin
 from tests.weights import sources
 from tests.weights.filled import filled
 from tests.weights.sources import of, row, save, with_background

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 import inception_jax
-from inception_jax.cli_weights import import_weights
+from inception_jax.cli.weights import import_weights
 from inception_jax.config import PreprocessSpec
-from inception_jax.digests import CheckpointError, by_name
-from inception_jax.model_folder import Card, Origin
-from inception_jax.pretrained import Model
+from inception_jax.storage.digests import CheckpointError, by_name
 from inception_jax.weights import convert, files
 from inception_jax.weights.layouts import FACENET, find_layout, names_of
+from inception_jax.weights.model import Model
+from inception_jax.weights.model_folder import Card, Origin
 from tests.goldens.fill import golden_variables, images
-from tests.test_goldens import SOURCES, golden
+from tests.models.test_goldens import SOURCES, golden
 from tests.weights.sources import with_background
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from inception_jax.config import PreprocessSpec
-from inception_jax.digests import by_name
-from inception_jax.model_folder import Card, Origin
-from inception_jax.pretrained import Model
+from inception_jax.storage.digests import by_name
 from inception_jax.weights import convert
 from inception_jax.weights.import_file import find
 from inception_jax.weights.layouts import (
@@ -23,6 +21,8 @@ from inception_jax.weights.layouts import (
     find_layout,
     names_of,
 )
+from inception_jax.weights.model import Model
+from inception_jax.weights.model_folder import Card, Origin
 
 # Of the sources' own models: how many arrays, and the first half of the SHA-256 of their
 # sorted lines, "NAME" and "NAME [SHAPE]". timm 1.0.31, keras 3.15.1, facenet-pytorch 2.6.0;

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import inception_jax
-from inception_jax.cli_export import export_model
+from inception_jax.cli.export import export_model
 from inception_jax.config import AblationConfig, PreprocessSpec
-from inception_jax.digests import by_name
-from inception_jax.models.specs import SPECS
-from inception_jax.pretrained import Model
+from inception_jax.models.zoo import SPECS
+from inception_jax.storage.digests import by_name
 from inception_jax.weights import export, stablehlo
+from inception_jax.weights.model import Model
 from tests.models.tiny import three_grids
 from tests.weights.filled import CARD, filled
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from experiments.speed.case import CLASSES, Built, Case, Run
 from inception_jax.config import RunConfig
-from inception_jax.folding import folded_variables
-from inception_jax.hardware import describe, peak_flops
-from inception_jax.model_folder import Variables
-from inception_jax.models.networks import Network
-from inception_jax.parallel import DataParallel, arm_devices, compiler_options
-from inception_jax.step_setup import network_for, numbers_for, train_options
-from inception_jax.summary import summarise
-from inception_jax.train import TrainState, state_shapes, train_step
+from inception_jax.models.network import Network
+from inception_jax.models.summary import summarise
+from inception_jax.runtime.hardware import describe, peak_flops
+from inception_jax.runtime.parallel import DataParallel, arm_devices, compiler_options
+from inception_jax.training.step import TrainState, state_shapes, train_step
+from inception_jax.training.step_setup import network_for, numbers_for, train_options
+from inception_jax.weights.folding import folded_variables
+from inception_jax.weights.model_folder import Variables
 
 # A function that is traced as it is or, in `plain`, otherwise.
 Formulation = Callable[[Callable[..., Any]], Callable[..., Any]]

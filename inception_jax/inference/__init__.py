@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Applying a trained model: predictions, features, evaluation."""

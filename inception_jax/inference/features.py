@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network makes of images on the way to its classes, in files to work on with.
+
+FILE.npz      features [n, ...] in float32, names [n], endpoint, model.json; no pickle
+FILE.parquet  name, features (a flat list of one length); its metadata holds endpoint,
+              shape and model.json
+"""
+
+import difflib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from inception_jax.data.extra import require
+from inception_jax.data.report import amount
+from inception_jax.inference.batches import Outputs, outputs
+from inception_jax.models.stem import Endpoints
+from inception_jax.storage.atomic import new_file
+from inception_jax.weights.model import Model
+from inception_jax.weights.model_folder import Card, Variables
+
+# A row group of parquet, which is kept in memory until it is full.
+GROUP_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One of a network's intermediate results, of an image."""
+
+    name: str
+    pool: bool  # its mean over height and width
+    shape: tuple[int, ...]  # without the images' axis
+
+    @property
+    def num_bytes(self) -> int:
+        """Of one image."""
+        return 4 * int(np.prod(self.shape))
+
+
+def find_endpoint(model: Model, name: str, *, pool: bool = False) -> Endpoint:
+    """The endpoint `name` of a model; nothing is computed.
+
+    Raises ValueError where there is none, with the closest and a list, and where it has no
+    height and width to take a mean over.
+    """
+    images = jax.ShapeDtypeStruct((1, *model.card.preprocess.image_shape), jnp.float32)
+    _, endpoints = jax.eval_shape(model.apply, model.shapes, images)
+    if name not in endpoints:
+        close = difflib.get_close_matches(name, endpoints, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(
+            f"{model.card.network} has no endpoint {name!r}; {hint}It has: "
+            f"{', '.join(endpoints)}."
+        )
+    shape = endpoints[name].shape[1:]
+    if not pool:
+        return Endpoint(name, pool, shape)
+    if len(shape) != 3:
+        raise ValueError(f"{name} has no height and width, leave out --pool.")
+    return Endpoint(name, pool, shape[2:])
+
+
+def features(
+    model: Model,
+    variables: Variables,
+    paths: Sequence[str],
+    endpoint: Endpoint,
+    *,
+    batch_size: int = 32,
+) -> Iterator[Outputs]:
+    """Batch by batch the values of an endpoint, `[n, *endpoint.shape]`.
+
+    Raises as `outputs` does.
+    """
+
+    def take(_: Array, endpoints: Endpoints) -> Float[Array, "n ..."]:
+        x = endpoints[endpoint.name].astype(jnp.float32)
+        return jnp.mean(x, axis=(1, 2)) if endpoint.pool else x
+
+    return outputs(model, variables, paths, take, batch_size=batch_size)
+
+
+def check_room(out: Path, endpoint: Endpoint, images: int) -> None:
+    """Raise ValueError where the features of so many images do not fit on the disk."""
+    size = images * endpoint.num_bytes
+    # .npz begins with the number of rows, which is known when all are on the disk.
+    needed = 2 * size if out.suffix == ".npz" else size
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise ValueError(
+            f"{endpoint.name} of {images:,} images is {amount(size)}, writing it to {out} "
+            f"takes {amount(needed)}, and there {amount(free)} are free; take fewer images "
+            "or --pool."
+        )
+
+
+def write_features(
+    out: Path, card: Card, endpoint: Endpoint, batches: Iterable[Outputs]
+) -> int:
+    """Write rows as they come to `out`, .npz or .parquet; gives their number.
+
+    Memory is that of a few batches. Raises CheckpointError where the disk does not take
+    them, ImportError without the `data` extra.
+    """
+    write = {".npz": _write_npz, ".parquet": _write_parquet}[out.suffix]
+    about = {"endpoint": endpoint.name, "model.json": json.dumps(asdict(card))}
+    return write(out, endpoint.shape, about, batches)
+
+
+def _write_npz(
+    out: Path, shape: tuple[int, ...], about: dict[str, str], batches: Iterable[Outputs]
+) -> int:
+    names: list[str] = []
+    with new_file(out) as draft, tempfile.TemporaryFile(dir=out.parent) as rows:
+        for batch in batches:
+            names += batch.paths
+            rows.write(np.ascontiguousarray(batch.values, "<f4").data)
+        rows.seek(0)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), *shape)}
+        with zipfile.ZipFile(draft, "w") as archive:
+            with archive.open("features.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_2_0(member, header)
+                shutil.copyfileobj(rows, member)
+            for name, value in {"names": names, **about}.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, np.array(value, np.str_))
+    return len(names)
+
+
+def _write_parquet(
+    out: Path, shape: tuple[int, ...], about: dict[str, str], batches: Iterable[Outputs]
+) -> int:
+    pa, parquet = require("pyarrow"), require("pyarrow.parquet")
+    size = int(np.prod(shape))
+    schema = pa.schema(
+        {"name": pa.string(), "features": pa.list_(pa.float32(), size)},
+        metadata={**about, "shape": json.dumps(shape)},
+    )
+    count = 0
+    with new_file(out) as draft, parquet.ParquetWriter(draft, schema) as writer:
+        for names, rows in _grouped(batches, size):
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), size)
+            columns = [pa.array(map(_utf8, names), pa.string()), flat]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            count += len(names)
+    return count
+
+
+def _grouped(
+    batches: Iterable[Outputs], size: int
+) -> Iterator[tuple[list[str], Float32[np.ndarray, "n size"]]]:
+    """Rows of `size` numbers with their names, about `GROUP_BYTES` together."""
+    names: list[str] = []
+    rows: list[np.ndarray] = []
+    for batch in batches:
+        names += batch.paths
+        rows.append(batch.values.reshape(-1, size))
+        if 4 * size * len(names) >= GROUP_BYTES:
+            yield names, np.concatenate(rows)
+            names, rows = [], []
+    if names:
+        yield names, np.concatenate(rows)
+
+
+def _utf8(name: str) -> str:
+    """A file's name, with bytes such as \\xff that are not UTF-8 as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of networks: one row of `SPECS` for each column of Figs 9 and 15."""
+
+from functools import partial
+
+from inception_jax.models.inception_a import (
+    FIG_10,
+    FIG_16,
+    InceptionA,
+    InceptionResNetA,
+)
+from inception_jax.models.inception_b import (
+    FIG_11,
+    FIG_17,
+    InceptionB,
+    InceptionResNetB,
+)
+from inception_jax.models.inception_c import (
+    FIG_13,
+    FIG_19,
+    InceptionC,
+    InceptionResNetC,
+    published_last,
+)
+from inception_jax.models.inception_v3 import INCEPTION_V3_STAGES
+from inception_jax.models.reduction_a import TABLE_1, ReductionA
+from inception_jax.models.reduction_b import (
+    FIG_12,
+    FIG_18,
+    InceptionResNetReductionB,
+    ReductionB,
+)
+from inception_jax.models.small_images import small_image_spec
+from inception_jax.models.spec import (
+    HE,
+    SCALE_A,
+    SCALE_B,
+    SCALE_C,
+    NetworkSpec,
+    Stage,
+    numbered,
+    residual_stage,
+)
+from inception_jax.models.stem import (
+    InceptionResNetV1Stem,
+    InceptionV3Stem,
+    InceptionV4Stem,
+    PublishedInceptionResNetV2Stem,
+)
+
+
+def _lettered(prefix: str, count: int) -> tuple[str, ...]:
+    return tuple(prefix + letter for letter in "bcdefgh"[:count])
+
+
+V1_STAGES = (
+    residual_stage(
+        "A", InceptionResNetA, FIG_10, "Fig. 10", numbered("block35", 5), SCALE_A
+    ),
+    Stage(
+        "Reduction-A",
+        partial(ReductionA, *TABLE_1["inception_resnet_v1"]),
+        ("Mixed_6a",),
+        "Fig. 7, Table 1",
+    ),
+    residual_stage(
+        "B", InceptionResNetB, FIG_11, "Fig. 11", numbered("block17", 10), SCALE_B
+    ),
+    Stage(
+        "Reduction-B",
+        partial(InceptionResNetReductionB, branches=FIG_12),
+        ("Mixed_7a",),
+        "Fig. 12",
+    ),
+    residual_stage(
+        "C", InceptionResNetC, FIG_13, "Fig. 13", numbered("block8", 5), SCALE_C
+    ),
+)
+
+
+def _v2_stages(num_a: int, num_b: int, num_c: int) -> tuple[Stage, ...]:
+    names_a, names_b = numbered("block35", num_a), numbered("block17", num_b)
+    names_c = numbered("block8", num_c)
+    return (
+        residual_stage("A", InceptionResNetA, FIG_16, "Fig. 16", names_a, SCALE_A),
+        Stage(
+            "Reduction-A",
+            partial(ReductionA, *TABLE_1["inception_resnet_v2"]),
+            ("Mixed_6a",),
+            "Fig. 7, Table 1",
+        ),
+        residual_stage("B", InceptionResNetB, FIG_17, "Fig. 17", names_b, SCALE_B),
+        Stage(
+            "Reduction-B",
+            partial(InceptionResNetReductionB, branches=FIG_18),
+            ("Mixed_7a",),
+            "Fig. 18",
+        ),
+        residual_stage("C", InceptionResNetC, FIG_19, "Fig. 19", names_c, SCALE_C),
+    )
+
+
+SPECS: dict[str, NetworkSpec] = {
+    # The baseline of Tables 2 to 5. (slim draws the last two layers of its aux head from
+    # narrower distributions, of stddev 0.01 and 0.001; here they are like all others.)
+    "inception_v3": NetworkSpec(
+        stem=InceptionV3Stem,
+        stem_figure="like Fig. 14",
+        stages=INCEPTION_V3_STAGES,
+        figure="like 1512.00567, Table 1",
+        source="slim/nets/inception_v3.py",
+        kernel_init=HE,
+    ),
+    "inception_v4": NetworkSpec(
+        stem=InceptionV4Stem,
+        stem_figure="Fig. 3",
+        stages=(
+            Stage("A", InceptionA, _lettered("Mixed_5", 4), "Fig. 4"),
+            Stage(
+                "Reduction-A",
+                partial(ReductionA, *TABLE_1["inception_v4"]),
+                ("Mixed_6a",),
+                "Fig. 7, Table 1",
+            ),
+            Stage("B", InceptionB, _lettered("Mixed_6", 7), "Fig. 5"),
+            Stage("Reduction-B", ReductionB, ("Mixed_7a",), "Fig. 8"),
+            Stage("C", InceptionC, _lettered("Mixed_7", 3), "Fig. 6"),
+        ),
+        figure="Fig. 9",
+        source="Fig. 9; slim/nets/inception_v4.py",
+        kernel_init=HE,
+    ),
+    "inception_resnet_v1": NetworkSpec(
+        stem=InceptionResNetV1Stem,
+        stem_figure="Fig. 14",
+        stages=V1_STAGES,
+        figure="Fig. 15",
+        source="Fig. 15 with the parts of Figs 10 to 14",
+    ),
+    # The network that slim, Keras, timm and every published weight file mean. It is not
+    # the one drawn: other stem, twice the blocks, a last block with scale 1 and no ReLU,
+    # and Conv2d_7b. slim's author: "done under the advise of the authors of the paper".
+    "inception_resnet_v2": NetworkSpec(
+        stem=PublishedInceptionResNetV2Stem,
+        stem_figure="like Fig. 14",
+        stages=(*_v2_stages(10, 20, 9), published_last(FIG_19)),
+        final_conv=1536,
+        figure="like Fig. 15",
+        source="slim/nets/inception_resnet_v2.py",
+    ),
+    # Fig. 15's block counts are v1's ("the sizes ... for Inception-ResNet-v1"), so 5/10/5
+    # is the literal reading; at 9.3 GMACs it does not "match the raw cost" of
+    # Inception-v4 (12.3), as the text says v2 does. See FIG_17 and FIG_19 for the widths.
+    "inception_resnet_v2_paper": NetworkSpec(
+        stem=InceptionV4Stem,
+        stem_figure="Fig. 3",
+        stages=_v2_stages(5, 10, 5),
+        figure="Fig. 15",
+        source="Fig. 15 with the parts of Figs 3 and 16 to 19",
+    ),
+    "inception_resnet_v1_facenet": NetworkSpec(
+        stem=InceptionResNetV1Stem,
+        stem_figure="Fig. 14",
+        stages=(*V1_STAGES, published_last(FIG_13)),
+        figure="like Fig. 15",
+        source="davidsandberg/facenet, timesler/facenet-pytorch",
+        image_shape=(160, 160, 3),
+        num_classes=0,
+        embedding=512,
+        dropout_rate=0.6,  # facenet-pytorch: dropout_prob=0.6
+        bn_decay=0.995,  # facenet: batch_norm_params decay
+    ),
+    "inception_resnet_small": small_image_spec(),
+}

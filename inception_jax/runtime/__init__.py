@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices and processes: mapping steps over devices, starting hosts, watching, stopping."""

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training run from its configuration, in one process or in several that act as one."""
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+
+import jax
+
+from inception_jax.config import RunConfig
+from inception_jax.runtime import hosts
+from inception_jax.runtime.goodput import Goodput
+from inception_jax.runtime.hardware import describe
+from inception_jax.runtime.parallel import share, this_host
+from inception_jax.runtime.stopping import StopSignal
+from inception_jax.runtime.watchdog import Watchdog
+from inception_jax.storage import run_folder
+from inception_jax.storage.checkpoints import Checkpoints
+from inception_jax.training import initial_weights as first_weights
+from inception_jax.training.loop import Loop
+from inception_jax.training.reporter import Reporter
+from inception_jax.training.setup import Setup, claimed, session, set_up
+from inception_jax.training.step import TrainState, initialiser, state_shapes
+
+
+class HostLostError(RuntimeError):
+    """Another process of the run cannot be reached any more."""
+
+
+def fit(config: RunConfig, started: float | None = None) -> bool:
+    """Train as `config` says, from the newest checkpoint in its folder if there is one.
+
+    Returns whether the run is complete; False after a signal to stop, with the state
+    saved. `started` is the `time.perf_counter()` that the account of time begins at.
+
+    Raises ValueError, before anything expensive, where the configuration, the data and
+    the devices do not fit, the processes of the run differ, or the folder is another's;
+    NonFiniteError under `on_nonfinite="abort"`; CheckpointError where none can be written
+    or read back; HostLostError where another process of the run is gone; OSError where
+    something else cannot be read or written.
+    """
+    goodput = Goodput(started)
+    hosts.start(config.hosts)
+    lines = hosts.introduce(run_folder.code_version())
+    if len(lines) > 1 and this_host()[0] == 0:
+        print("\n".join(lines), flush=True)
+    setup = hosts.together(partial(set_up, config))
+    hosts.check_alike(_must_agree(setup))
+    folder = run_folder.hosts_path(setup.folder)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopSignal())
+        watchdog = Watchdog(goodput, config.hosts, folder, this_host())
+        stack.enter_context(watchdog)
+        try:
+            return _fit(setup, goodput, watchdog, stop, stack)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise ValueError(
+                    f"batch_size {config.batch_size} does not fit into the memory of "
+                    f"{describe(setup.devices)}; choose a smaller one, or --accumulate "
+                    f"{2 * config.accumulate}{'' if config.remat else ' or --remat'}."
+                ) from error
+            if this_host()[1] == 1:
+                raise
+            raise HostLostError(
+                f"another process of the run is gone, or the network to it ({error}).\n"
+                f"{watchdog.peers()}"
+            ) from error
+
+
+def _fit(
+    setup: Setup, goodput: Goodput, watchdog: Watchdog, stop: StopSignal, stack: ExitStack
+) -> bool:
+    before = saved = None
+
+    def open_folder() -> None:
+        nonlocal before, saved
+        if this_host()[0] == 0:
+            before = stack.enter_context(claimed(setup))
+            keep = setup.config.keep_checkpoints
+            saved = stack.enter_context(Checkpoints(setup.checkpoints, keep))
+
+    hosts.together(open_folder)
+    with goodput.spent_on("compile"):  # of the initial weights
+        state, step = _start(setup, saved)
+    with Reporter(setup, goodput, step, before) as reporter:
+        loop = Loop(setup, goodput, saved, reporter, watchdog, stop)
+        done = loop.train(state, step)
+    reporter.say_where_the_time_went()
+    return done
+
+
+def _must_agree(setup: Setup) -> dict[str, str]:
+    """What has to be the same in all processes of a run."""
+    own = {"workdir", "data_dir", "workers", "hosts.index"}
+    settings = run_folder.flat(asdict(setup.config)).items()
+    here = session(setup)
+    return {
+        **{key: str(value) for key, value in settings if key not in own},
+        **{f"version of {name}": number for name, number in here.versions.items()},
+        "code": here.code,
+        "training examples": str(len(setup.train_source)),
+        "evaluation examples": str(len(setup.eval_source)),
+        "classes": ", ".join(setup.train_source.class_names),
+    }
+
+
+def _start(setup: Setup, saved: Checkpoints | None) -> tuple[TrainState, int]:
+    """The newest checkpoint's state, or one with the first weights; and its step.
+
+    Process 0 reads them, so that all have the same, and sends them to the others.
+    """
+    network, optimizer = setup.network, setup.config.optimizer
+    shapes = state_shapes(network, optimizer)
+    found = hosts.together(lambda: saved.restore_newest(shapes) if saved else None)
+    (step, *_) = hosts.agree({"step": str(found[0]) if found else ""})
+    if not step["step"]:
+        state = initialiser(network, optimizer)(setup.config.seed)
+        if setup.config.first_weights is None:
+            return state, 0
+        begun = hosts.together(
+            lambda: first_weights.begin(state, setup.config) if saved else None
+        )
+        return share(begun, shapes, setup.devices), 0
+    state = share(found and found[1], shapes, setup.devices)
+    return state, int(step["step"])

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes of a training run: the signals of the same images at one update after another."""
+
+from functools import lru_cache, partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, UInt8
+
+from inception_jax.config import PreprocessSpec
+from inception_jax.models.network import Network
+from inception_jax.runtime.parallel import WholeBatch
+from inception_jax.training.diagnostics import ema_gap, signals
+from inception_jax.training.setup import Setup
+from inception_jax.training.step import Batch, Numbers, TrainState, network_input
+
+
+def probe_step(
+    state: TrainState,
+    batch: Batch,
+    numbers: Numbers,
+    *,
+    network: Network,
+    preprocess: PreprocessSpec,
+) -> dict[str, Array]:
+    """`signals` of the raw weights on the whole batch, and their `ema_gap`."""
+    images = network_input(batch, preprocess)
+    found = signals(network, state.raw_variables, images, numbers.residual_scale)
+    return found | {"ema_gap": ema_gap(state.ema_params, state.params)}
+
+
+class Probe:
+    """Takes the signals of a run's state on `images`, this host's share of them."""
+
+    def __init__(self, setup: Setup, images: UInt8[np.ndarray, "n h w c"]) -> None:
+        devices = tuple(setup.devices)
+        self._step = _program(setup.network, setup.preprocess, devices)
+        self._batch = self._step.place({"image": images})
+
+    def __call__(self, state: TrainState, numbers: Numbers) -> dict[str, np.ndarray]:
+        """Waits for `state`, and leaves it as it is."""
+        return jax.device_get(self._step(state, self._batch, numbers))
+
+
+@lru_cache(maxsize=4)  # compiled once for the runs of one process
+def _program(
+    network: Network, preprocess: PreprocessSpec, devices: tuple[jax.Device, ...]
+) -> WholeBatch:
+    return WholeBatch(partial(probe_step, network=network, preprocess=preprocess), devices)

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to what it names, with every check that can be made beforehand."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from inception_jax.config import PreprocessSpec, RunConfig
+from inception_jax.data import Source, open_source
+from inception_jax.models.network import Network
+from inception_jax.runtime.hardware import describe
+from inception_jax.runtime.parallel import all_devices, this_host
+from inception_jax.storage import run_folder
+from inception_jax.storage.checkpoints import Checkpoints
+from inception_jax.storage.lock import RunLock
+from inception_jax.storage.orbax_files import check_path
+from inception_jax.training import initial_weights as first_weights
+from inception_jax.training.step import TrainOptions
+from inception_jax.training.step_setup import network_for, preprocess_for, train_options
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a run works with, checked to fit together."""
+
+    config: RunConfig
+    network: Network
+    preprocess: PreprocessSpec
+    train_source: Source
+    eval_source: Source
+    devices: Sequence[jax.Device]
+    options: TrainOptions
+    steps: int
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Updates per pass over the training set; a batch may reach into the next."""
+        return self.options.steps_per_epoch
+
+    @property
+    def eval_batch_size(self) -> int:
+        """At most the training batch, at least one example per device."""
+        needed = -(-len(self.eval_source) // len(self.devices)) * len(self.devices)
+        return min(self.config.batch_size, needed)
+
+    @property
+    def probe_images(self) -> int:
+        """At most those asked for and those there are, as many on each device."""
+        devices = len(self.devices)
+        return min(self.config.probe_images, len(self.eval_source)) // devices * devices
+
+    @property
+    def folder(self) -> Path:
+        return self.config.workdir
+
+    @property
+    def checkpoints(self) -> Path:
+        return run_folder.checkpoints_path(self.folder)
+
+
+def set_up(config: RunConfig) -> Setup:
+    """Open the data, make the network, look into the folder; nothing is written.
+
+    Raises ValueError where they do not fit together or the folder holds another run,
+    CheckpointError where what it begins from is damaged.
+    """
+    devices = all_devices()
+    parts = len(devices) * config.accumulate
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size must be a multiple of {parts} ({len(devices)} devices x "
+            f"accumulate {config.accumulate}), got {config.batch_size}."
+        )
+    preprocess = preprocess_for(config)
+    if config.augment.color and preprocess.image_shape[2] != 3:
+        raise ValueError(
+            f"augment.color must be False for {config.network}, whose images have one "
+            "channel and not 3 channels; add --augment.no-color."
+        )
+    train = open_source(config.data, config.train_split, config.data_dir)
+    evaluation = open_source(config.data, config.eval_split, config.data_dir)
+    network = network_for(config, len(train.class_names), len(devices))
+    per_epoch = len(train) / config.batch_size
+    setup = Setup(
+        config=config,
+        network=network,
+        preprocess=preprocess,
+        train_source=train,
+        eval_source=evaluation,
+        devices=devices,
+        options=train_options(config, network, per_epoch),
+        steps=config.steps or math.ceil(config.epochs * per_epoch),
+    )
+    _check_counts(setup)
+    check_path(setup.checkpoints)
+    _record_there(setup)
+    if config.head == "kept" and config.first_weights is None:
+        raise ValueError("head must be new without first_weights, got 'kept'.")
+    begun = this_host()[0] > 0 or Checkpoints(setup.checkpoints).steps()
+    if config.first_weights is not None and not begun:
+        first_weights.check(config, train.class_names)
+    return setup
+
+
+def _check_counts(setup: Setup) -> None:
+    config, devices = setup.config, len(setup.devices)
+    if config.batch_size > len(setup.train_source):
+        raise ValueError(
+            f"batch_size must be at most the {len(setup.train_source)} training examples "
+            f"of {config.data}, got {config.batch_size}."
+        )
+    if config.probe_every is not None and not setup.probe_images:
+        raise ValueError(
+            f"probe_images must be at least one for each of the {devices} devices, got "
+            f"{config.probe_images} of the {len(setup.eval_source)} examples of "
+            f"{config.data} ({config.eval_split})."
+        )
+
+
+@contextmanager
+def claimed(setup: Setup) -> Iterator[run_folder.RunRecord | None]:
+    """The folder is this process's alone to write into, with the run's record in it.
+
+    Gives the record of those who worked at the run before, if any. Raises ValueError where
+    another process holds the folder, or it holds another run.
+    """
+    setup.folder.mkdir(parents=True, exist_ok=True)
+    with RunLock(run_folder.lock_path(setup.folder)):
+        there = _record_there(setup)
+        run_folder.write_record(setup.folder, _record(setup, there))
+        yield there
+
+
+def _record_there(setup: Setup) -> run_folder.RunRecord | None:
+    """The record of this run that is in its folder; ValueError if it is of another."""
+    folder, config = setup.folder, setup.config
+    if run_folder.record_path(folder).exists():
+        there = run_folder.read_record(folder)
+        different = run_folder.differences(there.config, config)
+        if there.class_names != setup.train_source.class_names:
+            different.append("the classes of the data")
+        if different:
+            raise ValueError(
+                f"{folder} holds a run with other settings ({'; '.join(different)}); "
+                "choose another --workdir."
+            )
+        return there
+    own = {run_folder.lock_path(folder), run_folder.hosts_path(folder)}
+    if folder.exists() and any(path not in own for path in folder.iterdir()):
+        raise ValueError(
+            f"{folder} is not empty and holds no run; choose another --workdir."
+        )
+    return None
+
+
+def session(setup: Setup) -> run_folder.Session:
+    """What works at the run now."""
+    return run_folder.Session(
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        devices=describe(setup.devices),
+        processes=this_host()[1],
+        versions=run_folder.versions(),
+        code=run_folder.code_version(),
+    )
+
+
+def _record(setup: Setup, there: run_folder.RunRecord | None) -> run_folder.RunRecord:
+    return run_folder.RunRecord(
+        config=setup.config,
+        preprocess=setup.preprocess,
+        class_names=setup.train_source.class_names,
+        num_train=len(setup.train_source),
+        num_eval=len(setup.eval_source),
+        steps=setup.steps,
+        sessions=(*(there.sessions if there else ()), session(setup)),
+    )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a run's configuration to what its steps are made of; opens no data, no folder."""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+
+from inception_jax.config import PreprocessSpec, RunConfig
+from inception_jax.models.ablation import spec_for
+from inception_jax.models.network import Network, create, get_spec
+from inception_jax.runtime.parallel import bn_options
+from inception_jax.training.optimizer import optimizer_numbers
+from inception_jax.training.step import Numbers, TrainOptions
+
+
+def preprocess_for(config: RunConfig) -> PreprocessSpec:
+    """The preprocessing of the run's network, at the run's image size."""
+    height, width, channels = get_spec(config.network).image_shape
+    if config.image_size is not None:
+        height = width = config.image_size
+    shape, (low, high) = (height, width, channels), config.pixel_range
+    return PreprocessSpec(
+        shape, config.crop_fraction, config.aspect, config.resize, low, high
+    )
+
+
+def network_for(
+    config: RunConfig, num_classes: int, num_devices: int | None = None
+) -> Network:
+    """The network of a run, to train on so many devices; None: to use, which shares no
+    batch statistics. Raises ValueError where it does not take the run's images or
+    ablation.
+    """
+    options = {
+        name: value
+        for name in ("bn_decay", "dropout_rate")
+        if (value := getattr(config, name)) is not None
+    }
+    network = create(
+        spec_for(config.network, config.ablation),
+        num_classes=num_classes,
+        bn_scale=config.bn_scale,
+        bn_frozen=config.bn_frozen,
+        aux_head=config.aux_head,
+        remat=config.remat,
+        dtype=jnp.dtype(config.dtype),
+        **options,
+        **({} if num_devices is None else bn_options(config.parallel, num_devices)),
+    )
+    _check_takes(network, preprocess_for(config).image_shape, config.residual_scale)
+    return network
+
+
+@lru_cache(maxsize=16)  # once for the runs of one process: seconds, for a full network
+def _check_takes(
+    network: Network, image_shape: tuple[int, int, int], residual_scale: float | None
+) -> None:
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    scale = None if residual_scale is None else jnp.float32(residual_scale)
+    jax.eval_shape(network.init, jax.random.key(0), images, scale)
+
+
+def train_options(
+    config: RunConfig, network: Network, steps_per_epoch: float
+) -> TrainOptions:
+    """What is fixed when the run's training step is compiled."""
+    return TrainOptions(
+        network,
+        config.optimizer,
+        steps_per_epoch,
+        config.loss,
+        preprocess_for(config),
+        config.accumulate,
+        group_metrics=config.probe_every is not None,
+    )
+
+
+def numbers_for(config: RunConfig) -> Numbers:
+    """What the run's steps take as values."""
+    scale = config.residual_scale
+    return Numbers(
+        optimizer_numbers(config.optimizer),
+        None if scale is None else jnp.float32(scale),
+        jnp.int32(config.seed),
+    )

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading the text of compiled programs: of this machine's compiler, and of a TPU's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from inception_jax.config import ParallelConfig
+from inception_jax.planning.hlo import Part, by_kind, movement, parts
+from inception_jax.runtime.parallel import DataParallel
+
+
+def compiled_text(step) -> str:
+    """Of `step` over the four devices of the tests, for 8x32 numbers."""
+    mapped = DataParallel(step, ParallelConfig("shard_map"), donate_state=False)
+    shape = jax.ShapeDtypeStruct((8, 32), jnp.float32)
+    state = jax.ShapeDtypeStruct((32,), jnp.float32)
+    return mapped.lower(state, {"image": shape}, None).compile().as_text()
+
+
+def test_collectives_of_a_program():
+    def step(state, batch, numbers, *, axis_name):
+        rows = batch["image"]
+        total = jax.lax.psum(rows.sum(0), axis_name)
+        peak = jax.lax.pmax(total[:5] * state[0], axis_name)
+        everyone = jax.lax.all_gather(rows[0], axis_name, tiled=True)
+        shared = jax.lax.psum(everyone * rows[1, 0], axis_name)
+        return {"total": total, "peak": peak, "shared": shared}
+
+    found = movement(compiled_text(step))
+    assert found.counts["all-gather"] == 1
+    assert found.bytes["all-gather"] == 4 * 32 * 4
+    # Neighbouring sums may be one operation; their bytes are the same.
+    assert found.bytes["all-reduce"] == 4 * (32 + 5 + 4 * 32)
+    assert 2 <= found.counts["all-reduce"] <= 3
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    def step(state, batch, numbers, *, axis_name):
+        def body(carry, row):
+            return carry + jax.lax.psum(row * jnp.sin(carry), axis_name), None
+
+        rows = jnp.concatenate([batch["image"]] * 4)
+        return jax.lax.scan(body, state, rows)[0]
+
+    found = movement(compiled_text(step))
+    assert (found.counts, found.bytes) == ({"all-reduce": 8}, {"all-reduce": 8 * 32 * 4})
+
+
+TPU = """\
+HloModule jit_step, is_scheduled=true
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%kernel (p: bf16[4,100]) -> f32[100] {
+  %p = bf16[4,100]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %big = f32[1000000]{0:T(1024)} negate(%p)
+}
+
+ENTRY %main.1 (a: bf16[4,100], b: f32[300]) -> (f32[300], f32[100]) {
+  %a = bf16[4,100]{1,0:T(8,128)(2,1)} parameter(0), metadata={op_name="state"}
+  %b = f32[300]{0:T(512)} parameter(1)
+  %copy-start.1 = (f32[300]{0:T(512)S(1)}, f32[300]{0:T(512)}, u32[]{:S(2)}) copy-start(%b)
+  %copy-done.1 = f32[300]{0:T(512)S(1)} copy-done(%copy-start.1)
+  %slice-start.1 = ((f32[300]{0:T(512)}), f32[128]{0:T(128)S(1)}, s32[]{:S(2)}) \
+slice-start(%b), slice={[0:128]}
+  %fusion.1 = f32[100]{0:T(128)S(1)} fusion(%a), kind=kLoop, calls=%kernel, \
+backend_config={"window_config":{"estimated_cycles":"1830"}}
+  %all-reduce.1 = (f32[300]{0:T(512)}, /*index=1*/f32[100]{0:T(128)S(1)}) \
+all-reduce(%copy-done.1, %fusion.1), replica_groups={{0,1}}, to_apply=%add
+  %permute.1 = (f32[300]{0}, f32[300]{0}, u32[]) collective-permute-start(%b)
+  ROOT %tuple.1 = (f32[300]{0:T(512)}, f32[100]{0:T(128)S(1)}) tuple(%b, %fusion.1)
+}
+"""
+
+
+def test_a_tpu_program_says_what_passes_through_hbm():
+    found = movement(TPU)
+    assert found.counts == {"all-reduce": 1, "collective-permute": 1}
+    assert found.bytes == {"all-reduce": 4 * (300 + 100), "collective-permute": 4 * 300}
+    assert (found.overlapping, found.cycles) == (1, 1830)
+    copied = 4 * 512  # 300 numbers lie in a tile of 512
+    sliced = 4 * 128
+    kernel = 2 * 8 * 128  # 4x100 numbers of two bytes in a tile of 8x128
+    reduced, permuted = 4 * 512, 2 * 4 * 300 + 4  # with a semaphore
+    assert found.hbm_bytes == copied + sliced + kernel + reduced + permuted
+    on_chip = copied + 4 + sliced + 4 * 128 + (copied + 4 * 128 + 4 * 128)
+    assert found.total_bytes == found.hbm_bytes + on_chip
+
+
+def test_kernels_are_shared_out_among_modules():
+    """The outermost module counts, of the kernel's result, and all is shared out. A copy
+    is the module's whose result it takes, and that of an argument none's."""
+    outer, inner = "jit(step)/jvp(Network)/Mixed_6a", "Branch_0/Conv2d_1a_3x3/conv/dot"
+    text = TPU.replace("calls=%kernel", f'calls=%kernel, op_name="{outer}/{inner}"')
+    text = text.replace("parameter(1)", 'parameter(1), op_name="state/Mixed_6a_2/scale"')
+    text = text.replace("to_apply=%add", 'to_apply=%add, op_name="jit(step)/psum"')
+    away = "(f32[100]{0:T(128)}, f32[100]{0:T(128)S(1)}, u32[]{:S(2)}) copy-start"
+    text = text.replace(
+        "  ROOT %tuple.1",
+        "  %same.1 = f32[100]{0:T(128)S(1)} bitcast(%fusion.1)\n"
+        f"  %copy-start.2 = {away}(%same.1)\n  ROOT %tuple.1",
+    )
+    found = parts(text, ["Conv2d_1a_3x3", "Mixed_6a", "Mixed_6b"])
+    whole = movement(text)
+    block = Part(hbm_bytes=2 * 8 * 128 + 4 * 128, cycles=1830)
+    assert found == {
+        "Mixed_6a": block,
+        "Conv2d_1a_3x3": Part(),
+        "Mixed_6b": Part(),
+        "": Part(whole.hbm_bytes - block.hbm_bytes, 0),
+    }
+
+
+def test_nothing_is_moved_by_names_alone():
+    text = "ENTRY %main (a: f32[8]) -> f32[8] {\n  %a = f32[8]{0} parameter(0)\n}\n"
+    found = movement(text)
+    assert (found.counts, found.hbm_bytes, found.total_bytes) == ({}, 0, 0)
+    assert np.isclose(found.cycles, 0)
+
+
+GPU = """\
+HloModule jit_step, is_scheduled=true
+
+%fused (p: bf16[6,4]) -> bf16[6,4] {
+  %p = bf16[6,4]{1,0} parameter(0)
+  ROOT %n = bf16[6,4]{1,0} negate(%p)
+}
+
+ENTRY %main (x: bf16[6,4], w: bf16[4,4]) -> bf16[6,4] {
+  %x = bf16[6,4]{1,0} parameter(0)
+  %w = bf16[4,4]{1,0} parameter(1)
+  %y = (bf16[6,4]{1,0}, s8[9]{0}) custom-call(%x, /*index=1*/%w), custom_call_target="LIB"
+  %z = bf16[6,4]{1,0} get-tuple-element(%y), index=0
+  %f = bf16[6,4]{1,0} fusion(%z), kind=kLoop, calls=%fused
+  ROOT %c = bf16[6,4]{1,0} copy(%f)
+}
+""".replace("LIB", "__cublas$lt$matmul")
+
+
+def test_what_a_gpus_program_moves_by_who_does_it():
+    """Room for cuBLAS to work in is neither read nor written by the program."""
+    found = {"__cublas$lt$matmul": 2 * (24 + 16 + 24), "fusion": 2 * 48, "copy": 2 * 48}
+    moved = {kind: size for kind, size in by_kind(GPU).items() if size}
+    assert moved == found
+    assert movement(GPU).total_bytes == sum(found.values())

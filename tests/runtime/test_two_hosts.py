@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run on two hosts, here processes: stopped, killed or stuck, it ends everywhere.
+
+The long form takes minutes: `pytest --slow -s tests/runtime/test_two_hosts.py`.
+"""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from inception_jax.inference.evaluate import load_state
+from inception_jax.runtime.stopping import HOST_LOST, RUN_AGAIN
+from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.run_folder import read_record
+from inception_jax.training.fit import fit
+from tests.drills import COMMAND_WITH_TINY, OPTIONS, what_is_left
+from tests.processes import Processes
+from tests.runs import records
+
+# In process STUCK, data stops coming at the sixth update.
+STUCK = """
+import os, sys, time
+from inception_jax.training import loop
+feed = loop.train_feed
+def waits_for_a_disk():
+    time.sleep(3600)
+def stuck(*arguments):
+    for number, batch in enumerate(feed(*arguments)):
+        if number == 5 and f"--hosts.index={os.environ.get('STUCK')}" in sys.argv:
+            waits_for_a_disk()
+        yield batch
+loop.train_feed = stuck
+"""
+
+
+def hosts(data_dir: str, folder: Path, *options: str, stuck: int | None = None):
+    """Two processes with two devices each, that train the tiny network into `folder`."""
+    program, code = COMMAND_WITH_TINY[1:]
+    logs = folder.with_name(f"{folder.name} says")
+    logs.mkdir(exist_ok=True)
+    saving = ("--checkpoint-every", "0.08")  # every four updates or so
+    arguments = [*OPTIONS, *saving, "--network", "tiny", "--data-dir", data_dir, *options]
+    return Processes(
+        [program, STUCK + code, *arguments, "--workdir", str(folder)],
+        count=2,
+        devices=2,
+        folder=logs,
+        environment={"STUCK": str(stuck), "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+
+
+def test_a_signal_to_one_stops_both(tiny, tmp_path, capsys):
+    """At the same update, saved; and one process goes on with what two began."""
+    folder = tmp_path / "stopped"
+    with hosts(tiny.data_dir, folder, "--steps", "1000") as pair:
+        pair.wait_for("\nstep 6/", 0, 120)
+        pair.running[1].send_signal(signal.SIGTERM)
+        assert pair.wait(60) == [RUN_AGAIN] * 2, pair.said_by_all()
+    assert "SIGTERM: saving" in pair.said(1)
+    stopped = steps(folder)[-1]
+    assert stopped == records(folder, "train")[-1]["step"] >= 6
+    assert not list((folder / "hosts").iterdir())
+    config = replace(read_record(folder).config, steps=stopped + 3)
+    assert fit(replace(config, hosts=tiny.hosts))
+    assert "no longer bit for bit" in " ".join(capsys.readouterr().err.split())
+    whole = replace(config, workdir=tmp_path / "whole", hosts=tiny.hosts)
+    assert fit(whole)
+    # Sums over four devices are added in another order where they are two and two.
+    here, there = (records(f, "train") for f in (folder, whole.workdir))
+    for name in ("step", "count", "loss_sum", "grad_norm"):
+        assert [x[name] for x in here] == pytest.approx([x[name] for x in there], rel=1e-3)
+    here, there = (records(f, "eval") for f in (folder, whole.workdir))
+    assert [x["step"] for x in here] == [x["step"] for x in there]
+    for weights in ("raw", "ema"):
+        sums = zip(here, there, strict=True)
+        for one, other in ((x[weights], y[weights]) for x, y in sums):
+            assert one["count"] == other["count"] == 297
+            assert one["loss_sum"] == pytest.approx(other["loss_sum"], rel=1e-3)
+    here, there = (load_state(f, jax.devices())[1] for f in (folder, whole.workdir))
+    close = partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-4)
+    jax.tree.map(close, here, there)
+    processes = [session.processes for session in read_record(folder).sessions]
+    assert processes == [2, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("to", [0, 1, "all"])
+def test_going_on_is_exact(tiny, tmp_path, number, to):
+    """Two processes, stopped and started again, against two that were left alone."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    length = ("--steps", "40")
+    with hosts(tiny.data_dir, whole, *length) as pair:
+        assert pair.wait(120) == [0, 0], pair.said_by_all()
+    with hosts(tiny.data_dir, stopped, *length) as pair:
+        pair.wait_for("\nstep 5/", 0, 120)
+        for process in pair.running if to == "all" else [pair.running[to]]:
+            process.send_signal(number)
+        assert pair.wait(60) == [RUN_AGAIN] * 2, pair.said_by_all()
+    assert steps(stopped)[-1] < 40
+    with hosts(tiny.data_dir, stopped, *length) as pair:
+        assert pair.wait(120) == [0, 0], pair.said_by_all()
+    assert what_is_left(stopped) == what_is_left(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_killed_process_ends_the_other(tiny, tmp_path, which):
+    folder = tmp_path / "run"
+    with hosts(tiny.data_dir, folder, "--steps", "100000") as pair:
+        pair.wait_for("\nstep 20/", 0, 120)
+        pair.running[which].kill()
+        start = time.monotonic()
+        status = pair.wait(120)
+    print(f"\nprocess {which} killed: the other ended in {time.monotonic() - start:.1f} s")
+    said = pair.said(1 - which)
+    assert status[1 - which] == HOST_LOST, said
+    assert f"process {which}" in said.split("\nstep ")[-1]
+    assert "Traceback" not in said
+    # The same command goes on.
+    last = max(line["step"] for line in read_json_lines(folder / "metrics.jsonl"))
+    with hosts(tiny.data_dir, folder, "--steps", str(last + 2)) as pair:
+        assert pair.wait(120) == [0, 0], pair.said_by_all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("options", [(), ("--hosts.hang-timeout", "20")])
+def test_a_stuck_process_ends_both(tiny, tmp_path, which, options):
+    """In less than two minutes without a word about it on the command line."""
+    folder = tmp_path / "run"
+    with hosts(tiny.data_dir, folder, *options, "--steps", "1000", stuck=which) as pair:
+        pair.wait_for("\nstep 4/", 0, 120)
+        start = time.monotonic()
+        status = pair.wait(120)
+    print(f"\nprocess {which} stuck: both ended in {time.monotonic() - start:.1f} s")
+    assert status == [HOST_LOST] * 2, pair.said_by_all()
+    assert "in waits_for_a_disk" in pair.said(which)
+    assert "update 5 done, data wait for" in pair.said_by_all()
+
+
+@pytest.mark.slow
+def test_a_process_that_stands_still_ends_the_other(tiny, tmp_path):
+    """SIGSTOP: it sends no sign of life, and cannot end itself."""
+    with hosts(tiny.data_dir, tmp_path / "run", "--steps", "100000") as pair:
+        pair.wait_for("\nstep 4/", 0, 120)
+        os.kill(pair.running[1].pid, signal.SIGSTOP)
+        start = time.monotonic()
+        pair.running[0].wait(120)
+        print(f"\nthe other ended in {time.monotonic() - start:.1f} s")
+    assert pair.running[0].returncode == HOST_LOST
+    assert "process 1" in pair.said(0).split("\nstep ")[-1]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files are written whole or not at all, and never over another."""
+
+import pytest
+
+from inception_jax.storage.atomic import check_new, new_file
+from inception_jax.storage.digests import CheckpointError
+
+
+def test_a_file_is_there_when_it_is_whole(tmp_path):
+    out = tmp_path / "a.csv"
+    with new_file(out) as draft:
+        draft.write_text("whole")
+        assert not out.exists()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("x")])
+def test_half_a_file_is_removed(tmp_path, error):
+    expected = CheckpointError if isinstance(error, OSError) else type(error)
+
+    def write():
+        with new_file(tmp_path / "a.csv") as draft:
+            draft.write_text("ha")
+            raise error
+
+    with pytest.raises(expected) as found:
+        write()
+    assert list(tmp_path.iterdir()) == []
+    if expected is CheckpointError:
+        path = tmp_path / "a.csv"
+        assert str(found.value) == f"{path} cannot be written: No space left on device."
+
+
+def test_half_a_folder_is_removed(tmp_path):
+    def write():
+        with new_file(tmp_path / "model") as draft:
+            draft.mkdir()
+            (draft / "weights").write_text("ha")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError, match="model cannot be written: No space left"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_damaged_is_said_as_it_was(tmp_path):
+    damage = CheckpointError("the weights are damaged.")
+
+    def write():
+        with new_file(tmp_path / "a.csv"):
+            raise damage
+
+    with pytest.raises(CheckpointError) as found:
+        write()
+    assert found.value is damage
+
+
+def test_other_files_and_endings_are_refused(tmp_path):
+    check_new(tmp_path / "a.csv", ".npz", ".csv")
+    (tmp_path / "a.csv").write_text("mine")
+    (tmp_path / "b.csv").symlink_to(tmp_path / "nothing")
+    for name in ("a.csv", "b.csv"):
+        with pytest.raises(ValueError, match=rf"{name} is there already"):
+            check_new(tmp_path / name, ".csv")
+    for path in (tmp_path / "c.txt", tmp_path / "none" / "c.csv"):
+        with pytest.raises(ValueError, match=r"expected a file \.npz or \.csv in a folder"):
+            check_new(path, ".npz", ".csv")

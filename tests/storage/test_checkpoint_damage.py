@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bits flip and files vanish: nothing wrong is read back."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from inception_jax.storage.checkpoints import Checkpoints
+from inception_jax.storage.digests import CheckpointError, Record, by_name
+from tests.states import identical, state_of
+
+
+def contents(whole: bytes, flips: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    for _ in range(flips):
+        bit = rng.randrange(8 * len(whole))
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        yield f"bit {bit} flipped", bytes(flipped)
+    yield "truncated", whole[: len(whole) // 2]
+    yield "zeroed", bytes(len(whole))
+    yield "empty", b""
+
+
+def every_damage(folder: Path, flips: int) -> Iterator[str]:
+    """Each file in a folder damaged in turn in every way, and whole again afterwards."""
+    rng = random.Random(0)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        for kind, content in contents(whole, flips, rng):
+            path.write_bytes(content)
+            yield f"{path.relative_to(folder)} {kind}"
+        path.unlink()
+        yield f"{path.relative_to(folder)} deleted"
+        path.write_bytes(whole)
+
+
+def damages_found(
+    folder: Path, flips: int, good: dict[int, Any], capsys: pytest.CaptureFixture
+) -> tuple[int, int]:
+    """How many damages of the newest step were tried, and how many were found.
+
+    Each time it comes back as it was saved, or the one before it does and a message names
+    the newest.
+    """
+    newest, tried, found = max(good), 0, 0
+    for what in every_damage(folder / str(newest), flips):
+        with Checkpoints(folder) as checkpoints:
+            step, state = checkpoints.restore_newest(good[newest])
+        said = capsys.readouterr().err
+        assert identical(state, good[step]), what
+        assert (f"{folder / str(newest)} is damaged" in said) == (step != newest), what
+        assert "Traceback" not in said, what
+        tried, found = tried + 1, found + (step != newest)
+    return tried, found
+
+
+def test_no_damage_gives_a_wrong_value(tmp_path, capsys):
+    good = {step: state_of(step) for step in (2, 4)}
+    with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
+        for step, state in good.items():
+            checkpoints.save(step, state)
+    tried, found = damages_found(tmp_path / "checkpoints", 1, good, capsys)
+    assert tried >= 50
+    assert found >= 20  # of the rest nothing is read
+
+
+@pytest.mark.slow
+def test_no_damage_of_a_run_gives_a_wrong_value(tiny, tmp_path, capsys):
+    from inception_jax.training.fit import fit
+
+    fit(replace(tiny, workdir=tmp_path, steps=2, checkpoint_every=0.01))
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        good = {step: checkpoints.read(step) for step in checkpoints.steps()}
+    tried, found = damages_found(folder, 20, good, capsys)
+    with capsys.disabled():
+        print(f"{tried} damages, {found} found, the others harmless")
+    assert tried >= 300
+    assert found >= 100
+
+
+def test_damaged_leaves_are_named():
+    state = jax.tree.map(np.array, state_of(1))
+    record = Record.of(1, state)
+    arrays = by_name(state)
+    assert record.damaged(arrays) == []
+    arrays["params/conv/kernel"].view(np.uint32)[2, 2, 7, 15] ^= 1
+    assert record.damaged(arrays) == ["params/conv/kernel"]
+    del arrays["step"]
+    arrays["new"] = np.zeros(1)
+    assert record.damaged(arrays) == ["step", "params/conv/kernel", "new"]
+
+
+def test_a_record_that_was_changed_is_no_record():
+    def change(path: tuple, new: Any) -> dict[str, Any]:
+        value = inner = json.loads(text)
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = new
+        return value
+
+    record = Record.of(1, jax.tree.map(np.array, state_of(1)))
+    text = json.dumps(record.to_json())
+    assert Record.from_json(json.loads(text)) == record
+    leaf = ("leaves", 0)
+    changed = [change(("step",), 2), change((*leaf, "name"), "stop")]
+    changed += [change((*leaf, "dtype"), "int16"), change((*leaf, "shape"), [1])]
+    changed += [change((*leaf, "sha256"), "0"), change(("sha256",), "0")]
+    for value in (*changed, {}, [], None):
+        with pytest.raises(CheckpointError, match="its own record is not as it was"):
+            Record.from_json(value)
