@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from experiments.speed.case import Case
+from experiments.speed.implementations import IMPLEMENTATIONS
 from experiments.speed.progress import Progress
 from experiments.speed.report import report
-from experiments.speed.sides import SIDES
 from experiments.speed.turns import OutOfTimeError, Side, Turns, fault
 
 Question = Literal["training", "inference", "latency"]
@@ -63,7 +63,9 @@ class Options:
     # Names of `inception-jax networks`; what a side does not have is named and left out.
     networks: tuple[str, ...] = ("inception_v4", "inception_resnet_v2")
     # In the same order always; sides that are not installed are named and left out.
-    sides: tuple[Literal[SIDES], ...] = SIDES
+    implementations: Annotated[
+        tuple[Literal[IMPLEMENTATIONS], ...], tyro.conf.arg(aliases=("--sides",))
+    ] = IMPLEMENTATIONS
     # "latency" is inference of a batch of one.
     questions: tuple[Question, ...] = ("training", "inference", "latency")
     # Images of a step, the first time; left out: the plan's.
@@ -82,8 +84,10 @@ class Options:
                 "rounds, image_size, batch_size and minutes must be positive, got "
                 f"{self.rounds}, {self.image_size}, {self.batch_size} and {self.minutes}."
             )
-        if SIDES[0] not in self.sides:
-            raise ValueError(f"sides must have {SIDES[0]}, which is what is compared.")
+        if IMPLEMENTATIONS[0] not in self.implementations:
+            raise ValueError(
+                f"implementations must have {IMPLEMENTATIONS[0]}, which is compared."
+            )
 
     @property
     def limit(self) -> float:
@@ -113,7 +117,7 @@ def measure(
     """Hand on all records, while there is time."""
     plan = PLANS[options.plan]
     turns = Turns(
-        sides=options.sides,
+        sides=options.implementations,
         rounds=options.rounds,
         seconds=plan.seconds,
         together=plan.together,

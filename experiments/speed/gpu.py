@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jax import Array
 
 from experiments.command import exit_status
 from experiments.speed.case import CLASSES
-from experiments.speed.sides.plain import plainly
+from experiments.speed.implementations.plain import plainly
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.models.network import Network, get_spec
 from inception_jax.planning.aot_worker import lowered_step
@@ -66,7 +66,7 @@ KINDS = {"__cudnn": "convolutions", "__cublas": "products", "copy": "copies"}
 COLUMNS = (*KINDS.values(), "the rest")
 
 Task = Literal["training", "inference"]
-SIDES = ("ours", "plain")
+IMPLEMENTATIONS = ("ours", "plain")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class Options:
     networks: tuple[str, ...] = ("inception_v4", "inception_resnet_v2")
     tasks: tuple[Task, ...] = ("training", "inference")
     # Ours, in inference with batch norms folded, and each convolution as drawn.
-    sides: tuple[Literal[SIDES], ...] = SIDES
+    implementations: Annotated[
+        tuple[Literal[IMPLEMENTATIONS], ...], tyro.conf.arg(aliases=("--sides",))
+    ] = IMPLEMENTATIONS
     images: int = 256  # of a batch
     image_size: int | None = None  # pixels; default: the network's own
 
@@ -148,7 +150,7 @@ def run(options: Options) -> None:
         (network, task, side)
         for network in options.networks
         for task in options.tasks
-        for side in options.sides
+        for side in options.implementations
     ]
     lines = []
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from experiments.markdown import cell
-from experiments.speed.sides import SIDES
+from experiments.speed.implementations import IMPLEMENTATIONS
 from experiments.speed.turns import fault
 
 Records = list[dict[str, Any]]
@@ -88,13 +88,13 @@ def _machine(records: Records) -> Iterator[str]:
 
 def _speed(records: Records, task: str) -> str:
     header = (
-        *("network", "batch", "side", "images/s", f"{SIDES[0]} against it"),
+        *("network", "batch", "side", "images/s", f"{IMPLEMENTATIONS[0]} against it"),
         *("ms a step", "of the product", "peak MB"),
-        *("images per CPU second", f"{SIDES[0]} against it"),
+        *("images per CPU second", f"{IMPLEMENTATIONS[0]} against it"),
     )
     lines = []
     for case in _cases(records, task):
-        for side in SIDES:
+        for side in IMPLEMENTATIONS:
             if found := list(rates(records, case, side).values()):
                 milliseconds = [1000 * case["batch"] / rate for rate in found]
                 peak = [r["bytes"] / 1e6 for r in _of(records, "memory", case, side)]
@@ -121,8 +121,8 @@ def _against(
     on_cpu = any(r.get("platform") == "cpu" for r in records)
     if per == "cpu_seconds" and not on_cpu:
         return "-", "-"
-    first, own = (rates(records, case, name, per) for name in (SIDES[0], side))
-    ratio = "" if side == SIDES[0] else spread(ratios(first, own))
+    first, own = (rates(records, case, name, per) for name in (IMPLEMENTATIONS[0], side))
+    ratio = "" if side == IMPLEMENTATIONS[0] else spread(ratios(first, own))
     return spread(list(own.values())), ratio
 
 
@@ -139,19 +139,30 @@ def _of_product(records: Records, case: dict[str, Any], found: list[float]) -> s
 
 def _best(records: Records) -> str:
     """Each side at the batch that suits it best; of several batches alone."""
-    header = ("network", "task", "side", "best batch", "images/s", f"{SIDES[0]} against it")
+    header = (
+        "network",
+        "task",
+        "side",
+        "best batch",
+        "images/s",
+        f"{IMPLEMENTATIONS[0]} against it",
+    )
     lines = []
     for task in ("training", "inference"):
         cases = _cases(records, task)
         for network in dict.fromkeys(case["network"] for case in cases):
             best: dict[str, tuple[float, int]] = {}
             for case in (c for c in cases if c["network"] == network):
-                for side in SIDES:
+                for side in IMPLEMENTATIONS:
                     if found := rates(records, case, side).values():
                         rate = statistics.median(found), case["batch"]
                         best[side] = max(best.get(side, rate), rate)
             for side, (rate, batch) in best.items():
-                ratio = f"{best[SIDES[0]][0] / rate:.3g}" if SIDES[0] in best else "-"
+                ratio = (
+                    f"{best[IMPLEMENTATIONS[0]][0] / rate:.3g}"
+                    if IMPLEMENTATIONS[0] in best
+                    else "-"
+                )
                 lines.append((network, task, side, batch, _rounded(rate, 3), ratio))
     title = "**best batch of each side**: medians"
     several = len({(r["task"], r["batch"]) for r in records if "batch" in r}) > 2
@@ -167,7 +178,7 @@ def _starts(records: Records) -> str:
     )
     lines = []
     for case in [c for t in ("training", "inference") for c in _cases(records, t)]:
-        for side in SIDES:
+        for side in IMPLEMENTATIONS:
             starts = [r for r in _of(records, "start", case, side) if not fault(r)]
             cold = next((r for r in starts if not r["cached"]), None)
             warm = next((r for r in starts if r["cached"]), None)
@@ -208,10 +219,10 @@ def _parameters(records: Records) -> Iterator[str]:
         if r.get("parameters"):
             counts[r["network"], r["side"]] = r["parameters"]
     for (network, side), count in counts.items():
-        if counts.get((network, SIDES[0]), count) != count:
+        if counts.get((network, IMPLEMENTATIONS[0]), count) != count:
             yield (
-                f"- {side}'s {network} has {count:,} parameters, {SIDES[0]}' "
-                f"{counts[network, SIDES[0]]:,}"
+                f"- {side}'s {network} has {count:,} parameters, {IMPLEMENTATIONS[0]}' "
+                f"{counts[network, IMPLEMENTATIONS[0]]:,}"
             )
 
 

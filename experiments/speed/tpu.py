@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from experiments.command import exit_status
-from experiments.speed.sides import KERAS
+from experiments.speed.implementations import KERAS
 from experiments.speed.tpu_worker import Request
 from inception_jax.models.network import get_spec
 from inception_jax.planning import aot
@@ -29,7 +29,7 @@ from inception_jax.planning.roofline import slice_named
 from inception_jax.storage.jsonl import append_json_line, read_json_lines
 from inception_jax.text import table
 
-SIDES = ("ours", "remat", "plain", "keras")
+IMPLEMENTATIONS = ("ours", "remat", "plain", "keras")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class Options:
     """What the command line can say."""
 
     networks: tuple[str, ...] = ("inception_v4", "inception_resnet_v2")
-    sides: tuple[str, ...] = SIDES
+    implementations: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--sides",))] = (
+        IMPLEMENTATIONS
+    )
     images: int = 128  # of a step, on one chip
     topology: str = "v5e:2x2"
     image_size: int | None = None  # pixels; default: the network's own
@@ -49,16 +51,16 @@ def requests(options: Options) -> list[Request]:
     slice_named(options.topology)
     for network in options.networks:
         get_spec(network)
-    if unknown := set(options.sides) - set(SIDES):
+    if unknown := set(options.implementations) - set(IMPLEMENTATIONS):
         raise ValueError(
-            f"no side {min(unknown)!r}; choose among {', '.join(SIDES)} for --sides."
+            f"no side {min(unknown)!r}; choose among {', '.join(IMPLEMENTATIONS)}."
         )
     if options.images < 1:
         raise ValueError(f"--images must be at least 1, got {options.images}.")
     return [
         Request(side, network, options.images, options.topology, options.image_size)
         for network in options.networks
-        for side in options.sides
+        for side in options.implementations
         if side != "keras" or network in KERAS
     ]
 
@@ -87,7 +89,13 @@ def run(options: Options) -> None:
     """Compile what is not known yet, and print the table."""
     wanted = requests(options)
     aot.check_compiler()
-    names = ("jax", "jaxlib", "libtpu", "flax", *(["keras"] * ("keras" in options.sides)))
+    names = (
+        "jax",
+        "jaxlib",
+        "libtpu",
+        "flax",
+        *(["keras"] * ("keras" in options.implementations)),
+    )
     decisive = {
         "versions": {name: version(name) for name in names},
         "source": aot.source_digest(),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.speed.case import Case
-from experiments.speed.sides.plain import plainly
+from experiments.speed.implementations.plain import plainly
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.models.network import get_spec
 from inception_jax.planning.aot_worker import compile_step, serve
@@ -94,8 +94,8 @@ def _keras(request: Request) -> dict[str, Any]:
 
 
 def _model(request: Request) -> Any:
-    """As `sides.keras` trains it, in bfloat16."""
-    from experiments.speed.sides.keras import model_for
+    """As `implementations.keras` trains it, in bfloat16."""
+    from experiments.speed.implementations.keras import model_for
 
     size = request.image_size or get_spec(request.network).image_shape[0]
     case = Case(request.network, "training", request.images, size, "bfloat16")

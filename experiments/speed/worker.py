@@ -33,7 +33,7 @@ class Worker:
     def build(self, case: dict[str, Any], started: float) -> dict[str, Any]:
         """Make the side ready, the first step included; seconds of every part."""
         times = [time.perf_counter()]
-        side = importlib.import_module(f"experiments.speed.sides.{self.side}")
+        side = importlib.import_module(f"experiments.speed.implementations.{self.side}")
         times.append(time.perf_counter())
         self.built = side.build(Case(**case))
         times.append(time.perf_counter())
@@ -69,7 +69,7 @@ class Worker:
 
     def machine(self) -> dict[str, Any]:
         """What `ours` finds out about the device."""
-        side = importlib.import_module("experiments.speed.sides.ours")
+        side = importlib.import_module("experiments.speed.implementations.ours")
         return side.machine()
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from experiments.speed import __main__ as speed
 from experiments.speed.case import CLASSES, OPTIMIZER, Case
+from experiments.speed.implementations import ours, plain
 from experiments.speed.progress import Progress
 from experiments.speed.report import report
-from experiments.speed.sides import ours, plain
 from experiments.speed.turns import OutOfTimeError, Side, Turns
 from experiments.speed.worker import Worker, answer
 from inception_jax.config import OptimizerConfig
@@ -420,7 +420,7 @@ def test_peers_have_as_many_parameters(side, network, gamma):
     pytest.importorskip(side, reason=f"{side} is of the extra bench")
     program = (
         "from experiments.speed.case import Case\n"
-        f"from experiments.speed.sides.{side} import build\n"
+        f"from experiments.speed.implementations.{side} import build\n"
         f"case = Case({network!r}, 'inference', 1, 75, 'float32')\n"
         "print(build(case).parameters)"
     )

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from experiments.speed.case import CLASSES, OPTIMIZER, Built, Case, Run
-from experiments.speed.sides import MISSING
+from experiments.speed.implementations import MISSING
 
 try:
     import timm

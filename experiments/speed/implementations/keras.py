@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from experiments.speed.case import CLASSES, OPTIMIZER, Built, Case, Run
-from experiments.speed.sides import KERAS, MISSING
+from experiments.speed.implementations import KERAS, MISSING
 
 os.environ["KERAS_BACKEND"] = "jax"
 try:
@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
     raise ImportError(MISSING.format(error.name)) from error
 import jax
 
-from experiments.speed.sides.ours import device_peak
+from experiments.speed.implementations.ours import device_peak
 
 
 def build(case: Case) -> Built:

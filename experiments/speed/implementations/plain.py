@@ -16,7 +16,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import Array
 
 from experiments.speed.case import Built, Case
-from experiments.speed.sides import ours
+from experiments.speed.implementations import ours
 from inception_jax.models import batch_norm, layers, pooling, residual
 from inception_jax.models.layers import ConvBN
 
