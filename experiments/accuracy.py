@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from experiments.command import exit_status
-from experiments.markdown import markdown
+from experiments.command import run_command
 from experiments.paper import TABLES, Row, Table
+from experiments.reports import escape_markdown
 from inception_jax.storage.jsonl import read_json_lines
 from inception_jax.storage.run_folder import evaluations_path
 from inception_jax.text import printable
@@ -42,15 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def do() -> None:
         options = tyro.cli(Options, prog="python -m experiments.accuracy", args=arguments)
-        text = "\n\n".join(tables(evaluations(options.runs)))
+        text = "\n\n".join(render_tables(read_evaluations(options.runs)))
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text + "\n", encoding="utf-8")
         print(printable(f"{text}\n\nWrote {options.out}"))
 
-    return exit_status("experiments.accuracy", do, kept="nothing was written")
+    return run_command("experiments.accuracy", do, if_interrupted="nothing was written")
 
 
-def evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
+def read_evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Records of all runs. Raises ValueError naming a run that was not evaluated."""
     found = []
     for path in paths:
@@ -67,17 +67,17 @@ def evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def tables(records: Sequence[dict[str, Any]]) -> list[str]:
+def render_tables(records: Sequence[dict[str, Any]]) -> list[str]:
     """Tables 2 to 5 in Markdown, once for each data set that was evaluated on."""
     sets = sorted({(record["data"], record["split"]) for record in records})
     return [
-        table_in_words(number, table, data, split, records)
+        render_table(number, table, data, split, records)
         for data, split in sets
         for number, table in TABLES.items()
     ]
 
 
-def table_in_words(
+def render_table(
     number: int,
     table: Table,
     data: str,
@@ -95,10 +95,10 @@ def table_in_words(
     ]
     counts = sorted({int(_averaged(record)["count"]) for record in chosen})
     images = " or ".join(map(str, counts)) or "no"
+    note = "" if data == IMAGENET else "; other data, not to be compared"
     lines = [
-        f"**Table {number}**: {table.title}. Paper: ImageNet 2012. Ours: {markdown(data)} "
-        f"{markdown(split)}, "
-        f"{images} images{'' if data == IMAGENET else '; other data, not to be compared'}.",
+        f"**Table {number}**: {table.title}. Paper: ImageNet 2012. "
+        f"Ours: {escape_markdown(f'{data} {split}')}, {images} images{note}.",
         "",
         "| network | paper top-1 | paper top-5 | ours top-1 | ours top-5 | runs |",
         "|---|---|---|---|---|---|",

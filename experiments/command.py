@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command ends: its exit status, and what went wrong in a sentence on stderr."""
+"""Exit statuses and error messages of the commands of experiments."""
 
 import sys
 from collections.abc import Callable
@@ -8,24 +8,29 @@ from inception_jax.storage.digests import CheckpointError
 from inception_jax.text import printable
 
 
-def exit_status(
-    module: str, do: Callable[[], None], *, kept: str, extra: str = "train"
+def run_command(
+    name: str, action: Callable[[], None], *, if_interrupted: str, extra: str = "train"
 ) -> int:
-    """Do what `python -m module` is for. 0 done, 2 bad input, 74 damaged checkpoint or
-    disk, 130 interrupted: `kept` says what is left then. `extra` has what is imported."""
+    """Run `action`, print an error in one line on stderr and return the exit status.
+
+    The status is 0 for success, 2 for bad input, 74 for a damaged checkpoint and 130 for
+    an interruption. `if_interrupted` tells the user what was kept; `extra` is the extra of
+    inception_jax that installs a missing package.
+    """
     status = 2
     try:
-        do()
+        action()
     except KeyboardInterrupt:
-        print(f"\nInterrupted; {kept}.", file=sys.stderr)
+        print(f"\nInterrupted; {if_interrupted}.", file=sys.stderr)
         return 130
     except CheckpointError as error:
-        status, said = 74, str(error)
+        status, message = 74, str(error)
+    except ModuleNotFoundError as error:
+        hint = f'{error.name} is missing: pip install "inception_jax[{extra}]"'
+        message = hint if error.name else str(error)
     except (ValueError, TypeError, ImportError, OSError) as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name
-        hint = f'{missing} is missing: pip install "inception_jax[{extra}]"'
-        said = hint if missing else str(error)
+        message = str(error)
     else:
         return 0
-    print(f"{module}: {printable(said)}", file=sys.stderr)
+    print(f"{name}: {printable(message)}", file=sys.stderr)
     return status

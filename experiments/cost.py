@@ -55,7 +55,7 @@ class Cost:
         return images / self.batch_size * seconds / 3600
 
 
-def cost_of(found: Plan) -> Cost:
+def cost_from_plan(found: Plan) -> Cost:
     """Figures of a plan."""
     moved = found.program.movement
     size = moved.bytes["all-reduce"]
@@ -74,32 +74,32 @@ def cost_of(found: Plan) -> Cost:
     )
 
 
-def costs(folder: Path = FOLDER) -> dict[str, Cost]:
+def read_costs(folder: Path = FOLDER) -> dict[str, Cost]:
     """What plans.json says, by recipe."""
     there = json.loads((folder / "plans.json").read_text())
     return {name: Cost(**figures) for name, figures in there.items()}
 
 
-def record(name: str, cost: Cost, folder: Path = FOLDER) -> None:
+def record_cost(name: str, cost: Cost, folder: Path = FOLDER) -> None:
     """Write a plan into plans.json and into the docstring of its recipe."""
     path = folder / "plans.json"
-    known = costs(folder) if path.exists() else {}
+    known = read_costs(folder) if path.exists() else {}
     kept = {key: asdict(value) for key, value in sorted((known | {name: cost}).items())}
     path.write_text(json.dumps(kept, indent=1) + "\n")
     recipe = folder / f"{name}.py"
-    recipe.write_text(with_cost(recipe.read_text(), RECIPES[name].CONFIG, cost))
+    recipe.write_text(replace_cost_entry(recipe.read_text(), RECIPES[name].CONFIG, cost))
 
 
-def with_cost(text: str, config: RunConfig, cost: Cost) -> str:
+def replace_cost_entry(text: str, config: RunConfig, cost: Cost) -> str:
     """A recipe's text with the lines of "Cost", up to the next word, made anew."""
     entry = re.compile(r"^Cost {9}\S.*\n(?: {13}\S.*\n)*", re.MULTILINE)
-    replaced, count = entry.subn(lambda _: in_words(config, cost), text)
+    replaced, count = entry.subn(lambda _: cost_entry(config, cost), text)
     if count != 1:
         raise ValueError(f"{config.network}: {count} entries Cost in its docstring, not 1.")
     return replaced
 
 
-def in_words(config: RunConfig, cost: Cost) -> str:
+def cost_entry(config: RunConfig, cost: Cost) -> str:
     """The entry of a docstring."""
     hbm = slice_named(cost.topology).chip.hbm
     per_chip = cost.batch_size // cost.chips
@@ -137,8 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in recipes:
             config = RECIPES[name].CONFIG
             found = plan(config, topology, largest=largest, fresh=fresh, say=say)
-            record(name, cost_of(found), FOLDER)
-            print(in_words(config, costs(FOLDER)[name]), end="", flush=True)
+            record_cost(name, cost_from_plan(found), FOLDER)
+            print(cost_entry(config, read_costs(FOLDER)[name]), end="", flush=True)
 
     try:
         tyro.cli(

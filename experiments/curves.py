@@ -14,7 +14,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.command import exit_status
+from experiments.command import run_command
 from experiments.paper import CURVES, TABLES, Curves
 from inception_jax.storage.jsonl import read_json_lines
 from inception_jax.storage.run_folder import RunRecord, metrics_path, read_record
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw([read_run(path) for path in options.runs], options.out)
         print(f"Wrote {printable(options.out)}")
 
-    return exit_status("experiments.curves", do, kept="nothing was written")
+    return run_command("experiments.curves", do, if_interrupted="nothing was written")
 
 
 def read_run(path: Path) -> Run:

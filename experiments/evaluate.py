@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from experiments.command import exit_status
+from experiments.command import run_command
 from inception_jax.data import Source, eval_batches, open_source
 from inception_jax.data.types import Subset
 from inception_jax.inference.batch_norm_modes import mode_gap
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compile_cache.enable()
         run(options)
 
-    return exit_status("experiments.evaluate", do, kept="nothing was recorded")
+    return run_command("experiments.evaluate", do, if_interrupted="nothing was recorded")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -121,12 +121,12 @@ def run(options: Options) -> dict[str, Any]:
         "versions": versions(),
         "code": code_version(),
     }
-    print(printable(in_words(record)))
+    print(printable(summary(record)))
     out.parent.mkdir(parents=True, exist_ok=True)
     append_json_line(out, record)
     if len(models) == 1:
         size = read_record(runs[0]).config.batch_size if runs else options.batch_size
-        print(gap_in_words(models[0], source, devices, size))
+        print(compare_batch_norm_modes(models[0], source, devices, size))
     return record
 
 
@@ -176,7 +176,7 @@ def read_exclusions(path: Path | None) -> list[str]:
     return names
 
 
-def in_words(record: dict[str, Any]) -> str:
+def summary(record: dict[str, Any]) -> str:
     """What was evaluated, and a line for each kind of weights."""
     kinds = [kind for kind in KINDS if kind in record]
     count = int(record[kinds[0]]["count"])
@@ -202,7 +202,7 @@ def in_words(record: dict[str, Any]) -> str:
     return "\n".join(lines + [f"left out: {name}" for name in record["skipped"]])
 
 
-def gap_in_words(
+def compare_batch_norm_modes(
     trained: Trained, source: Source, devices: Sequence[Any], batch_size: int
 ) -> str:
     """Evaluation-mode against training-mode loss, with advice where they disagree."""

@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from experiments.command import exit_status
+from experiments.command import run_command
 from inception_jax.data import open_source, train_batches, train_iterator
 from inception_jax.inference.batch_norm_modes import recalibrated
 from inception_jax.inference.evaluate import load_state, trained_in
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compile_cache.enable()
         run(options)
 
-    return exit_status("experiments.recalibrate", do, kept="nothing was written")
+    return run_command("experiments.recalibrate", do, if_interrupted="nothing was written")
 
 
 def run(options: Options) -> None:

@@ -42,7 +42,7 @@ import tyro
 from jaxtyping import UInt8
 
 from experiments import finetune
-from experiments.command import exit_status
+from experiments.command import run_command
 from experiments.networks import digits as recipe
 from inception_jax.config import AugmentConfig, PreprocessSpec, RunConfig
 from inception_jax.data.augment import train_view
@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compile_cache.enable()
         print(report(run(options.workdir), options.workdir))
 
-    return exit_status(
-        "experiments.transfer", do, kept="the same command goes on from there"
+    return run_command(
+        "experiments.transfer", do, if_interrupted="the same command goes on from there"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 
 from experiments import accuracy, curves, evaluate, recalibrate, run
-from experiments.markdown import cell, markdown
+from experiments.reports import escape_cell, escape_markdown
 from experiments.residual_scaling import report
 from inception_jax.cli import main as cli
 from inception_jax.models.zoo import SPECS
@@ -147,7 +147,7 @@ def test_words_for_people():
         r"a\x1b[0m\r\x00\x9b\u2028\u202e\udcff"
     )
     assert one_line("a\nb\tc") == r"a\nb\tc"
-    assert markdown("p < 0.001, <b>, </b>, <!-- [a](b)\n") == (
+    assert escape_markdown("p < 0.001, <b>, </b>, <!-- [a](b)\n") == (
         r"p < 0.001, &lt;b>, &lt;/b>, &lt;!-- [a]\(b)\n"
     )
-    assert cell("a | <i>") == r"a \| &lt;i>"
+    assert escape_cell("a | <i>") == r"a \| &lt;i>"

@@ -14,17 +14,17 @@ import tyro
 from matplotlib.figure import Figure
 
 from experiments.architecture.blocks import draw_blocks
-from experiments.architecture.charts import draw_cost, draw_fields
-from experiments.architecture.drawings import draw_networks, draw_two
-from experiments.command import exit_status
+from experiments.architecture.charts import draw_cost, draw_receptive_fields
+from experiments.architecture.drawings import draw_comparison, draw_networks
+from experiments.command import run_command
 from inception_jax.text import printable
 
 PICTURES: dict[str, Callable[[], Figure]] = {
     "networks": draw_networks,
-    "two_v2": partial(draw_two, "inception_resnet_v2", "inception_resnet_v2_paper"),
+    "two_v2": partial(draw_comparison, "inception_resnet_v2", "inception_resnet_v2_paper"),
     "blocks": draw_blocks,
     "cost": draw_cost,
-    "fields": draw_fields,
+    "fields": draw_receptive_fields,
 }
 
 
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draw().savefig(path, dpi=150)
             print(f"Wrote {printable(path)}")
 
-    return exit_status("experiments.architecture", do, kept="finished pictures are kept")
+    return run_command(
+        "experiments.architecture", do, if_interrupted="finished pictures are kept"
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.architecture.drawings import COLORS, TEXT, arrow, by_x, draw_box
+from experiments.architecture.drawings import COLORS, TEXT, dimensions, draw_arrow, draw_box
 from inception_jax.models.inception_a import FIG_4, FIG_16
 from inception_jax.models.inception_c import FIG_6
 from inception_jax.models.layers import VALID, Box, Branches, Layer
@@ -54,12 +54,12 @@ def _draw_branch(axes: Axes, layers: tuple[Layer, ...], center: float, top: floa
         columns = [center + i - (len(boxes) - 1) / 2 for i in range(len(boxes))]
         for column, box in zip(columns, boxes, strict=True):
             color = COLORS["A" if isinstance(box, Box) else "reduction"]
-            draw_box(axes, column, y, in_words(box), height=2 * HIGH, color=color)
+            draw_box(axes, column, y, layer_label(box), height=2 * HIGH, color=color)
             for start in below:
-                arrow(axes, (start, y - 1 + edge), (column, y - HIGH))
+                draw_arrow(axes, (start, y - 1 + edge), (column, y - HIGH))
         below, edge = columns, HIGH
     for start in below:  # straight up, to a box as wide as the block
-        arrow(axes, (start, len(layers) + HIGH), (start, top - LINE))
+        draw_arrow(axes, (start, len(layers) + HIGH), (start, top - LINE))
 
 
 def _count(layer: Layer) -> int:
@@ -75,15 +75,15 @@ def _draw_sum(
     after = "ReLU" if residual.relu else "no ReLU"
     steps = (f"x {residual.scale:g}", "+", after)
     for i, text in enumerate(steps, 1):
-        arrow(axes, (middle, y + i - 1 + LINE), (middle, y + i - LINE))
+        draw_arrow(axes, (middle, y + i - 1 + LINE), (middle, y + i - LINE))
         draw_box(axes, middle, y + i, text, height=2 * LINE)
     left = -0.3
     axes.plot([0.05, left, left], [0, 0, y + 2], color="#444444", linewidth=1, zorder=1)
-    arrow(axes, (left, y + 2), (middle - 0.45, y + 2))
+    draw_arrow(axes, (left, y + 2), (middle - 0.45, y + 2))
     return y + 3
 
 
-def in_words(layer: Layer) -> str:
+def layer_label(layer: Layer) -> str:
     """What a figure writes into a box; a V is no padding, as in the paper."""
     if layer is max_pool:
         return "3x3 MaxPool\n(stride 2 V)"
@@ -92,7 +92,7 @@ def in_words(layer: Layer) -> str:
     assert isinstance(layer, Box)
     stride = f", stride {layer.stride}" if layer.stride > 1 else ""
     unpadded = " V" if layer.padding == VALID else ""
-    return f"{by_x(layer.kernel)} Conv\n({layer.features}{stride}{unpadded})"
+    return f"{dimensions(layer.kernel)} Conv\n({layer.features}{stride}{unpadded})"
 
 
 def draw_blocks() -> Figure:

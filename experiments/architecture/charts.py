@@ -11,8 +11,8 @@ from experiments.architecture.drawings import (
     NETWORKS,
     TEXT,
     color_of,
-    figures_of,
-    groups_of,
+    parts_of,
+    summary_of,
 )
 from experiments.curves import STYLES
 from inception_jax.models.receptive_field import receptive_fields
@@ -20,7 +20,7 @@ from inception_jax.models.summary import Summary
 from inception_jax.models.zoo import SPECS
 
 # Parts of Figs 9 and 15, their hatches beside their colours.
-GROUPS = {
+HATCHES = {
     "stem": "",
     "A": "",
     "Reduction-A": "//",
@@ -32,10 +32,10 @@ GROUPS = {
 LETTER = 0.021  # width of a letter in a bar, as a share of the longest bar
 
 
-def by_group(summary: Summary, what: str) -> dict[str, int]:
+def totals_by_part(summary: Summary, what: str) -> dict[str, int]:
     """Parameters ("params") or MACs ("macs") of the parts of Figs 9 and 15."""
-    sums = dict.fromkeys(GROUPS, 0)
-    for row, group in zip(summary.rows, groups_of(summary), strict=True):
+    sums = dict.fromkeys(HATCHES, 0)
+    for row, group in zip(summary.rows, parts_of(summary), strict=True):
         sums[group] += getattr(row, what)
     return sums
 
@@ -48,12 +48,12 @@ def draw_cost(names: Sequence[str] = NETWORKS) -> Figure:
     left.set_xlabel("parameters (millions)")
     _draw_bars(right, names, "macs", 1e9)
     right.set_xlabel("multiply-accumulates of one image (billions)")
-    patches = [_look(group) for group in GROUPS]
+    patches = [_look(group) for group in HATCHES]
     figure.legend(
         [Patch(**look) for look in patches],
-        GROUPS,
+        HATCHES,
         loc="outside lower center",
-        ncols=len(GROUPS),
+        ncols=len(HATCHES),
         fontsize=TEXT,
     )
     return figure
@@ -61,19 +61,19 @@ def draw_cost(names: Sequence[str] = NETWORKS) -> Figure:
 
 def _look(group: str) -> dict[str, str]:
     color = color_of(group)
-    return {"facecolor": color, "edgecolor": "#444444", "hatch": GROUPS[group]}
+    return {"facecolor": color, "edgecolor": "#444444", "hatch": HATCHES[group]}
 
 
 def _draw_bars(axes: Axes, names: Sequence[str], what: str, unit: float) -> None:
-    summaries = {name: figures_of(name) for name in reversed(names)}
+    summaries = {name: summary_of(name) for name in reversed(names)}
     longest = max(getattr(summary, what) for summary in summaries.values()) / unit
     for name, summary in summaries.items():
         end = 0.0
-        for group, value in by_group(summary, what).items():
+        for group, value in totals_by_part(summary, what).items():
             size = value / unit
             axes.barh(name, size, left=end, **_look(group))
             # Hatches are named in the legend alone.
-            if size > (len(group) + 1) * LETTER * longest and not GROUPS[group]:
+            if size > (len(group) + 1) * LETTER * longest and not HATCHES[group]:
                 axes.text(end + size / 2, name, group, ha="center", va="center")
             end += size
         axes.text(end + 0.015 * longest, name, f"{end:.1f}", va="center")
@@ -81,7 +81,7 @@ def _draw_bars(axes: Axes, names: Sequence[str], what: str, unit: float) -> None
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_fields(names: Sequence[str] = NETWORKS) -> Figure:
+def draw_receptive_fields(names: Sequence[str] = NETWORKS) -> Figure:
     """How much of the image a position can see, from layer to layer."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     axes = figure.subplots()

@@ -39,12 +39,12 @@ def color_of(role: str) -> str:
     return COLORS.get(part, "#FFFFFF")
 
 
-def figures_of(name: str) -> Summary:
+def summary_of(name: str) -> Summary:
     """The summary of a network, for one image of its own size."""
     return summarise(create(name))
 
 
-def groups_of(summary: Summary) -> list[str]:
+def parts_of(summary: Summary) -> list[str]:
     """Of each row the part of Figs 9 and 15: stem, A, Reduction-A, B, ..., head."""
     groups, before = [], True
     for row in summary.rows:
@@ -55,7 +55,7 @@ def groups_of(summary: Summary) -> list[str]:
     return groups
 
 
-def by_x(shape: Sequence[int]) -> str:
+def dimensions(shape: Sequence[int]) -> str:
     """35x35x384."""
     return "x".join(map(str, shape))
 
@@ -87,7 +87,7 @@ def draw_box(
     axes.text(x, y, text, ha="center", va="center", fontsize=size, zorder=3)
 
 
-def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     """From one point to another, behind the boxes."""
     style = {"arrowstyle": "-|>", "color": "#444444", "linewidth": 1, "shrinkA": 0}
     axes.annotate("", end, start, arrowprops=style | {"shrinkB": 0}, zorder=1)
@@ -100,18 +100,18 @@ PARTS = (
 )
 
 
-def parts_in_words(name: str, summary: Summary) -> dict[str, str]:
+def part_labels(name: str, summary: Summary) -> dict[str, str]:
     """What is written into the boxes of a network, by part; others it does not have."""
     spec, rows = SPECS[name], {row.role: row for row in summary.rows}
     first = [row.role for row in summary.rows].index(spec.stages[0].role)
     stem = summary.rows[first - 1]
     kind = "Inception-ResNet" if spec.default_scales else "Inception"
     words = {
-        "image": f"Image\n{by_x(spec.image_shape)}",
-        "stem": f"Stem, {spec.stem_figure}\n{by_x(stem.shape)}",
-        "global_pool": f"Average pool\n{by_x(rows['global_pool'].shape)}",
+        "image": f"Image\n{dimensions(spec.image_shape)}",
+        "stem": f"Stem, {spec.stem_figure}\n{dimensions(stem.shape)}",
+        "global_pool": f"Average pool\n{dimensions(rows['global_pool'].shape)}",
         "Dropout": f"Dropout\n(keep {1 - spec.dropout_rate:g})",
-        "Logits": f"Softmax\n{by_x(rows['Logits'].shape)}",
+        "Logits": f"Softmax\n{dimensions(rows['Logits'].shape)}",
     }
     for role in set(PARTS[2:9]) & set(rows):
         row, label = rows[role], role
@@ -121,7 +121,9 @@ def parts_in_words(name: str, summary: Summary) -> dict[str, str]:
             label = f"{row.count} x {kind}-{role[0]}"
         figure = row.figure.replace("1512.00567, ", "v3 paper, ").replace("like ", "")
         scale = "" if row.scale is None else f", scale {row.scale:g}"
-        words[role] = f"{label}{scale}\n{by_x(row.shape)} ({figure.split(', Table')[0]})"
+        words[role] = (
+            f"{label}{scale}\n{dimensions(row.shape)} ({figure.split(', Table')[0]})"
+        )
     return words
 
 
@@ -130,10 +132,10 @@ def draw_networks(names: Sequence[str] = NETWORKS) -> Figure:
     figure = Figure(figsize=(2.55 * len(names), 8), layout="constrained")
     axes = figure.subplots()
     for x, name in enumerate(names):
-        words = parts_in_words(name, figures_of(name))
+        words = part_labels(name, summary_of(name))
         heights = [y for y, part in enumerate(PARTS) if part in words]
         for y, above in pairwise(heights):
-            arrow(axes, (x, y + 0.36), (x, above - 0.36))
+            draw_arrow(axes, (x, y + 0.36), (x, above - 0.36))
         for y in heights:
             part = PARTS[y]
             role = "head" if y >= PARTS.index("Conv2d_7b_1x1") else part
@@ -144,12 +146,12 @@ def draw_networks(names: Sequence[str] = NETWORKS) -> Figure:
     return figure
 
 
-def draw_two(first: str, second: str) -> Figure:
+def draw_comparison(first: str, second: str) -> Figure:
     """Two networks stage by stage; what differs has a thick edge and is said between."""
-    summaries = [figures_of(name) for name in (first, second)]
+    summaries = [summary_of(name) for name in (first, second)]
     parts = {}
     for summary in summaries:
-        parts |= dict(zip(summary.rows, groups_of(summary), strict=True))
+        parts |= dict(zip(summary.rows, parts_of(summary), strict=True))
     pairs = aligned(*summaries)
     figure = Figure(figsize=(10, 0.37 * len(pairs) + 0.6), layout="constrained")
     axes = figure.subplots()
@@ -162,7 +164,7 @@ def draw_two(first: str, second: str) -> Figure:
         for x, row in ((-1, left), (1, right)):
             if row:
                 look = {"color": color_of(parts[row]), "edge": edge}
-                draw_box(axes, x, y, row_in_words(row), width=1.1, **look)
+                draw_box(axes, x, y, row_label(row), width=1.1, **look)
         axes.text(0, y, words, ha="center", va="center", fontsize=TEXT)
     for x, title in ((-1, first), (0, "differ in"), (1, second)):
         look = {"fontsize": TEXT + 1, "weight": "bold"}
@@ -172,9 +174,9 @@ def draw_two(first: str, second: str) -> Figure:
     return figure
 
 
-def row_in_words(row: Row) -> str:
+def row_label(row: Row) -> str:
     """10 x A: 35x35x320, 1,231,680 parameters, scale 0.17."""
     times = f"{row.count} x " if row.count > 1 else ""
     scale = "" if row.scale is None else f", scale {row.scale:g}"
     params = f", {row.params:,}" if row.params else ""
-    return f"{times}{row.role}: {by_x(row.shape)}{params}{scale}"
+    return f"{times}{row.role}: {dimensions(row.shape)}{params}{scale}"

@@ -32,7 +32,7 @@ def random_model(network: str = "inception_resnet_v1") -> tuple[Model, Variables
     return model, random_variables(model)
 
 
-def some_model() -> tuple[Model, Variables]:
+def local_or_random_model() -> tuple[Model, Variables]:
     """The first model in `models_folder`, for photos of `PIXELS`; or a random one."""
     for folder in filter(is_model_folder, sorted(models_folder().glob("*"))):
         model, variables = load(folder)
@@ -55,14 +55,14 @@ def random_variables(model: Model, seed: int = 0) -> Variables:
     return jax.tree_util.tree_map_with_path(fill, model.shapes)
 
 
-def landmarks(spec: NetworkSpec) -> tuple[str, ...]:
+def landmark_endpoints(spec: NetworkSpec) -> tuple[str, ...]:
     """Five maps along a network: two of the stem, the last A, Reduction-A, the last B."""
     stem = [name for name, _ in spec.stem().steps]
     last = {stage.role: stage.names[-1] for stage in spec.stages}
     return (stem[2], stem[-1], last["A"], last["Reduction-A"], last["B"])
 
 
-def maps_of(
+def endpoints_of(
     model: Model, variables: Variables, images: jax.Array, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Endpoints by name; what they do not need is not computed."""
@@ -76,7 +76,9 @@ def maps_of(
     return {name: found[name] for name in names}
 
 
-def draw_maps(model: Model, photo: jax.Array, maps: dict[str, np.ndarray]) -> Figure:
+def draw_feature_maps(
+    model: Model, photo: jax.Array, maps: dict[str, np.ndarray]
+) -> Figure:
     """A photo, as `Model.prepare` gives it, with what the centre of each map sees of it;
     and of each map the channel that varies most."""
     fields = receptive_fields(model.network.spec)

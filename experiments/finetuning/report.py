@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Int
 from matplotlib.figure import Figure
 
-from experiments.finetuning.pictures import confusion_figure, mistakes_figure
+from experiments.finetuning.figures import confusion_figure, mistakes_figure
 from experiments.finetuning.predictions import Predictions, predict
-from experiments.pages import templates, written
+from experiments.reports import save_figure, template_environment
 from inception_jax.config import RunConfig
 from inception_jax.data import open_source
 from inception_jax.storage import run_folder
@@ -66,7 +66,8 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
         ),
     }
     pictures = {
-        name: _written(figure, folder / f"{name}.png") for name, figure in figures.items()
+        name: _save_figure(figure, folder / f"{name}.png")
+        for name, figure in figures.items()
     }
     classes = _classes(predictions)
     _write_csv(folder / "classes.csv", classes)
@@ -75,7 +76,9 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
         "classes": classes,
         "pictures": pictures,
     }
-    page = templates(Path(__file__).parent, one_line).get_template("report.html.jinja")
+    page = template_environment(Path(__file__).parent, one_line).get_template(
+        "report.html.jinja"
+    )
     (folder / "index.html").write_text(page.render(content), encoding="utf-8")
     right = np.mean(predictions.predicted == predictions.labels)
     print(
@@ -86,10 +89,10 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
     )
 
 
-def _written(figure: Figure | None, path: Path) -> dict[str, Any]:
+def _save_figure(figure: Figure | None, path: Path) -> dict[str, Any]:
     """Write a picture, if there is one; what the page says of it."""
     path.unlink(missing_ok=True)
-    return {} if figure is None else written(figure, path)
+    return {} if figure is None else save_figure(figure, path)
 
 
 def _classes(predictions: Predictions) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments import run
-from experiments.cost import costs
+from experiments.cost import read_costs
 from experiments.networks import RECIPES
 from inception_jax.config import AblationConfig, OptimizerConfig, RunConfig
 from inception_jax.runtime import hosts
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def print_list() -> None:
     """All runs, what they compute, and what that would take, by their networks' plans."""
-    known = costs()
+    known = read_costs()
     print(
         f"{'run':<28}{'network':<28}{'updates':>8}{'images':>9}{'operations':>12}"
         f"{'hours':>8}{'expected':>10}"

@@ -14,8 +14,12 @@ from typing import Annotated, Any
 import jinja2
 import tyro
 
-from experiments.markdown import cell, markdown
-from experiments.pages import templates, written
+from experiments.reports import (
+    escape_cell,
+    escape_markdown,
+    save_figure,
+    template_environment,
+)
 from experiments.residual_scaling.claims import judge
 from experiments.residual_scaling.contents import contents
 from experiments.residual_scaling.figures import Picture, draw
@@ -82,9 +86,11 @@ def write_report(
 
 def _pages(name: str) -> jinja2.Environment:
     is_html = name.endswith(".html")
-    words = printable if is_html else markdown
-    pages = templates(Path(__file__).parent / "templates", words, is_html=is_html)
-    pages.filters["cell"] = cell
+    words = printable if is_html else escape_markdown
+    pages = template_environment(
+        Path(__file__).parent / "templates", words, is_html=is_html
+    )
+    pages.filters["cell"] = escape_cell
     return pages
 
 
@@ -93,7 +99,7 @@ def _page_picture(picture: Picture, folder: Path) -> dict[str, Any]:
     words = {n: getattr(picture, n) for n in ("name", "title", "caption", "alt", "missing")}
     if picture.figure is None:
         return words
-    return words | written(picture.figure, folder / f"{picture.name}.png")
+    return words | save_figure(picture.figure, folder / f"{picture.name}.png")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import tyro
 from jax import Array
 
-from experiments.command import exit_status
+from experiments.command import run_command
 from experiments.speed.case import CLASSES
 from experiments.speed.implementations.plain import plainly
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
@@ -177,8 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog = "python -m experiments.speed.gpu"
         run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments))
 
-    return exit_status(
-        "experiments.speed.gpu", do, kept="above is what was done", extra="bench"
+    return run_command(
+        "experiments.speed.gpu", do, if_interrupted="above is what was done", extra="bench"
     )
 
 

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments.markdown import cell
+from experiments.reports import escape_cell
 from experiments.speed.implementations import IMPLEMENTATIONS
 from experiments.speed.turns import fault
 
@@ -209,7 +209,9 @@ def _missing(records: Records) -> str:
     for r in records:
         if reason := r.get("reason") or fault(r):
             words = f"{r['network']}, {r['task']}, batch {r['batch']}"
-            found.append(f"- not measured: {r.get('side', 'all')}, {words}: {cell(reason)}")
+            found.append(
+                f"- not measured: {r.get('side', 'all')}, {words}: {escape_cell(reason)}"
+            )
     return "\n".join(dict.fromkeys([*found, *_parameters(records)]))
 
 

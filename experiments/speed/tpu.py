@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.command import exit_status
+from experiments.command import run_command
 from experiments.speed.implementations import KERAS
 from experiments.speed.tpu_worker import Request
 from inception_jax.models.network import get_spec
@@ -129,8 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog = "python -m experiments.speed.tpu"
         run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments))
 
-    return exit_status(
-        "experiments.speed.tpu", do, kept="what was compiled is kept", extra="bench"
+    return run_command(
+        "experiments.speed.tpu",
+        do,
+        if_interrupted="what was compiled is kept",
+        extra="bench",
     )
 
 

@@ -13,9 +13,9 @@ from matplotlib.patches import FancyBboxPatch
 
 from experiments.architecture import __main__ as command
 from experiments.architecture import photo
-from experiments.architecture.blocks import Residual, draw_block, in_words
-from experiments.architecture.charts import GROUPS, by_group, draw_cost
-from experiments.architecture.drawings import draw_networks, draw_two, figures_of
+from experiments.architecture.blocks import Residual, draw_block, layer_label
+from experiments.architecture.charts import HATCHES, draw_cost, totals_by_part
+from experiments.architecture.drawings import draw_comparison, draw_networks, summary_of
 from inception_jax.config import PreprocessSpec
 from inception_jax.models.inception_a import FIG_16
 from inception_jax.models.inception_b import FIG_5
@@ -70,15 +70,17 @@ def test_a_block_has_a_box_for_each_layer(branches):
     ends = ["filter concatenation"]
     if residual:
         ends = ["1x1 Conv, linear (320)", "x 0.17", "+", "no ReLU"]
-    assert sorted(words(axes)) == sorted([*map(in_words, flat(branches)), "input", *ends])
+    assert sorted(words(axes)) == sorted(
+        [*map(layer_label, flat(branches)), "input", *ends]
+    )
     assert_legible(figure)
 
 
 def test_words_in_a_box():
-    found = [in_words(layer) for layer in flat(FIG_18)]
+    found = [layer_label(layer) for layer in flat(FIG_18)]
     assert found[1] == "3x3 Conv\n(384, stride 2 V)"
     assert found[-1] == "3x3 MaxPool\n(stride 2 V)"
-    assert in_words(FIG_5[1][1]) == "1x7 Conv\n(224)"
+    assert layer_label(FIG_5[1][1]) == "1x7 Conv\n(224)"
 
 
 def test_a_network_part_by_part():
@@ -97,26 +99,26 @@ def test_a_network_part_by_part():
 
 def test_two_networks_show_what_differs(monkeypatch):
     monkeypatch.setitem(SPECS, "three grids", three_grids())
-    figure = draw_two(SMALL, "three grids")
+    figure = draw_comparison(SMALL, "three grids")
     assert_legible(figure)
     found = words(figure.axes[0])
     assert found.count("only right") == 5  # A, B, the reductions, and the last C
     assert "10 x C: 4x4x256, 183,040, scale 0.1" in found
     assert "blocks, shape, parameters, MACs, scale" in found  # beside it
     assert all(box.get_linewidth() > 2 for box in boxes(figure.axes[0]))
-    alike = draw_two(SMALL, SMALL).axes[0]
+    alike = draw_comparison(SMALL, SMALL).axes[0]
     assert words(alike).count("the same") == len(boxes(alike)) / 2 == 5
     assert all(box.get_linewidth() < 1 for box in boxes(alike))
 
 
 def test_the_parts_of_a_network_are_all_it_costs():
-    summary = figures_of(SMALL)
+    summary = summary_of(SMALL)
     for what in ("params", "macs"):
-        assert sum(by_group(summary, what).values()) == getattr(summary, what)
-    assert by_group(summary, "params")["head"] == 2570  # 256 x 10 + 10
+        assert sum(totals_by_part(summary, what).values()) == getattr(summary, what)
+    assert totals_by_part(summary, "params")["head"] == 2570  # 256 x 10 + 10
     bars = draw_cost([SMALL]).axes[0].patches
     assert sum(bar.get_width() for bar in bars) == pytest.approx(summary.params / 1e6)
-    assert len(bars) == len(GROUPS)
+    assert len(bars) == len(HATCHES)
 
 
 def test_maps_of_a_photo_are_of_the_model_there_is(monkeypatch, tmp_path):
@@ -126,18 +128,18 @@ def test_maps_of_a_photo_are_of_the_model_there_is(monkeypatch, tmp_path):
     monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path))
     random = partial(photo.random_model, "tiny")
     monkeypatch.setattr(photo, "random_model", random)
-    assert photo.some_model()[0].card.origin.source == "random"
+    assert photo.local_or_random_model()[0].card.origin.source == "random"
     card = Card("tiny", PreprocessSpec((64, 64, 1)), ("a", "b"), Origin("timm", "x"))
     save(tmp_path / "one", card, photo.random_variables(Model(card)))
-    model, variables = photo.some_model()
+    model, variables = photo.local_or_random_model()
     assert model.card.origin.source == "timm"
     assert model.card.preprocess.image_shape == (32, 32, 1)
     pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 1), np.uint8)
     images = model.prepare([pixels])
     names = ["Conv2d_1a_3x3", "Conv2d_2a_2x2", "block35_1", "Mixed_6a", "block17_3"]
-    maps = photo.maps_of(model, variables, images, names)
+    maps = photo.endpoints_of(model, variables, images, names)
     assert list(maps) == names
-    figure = photo.draw_maps(model, images[0], maps)
+    figure = photo.draw_feature_maps(model, images[0], maps)
     shapes = [axes.images[0].get_array().shape[:2] for axes in figure.axes]
     assert shapes == [(32, 32), (32, 32), (16, 16), (16, 16), (7, 7), (7, 7)]
     assert "Conv2d_1a_3x3" in words(figure.axes[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recipes' costs: what is written where, and that it is what the plans say."""
+"""The recipes' read_costs: what is written where, and that it is what the plans say."""
 
 import shutil
 from dataclasses import replace
@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 
 from experiments import cost
-from experiments.cost import Cost, cost_of, costs, in_words, record, with_cost
+from experiments.cost import (
+    Cost,
+    cost_entry,
+    cost_from_plan,
+    read_costs,
+    record_cost,
+    replace_cost_entry,
+)
 from experiments.networks import RECIPES
 from inception_jax.planning.aot import Compiled, Refused
 from inception_jax.planning.hlo import Movement
@@ -27,42 +34,42 @@ def folder(tmp_path):
 def test_a_cost_is_put_on_record_in_one_place(folder):
     recipe = folder / "inception_v4.py"
     before = recipe.read_text()
-    record("inception_v4", COST, folder)
+    record_cost("inception_v4", COST, folder)
     once = recipe.read_text()
-    assert in_words(CONFIG, COST) in once
-    assert costs(folder)["inception_v4"] == COST
-    record("inception_v4", COST, folder)
+    assert cost_entry(CONFIG, COST) in once
+    assert read_costs(folder)["inception_v4"] == COST
+    record_cost("inception_v4", COST, folder)
     assert recipe.read_text() == once
-    record("inception_v4", replace(COST, largest=256, expected_seconds=None), folder)
+    record_cost("inception_v4", replace(COST, largest=256, expected_seconds=None), folder)
     assert recipe.read_text() != once
-    record("inception_v4", costs()["inception_v4"], folder)
+    record_cost("inception_v4", read_costs()["inception_v4"], folder)
     assert recipe.read_text() == before
-    assert costs(folder) == costs()
+    assert read_costs(folder) == read_costs()
 
 
 def test_the_words_of_a_cost():
     # 2.8e12 / 40 operations for each of 160 x 1,281,167 images; 320,292 steps.
-    said = " ".join(in_words(CONFIG, COST).split())
+    said = " ".join(cost_entry(CONFIG, COST).split())
     assert "Cost 1.4e+19 operations" in said
     assert "5.0 of 16 GiB per chip with 40 images each (at most 128 fit)" in said
     assert "160 epochs in 1.8 hours or more by the roofline, 6 as it expects." in said
-    unasked = in_words(CONFIG, replace(COST, largest=None))
+    unasked = cost_entry(CONFIG, replace(COST, largest=None))
     assert "with 40 images each, 160 epochs" in " ".join(unasked.split())
-    assert max(map(len, in_words(CONFIG, COST).splitlines())) <= 92
+    assert max(map(len, cost_entry(CONFIG, COST).splitlines())) <= 92
 
 
 def test_a_recipe_without_the_entry_is_left_alone():
     with pytest.raises(ValueError, match="0 entries Cost"):
-        with_cost('"""A recipe."""\n', CONFIG, COST)
+        replace_cost_entry('"""A recipe."""\n', CONFIG, COST)
     text = "Cost         a\nCost         b\n"
     with pytest.raises(ValueError, match="2 entries Cost"):
-        with_cost(text, CONFIG, COST)
+        replace_cost_entry(text, CONFIG, COST)
 
 
 @pytest.mark.parametrize("name", cost.ON_IMAGENET)
 def test_recipes_say_what_their_plans_say(name):
-    known, config = costs()[name], RECIPES[name].CONFIG
-    assert in_words(config, known) in RECIPES[name].__doc__
+    known, config = read_costs()[name], RECIPES[name].CONFIG
+    assert cost_entry(config, known) in RECIPES[name].__doc__
     assert known.batch_size == config.batch_size
     assert known.roofline_seconds < known.expected_seconds
 
@@ -81,8 +88,8 @@ def test_the_command_plans_and_writes(folder, monkeypatch, capsys):
     monkeypatch.setattr(cost, "FOLDER", folder)
     assert cost.main(["inception_v3"]) == 0
     assert "Cost" in capsys.readouterr().out
-    found = costs(folder)["inception_v3"]
-    assert found == cost_of(plan(RECIPES["inception_v3"].CONFIG, "v5e:4x4"))
+    found = read_costs(folder)["inception_v3"]
+    assert found == cost_from_plan(plan(RECIPES["inception_v3"].CONFIG, "v5e:4x4"))
     assert (found.needed, found.largest, found.roofline_seconds) == (2 * GIB, 64, 0.1)
     # 0.3 G cycles of 1.5 GHz, and 2 GB to 15 of 16 parts over two links of 50 GB/s.
     assert found.expected_seconds == pytest.approx(0.2 + 2 * 15 / 16 / 100)

@@ -3,7 +3,7 @@
 
 import pytest
 
-from experiments.command import exit_status
+from experiments.command import run_command
 from inception_jax.storage.digests import CheckpointError
 
 HINT = 'keras is missing: pip install "inception_jax[bench]"'
@@ -28,12 +28,12 @@ def test_errors_are_a_status_and_a_sentence(error, status, said, capsys):
     def do():
         raise error
 
-    assert exit_status("x", do, kept="all is kept", extra="bench") == status
+    assert run_command("x", do, if_interrupted="all is kept", extra="bench") == status
     assert capsys.readouterr().err == said
 
 
 def test_what_is_done_is_0_and_faults_of_ours_are_not_hidden(capsys):
-    assert exit_status("x", lambda: None, kept="") == 0
+    assert run_command("x", lambda: None, if_interrupted="") == 0
     assert capsys.readouterr() == ("", "")
     with pytest.raises(KeyError):
-        exit_status("x", lambda: {}["ours"], kept="")
+        run_command("x", lambda: {}["ours"], if_interrupted="")

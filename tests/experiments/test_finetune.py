@@ -18,7 +18,7 @@ import pytest
 
 import inception_jax
 from experiments import evaluate, finetune
-from experiments.finetuning.pictures import confusion_figure, mistakes_figure, shown
+from experiments.finetuning.figures import confusion_figure, drawable, mistakes_figure
 from experiments.finetuning.predictions import Predictions
 from inception_jax.config import PreprocessSpec
 from inception_jax.data import Example, Source
@@ -153,7 +153,7 @@ def test_two_hosts_tune_as_one(source, photos, tmp_path):
     """The first one reads the weights, and writes the model and the report."""
     program = (
         "from experiments.finetune import main\n"
-        "from inception_jax import hosts\n"
+        "from inception_jax.runtime import hosts\n"
         "from inception_jax.models.zoo import SPECS\n"
         "from tests.models.tiny import one_block\n"
         "SPECS['tiny'] = one_block(image_shape=(16, 16, 3))\n"
@@ -288,6 +288,6 @@ def test_pictures_of_any_number_of_classes(k):
 
 
 def test_names_in_pictures():
-    assert shown("\u732b\x1b", 24) == "\N{WHITE SQUARE}\\x1b"
-    assert shown("a" * 30, 24) == "a" * 23 + "\N{HORIZONTAL ELLIPSIS}"
-    assert shown("Stra\u00dfe", 24) == "Stra\u00dfe"
+    assert drawable("\u732b\x1b", 24) == "\N{WHITE SQUARE}\\x1b"
+    assert drawable("a" * 30, 24) == "a" * 23 + "\N{HORIZONTAL ELLIPSIS}"
+    assert drawable("Stra\u00dfe", 24) == "Stra\u00dfe"

@@ -36,7 +36,7 @@ def evaluation(run: str, top1: float, **changes: Any) -> dict[str, Any]:
 
 def rows(records: list[dict[str, Any]], number: int) -> list[str]:
     """Our cells of a table's rows that hold any."""
-    text = accuracy.tables(records)[list(TABLES).index(number)]
+    text = accuracy.render_tables(records)[list(TABLES).index(number)]
     assert text.startswith(f"**Table {number}**")
     cells = [line.split(" | ") for line in text.splitlines()[4:]]
     return [" ".join(row[3:]).removesuffix(" |") for row in cells if row[-1][0] in "123456"]

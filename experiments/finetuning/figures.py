@@ -24,7 +24,7 @@ COLUMNS = 6  # of pictures
 NO_GLYPH = "\N{WHITE SQUARE}"
 
 
-def shown(name: str, most: int) -> str:
+def drawable(name: str, most: int) -> str:
     """A name as the figures' font can draw it, in at most so many letters."""
     text = one_line(name)
     text = text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
@@ -53,7 +53,7 @@ def confusion_figure(
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if k <= WITH_NAMES:
-        names = [shown(name, 24) for name in class_names]
+        names = [drawable(name, 24) for name in class_names]
         axes.set_xticks(range(k), names, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(k), names, fontsize=8, parse_math=False)
     else:
@@ -92,8 +92,8 @@ def mistakes_figure(
         axes.imshow(pixels_of(example, channels).squeeze(), cmap="gray", vmin=0, vmax=255)
         said = predictions.predicted[i]
         axes.set_title(
-            f"true: {shown(names[predictions.labels[i]], 20)}\n"
-            f"said: {shown(names[said], 20)}\n"
+            f"true: {drawable(names[predictions.labels[i]], 20)}\n"
+            f"said: {drawable(names[said], 20)}\n"
             f"{predictions.probabilities[i, said]:.0%} sure",
             fontsize=8,
             loc="left",

@@ -51,7 +51,7 @@ def test_errors_of_both_kinds_of_weights():
         **{"excluded": 7, "skipped": ["x.jpg"], "crops": 12},
         **{"raw": raw, "ema": raw | {"top1_sum": 190.0, "top5_sum": 199.0}},
     }
-    first, _, *weights, last = evaluate.in_words(record).splitlines()
+    first, _, *weights, last = evaluate.summary(record).splitlines()
     assert first == (
         "a (step 3) + b (step 4) on somewhere eval: 200 images, 7 excluded, 1 that cannot "
         "be read left out, 12 crops"
@@ -63,7 +63,7 @@ def test_errors_of_both_kinds_of_weights():
     assert last == "left out: x.jpg"
     timm = {"networks": ["a"], "sources": ["timm"], "steps": [None], "published": raw}
     kept = {key: x for key, x in record.items() if key not in ("raw", "ema")}
-    first, _, line, _ = evaluate.in_words(kept | timm).splitlines()
+    first, _, line, _ = evaluate.summary(kept | timm).splitlines()
     assert first.startswith("a (timm) on somewhere eval: 200 images")
     assert line.split() == ["published", "25.00%", "10.00%", "0.5000"]
 
@@ -86,20 +86,20 @@ def gaps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 def test_averages_that_do_not_fit_are_warned_of(gaps):
     one = model()
-    said = evaluate.gap_in_words(one, source(100), jax.devices()[:2], 16)
+    said = evaluate.compare_batch_norm_modes(one, source(100), jax.devices()[:2], 16)
     assert gaps == [[16] * 6] * 2  # 100 // 16
     assert "raw: with moving averages loss 1.0000, top-1 55.00%" in said
     assert "with statistics of batches of 8" in said  # on each of two devices
     assert "WARNING: ema weights lose 5.0%" in said
     assert "experiments.recalibrate RUN --out DIR" in said
     assert said.count("WARNING") == 1
-    evaluate.gap_in_words(one, source(), jax.devices()[:1], 16)
+    evaluate.compare_batch_norm_modes(one, source(), jax.devices()[:1], 16)
     assert len(gaps[-1]) == 6
-    evaluate.gap_in_words(one, source(), jax.devices()[:1], 4)
+    evaluate.compare_batch_norm_modes(one, source(), jax.devices()[:1], 4)
     assert gaps[-1] == [4] * 8
     imported = model(origin=Origin("timm", "a.safetensors"))
     imported = replace(imported, variables={"published": imported.weights("ema")})
-    said = evaluate.gap_in_words(imported, source(), jax.devices()[:1], 16)
+    said = evaluate.compare_batch_norm_modes(imported, source(), jax.devices()[:1], 16)
     assert "published weights lose 5.0% to their" in said
     assert "recalibrate" not in said
 
@@ -107,10 +107,10 @@ def test_averages_that_do_not_fit_are_warned_of(gaps):
 def test_modes_are_compared_without_images_that_cannot_be_read(gaps):
     examples = [*EXAMPLES[:3], EXAMPLES[3] | {"image": b"no image"}, *EXAMPLES[4:16]]
     one, some = model(), replace(source(), examples=examples)
-    evaluate.gap_in_words(one, some, jax.devices()[:1], 8)
+    evaluate.compare_batch_norm_modes(one, some, jax.devices()[:1], 8)
     assert gaps == [[8]] * 2
     for few, devices in ((some, 4), (source(3), 4)):
-        said = evaluate.gap_in_words(one, few, jax.devices()[:devices], 16)
+        said = evaluate.compare_batch_norm_modes(one, few, jax.devices()[:devices], 16)
         assert said == "Too few images to compare training and evaluation mode."
 
 
@@ -125,6 +125,6 @@ def test_modes_are_compared_on_mixed_classes(monkeypatch):
     monkeypatch.setattr(evaluate, "mode_gap", mode_gap)
     by_class = sorted(EXAMPLES, key=lambda example: example["label"])
     mixed = replace(source(), examples=by_class)
-    evaluate.gap_in_words(model(), mixed, jax.devices()[:1], 16)
+    evaluate.compare_batch_norm_modes(model(), mixed, jax.devices()[:1], 16)
     assert len(labels) == 12
     assert all(len(some) > 3 for some in labels)
