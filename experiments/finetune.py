@@ -155,15 +155,15 @@ def config_for(options: Options) -> RunConfig:
 def _of_source(options: Options) -> dict[str, Any]:
     """What the weights decide; a run that has begun knows it without them."""
     from inception_jax.storage import run_folder
-    from inception_jax.training import initial_weights as first_weights
+    from inception_jax.training import initial_weights
 
     if run_folder.record_path(options.workdir).exists():
         before = run_folder.read_record(options.workdir).config
         found = {name: getattr(before, name) for name in OF_SOURCE}
     else:
-        card = first_weights.card_of(options.weights)
+        card = initial_weights.source_card(options.weights)
         found = {name: getattr(card, name) for name in OF_SOURCE[:4]}
-        found |= first_weights.preprocessing(card.preprocess)
+        found |= initial_weights.preprocessing_settings(card.preprocess)
     if options.image_size is not None:
         found["image_size"] = options.image_size
     return found

@@ -9,10 +9,10 @@ from inception_jax.config import AugmentConfig, OptimizerConfig, RunConfig
 from inception_jax.runtime.parallel import compiler_options
 from inception_jax.storage.jsonl import read_json_lines
 from inception_jax.training.fit import fit
-from inception_jax.training.loop import _steps as steps_of_runs
-from inception_jax.training.probe import _program as probes_of_runs
-from inception_jax.training.step import initialiser
-from inception_jax.training.step_setup import _check_takes
+from inception_jax.training.from_config import check_input_shape
+from inception_jax.training.loop import compiled_steps
+from inception_jax.training.probe import probe_program
+from inception_jax.training.step import jitted_init
 
 CONFIG = RunConfig(
     network="tiny",
@@ -47,7 +47,7 @@ def timed(config: RunConfig) -> tuple[bool, float]:
 def compiled_by(compilations: list[float], config: RunConfig) -> int:
     """How many programs the run `config` compiles, as if it were the first of its process;
     see the fixture `compilations`."""
-    for kept in (_check_takes, initialiser, steps_of_runs, probes_of_runs):
+    for kept in (check_input_shape, jitted_init, compiled_steps, probe_program):
         kept.cache_clear()
     compiler_options("cpu")  # it compiles a program to find out whether XLA knows them
     compilations.clear()

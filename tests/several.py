@@ -80,7 +80,7 @@ def own_part(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def evaluated(wrapper: str, n: int = 103) -> dict[str, float]:
     """Sums over n images, eight to a step, by a network with random weights."""
-    from inception_jax.training.metrics import add
+    from inception_jax.training.metrics import add_sums
     from inception_jax.training.step import eval_step
     from tests.runtime import test_parallel as one_process
 
@@ -97,7 +97,7 @@ def evaluated(wrapper: str, n: int = 103) -> dict[str, float]:
     options = {"preprocess": spec, "batch_size": 8, "num_hosts": count, "host": index}
     for batch in eval_batches(source, **options):
         batch = {name: batch[name] for name in ("image", "label", "mask")}
-        add(sums, step(one_process.start().raw_variables, batch, one_process.NUMBERS))
+        add_sums(sums, step(one_process.start().raw_variables, batch, one_process.NUMBERS))
     return sums
 
 

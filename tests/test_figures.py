@@ -30,8 +30,8 @@ from inception_jax.config import ParallelConfig, PreprocessSpec, RunConfig
 from inception_jax.models.network import get_spec
 from inception_jax.models.spec import NetworkSpec
 from inception_jax.runtime.parallel import DataParallel, all_devices
+from inception_jax.training.from_config import numbers_for
 from inception_jax.training.step import TrainOptions, state_shapes, train_step
-from inception_jax.training.step_setup import numbers_for
 from tests.models.tiny import one_block, three_grids
 from tests.runs import compiled_by
 

@@ -29,7 +29,7 @@ from inception_jax.runtime.hardware import describe
 from inception_jax.runtime.parallel import arm_devices
 from inception_jax.storage.jsonl import append_json_line
 from inception_jax.storage.run_folder import flat, told_apart
-from inception_jax.training.diagnostics import spikes
+from inception_jax.training.diagnostics import count_spikes
 from inception_jax.training.metrics import rounded
 
 MAX_POINTS = 1000  # of a loss curve on record; a longer one is thinned to means
@@ -187,7 +187,7 @@ def _record(
         "grad_norm": rounded(_thinned(norm[: len(loss)], every)),
         "probes": probes,
         **asdict(told),
-        "spikes": spikes(loss.tolist()),
+        "spikes": count_spikes(loss.tolist()),
         "devices": describe(lab.devices),
         "versions": {p: version(p) for p in ("inception_jax", "jax", "flax", "optax")},
     }

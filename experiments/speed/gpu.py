@@ -29,8 +29,8 @@ from inception_jax.planning.aot_worker import lowered_step
 from inception_jax.planning.hlo import by_kind
 from inception_jax.runtime.parallel import AxisName, DataParallel, gpu_elsewhere, mean_over
 from inception_jax.text import table
+from inception_jax.training.from_config import network_for, preprocess_for
 from inception_jax.training.step import Batch
-from inception_jax.training.step_setup import network_for, preprocess_for
 
 # XLA's own description of the chip, xla/tools/hlo_opt/gpu_specs/h100_sxm.txtpb.
 H100 = """

@@ -14,7 +14,7 @@ from inception_jax.planning.plan import Largest, Plan, as_json
 from inception_jax.planning.plan import plan as make_plan
 from inception_jax.planning.roofline import GIB
 from inception_jax.text import table
-from inception_jax.training.step_setup import preprocess_for
+from inception_jax.training.from_config import preprocess_for
 
 
 def plan(

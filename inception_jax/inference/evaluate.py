@@ -18,10 +18,10 @@ from inception_jax.runtime.parallel import AxisName, DataParallel, share, this_h
 from inception_jax.storage import run_folder
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.text import one_line
+from inception_jax.training.from_config import network_for
 from inception_jax.training.losses import cross_entropy
-from inception_jax.training.metrics import Sums, add, classification_sums
+from inception_jax.training.metrics import Sums, add_sums, classification_sums
 from inception_jax.training.step import Batch, TrainState, network_input, state_shapes
-from inception_jax.training.step_setup import network_for
 from inception_jax.weights.model import Model, card_of_run, load
 from inception_jax.weights.model_folder import Card, Variables, is_model_folder
 
@@ -169,7 +169,7 @@ def evaluate(
     for batch in batches:
         placed = step.place({name: batch[name] for name in ("image", "label", "mask")})
         for kind, total in totals.items():
-            add(total, step([one.weights(kind) for one in models], placed, None))
+            add_sums(total, step([one.weights(kind) for one in models], placed, None))
         skipped += batch.get("skipped", [])
         tell(float(np.sum(batch["mask"])))
     return totals, skipped

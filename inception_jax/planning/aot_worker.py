@@ -26,13 +26,13 @@ from inception_jax.models.summary import Summary, summarise
 from inception_jax.planning.hlo import movement, parts
 from inception_jax.runtime.parallel import DataParallel, devices_elsewhere, heeding
 from inception_jax.storage.run_folder import from_json
-from inception_jax.training.step import state_shapes, train_step
-from inception_jax.training.step_setup import (
+from inception_jax.training.from_config import (
     network_for,
     numbers_for,
     preprocess_for,
     train_options,
 )
+from inception_jax.training.step import state_shapes, train_step
 
 IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
 

@@ -139,7 +139,7 @@ def ema_gap(ema: Any, raw: Any) -> Scalar:
     return optax.tree.norm(jax.tree.map(jnp.subtract, ema, raw)) / optax.tree.norm(raw)
 
 
-def spikes(losses: Sequence[float], window: int = 20) -> int:
+def count_spikes(losses: Sequence[float], window: int = 20) -> int:
     """Number of excursions of a loss curve, one value a step, on the host.
 
     An excursion is a stretch of steps whose loss is no number or above twice the median of

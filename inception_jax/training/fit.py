@@ -16,11 +16,11 @@ from inception_jax.runtime.stopping import StopSignal
 from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage import run_folder
 from inception_jax.storage.checkpoints import Checkpoints
-from inception_jax.training import initial_weights as first_weights
+from inception_jax.training.initial_weights import load_first_weights
 from inception_jax.training.loop import Loop
 from inception_jax.training.reporter import Reporter
-from inception_jax.training.setup import Setup, claimed, session, set_up
-from inception_jax.training.step import TrainState, initialiser, state_shapes
+from inception_jax.training.setup import Setup, claim_folder, current_session, set_up
+from inception_jax.training.step import TrainState, jitted_init, state_shapes
 
 
 class HostLostError(RuntimeError):
@@ -76,7 +76,7 @@ def _fit(
     def open_folder() -> None:
         nonlocal before, saved
         if this_host()[0] == 0:
-            before = stack.enter_context(claimed(setup))
+            before = stack.enter_context(claim_folder(setup))
             keep = setup.config.keep_checkpoints
             saved = stack.enter_context(Checkpoints(setup.checkpoints, keep))
 
@@ -94,7 +94,7 @@ def _must_agree(setup: Setup) -> dict[str, str]:
     """What has to be the same in all processes of a run."""
     own = {"workdir", "data_dir", "workers", "hosts.index"}
     settings = run_folder.flat(asdict(setup.config)).items()
-    here = session(setup)
+    here = current_session(setup)
     return {
         **{key: str(value) for key, value in settings if key not in own},
         **{f"version of {name}": number for name, number in here.versions.items()},
@@ -115,11 +115,11 @@ def _start(setup: Setup, saved: Checkpoints | None) -> tuple[TrainState, int]:
     found = hosts.together(lambda: saved.restore_newest(shapes) if saved else None)
     (step, *_) = hosts.agree({"step": str(found[0]) if found else ""})
     if not step["step"]:
-        state = initialiser(network, optimizer)(setup.config.seed)
+        state = jitted_init(network, optimizer)(setup.config.seed)
         if setup.config.first_weights is None:
             return state, 0
         begun = hosts.together(
-            lambda: first_weights.begin(state, setup.config) if saved else None
+            lambda: load_first_weights(state, setup.config) if saved else None
         )
         return share(begun, shapes, setup.devices), 0
     state = share(found and found[1], shapes, setup.devices)

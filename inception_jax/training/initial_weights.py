@@ -18,7 +18,7 @@ from inception_jax.weights.model import card_of_run, find_model, load
 from inception_jax.weights.model_folder import Card
 
 
-def card_of(path_or_name: str) -> Card:
+def source_card(path_or_name: str) -> Card:
     """The card of what `inception_jax.load` takes; no weights are read.
 
     Raises ValueError where there is none, CheckpointError where it is damaged.
@@ -29,7 +29,7 @@ def card_of(path_or_name: str) -> Card:
     return card_of_run(folder, "ema", step=0)
 
 
-def preprocessing(spec: PreprocessSpec) -> dict[str, Any]:
+def preprocessing_settings(spec: PreprocessSpec) -> dict[str, Any]:
     """The settings of a `RunConfig` that make it see images as `spec` does.
 
     Raises ValueError where these are not square, which those of a run are.
@@ -48,12 +48,12 @@ def preprocessing(spec: PreprocessSpec) -> dict[str, Any]:
     }
 
 
-def check(config: RunConfig, class_names: Sequence[str]) -> None:
+def check_first_weights(config: RunConfig, class_names: Sequence[str]) -> None:
     """Raise ValueError where the run cannot begin from its `first_weights`.
 
     Raises CheckpointError where their card is damaged.
     """
-    card = card_of(str(config.first_weights))
+    card = source_card(str(config.first_weights))
     names = ("network", "bn_scale", "ablation")
     sides = [flat({n: asdict(x)[n] for n in names}) for x in (card, config)]
     if different := told_apart(*sides):
@@ -74,7 +74,7 @@ def _some(names: Sequence[str]) -> str:
     return f"{len(names)} ({shown})"
 
 
-def begin(state: TrainState, config: RunConfig) -> TrainState:
+def load_first_weights(state: TrainState, config: RunConfig) -> TrainState:
     """`state` with the weights that `config` begins from, averages included, on the host.
 
     Classifiers stay as they are in `state`, but for the main one with head="kept".

@@ -21,12 +21,12 @@ from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.training.diagnostics import function_change
 from inception_jax.training.feed import eval_feed, train_feed
-from inception_jax.training.metrics import add
+from inception_jax.training.from_config import numbers_for
+from inception_jax.training.metrics import add_sums
 from inception_jax.training.probe import Probe
 from inception_jax.training.reporter import Reporter
 from inception_jax.training.setup import Setup
 from inception_jax.training.step import TrainOptions, TrainState, eval_step, train_step
-from inception_jax.training.step_setup import numbers_for
 
 # Steps that may be under way on the devices while the host goes on.
 IN_FLIGHT = 2
@@ -54,7 +54,7 @@ class Loop:
         self.finite = True  # the newest update was
         self.told_to_stop = False  # some process of the run was, and all know
         config = setup.config
-        self.train_step, self.eval_step = _steps(
+        self.train_step, self.eval_step = compiled_steps(
             setup.options, config.parallel, tuple(setup.devices)
         )
         self.numbers = numbers_for(config)
@@ -198,7 +198,7 @@ class Loop:
                 for name, value in variables.items():
                     with self._working("eval", "eval"):
                         found, stops = self.eval_step(value, placed, self.numbers)
-                        add(sums[name], found)
+                        add_sums(sums[name], found)
                 if float(jax.device_get(stops)):
                     self.told_to_stop = True
                     return False
@@ -222,7 +222,7 @@ class Loop:
 
 
 @lru_cache(maxsize=4)  # runs of one process, one after another, share what is compiled
-def _steps(
+def compiled_steps(
     options: TrainOptions, parallel: ParallelConfig, devices: tuple[jax.Device, ...]
 ) -> tuple[DataParallel, DataParallel]:
     """To train and to evaluate."""

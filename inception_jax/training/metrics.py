@@ -36,7 +36,7 @@ def classification_sums(
     }
 
 
-def add(total: dict[str, float], sums: Sums) -> None:
+def add_sums(total: dict[str, float], sums: Sums) -> None:
     """Add the sums of a batch to a total that starts as {}."""
     for name, value in jax.device_get(sums).items():
         total[name] = total.get(name, 0.0) + float(value)

@@ -64,7 +64,7 @@ def learning_rate_at(
     return jnp.where(step < steps, warm, rate)
 
 
-def trained_part(params: Params, config: OptimizerConfig) -> Params:
+def trainable_params(params: Params, config: OptimizerConfig) -> Params:
     """The parameters that change: with a `body_rate` of 0 those of the classifiers.
 
     Only they have gradients and a place in the optimizer's state.

@@ -34,7 +34,7 @@ class Probe:
 
     def __init__(self, setup: Setup, images: UInt8[np.ndarray, "n h w c"]) -> None:
         devices = tuple(setup.devices)
-        self._step = _program(setup.network, setup.preprocess, devices)
+        self._step = probe_program(setup.network, setup.preprocess, devices)
         self._batch = self._step.place({"image": images})
 
     def __call__(self, state: TrainState, numbers: Numbers) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ class Probe:
 
 
 @lru_cache(maxsize=4)  # compiled once for the runs of one process
-def _program(
+def probe_program(
     network: Network, preprocess: PreprocessSpec, devices: tuple[jax.Device, ...]
 ) -> WholeBatch:
     return WholeBatch(partial(probe_step, network=network, preprocess=preprocess), devices)

@@ -19,9 +19,9 @@ from inception_jax.storage import run_folder
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.lock import RunLock
 from inception_jax.storage.orbax_files import check_path
-from inception_jax.training import initial_weights as first_weights
+from inception_jax.training.from_config import network_for, preprocess_for, train_options
+from inception_jax.training.initial_weights import check_first_weights
 from inception_jax.training.step import TrainOptions
-from inception_jax.training.step_setup import network_for, preprocess_for, train_options
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def set_up(config: RunConfig) -> Setup:
     )
     _check_counts(setup)
     check_path(setup.checkpoints)
-    _record_there(setup)
+    _existing_record(setup)
     if config.head == "kept" and config.first_weights is None:
         raise ValueError("head must be new without first_weights, got 'kept'.")
     begun = this_host()[0] > 0 or Checkpoints(setup.checkpoints).steps()
     if config.first_weights is not None and not begun:
-        first_weights.check(config, train.class_names)
+        check_first_weights(config, train.class_names)
     return setup
 
 
@@ -123,7 +123,7 @@ def _check_counts(setup: Setup) -> None:
 
 
 @contextmanager
-def claimed(setup: Setup) -> Iterator[run_folder.RunRecord | None]:
+def claim_folder(setup: Setup) -> Iterator[run_folder.RunRecord | None]:
     """The folder is this process's alone to write into, with the run's record in it.
 
     Gives the record of those who worked at the run before, if any. Raises ValueError where
@@ -131,12 +131,12 @@ def claimed(setup: Setup) -> Iterator[run_folder.RunRecord | None]:
     """
     setup.folder.mkdir(parents=True, exist_ok=True)
     with RunLock(run_folder.lock_path(setup.folder)):
-        there = _record_there(setup)
+        there = _existing_record(setup)
         run_folder.write_record(setup.folder, _record(setup, there))
         yield there
 
 
-def _record_there(setup: Setup) -> run_folder.RunRecord | None:
+def _existing_record(setup: Setup) -> run_folder.RunRecord | None:
     """The record of this run that is in its folder; ValueError if it is of another."""
     folder, config = setup.folder, setup.config
     if run_folder.record_path(folder).exists():
@@ -158,7 +158,7 @@ def _record_there(setup: Setup) -> run_folder.RunRecord | None:
     return None
 
 
-def session(setup: Setup) -> run_folder.Session:
+def current_session(setup: Setup) -> run_folder.Session:
     """What works at the run now."""
     return run_folder.Session(
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -177,5 +177,5 @@ def _record(setup: Setup, there: run_folder.RunRecord | None) -> run_folder.RunR
         num_train=len(setup.train_source),
         num_eval=len(setup.eval_source),
         steps=setup.steps,
-        sessions=(*(there.sessions if there else ()), session(setup)),
+        sessions=(*(there.sessions if there else ()), current_session(setup)),
     )

@@ -22,7 +22,7 @@ from inception_jax.training.optimizer import (
     OptimizerNumbers,
     learning_rate_at,
     make_optimizer,
-    trained_part,
+    trainable_params,
     update_ema,
 )
 
@@ -61,14 +61,14 @@ class Numbers(NamedTuple):
 
 
 @lru_cache(maxsize=4)  # traced and compiled once for the runs of one process
-def initialiser(network: Network, config: OptimizerConfig) -> Callable[[int], TrainState]:
+def jitted_init(network: Network, config: OptimizerConfig) -> Callable[[int], TrainState]:
     """`init_state` of a seed, jitted."""
     return jax.jit(partial(init_state, network, config))
 
 
 def state_shapes(network: Network, config: OptimizerConfig) -> TrainState:
-    """What `initialiser` gives, as `jax.ShapeDtypeStruct`; nothing is compiled."""
-    return jax.eval_shape(initialiser(network, config), 0)
+    """What `jitted_init` gives, as `jax.ShapeDtypeStruct`; nothing is compiled."""
+    return jax.eval_shape(jitted_init(network, config), 0)
 
 
 def init_state(
@@ -85,7 +85,7 @@ def init_state(
         # Copies: two names for one buffer cannot both be donated to the step.
         ema_params=jax.tree.map(jnp.copy, params),
         ema_batch_stats=jax.tree.map(jnp.copy, batch_stats),
-        opt_state=make_optimizer(config, 0.0).init(trained_part(params, config)),
+        opt_state=make_optimizer(config, 0.0).init(trainable_params(params, config)),
     )
 
 
@@ -133,7 +133,7 @@ def train_step(
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
     # Gradients of params marked as varying over the axis are this shard's own, under pmap
     # and shard_map alike; of params not so marked, shard_map returns the sum over shards.
-    trained = trained_part(state.params, options.optimizer)
+    trained = trainable_params(state.params, options.optimizer)
     gradients = partial(
         _gradients,
         varying(trained, axis_name),
@@ -144,7 +144,7 @@ def train_step(
     if options.accumulate == 1:
         grads, batch_stats, sums = gradients(state.batch_stats, batch, rng)
     else:
-        grads, batch_stats, sums = _accumulated(
+        grads, batch_stats, sums = accumulate_gradients(
             gradients, state.batch_stats, batch, rng, options.accumulate, axis_name
         )
     grads, batch_stats = mean_over((grads, batch_stats), axis_name)
@@ -162,7 +162,7 @@ def train_step(
         "learning_rate": rate,
     }
     if options.group_metrics:
-        after = trained_part(new_state.params, options.optimizer)
+        after = trainable_params(new_state.params, options.optimizer)
         metrics |= _group_metrics(grads, trained, after)
     return new_state, metrics
 
@@ -194,7 +194,7 @@ def _updated(
         params=state.params | params,
         batch_stats=batch_stats,
         ema_params=state.ema_params
-        | average(trained_part(state.ema_params, config), params),
+        | average(trainable_params(state.ema_params, config), params),
         ema_batch_stats=average(state.ema_batch_stats, batch_stats)
         if moving
         else state.ema_batch_stats,
@@ -235,7 +235,7 @@ def _gradients(
     return grads, batch_stats, sums
 
 
-def _accumulated(
+def accumulate_gradients(
     gradients: Callable[[dict, Batch, Array], tuple[dict, dict, Sums]],
     batch_stats: dict,
     batch: Batch,

@@ -12,7 +12,7 @@ from inception_jax.models.network import get_spec
 from inception_jax.models.spec import INITIALIZERS
 from inception_jax.models.summary import summarise
 from inception_jax.training import fit
-from inception_jax.training.step_setup import network_for
+from inception_jax.training.from_config import network_for
 
 
 def test_runs_on_imagenet_are_listed_with_their_cost(capsys):

@@ -14,7 +14,7 @@ import pytest
 
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.digests import CheckpointError, Record, by_name
-from tests.states import identical, state_of
+from tests.storage.states import identical, state_of
 
 
 def contents(whole: bytes, flips: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:

@@ -20,7 +20,7 @@ import pytest
 
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.digests import CheckpointError
-from tests.states import LIKE, identical, state_of
+from tests.storage.states import LIKE, identical, state_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,7 @@ import os, resource, signal, sys, time
 from pathlib import Path
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.digests import CheckpointError
-from tests.states import state_of
+from tests.storage.states import state_of
 
 folder, step = Path(sys.argv[1]), 4
 

@@ -12,7 +12,7 @@ import pytest
 
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.digests import CheckpointError, digests, tree_digest
-from tests.states import LIKE, identical, state_of
+from tests.storage.states import LIKE, identical, state_of
 
 
 @pytest.fixture(scope="module")

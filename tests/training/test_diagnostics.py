@@ -12,6 +12,7 @@ import pytest
 import inception_jax
 from inception_jax.training.diagnostics import (
     classifier_curvature,
+    count_spikes,
     dead,
     dead_images,
     ema_gap,
@@ -21,7 +22,6 @@ from inception_jax.training.diagnostics import (
     mean,
     residual_ratio,
     rms,
-    spikes,
     tiny,
     update_ratios,
 )
@@ -215,4 +215,4 @@ FLAT = [1.0] * 10
     ],
 )
 def test_spikes(losses, expected):
-    assert spikes(losses) == expected
+    assert count_spikes(losses) == expected

@@ -13,7 +13,11 @@ import pytest
 import inception_jax
 from inception_jax.config import LossConfig, OptimizerConfig, PreprocessSpec
 from inception_jax.training.losses import cross_entropy
-from inception_jax.training.optimizer import make_optimizer, optimizer_numbers, trained_part
+from inception_jax.training.optimizer import (
+    make_optimizer,
+    optimizer_numbers,
+    trainable_params,
+)
 from inception_jax.training.step import Numbers, TrainOptions, TrainState, train_step
 from tests.models.tiny import one_block, random_variables
 
@@ -39,7 +43,7 @@ def start(optimizer: OptimizerConfig = OPTIMIZER) -> TrainState:
         variables["batch_stats"],
     )
     averages = jax.tree.map(lambda x: x + np.float32(0.3), (params, stats))
-    opt_state = make_optimizer(optimizer, 0.0).init(trained_part(params, optimizer))
+    opt_state = make_optimizer(optimizer, 0.0).init(trainable_params(params, optimizer))
     state = TrainState(jnp.int32(9), params, stats, *averages, opt_state)
     return jax.device_get(state)
 

@@ -17,10 +17,15 @@ from inception_jax.inference.evaluate import load_state
 from inception_jax.models.network import create
 from inception_jax.storage.digests import CheckpointError
 from inception_jax.training.fit import fit
-from inception_jax.training.initial_weights import begin, card_of, check, preprocessing
+from inception_jax.training.from_config import preprocess_for
+from inception_jax.training.initial_weights import (
+    check_first_weights,
+    load_first_weights,
+    preprocessing_settings,
+    source_card,
+)
 from inception_jax.training.optimizer import CLASSIFIERS
-from inception_jax.training.step import TrainState, initialiser
-from inception_jax.training.step_setup import preprocess_for
+from inception_jax.training.step import TrainState, jitted_init
 from inception_jax.weights.model import Model, load, save
 from inception_jax.weights.model_folder import Card, Origin
 from tests.models.tiny import one_block, random_variables
@@ -55,7 +60,7 @@ def fresh(config: RunConfig, aux_head: bool = False) -> TrainState:
         stages = (replace(spec.stages[0], role="B"),)
         spec = one_block(stages=stages, image_shape=(34, 34, 1))
     network = create(spec, num_classes=10, bn_scale=False, aux_head=aux_head)
-    return initialiser(network, config.optimizer)(5)
+    return jitted_init(network, config.optimizer)(5)
 
 
 @pytest.mark.parametrize("head", ["new", "kept"])
@@ -63,7 +68,7 @@ def test_weights_and_averages_are_those(tiny, source, head):
     config = replace(tiny, first_weights=str(source), head=head)
     state = fresh(config)
     _, variables = load(source)
-    begun = begin(state, config)
+    begun = load_first_weights(state, config)
     kept = jax.tree.map(lambda x: x, variables)
     if head == "new":
         kept["params"]["Logits"] = state.params["Logits"]
@@ -77,7 +82,7 @@ def test_weights_and_averages_are_those(tiny, source, head):
 def test_an_aux_head_is_always_new(tiny, source):
     config = replace(tiny, first_weights=str(source), head="kept")
     state = fresh(config, aux_head=True)
-    begun = begin(state, config)
+    begun = load_first_weights(state, config)
     for before, after in zip(state[1:5], begun[1:5], strict=True):
         assert_equal(after["AuxLogits"], before["AuxLogits"])
     assert_equal(begun.params["Logits"], load(source)[1]["params"]["Logits"])
@@ -98,31 +103,31 @@ def test_an_aux_head_is_always_new(tiny, source):
 def test_other_networks_are_refused(tiny, source, changes, message):
     config = replace(tiny, **{"first_weights": str(source)} | changes)
     with pytest.raises(ValueError, match=message):
-        check(config, DIGITS)
+        check_first_weights(config, DIGITS)
 
 
 def test_a_kept_head_is_for_its_own_classes(tiny, source):
     config = replace(tiny, first_weights=str(source), head="kept")
-    check(config, DIGITS)
+    check_first_weights(config, DIGITS)
     for others in (DIGITS[::-1], DIGITS[:9], (*DIGITS[:9], "n\nine")):
         with pytest.raises(
             ValueError, match=r"head kept needs the classes of .* has \d+ \("
         ):
-            check(config, others)
-        check(replace(config, head="new"), others)
+            check_first_weights(config, others)
+        check_first_weights(replace(config, head="new"), others)
 
 
 def test_a_damaged_card_is_no_mistake_of_the_user(source):
     (source / "model.json").write_text("{}")
     with pytest.raises(CheckpointError, match="damaged"):
-        card_of(str(source))
+        source_card(str(source))
 
 
 def test_preprocessing_becomes_settings(tiny):
     spec = PreprocessSpec((8, 8, 1), 0.5, "keep", "bicubic", low=-0.5, high=3.0)
-    assert preprocess_for(replace(tiny, **preprocessing(spec))) == spec
+    assert preprocess_for(replace(tiny, **preprocessing_settings(spec))) == spec
     with pytest.raises(ValueError, match="images of 8x9; a run needs square ones"):
-        preprocessing(PreprocessSpec((8, 9, 1)))
+        preprocessing_settings(PreprocessSpec((8, 9, 1)))
 
 
 def test_a_run_needs_them_until_there_is_a_checkpoint(tiny, source, tmp_path):
@@ -145,9 +150,9 @@ def test_a_run_needs_them_until_there_is_a_checkpoint(tiny, source, tmp_path):
         body = {n: x for n, x in group["params"].items() if n not in CLASSIFIERS}
         assert_equal(body, {n: variables["params"][n] for n in body})
         assert_equal(group["batch_stats"], variables["batch_stats"])
-    assert card_of(str(config.workdir)).class_names == DIGITS
+    assert source_card(str(config.workdir)).class_names == DIGITS
     with pytest.raises(ValueError, match="no model"):
         fit(replace(config, workdir=tmp_path / "other"))
     record = json.loads((config.workdir / "run.json").read_text())
     assert record["config"]["first_weights"] == str(source)
-    check(replace(config, first_weights=str(config.workdir)), DIGITS)
+    check_first_weights(replace(config, first_weights=str(config.workdir)), DIGITS)

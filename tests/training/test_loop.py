@@ -23,9 +23,9 @@ from inception_jax.storage.jsonl import append_json_line, read_json_lines
 from inception_jax.storage.run_folder import read_record
 from inception_jax.training import feed, loop
 from inception_jax.training.fit import fit
+from inception_jax.training.from_config import preprocess_for
 from inception_jax.training.loop import NonFiniteError
 from inception_jax.training.reporter import Reporter
-from inception_jax.training.step_setup import preprocess_for
 from tests.runs import compiled_by, records, timed
 
 assert_equal = partial(jax.tree.map, np.testing.assert_array_equal)
@@ -359,7 +359,9 @@ def test_a_batch_that_does_not_fit(tiny, tmp_path, monkeypatch, changes, cure):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
     monkeypatch.setattr(loop, "train_step", update)
-    monkeypatch.setattr(loop, "_steps", loop._steps.__wrapped__)  # for no other test
+    monkeypatch.setattr(
+        loop, "compiled_steps", loop.compiled_steps.__wrapped__
+    )  # for no other test
     config = replace(tiny, workdir=tmp_path / "run", **changes)
     with pytest.raises(ValueError, match="batch_size 32 does not fit into") as error:
         fit(config)

@@ -16,7 +16,7 @@ from inception_jax.training.optimizer import (
     learning_rate_at,
     make_optimizer,
     optimizer_numbers,
-    trained_part,
+    trainable_params,
     update_ema,
 )
 
@@ -173,9 +173,9 @@ def test_the_body_may_have_a_rate_of_its_own():
     assert factors["block8_1"]["Conv2d_1x1"]["kernel"] == 0.0625
     assert factors["AuxLogits"]["Conv2d_2a_5x5"]["conv"]["kernel"] == 1.0
     assert factors["AuxLogits"]["Logits"] == factors["Logits"] == {"kernel": 2.0}
-    assert trained_part(params, config) is params
+    assert trainable_params(params, config) is params
     frozen = replace(config, body_rate=0.0)
-    assert trained_part(params, frozen).keys() == {"AuxLogits", "Logits"}
+    assert trainable_params(params, frozen).keys() == {"AuxLogits", "Logits"}
 
 
 @pytest.mark.parametrize("kind", ["rmsprop", "momentum"])

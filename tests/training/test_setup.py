@@ -26,10 +26,10 @@ from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.run_folder import differences, read_record, record_path
 from inception_jax.training.feed import train_feed
+from inception_jax.training.from_config import network_for
 from inception_jax.training.loop import Loop, NonFiniteError
 from inception_jax.training.reporter import Reporter
-from inception_jax.training.setup import claimed, set_up
-from inception_jax.training.step_setup import network_for
+from inception_jax.training.setup import claim_folder, set_up
 
 STANDARD = RunConfig()
 # Of every field a value that is not its default. These make another run of it,
@@ -186,7 +186,7 @@ def test_a_network_to_use_knows_no_groups_of_devices(tiny):
 
 
 def claim(config: RunConfig) -> None:
-    with claimed(set_up(config)):
+    with claim_folder(set_up(config)):
         pass
 
 
@@ -267,11 +267,11 @@ def test_a_folder_is_claimed_by_one(tiny, tmp_path):
     config = replace(tiny, workdir=tmp_path / "run")
     setup = set_up(config)
     assert not (tmp_path / "run").exists()  # nothing is written yet
-    with claimed(setup) as before:
+    with claim_folder(setup) as before:
         assert before is None
-        with pytest.raises(ValueError, match="is written to by"), claimed(setup):
+        with pytest.raises(ValueError, match="is written to by"), claim_folder(setup):
             pass
-    with claimed(set_up(replace(config, steps=7))) as before:
+    with claim_folder(set_up(replace(config, steps=7))) as before:
         assert (before.steps, len(before.sessions)) == (6, 1)
     record = read_record(config.workdir)
     assert (record.steps, len(record.sessions)) == (7, 2)

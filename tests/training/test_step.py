@@ -26,7 +26,7 @@ from inception_jax.training.step import (
     Numbers,
     TrainOptions,
     TrainState,
-    _accumulated,
+    accumulate_gradients,
     eval_step,
     init_state,
     network_input,
@@ -183,7 +183,7 @@ def test_parts_of_a_batch_have_their_own_dropout():
         x = jax.random.uniform(rng) + 0 * batch["x"][0]
         return {"g": x}, stats, {"sum": x, "squares": x**2}
 
-    one = partial(_accumulated, draw, {}, parts=2, axis_name="data")
+    one = partial(accumulate_gradients, draw, {}, parts=2, axis_name="data")
     rngs = jax.random.split(jax.random.key(0), 1)
     mean, _, sums = jax.pmap(one, "data")({"x": jnp.zeros((1, 2))}, rngs)
     assert mean["g"] == pytest.approx(sums["sum"] / 2)

@@ -18,8 +18,8 @@ from inception_jax.models.network import Network
 from inception_jax.models.summary import summarise
 from inception_jax.runtime.hardware import describe, peak_flops
 from inception_jax.runtime.parallel import DataParallel, arm_devices, compiler_options
+from inception_jax.training.from_config import network_for, numbers_for, train_options
 from inception_jax.training.step import TrainState, state_shapes, train_step
-from inception_jax.training.step_setup import network_for, numbers_for, train_options
 from inception_jax.weights.folding import folded_variables
 from inception_jax.weights.model_folder import Variables
 

@@ -48,12 +48,12 @@ def network_for(
         **options,
         **({} if num_devices is None else bn_options(config.parallel, num_devices)),
     )
-    _check_takes(network, preprocess_for(config).image_shape, config.residual_scale)
+    check_input_shape(network, preprocess_for(config).image_shape, config.residual_scale)
     return network
 
 
 @lru_cache(maxsize=16)  # once for the runs of one process: seconds, for a full network
-def _check_takes(
+def check_input_shape(
     network: Network, image_shape: tuple[int, int, int], residual_scale: float | None
 ) -> None:
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
