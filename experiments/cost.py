@@ -21,8 +21,8 @@ import tyro
 
 from experiments.networks import RECIPES
 from inception_jax.config import RunConfig
-from inception_jax.planning.plan import Plan, plan
-from inception_jax.planning.roofline import GIB, slice_named
+from inception_jax.planning.plan import Plan, make_plan
+from inception_jax.planning.roofline import GIB, get_slice
 
 FOLDER = Path(__file__).parent / "networks"
 IMAGENET = 1_281_167  # training images
@@ -48,7 +48,7 @@ class Cost:
 
     @property
     def chips(self) -> int:
-        return slice_named(self.topology).chips
+        return get_slice(self.topology).chips
 
     def hours(self, images: float, seconds: float) -> float:
         """For so many training images, at so many seconds a step."""
@@ -101,7 +101,7 @@ def replace_cost_entry(text: str, config: RunConfig, cost: Cost) -> str:
 
 def cost_entry(config: RunConfig, cost: Cost) -> str:
     """The entry of a docstring."""
-    hbm = slice_named(cost.topology).chip.hbm
+    hbm = get_slice(cost.topology).chip.hbm
     per_chip = cost.batch_size // cost.chips
     images = config.epochs * IMAGENET
     most = "" if cost.largest is None else f" (at most {cost.largest} fit)"
@@ -133,10 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"recipes are {', '.join(ON_IMAGENET)}, got {', '.join(sorted(unknown))}."
             )
-        say = partial(print, file=sys.stderr, flush=True)
+        log = partial(print, file=sys.stderr, flush=True)
         for name in recipes:
             config = RECIPES[name].CONFIG
-            found = plan(config, topology, largest=largest, fresh=fresh, say=say)
+            found = make_plan(config, topology, largest=largest, fresh=fresh, log=log)
             record_cost(name, cost_from_plan(found), FOLDER)
             print(cost_entry(config, read_costs(FOLDER)[name]), end="", flush=True)
 

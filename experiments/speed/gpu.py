@@ -25,8 +25,8 @@ from experiments.speed.case import CLASSES
 from experiments.speed.implementations.plain import plainly
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.models.network import Network, get_spec
-from inception_jax.planning.aot_worker import lowered_step
-from inception_jax.planning.hlo import by_kind
+from inception_jax.planning.aot_worker import lower_step
+from inception_jax.planning.hlo import bytes_by_operation
 from inception_jax.runtime.parallel import AxisName, DataParallel, gpu_elsewhere, mean_over
 from inception_jax.text import table
 from inception_jax.training.from_config import network_for, preprocess_for
@@ -98,7 +98,7 @@ def lowered(
     module = network_for(config, CLASSES, 1)
     lower = plainly if side == "plain" else lambda function: function
     if task == "training":
-        return lower(lowered_step)(config, module, [device])
+        return lower(lower_step)(config, module, [device])
     module = module.clone(folded=side == "ours")
     images = jax.ShapeDtypeStruct(
         (options.images, *preprocess_for(config).image_shape), jnp.float32
@@ -162,7 +162,7 @@ def run(options: Options) -> None:
             program = lowered(network, task, side, options, device)
             compiled = program.compile(compiler_options=OPTIONS)
             temporaries = compiled.memory_analysis().temp_size_in_bytes
-            cells = row(by_kind(compiled.as_text()), temporaries, options.images)
+            cells = row(bytes_by_operation(compiled.as_text()), temporaries, options.images)
             lines.append([network, task, side, *cells])
     finally:
         header = "network", "task", "side", "MB/image", *COLUMNS, "temporaries, GB"

@@ -24,8 +24,8 @@ from experiments.command import run_command
 from experiments.speed.implementations import KERAS
 from experiments.speed.tpu_worker import Request
 from inception_jax.models.network import get_spec
-from inception_jax.planning import aot
-from inception_jax.planning.roofline import slice_named
+from inception_jax.planning import aot, worker
+from inception_jax.planning.roofline import get_slice
 from inception_jax.storage.jsonl import append_json_line, read_json_lines
 from inception_jax.text import table
 
@@ -48,7 +48,7 @@ class Options:
 
 def requests(options: Options) -> list[Request]:
     """What is to be compiled. Raises ValueError, naming it, for what there is not."""
-    slice_named(options.topology)
+    get_slice(options.topology)
     for network in options.networks:
         get_spec(network)
     if unknown := set(options.implementations) - set(IMPLEMENTATIONS):
@@ -70,7 +70,7 @@ def row(request: Request, answer: dict[str, Any]) -> tuple[str, ...]:
     if "compiled" not in answer:
         said = f"too large: {answer['refused']['needed'] / 1e9:.1f}"
         return (request.network, request.side, said, "", "", "", "")
-    found, chip = answer["compiled"], slice_named(request.topology).chip
+    found, chip = answer["compiled"], get_slice(request.topology).chip
     moved, images = found["movement"], request.images
     seconds = max(found["flops"] / chip.peak, moved["hbm_bytes"] / chip.hbm_rate)
     expected = chip.clock and moved["cycles"] and images * chip.clock / moved["cycles"]
@@ -112,7 +112,7 @@ def run(options: Options) -> None:
                 f"[{number}/{len(wanted)}] Compiling {request.side} of {request.network}.",
                 file=sys.stderr,
             )
-            answer = aot.ask("experiments.speed.tpu_worker", asdict(request))
+            answer = worker.run_worker("experiments.speed.tpu_worker", asdict(request))
             append_json_line(options.out, key | {"answer": answer})
         lines.append(row(request, answer))
     header = (

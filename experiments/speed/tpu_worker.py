@@ -16,9 +16,10 @@ from experiments.speed.case import Case
 from experiments.speed.implementations.plain import plainly
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.models.network import get_spec
-from inception_jax.planning.aot_worker import compile_step, serve
-from inception_jax.planning.hlo import movement
-from inception_jax.planning.roofline import slice_named
+from inception_jax.planning.aot_worker import compile_step
+from inception_jax.planning.hlo import read_movement
+from inception_jax.planning.roofline import get_slice
+from inception_jax.planning.worker import answer_request
 from inception_jax.runtime.parallel import (
     DataParallel,
     devices_elsewhere,
@@ -44,7 +45,7 @@ def answer(request: Request) -> dict[str, Any]:
         return {"compiled": _keras(request)}
     config = RunConfig(
         request.network,
-        batch_size=request.images * slice_named(request.topology).chips,
+        batch_size=request.images * get_slice(request.topology).chips,
         image_size=request.image_size,
         dtype="bfloat16",
         remat=request.side == "remat",
@@ -89,7 +90,7 @@ def _keras(request: Request) -> dict[str, Any]:
         "seconds": time.perf_counter() - start,
         "memory": {"temporary": memory.temp_size_in_bytes},
         "flops": compiled.cost_analysis()["flops"],
-        "movement": asdict(movement(compiled.as_text())),
+        "movement": asdict(read_movement(compiled.as_text())),
     }
 
 
@@ -107,4 +108,4 @@ def _model(request: Request) -> Any:
 
 
 if __name__ == "__main__":
-    serve(lambda request: answer(Request(**request)))
+    answer_request(lambda request: answer(Request(**request)))

@@ -10,8 +10,7 @@ import tyro
 
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.models.network import get_spec
-from inception_jax.planning.plan import Largest, Plan, as_json
-from inception_jax.planning.plan import plan as make_plan
+from inception_jax.planning.plan import LargestBatch, Plan, as_json, make_plan
 from inception_jax.planning.roofline import GIB
 from inception_jax.text import table
 from inception_jax.training.from_config import preprocess_for
@@ -59,11 +58,11 @@ def plan(
         parallel=ParallelConfig("shard_map", bn_sync),
         augment=AugmentConfig(color=get_spec(network).image_shape[2] == 3),
     )
-    say = partial(print, file=sys.stderr, flush=True)
+    log = partial(print, file=sys.stderr, flush=True)
     try:
-        found = make_plan(config, topology, largest=largest, fresh=fresh, say=say)
+        found = make_plan(config, topology, largest=largest, fresh=fresh, log=log)
     except KeyboardInterrupt:
-        say("\nInterrupted; what was compiled before is kept.")
+        log("\nInterrupted; what was compiled before is kept.")
         raise SystemExit(130) from None
     print(as_json(found) if json else describe(found))
 
@@ -101,7 +100,7 @@ def _memory(found: Plan) -> str:
     return "\n".join(lines)
 
 
-def _largest(found: Plan, largest: Largest) -> str:
+def _largest(found: Plan, largest: LargestBatch) -> str:
     most, over = largest.images, largest.refused
     fits = "none"
     if program := largest.program:

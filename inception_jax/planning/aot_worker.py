@@ -6,13 +6,8 @@ taken into the caller's. Reads a line of JSON, {"config": RunConfig, "topology":
 writes one, {"compiled": ...}, {"refused": ...} or {"error": sentence}: see `aot`.
 """
 
-import json
-import os
 import re
-import sys
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -23,7 +18,8 @@ import jax.numpy as jnp
 from inception_jax.config import RunConfig
 from inception_jax.models.network import Network, get_spec
 from inception_jax.models.summary import Summary, summarise
-from inception_jax.planning.hlo import movement, parts
+from inception_jax.planning.hlo import cost_by_module, read_movement
+from inception_jax.planning.worker import answer_request
 from inception_jax.runtime.parallel import DataParallel, devices_elsewhere, heeding
 from inception_jax.storage.run_folder import from_json
 from inception_jax.training.from_config import (
@@ -44,7 +40,7 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
     """
     devices = devices_elsewhere(topology)
     network = network_for(config, get_spec(config.network).num_classes, len(devices))
-    lowered = lowered_step(config, network, devices)
+    lowered = lower_step(config, network, devices)
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -63,7 +59,7 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
             # The body of a loop, here one part of the batch, is counted once. The rest of
             # the step is below a thousandth of it.
             "flops": compiled.cost_analysis()["flops"] * config.accumulate,
-            "movement": asdict(movement(text)),
+            "movement": asdict(read_movement(text)),
             "stages": _stages(summary, text),
             "macs": summary.macs,
             "params": sum(x.size for x in jax.tree.leaves(state.params)),
@@ -72,7 +68,7 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
     }
 
 
-def lowered_step(
+def lower_step(
     config: RunConfig, network: Network, devices: list[jax.Device]
 ) -> jax.stages.Lowered:
     """The step of a run on ImageNet, for devices that need not be here."""
@@ -86,7 +82,7 @@ def lowered_step(
 
 def _stages(summary: Summary, text: str) -> list[dict[str, Any]]:
     """The fields of `aot.StageWork`."""
-    found = parts(text, {name for row in summary.rows for name in row.names})
+    found = cost_by_module(text, {name for row in summary.rows for name in row.names})
     stages = [(row.stage, row.macs, row.names) for row in summary.rows] + [("", 0, ("",))]
     return [
         {
@@ -141,22 +137,5 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return compile_step(from_json(RunConfig, request["config"]), request["topology"])
 
 
-def _end_with(parent: int) -> None:
-    """A compilation of minutes does not outlive the one who waits for it."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Answer the request on stdin; what is wrong with it is part of the answer."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    try:
-        found = answer(json.loads(sys.stdin.readline()))
-    except ValueError as error:
-        found = {"error": str(error)}
-    print(f"\n{json.dumps(found)}", flush=True)
-
-
 if __name__ == "__main__":
-    serve(answer)
+    answer_request(answer)

@@ -52,7 +52,7 @@ class Movement:
 
 
 @dataclass(frozen=True)
-class Part:
+class ModuleCost:
     """What the kernels that come from one module do, as in `Movement`."""
 
     hbm_bytes: int = 0
@@ -66,7 +66,7 @@ class _Instruction(NamedTuple):
     rest: str  # operands and attributes
 
 
-def movement(text: str) -> Movement:
+def read_movement(text: str) -> Movement:
     """Read `Compiled.as_text()`."""
     computations, entry = _computations(text)
     counts, sizes, plain = Counter(), Counter(), Counter()
@@ -83,7 +83,7 @@ def movement(text: str) -> Movement:
     return Movement(dict(counts), dict(sizes), **{name: plain[name] for name in fields})
 
 
-def parts(text: str, modules: Collection[str]) -> dict[str, Part]:
+def cost_by_module(text: str, modules: Collection[str]) -> dict[str, ModuleCost]:
     """`Movement` shared out among `modules`; under "" what comes from none of them.
 
     A kernel that was made of several modules' operations counts for the one of its result.
@@ -96,10 +96,10 @@ def parts(text: str, modules: Collection[str]) -> dict[str, Part]:
     found = {name: Counter() for name in {*modules, ""}}
     for instruction, work in _work(computations, entry):
         found[origins[instruction.name]].update(work)
-    return {name: Part(x["hbm_bytes"], x["cycles"]) for name, x in found.items()}
+    return {name: ModuleCost(x["hbm_bytes"], x["cycles"]) for name, x in found.items()}
 
 
-def by_kind(text: str) -> dict[str, int]:
+def bytes_by_operation(text: str) -> dict[str, int]:
     """`Movement.total_bytes` shared out: by the function of cuDNN or cuBLAS that is called,
     or else the operation, such as "fusion"."""
     computations, entry = _computations(text)

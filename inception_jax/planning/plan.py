@@ -1,193 +1,226 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run will need and cost on a TPU slice, before one is rented."""
+"""Estimate the memory and the time of a training step on a TPU slice."""
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 from inception_jax.config import RunConfig
 from inception_jax.models.network import get_spec
 from inception_jax.planning import aot
-from inception_jax.planning.aot import Compiled, Refused
-from inception_jax.planning.roofline import Slice, efficiency, slice_named
+from inception_jax.planning.aot import CompiledStep, TooLarge
+from inception_jax.planning.roofline import GIB, Slice, get_slice
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """As many chips of a kind, each with the images it has in the plan."""
+    """Estimated efficiency of data parallelism on `chips` chips, at equal images per chip.
+
+    `waiting` and `overlapped` are the fraction of the speed without an all-reduce that is
+    left if the step waits for the all-reduce, or if the two overlap completely.
+    """
 
     chips: int
     all_reduce_seconds: float
-    waiting: float  # share of the speed without an all-reduce, if the step waits for it
-    overlapped: float  # and if the step goes on meanwhile
+    waiting: float
+    overlapped: float
+
+    @classmethod
+    def of(cls, chips: int, step: float, all_reduce: float) -> "Scaling":
+        """Return the efficiency, from the seconds of a step and of its all-reduce."""
+        waiting = step / (step + all_reduce)
+        return cls(chips, all_reduce, waiting, overlapped=step / max(step, all_reduce))
 
 
 @dataclass(frozen=True)
-class Largest:
-    """The most images per chip, of powers of two, that the compiler finds room for."""
+class LargestBatch:
+    """The largest number of images per chip, among powers of two, that fits in memory."""
 
-    images: int  # 0: none
-    topology: str  # that it was compiled for, the smallest of the kind
-    program: Compiled | None  # which may compute things twice to save memory; None: none
-    refused: Refused  # twice as many
+    images: int  # 0 if not even the smallest batch fits
+    topology: str  # slice that it was compiled for: the smallest of this kind of chip
+    program: CompiledStep | None  # None if no batch fits
+    refused: TooLarge  # result for twice as many images
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training step on a slice; times are the least the chip's figures allow."""
+    """Estimates for a training step on a slice, from its compiled program.
+
+    Times are estimates, not measurements. Those of the roofline are lower bounds.
+    """
 
     config: RunConfig
     slice: Slice
-    program: Compiled
-    largest: Largest | None  # None: not asked for
+    program: CompiledStep
+    largest: LargestBatch | None  # None if it was not searched for
 
     @property
     def images(self) -> int:
-        """Of a step, on one chip."""
+        """Images per step on one chip."""
         return self.config.batch_size // self.slice.chips
 
     @property
     def compute_seconds(self) -> float:
+        """Lower bound of the time for the step's floating-point operations."""
         return self.program.flops / self.slice.chip.peak
 
     @property
     def hbm_seconds(self) -> float:
+        """Lower bound of the time for the step's HBM traffic."""
         return self.program.movement.hbm_bytes / self.slice.chip.hbm_rate
 
     @property
     def step_seconds(self) -> float:
-        """The roofline: a step takes at least this long."""
+        """Lower bound of the step's time by the roofline model."""
         return max(self.compute_seconds, self.hbm_seconds)
 
     @property
     def images_per_second(self) -> float:
-        """Of one chip: at most."""
+        """Upper bound of one chip's throughput by the roofline model."""
         return self.images / self.step_seconds
 
     @property
     def expected_seconds(self) -> float | None:
-        """The compiler's own expectation of its kernels; None where it is not known."""
+        """The compiler's estimate of the step's time; None if it gives no cycle counts."""
         clock, cycles = self.slice.chip.clock, self.program.movement.cycles
         return cycles / clock if clock and cycles else None
 
     @property
     def scaling(self) -> tuple[Scaling, ...]:
-        """At the roofline, where the all-reduce weighs most."""
+        """Efficiency on every slice of this chip, at the roofline's speed.
+
+        A slower step leaves more time for the all-reduce, so its efficiency is higher.
+        """
         size = self.program.movement.bytes.get("all-reduce", 0)
-        kind = self.slice.name.partition(":")[0]
-        found = []
-        for shape in self.slice.chip.slices:
-            other = slice_named(f"{kind}:{shape}")
-            seconds = other.all_reduce_seconds(size)
-            found.append(
-                Scaling(other.chips, seconds, *efficiency(self.step_seconds, seconds))
-            )
-        return tuple(found)
+        rows = []
+        for name in self.slice.alternatives:
+            other = get_slice(name)
+            all_reduce = other.all_reduce_seconds(size)
+            rows.append(Scaling.of(other.chips, self.step_seconds, all_reduce))
+        return tuple(rows)
 
 
-def plan(
+def make_plan(
     config: RunConfig,
     topology: str,
     *,
     largest: bool,
     fresh: bool = False,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Plan:
-    """Compile the step of a run for a slice, and smaller or larger batches if asked for.
+    """Compile a run's training step for a slice and return the estimates.
 
-    `say` gets a line before each compilation, which takes minutes and is kept on disk;
-    with `fresh` none of those kept is used.
+    With `largest`, the largest batch that fits is searched for by further compilations.
+    Each takes minutes and is announced through `log`. Results are stored on disk and
+    reused, unless `fresh`.
 
-    Raises ValueError, before anything is compiled, where network, slice and batch do not
-    fit together, and where the compiler has no room for the batch.
+    Raises ValueError, before compiling, if the network is unknown or the batch does not
+    divide among the chips; and after compiling, if the batch does not fit in memory.
     """
     get_spec(config.network)
-    # What pmap is inside.
+    # Only shard_map can be lowered for absent devices. jax.pmap runs the same program.
     config = replace(config, parallel=replace(config.parallel, wrapper="shard_map"))
-    chips = slice_named(topology)
-    _check_divides(config, chips)
-    step = partial(aot.compiled, fresh=fresh, say=say)
-    program = step(config, topology)
-    found = _largest(config, chips, program, step) if largest else None
-    if isinstance(program, Refused):
-        raise ValueError(_refused(config, chips, program, found))
-    return Plan(config, chips, program, found)
+    tpu_slice = get_slice(topology)
+    _check_divides(config, tpu_slice)
+    compile_step = partial(aot.load_or_compile, fresh=fresh, log=log)
+    program = compile_step(config, topology)
+    largest_batch = None
+    if largest:
+        largest_batch = _find_largest_batch(config, tpu_slice, program, compile_step)
+    if isinstance(program, TooLarge):
+        raise ValueError(_too_large_message(config, tpu_slice, program, largest_batch))
+    return Plan(config, tpu_slice, program, largest_batch)
 
 
-def _check_divides(config: RunConfig, chips: Slice) -> None:
-    parts = chips.chips * config.accumulate
+def _check_divides(config: RunConfig, tpu_slice: Slice) -> None:
+    chips, bn_sync = tpu_slice.chips, config.parallel.bn_sync
+    parts = chips * config.accumulate
     if config.batch_size % parts:
         below = config.batch_size // parts * parts
-        choices = " or ".join(str(n) for n in (below, below + parts) if n)
+        nearest = " or ".join(str(size) for size in (below, below + parts) if size)
         raise ValueError(
-            f"batch must be a multiple of {parts} ({chips.chips} chips x accumulate "
-            f"{config.accumulate}), got {config.batch_size}; the nearest: {choices}."
+            f"batch must be a multiple of {parts} ({chips} chips x accumulate "
+            f"{config.accumulate}), got {config.batch_size}; the nearest: {nearest}."
         )
-    if isinstance(config.parallel.bn_sync, int) and chips.chips % config.parallel.bn_sync:
+    if isinstance(bn_sync, int) and chips % bn_sync:
         raise ValueError(
-            f"bn_sync must divide the {chips.chips} chips of {chips.name}, got "
-            f"{config.parallel.bn_sync}."
+            f"bn_sync must divide the {chips} chips of {tpu_slice.name}, got {bn_sync}."
         )
 
 
-def _largest(
-    config: RunConfig, chips: Slice, program: Compiled | Refused, step: Callable[..., Any]
-) -> Largest:
-    """Compiled for the smallest slice: what a chip needs is the same on all of them.
+def _find_largest_batch(
+    config: RunConfig,
+    tpu_slice: Slice,
+    program: CompiledStep | TooLarge,
+    compile_step: Callable[[RunConfig, str], CompiledStep | TooLarge],
+) -> LargestBatch:
+    """Double or halve the images per chip, starting at a guess, until the limit is found.
 
-    The first guess has the memory grow with the batch, a third slower than up to here:
-    large batches waste less of it. If it is right, two compilations are enough.
+    The smallest slice is compiled for: a chip needs the same memory on all of them. If the
+    guess is right, two compilations suffice.
     """
-    smallest = slice_named(f"{chips.name.partition(':')[0]}:{chips.chip.slices[0]}")
-    images = config.batch_size // chips.chips
-    if isinstance(program, Refused):
-        growing, fixed = program.needed, 0
+    smallest = get_slice(tpu_slice.alternatives[0])
+    images = _guess_largest(config, tpu_slice, program)
+    fitting, fitting_images = None, 0
+    too_large = None
+    while fitting is None or too_large is None:
+        batch_size = images * smallest.chips
+        result = compile_step(replace(config, batch_size=batch_size), smallest.name)
+        if isinstance(result, CompiledStep):
+            fitting, fitting_images = result, images
+            images *= 2
+        else:
+            too_large = result
+            if images == config.accumulate:
+                break
+            images //= 2
+    assert too_large is not None
+    return LargestBatch(fitting_images, smallest.name, fitting, too_large)
+
+
+def _guess_largest(
+    config: RunConfig, tpu_slice: Slice, program: CompiledStep | TooLarge
+) -> int:
+    """Extrapolate linearly from one program's memory, in powers of two x `accumulate`.
+
+    The factor 1.5 is for larger batches, which take less temporary memory per image.
+    """
+    if isinstance(program, TooLarge):
+        per_batch, fixed = program.needed, 0
     else:
-        growing = program.memory["temporary"]
-        fixed = program.needed - growing
-    room = 1.5 * (chips.chip.hbm - fixed) / (growing / images)
-    size = config.accumulate
-    while size * 2 <= room:
-        size *= 2
-
-    def at(size: int) -> Compiled | Refused:
-        return step(replace(config, batch_size=size * smallest.chips), smallest.name)
-
-    found = at(size)
-    if isinstance(found, Refused):
-        while isinstance(found, Refused) and size > config.accumulate:
-            refused, size = found, size // 2
-            found = at(size)
-        if isinstance(found, Refused):
-            return Largest(0, smallest.name, None, found)
-        return Largest(size, smallest.name, found, refused)
-    while isinstance(bigger := at(size * 2), Compiled):
-        found, size = bigger, size * 2
-    return Largest(size, smallest.name, found, bigger)
+        per_batch = program.memory["temporary"]
+        fixed = program.needed - per_batch
+    per_image = per_batch / (config.batch_size // tpu_slice.chips)
+    limit = 1.5 * (tpu_slice.chip.hbm - fixed) / per_image
+    images = config.accumulate
+    while images * 2 <= limit:
+        images *= 2
+    return images
 
 
-def _refused(
-    config: RunConfig, chips: Slice, program: Refused, largest: Largest | None
+def _too_large_message(
+    config: RunConfig, tpu_slice: Slice, program: TooLarge, largest: LargestBatch | None
 ) -> str:
-    gib = 2**30
-    most = (
-        f"at most {largest.images} fit, a batch of {largest.images * chips.chips}"
-        if largest and largest.images
-        else "choose a smaller --batch"
-    )
+    advice = "choose a smaller --batch"
+    if largest and largest.images:
+        total = largest.images * tpu_slice.chips
+        advice = f"at most {largest.images} fit, a --batch of {total}"
+    remat = "" if config.remat else ", or use --remat"
     return (
-        f"{config.batch_size // chips.chips} images per chip of {chips.name} need at least "
-        f"{program.needed / gib:.1f} GiB of its {program.available / gib:.2f} GiB of HBM; "
-        f"{most}, or --accumulate parts of it{'' if config.remat else ', or --remat'}."
+        f"{config.batch_size // tpu_slice.chips} images per chip of {tpu_slice.name} need "
+        f"at least {program.needed / GIB:.1f} GiB of HBM and "
+        f"{program.available / GIB:.2f} GiB are available; {advice}, or split it with "
+        f"--accumulate{remat}."
     )
 
 
-def as_json(found: Plan) -> str:
-    """All figures, for programs."""
-    names = ("images", "compute_seconds", "hbm_seconds", "step_seconds")
-    names += ("images_per_second", "expected_seconds")
-    figures = asdict(found) | {name: getattr(found, name) for name in names}
-    figures["scaling"] = [asdict(row) for row in found.scaling]
+def as_json(plan: Plan) -> str:
+    """Return all fields and estimates of a plan as JSON."""
+    names = (
+        *("images", "compute_seconds", "hbm_seconds", "step_seconds"),
+        *("images_per_second", "expected_seconds"),
+    )
+    figures = asdict(plan) | {name: getattr(plan, name) for name in names}
+    figures["scaling"] = [asdict(row) for row in plan.scaling]
     return json.dumps(figures, indent=1, default=str)

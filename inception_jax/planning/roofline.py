@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TPU chips in figures, and the least time that a program can take on them.
+"""Data sheets of TPU chips, and lower bounds of a program's time on a slice of them.
 
-Bounds: nothing here knows how well a program uses a chip. The model and the formula for
-the all-reduce are those of jax-ml.github.io/scaling-book (rooflines; sharding).
+A slice is a set of chips connected by a torus or mesh, rented as one unit. The roofline
+model and the formula for the all-reduce are those of jax-ml.github.io/scaling-book
+(chapters on rooflines and on sharding). They assume perfect use of the chip.
 """
 
 import math
@@ -15,28 +16,27 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip, which JAX counts as one device.
+    """The data sheet of a TPU chip, which JAX counts as one device.
 
-    Sources: cloud.google.com/tpu/docs/v4, v5e, v5p, v6e. They give the interconnect of all
-    links of a chip and both directions, or of a pod; here it is one link, one way. On
-    `whole_axis` see the scaling book on TPUs.
+    Sources: cloud.google.com/tpu/docs/v4, v5e, v5p, v6e. They give the bandwidth of all
+    links of a chip in both directions; `link_rate` is that of one link in one direction.
     """
 
-    kind: str  # as JAX names it
+    kind: str  # jax.Device.device_kind
     hbm: int  # bytes
     hbm_rate: float  # bytes per second
-    link_rate: float  # bytes per second to a neighbour
-    # The ends of an axis of a slice are joined where it is as long as the pod's (v5e, v6e)
-    # or where all axes are multiples of it (v4, v5p).
+    link_rate: float  # bytes per second to one neighbour
+    # An axis of a slice has wraparound links if it is this long (v5e, v6e), or if all
+    # axes are multiples of it (v4, v5p). Source: the scaling book, chapter on TPUs.
     whole_axis: int
-    slices: tuple[str, ...]  # that can be had, up to 256 chips
-    # Cycles per second, where one core is the chip and the compiler's cycles are its:
-    # 197e12 operations of four units of 128 x 128 multiply-accumulates.
+    slices: tuple[str, ...]  # shapes that can be rented, up to 256 chips
+    # Cycles per second, for chips with one core, whose time the compiler's cycle counts
+    # give. v5e: 197e12 operations per second from four units of 128x128 multiply-adds.
     clock: float | None = None
 
     @property
     def peak(self) -> float:
-        """Operations per second in bfloat16."""
+        """Peak floating-point operations per second in bfloat16."""
         return PEAK_BFLOAT16[self.kind]
 
 
@@ -44,7 +44,8 @@ _FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBIC = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8")
 
 CHIPS = {
-    # 1.1 PB/s for the all-reduce of 4,096 chips with six links each.
+    # The link rate of v4 is derived from 1.1 PB/s for the all-reduce of a whole pod: 4,096
+    # chips with six links each.
     "v4": Chip("TPU v4", 32 * GIB, 1200e9, 45e9, 4, _CUBIC),
     "v5e": Chip("TPU v5 lite", 16 * GIB, 819e9, 50e9, 16, _FLAT, clock=1.5e9),
     "v5p": Chip("TPU v5", 95 * GIB, 2765e9, 100e9, 4, _CUBIC),
@@ -54,40 +55,52 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Slice:
-    """Chips that are joined in a mesh, some axes of which are rings."""
+    """Chips that are connected in a mesh, some axes of which are rings."""
 
-    name: str  # as "v5e:4x4"
+    name: str  # such as "v5e:4x4"
     chip: Chip
     shape: tuple[int, ...]
 
     @property
     def chips(self) -> int:
+        """Number of chips."""
         return math.prod(self.shape)
 
     @property
+    def alternatives(self) -> tuple[str, ...]:
+        """Names of all slices of the same kind of chip, the smallest first."""
+        kind = self.name.partition(":")[0]
+        return tuple(f"{kind}:{shape}" for shape in self.chip.slices)
+
+    @property
     def links(self) -> int:
-        """Links of the chip that has the fewest, at a corner."""
+        """Number of links of a chip at a corner of the mesh, which has the fewest."""
         whole = self.chip.whole_axis
-        cubic = len(self.shape) == 3
-        all_rings = cubic and all(size % whole == 0 for size in self.shape)
-        rings = [all_rings or (not cubic and size == whole) for size in self.shape]
-        return sum(
-            1 + ring for size, ring in zip(self.shape, rings, strict=True) if size > 1
-        )
+        is_cubic = len(self.shape) == 3
+        cube_wraps = is_cubic and all(size % whole == 0 for size in self.shape)
+        links = 0
+        for size in self.shape:
+            if size > 1:
+                is_ring = cube_wraps if is_cubic else size == whole
+                links += 2 if is_ring else 1
+        return links
 
     def all_reduce_seconds(self, size: float | int) -> float:
-        """Least time for the sum over all chips of `size` bytes that each of them has.
+        """Return a lower bound of the time to sum `size` bytes per chip over all chips.
 
-        Every chip has to receive all but its own share of the sums twice: while they are
-        made and when they are handed out. For rings this is 2 V / W of the scaling book,
-        and twice that for an axis without joined ends.
+        A chip receives all shares of the sum except its own, twice: once to add them up and
+        once to collect the sums. For rings this is 2 V / W of the scaling book; an axis
+        without wraparound links takes twice as long.
         """
         received = 2 * size * (self.chips - 1) / self.chips
         return received / (self.links * self.chip.link_rate)
 
 
-def slice_named(name: str) -> Slice:
-    """The slice of a name such as "v5e:4x4". Raises ValueError with the names there are."""
+def get_slice(name: str) -> Slice:
+    """Return the slice called `name`, such as "v5e:4x4".
+
+    Raises ValueError for an unknown name, listing the valid ones.
+    """
     kind, _, shape = name.partition(":")
     if kind not in CHIPS:
         raise ValueError(
@@ -97,15 +110,8 @@ def slice_named(name: str) -> Slice:
     chip = CHIPS[kind]
     if shape not in chip.slices:
         raise ValueError(
-            f"topology {name!r} is not known; of {kind} there are "
-            f"{', '.join(f'{kind}:{shape}' for shape in chip.slices)}."
+            f"topology must be one of "
+            f"{', '.join(f'{kind}:{shape}' for shape in chip.slices)} for {kind}, got "
+            f"{name!r}."
         )
     return Slice(name, chip, tuple(map(int, shape.split("x"))))
-
-
-def efficiency(step: float, all_reduce: float) -> tuple[float, float]:
-    """Share of the speed of as many chips without an all-reduce, from both times.
-
-    First if the step waits for the all-reduce, then if it goes on during all of it.
-    """
-    return step / (step + all_reduce), step / max(step, all_reduce)

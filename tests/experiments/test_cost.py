@@ -16,10 +16,10 @@ from experiments.cost import (
     replace_cost_entry,
 )
 from experiments.networks import RECIPES
-from inception_jax.planning.aot import Compiled, Refused
+from inception_jax.planning.aot import CompiledStep, TooLarge
 from inception_jax.planning.hlo import Movement
-from inception_jax.planning.plan import Largest, Plan
-from inception_jax.planning.roofline import GIB, slice_named
+from inception_jax.planning.plan import LargestBatch, Plan
+from inception_jax.planning.roofline import GIB, get_slice
 
 CONFIG = RECIPES["inception_v4"].CONFIG
 COST = Cost("v5e:4x4", 640, 5 * GIB, 128, 2.8e12, 10**10, 10**8, 0.02, 0.07, "jax 1")
@@ -77,13 +77,13 @@ def test_recipes_say_what_their_plans_say(name):
 def test_the_command_plans_and_writes(folder, monkeypatch, capsys):
     moved = Movement({"all-reduce": 1}, {"all-reduce": 10**9}, 0, 819 * 10**8, 0, 3 * 10**8)
     memory = {"arguments": GIB, "results": 0, "reused": 0, "temporary": GIB, "code": 0}
-    program = Compiled(16, 1.0, memory | {"peak": 1}, 1e12, moved, (), 1, 2, 3)
-    largest = Largest(64, "v5e:2x2", program, Refused(20 * GIB, 16 * GIB, 1.0))
+    program = CompiledStep(16, 1.0, memory | {"peak": 1}, 1e12, moved, (), 1, 2, 3)
+    largest = LargestBatch(64, "v5e:2x2", program, TooLarge(20 * GIB, 16 * GIB, 1.0))
 
     def plan(config, topology, **options):
-        return Plan(config, slice_named(topology), program, largest)
+        return Plan(config, get_slice(topology), program, largest)
 
-    monkeypatch.setattr(cost, "plan", plan)
+    monkeypatch.setattr(cost, "make_plan", plan)
     monkeypatch.setattr(cost, "version", lambda name: "1")
     monkeypatch.setattr(cost, "FOLDER", folder)
     assert cost.main(["inception_v3"]) == 0

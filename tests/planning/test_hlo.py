@@ -6,7 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.config import ParallelConfig
-from inception_jax.planning.hlo import Part, by_kind, movement, parts
+from inception_jax.planning.hlo import (
+    ModuleCost,
+    bytes_by_operation,
+    cost_by_module,
+    read_movement,
+)
 from inception_jax.runtime.parallel import DataParallel
 
 
@@ -27,7 +32,7 @@ def test_collectives_of_a_program():
         shared = jax.lax.psum(everyone * rows[1, 0], axis_name)
         return {"total": total, "peak": peak, "shared": shared}
 
-    found = movement(compiled_text(step))
+    found = read_movement(compiled_text(step))
     assert found.counts["all-gather"] == 1
     assert found.bytes["all-gather"] == 4 * 32 * 4
     # Neighbouring sums may be one operation; their bytes are the same.
@@ -43,7 +48,7 @@ def test_a_loop_counts_as_often_as_it_runs():
         rows = jnp.concatenate([batch["image"]] * 4)
         return jax.lax.scan(body, state, rows)[0]
 
-    found = movement(compiled_text(step))
+    found = read_movement(compiled_text(step))
     assert (found.counts, found.bytes) == ({"all-reduce": 8}, {"all-reduce": 8 * 32 * 4})
 
 
@@ -79,7 +84,7 @@ all-reduce(%copy-done.1, %fusion.1), replica_groups={{0,1}}, to_apply=%add
 
 
 def test_a_tpu_program_says_what_passes_through_hbm():
-    found = movement(TPU)
+    found = read_movement(TPU)
     assert found.counts == {"all-reduce": 1, "collective-permute": 1}
     assert found.bytes == {"all-reduce": 4 * (300 + 100), "collective-permute": 4 * 300}
     assert (found.overlapping, found.cycles) == (1, 1830)
@@ -105,20 +110,20 @@ def test_kernels_are_shared_out_among_modules():
         "  %same.1 = f32[100]{0:T(128)S(1)} bitcast(%fusion.1)\n"
         f"  %copy-start.2 = {away}(%same.1)\n  ROOT %tuple.1",
     )
-    found = parts(text, ["Conv2d_1a_3x3", "Mixed_6a", "Mixed_6b"])
-    whole = movement(text)
-    block = Part(hbm_bytes=2 * 8 * 128 + 4 * 128, cycles=1830)
+    found = cost_by_module(text, ["Conv2d_1a_3x3", "Mixed_6a", "Mixed_6b"])
+    whole = read_movement(text)
+    block = ModuleCost(hbm_bytes=2 * 8 * 128 + 4 * 128, cycles=1830)
     assert found == {
         "Mixed_6a": block,
-        "Conv2d_1a_3x3": Part(),
-        "Mixed_6b": Part(),
-        "": Part(whole.hbm_bytes - block.hbm_bytes, 0),
+        "Conv2d_1a_3x3": ModuleCost(),
+        "Mixed_6b": ModuleCost(),
+        "": ModuleCost(whole.hbm_bytes - block.hbm_bytes, 0),
     }
 
 
 def test_nothing_is_moved_by_names_alone():
     text = "ENTRY %main (a: f32[8]) -> f32[8] {\n  %a = f32[8]{0} parameter(0)\n}\n"
-    found = movement(text)
+    found = read_movement(text)
     assert (found.counts, found.hbm_bytes, found.total_bytes) == ({}, 0, 0)
     assert np.isclose(found.cycles, 0)
 
@@ -145,6 +150,6 @@ ENTRY %main (x: bf16[6,4], w: bf16[4,4]) -> bf16[6,4] {
 def test_what_a_gpus_program_moves_by_who_does_it():
     """Room for cuBLAS to work in is neither read nor written by the program."""
     found = {"__cublas$lt$matmul": 2 * (24 + 16 + 24), "fusion": 2 * 48, "copy": 2 * 48}
-    moved = {kind: size for kind, size in by_kind(GPU).items() if size}
+    moved = {kind: size for kind, size in bytes_by_operation(GPU).items() if size}
     assert moved == found
-    assert movement(GPU).total_bytes == sum(found.values())
+    assert read_movement(GPU).total_bytes == sum(found.values())

@@ -18,11 +18,11 @@ from inception_jax.cli.plan import describe
 from inception_jax.config import AugmentConfig, OptimizerConfig, ParallelConfig, RunConfig
 from inception_jax.models.network import create
 from inception_jax.models.summary import summarise
-from inception_jax.planning import aot, aot_worker
-from inception_jax.planning.aot import Compiled, Refused, StageWork
+from inception_jax.planning import aot, aot_worker, worker
+from inception_jax.planning.aot import CompiledStep, StageWork, TooLarge
 from inception_jax.planning.hlo import Movement
-from inception_jax.planning.plan import Largest, Plan, plan
-from inception_jax.planning.roofline import CHIPS, GIB, efficiency, slice_named
+from inception_jax.planning.plan import LargestBatch, Plan, Scaling, make_plan
+from inception_jax.planning.roofline import CHIPS, GIB, get_slice
 from inception_jax.runtime.parallel import all_devices
 from tests.test_imports import ours
 
@@ -37,11 +37,11 @@ STAGES = (
 )
 
 
-def compiled(needed: int = 4 * GIB, chips: int = 16, images: int = 40) -> Compiled:
+def compiled(needed: int = 4 * GIB, chips: int = 16, images: int = 40) -> CompiledStep:
     """Of a step of 0.5 GiB and what is temporary for its images."""
     memory = {"arguments": GIB // 2, "results": GIB // 2, "reused": GIB // 2, "code": 0}
     memory |= {"temporary": needed - GIB // 2, "peak": needed}
-    return Compiled(chips, 100.0, memory, 2.9e12, MOVED, STAGES, 12_254_000_000, 42, 7)
+    return CompiledStep(chips, 100.0, memory, 2.9e12, MOVED, STAGES, 12_254_000_000, 42, 7)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def cache(monkeypatch, tmp_path):
     ],
 )
 def test_all_reduce_of_a_gigabyte(name, chips, links, milliseconds):
-    found = slice_named(name)
+    found = get_slice(name)
     assert (found.chips, found.links) == (chips, links)
     assert found.all_reduce_seconds(1e9) * 1e3 == pytest.approx(milliseconds)
 
@@ -79,7 +79,7 @@ def test_all_reduce_of_a_gigabyte(name, chips, links, milliseconds):
 def test_chips_are_as_their_makers_say():
     for kind, chip in CHIPS.items():
         for shape in chip.slices:
-            assert slice_named(f"{kind}:{shape}").chips <= 256
+            assert get_slice(f"{kind}:{shape}").chips <= 256
     # All links of a chip, both ways: 400, 1200 and 800 GB/s.
     assert [CHIPS[kind].link_rate * 2 * n for kind, n in (("v5e", 4), ("v5p", 6))] == [
         *(400e9, 1200e9)
@@ -89,7 +89,7 @@ def test_chips_are_as_their_makers_say():
 
 
 def test_roofline_and_scaling():
-    found = Plan(CONFIG, slice_named("v5e:4x4"), compiled(), None)
+    found = Plan(CONFIG, get_slice("v5e:4x4"), compiled(), None)
     assert found.images == 40
     assert found.compute_seconds == pytest.approx(2.9 / 197)
     assert found.hbm_seconds == pytest.approx(16 / 819)
@@ -101,10 +101,10 @@ def test_roofline_and_scaling():
     alone, reduce = 16 / 819, 2 * 0.17 * 15 / 16 / 100
     assert row.waiting == pytest.approx(alone / (alone + reduce))
     assert row.overlapped == 1.0
-    assert efficiency(1.0, 4.0) == (0.2, 0.25)
+    assert Scaling.of(8, 1.0, 4.0) == Scaling(8, 4.0, 0.2, 0.25)
     slow = replace(compiled(), flops=5e12)
     assert replace(found, program=slow).step_seconds == pytest.approx(5 / 197)
-    elsewhere = replace(found, slice=slice_named("v6e:4x4"))
+    elsewhere = replace(found, slice=get_slice("v6e:4x4"))
     assert elsewhere.expected_seconds is None
 
 
@@ -116,8 +116,8 @@ def test_needed_memory_counts_results_only_in_places_of_their_own():
 def test_the_description_has_the_figures(monkeypatch):
     monkeypatch.setattr(cli_plan, "version", lambda name: "1.0")
     bigger = replace(compiled(12 * GIB), flops=2.9e12 / 40 * 128 * 1.25)
-    largest = Largest(128, "v5e:2x2", bigger, Refused(20 * GIB, 15 * GIB, 1.0))
-    text = describe(Plan(CONFIG, slice_named("v5e:4x4"), compiled(), largest))
+    largest = LargestBatch(128, "v5e:2x2", bigger, TooLarge(20 * GIB, 15 * GIB, 1.0))
+    text = describe(Plan(CONFIG, get_slice("v5e:4x4"), compiled(), largest))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     for line in (
         "together 4.00 GiB, of 16 GiB",
@@ -135,13 +135,13 @@ def test_the_description_has_the_figures(monkeypatch):
         "16 3.2 ms 86.0% 100.0%",
     ):
         assert line in lines
-    none = Largest(0, "v5e:2x2", None, Refused(20 * GIB, 15 * GIB, 1.0))
-    text = describe(Plan(CONFIG, slice_named("v6e:4x4"), compiled(), none))
+    none = LargestBatch(0, "v5e:2x2", None, TooLarge(20 * GIB, 15 * GIB, 1.0))
+    text = describe(Plan(CONFIG, get_slice("v6e:4x4"), compiled(), none))
     assert "that fits: 0 (none; 1 would need at least" in text
     assert "by stage" in text
     assert "expects" not in text  # cores and clock are not known
     silent = replace(compiled(), movement=replace(MOVED, cycles=0))
-    text = describe(Plan(CONFIG, slice_named("v5e:4x4"), silent, None))
+    text = describe(Plan(CONFIG, get_slice("v5e:4x4"), silent, None))
     assert "expects" not in text
 
 
@@ -166,22 +166,24 @@ CHANGES = [
 
 
 def test_the_key_names_all_that_decides(cache, monkeypatch, tmp_path):
-    keys = [aot.key(replace(CONFIG, **change), "v5e:4x4") for change in [{}, *CHANGES]]
-    keys.append(aot.key(CONFIG, "v5e:2x2"))
+    keys = [
+        aot.cache_key(replace(CONFIG, **change), "v5e:4x4") for change in [{}, *CHANGES]
+    ]
+    keys.append(aot.cache_key(CONFIG, "v5e:2x2"))
     for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS"):
         with monkeypatch.context() as patch:
             patch.setenv(name, "--xla_something=1")
-            keys.append(aot.key(CONFIG, "v5e:4x4"))
+            keys.append(aot.cache_key(CONFIG, "v5e:4x4"))
     for package in aot.PACKAGES:
         with monkeypatch.context() as patch:
             patch.setattr(aot, "version", lambda name, p=package: str(name == p))
-            keys.append(aot.key(CONFIG, "v5e:4x4"))
+            keys.append(aot.cache_key(CONFIG, "v5e:4x4"))
     with monkeypatch.context() as patch:
-        patch.setattr(aot, "SOURCES", aot.SOURCES[1:])
-        keys.append(aot.key(CONFIG, "v5e:4x4"))
+        patch.setattr(aot, "SOURCE_FILES", aot.SOURCE_FILES[1:])
+        keys.append(aot.cache_key(CONFIG, "v5e:4x4"))
     assert len(set(keys)) == len(keys)
     same = replace(CONFIG, seed=3, epochs=2.0, workdir=tmp_path, log_every=7)
-    assert aot.key(same, "v5e:4x4") == keys[0]
+    assert aot.cache_key(same, "v5e:4x4") == keys[0]
 
 
 def test_every_file_behind_the_compiled_step_is_in_the_key():
@@ -190,7 +192,7 @@ def test_every_file_behind_the_compiled_step_is_in_the_key():
         reached |= more
         more = {name for module in more for name in ours(module)} - reached
     modules = {name.partition(".")[2].replace(".", "/") for name in reached}
-    covered = {name for name in modules if any(fnmatch(name, p) for p in aot.SOURCES)}
+    covered = {name for name in modules if any(fnmatch(name, p) for p in aot.SOURCE_FILES)}
     # These decide no compiled program.
     assert modules - covered == {"data/crops", "storage/jsonl", "storage/run_folder"}
 
@@ -207,22 +209,22 @@ def test_a_step_is_compiled_once(cache, monkeypatch):
         "params": 1,
         "statistics": 1,
     }
-    answers = [{"compiled": figures}, {"refused": vars(Refused(9, 8, 1.0))}]
+    answers = [{"compiled": figures}, {"refused": vars(TooLarge(9, 8, 1.0))}]
     said, asked = [], []
 
     def ask(worker, request):
         asked.append(request["topology"])
         return answers[request["config"]["batch_size"] == 32]
 
-    monkeypatch.setattr(aot, "ask", ask)
+    monkeypatch.setattr(aot, "run_worker", ask)
 
     def get(batch_size: int = 16, fresh: bool = False):
         config = replace(CONFIG, batch_size=batch_size)
-        return aot.compiled(config, "v5e:4x4", fresh=fresh, say=said.append)
+        return aot.load_or_compile(config, "v5e:4x4", fresh=fresh, log=said.append)
 
     expected = {**figures, "movement": MOVED, "stages": STAGES}
-    assert get() == get() == Compiled(**expected)
-    assert get(32) == get(32) == Refused(9, 8, 1.0)
+    assert get() == get() == CompiledStep(**expected)
+    assert get(32) == get(32) == TooLarge(9, 8, 1.0)
     assert len(asked) == 2
     assert "inception_v4 for v5e:4x4, 16 images" in said[0]
     get(fresh=True)
@@ -241,16 +243,16 @@ def with_memory(monkeypatch, *, each: float, limit: float = 15.75, bend: float =
     """A compiler for which an image takes `each` GiB, times `bend` above 32 images."""
     asked = []
 
-    def compile_step(config, topology, *, fresh, say):
-        images = config.batch_size // slice_named(topology).chips
+    def compile_step(config, topology, *, fresh, log):
+        images = config.batch_size // get_slice(topology).chips
         asked.append((topology, images))
         grown = each * (min(images, 32) + max(0, images - 32) * bend)
         needed = round((0.5 + grown) * GIB)
         if needed > limit * GIB:
-            return Refused(needed, round(limit * GIB), 1.0)
+            return TooLarge(needed, round(limit * GIB), 1.0)
         return compiled(needed)
 
-    monkeypatch.setattr(aot, "compiled", compile_step)
+    monkeypatch.setattr(aot, "load_or_compile", compile_step)
     return asked
 
 
@@ -270,7 +272,7 @@ def with_memory(monkeypatch, *, each: float, limit: float = 15.75, bend: float =
 )
 def test_the_largest_batch(monkeypatch, memory, largest, compiled_for):
     asked = with_memory(monkeypatch, **memory)
-    found = plan(CONFIG, "v5e:4x4", largest=True, say=print)
+    found = make_plan(CONFIG, "v5e:4x4", largest=True, log=print)
     assert found.largest.images == largest
     assert asked == [("v5e:4x4", 40), *(("v5e:2x2", n) for n in compiled_for)]
     assert found.largest.refused.needed > 15.75 * GIB >= found.largest.program.needed
@@ -279,22 +281,23 @@ def test_the_largest_batch(monkeypatch, memory, largest, compiled_for):
 def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(monkeypatch):
     with_memory(monkeypatch, each=0.5)
     said = (
-        r"40 images per chip of v5e:4x4 need at least 20\.5 GiB of its 15\.75 GiB of HBM; "
-        r"at most 16 fit, a batch of 256, or --accumulate parts of it, or --remat\."
+        r"40 images per chip of v5e:4x4 need at least 20\.5 GiB of HBM and 15\.75 GiB are "
+        r"available; at most 16 fit, a --batch of 256, or split it with --accumulate, or "
+        r"use --remat\."
     )
     with pytest.raises(ValueError, match=said):
-        plan(CONFIG, "v5e:4x4", largest=True, say=print)
+        make_plan(CONFIG, "v5e:4x4", largest=True, log=print)
     with pytest.raises(ValueError, match="choose a smaller --batch"):
-        plan(CONFIG, "v5e:4x4", largest=False, say=print)
+        make_plan(CONFIG, "v5e:4x4", largest=False, log=print)
     with_memory(monkeypatch, each=20.0)
     with pytest.raises(ValueError, match="choose a smaller --batch"):
-        plan(CONFIG, "v5e:4x4", largest=True, say=print)
+        make_plan(CONFIG, "v5e:4x4", largest=True, log=print)
 
 
 def test_parts_of_a_share_divide_the_largest_batch(monkeypatch):
     asked = with_memory(monkeypatch, each=0.09)
     config = replace(CONFIG, accumulate=5, batch_size=800)
-    assert plan(config, "v5e:4x4", largest=True, say=print).largest.images == 160
+    assert make_plan(config, "v5e:4x4", largest=True, log=print).largest.images == 160
     assert [images for _, images in asked] == [50, 160, 320]
 
 
@@ -305,7 +308,7 @@ def test_parts_of_a_share_divide_the_largest_batch(monkeypatch):
     ("arguments", "message"),
     [
         ("inception_v5", "did you mean inception_v4"),
-        ("inception_v4 --topology v5e:3x3", "of v5e there are v5e:2x2, v5e:2x4, v5e:4x4"),
+        ("inception_v4 --topology v5e:3x3", "must be one of v5e:2x2, v5e:2x4, v5e:4x4"),
         ("inception_v4 --topology v9", "one of v4, v5e, v5p, v6e as the chip, got 'v9'"),
         ("inception_v4 --batch 641", "multiple of 16 (16 chips x accumulate 1), got 641"),
         ("inception_v4 --topology v5e:16x16", "got 640; the nearest: 512 or 768"),
@@ -433,8 +436,8 @@ def test_every_slice_that_is_named_is_one_to_libtpu():
         text=True,
         check=True,
         cwd=Path(__file__).parents[2],
-        env=os.environ | aot.ENVIRONMENT,
+        env=os.environ | worker.WORKER_ENVIRONMENT,
     )
-    slices = [slice_named(name) for name in names]
+    slices = [get_slice(name) for name in names]
     expected = [f"{s.name} {s.chips} x {s.chip.kind}" for s in slices]
     assert [x for x in result.stdout.splitlines() if x in expected] == expected
