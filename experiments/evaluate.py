@@ -21,7 +21,13 @@ from experiments.command import run_command
 from inception_jax.data import Source, eval_batches, open_source
 from inception_jax.data.types import Subset
 from inception_jax.inference.batch_norm_modes import mode_gap
-from inception_jax.inference.evaluate import KINDS, Trained, evaluate, load_trained, without
+from inception_jax.inference.evaluate import (
+    WEIGHT_KINDS,
+    TrainedModel,
+    evaluate,
+    exclude_images,
+    load_trained,
+)
 from inception_jax.runtime import compile_cache
 from inception_jax.runtime.hardware import describe
 from inception_jax.runtime.parallel import all_devices
@@ -101,7 +107,7 @@ def run(options: Options) -> dict[str, Any]:
     excluded = read_exclusions(options.exclude)
     options = _with_defaults(options, runs)
     source = open_source(options.data, options.split, options.data_dir)
-    source = without(source, excluded) if excluded else source
+    source = exclude_images(source, excluded) if excluded else source
     models = [load_trained(folder, devices, options.step) for folder in folders]
     start = time.perf_counter()
     totals, skipped = _with_progress(options, models, source, devices)
@@ -148,7 +154,7 @@ def _with_defaults(options: Options, runs: Sequence[Path]) -> Options:
 
 
 def _with_progress(
-    options: Options, models: Sequence[Trained], source: Source, devices: Sequence[Any]
+    options: Options, models: Sequence[TrainedModel], source: Source, devices: Sequence[Any]
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     views = int(options.crops)
     at_once = max(options.batch_size // views // len(devices), 1) * len(devices)
@@ -160,7 +166,7 @@ def _with_progress(
             batch_size=at_once,
             devices=devices,
             on_bad_image=options.on_bad_image,
-            tell=bar.update,
+            on_batch=bar.update,
         )
 
 
@@ -178,7 +184,7 @@ def read_exclusions(path: Path | None) -> list[str]:
 
 def summary(record: dict[str, Any]) -> str:
     """What was evaluated, and a line for each kind of weights."""
-    kinds = [kind for kind in KINDS if kind in record]
+    kinds = [kind for kind in WEIGHT_KINDS if kind in record]
     count = int(record[kinds[0]]["count"])
     what = " + ".join(
         f"{name} ({source if step is None else f'step {step}'})"
@@ -203,7 +209,7 @@ def summary(record: dict[str, Any]) -> str:
 
 
 def compare_batch_norm_modes(
-    trained: Trained, source: Source, devices: Sequence[Any], batch_size: int
+    trained: TrainedModel, source: Source, devices: Sequence[Any], batch_size: int
 ) -> str:
     """Evaluation-mode against training-mode loss, with advice where they disagree."""
     each = min(batch_size, len(source)) // len(devices)  # as in training

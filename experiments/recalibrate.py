@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from experiments.command import run_command
 from inception_jax.data import open_source, train_batches, train_iterator
-from inception_jax.inference.batch_norm_modes import recalibrated
-from inception_jax.inference.evaluate import load_state, trained_in
+from inception_jax.inference.batch_norm_modes import recalibrate_statistics
+from inception_jax.inference.evaluate import load_state, trained_model
 from inception_jax.runtime import compile_cache
 from inception_jax.runtime.parallel import all_devices
 from inception_jax.storage.checkpoints import Checkpoints
@@ -61,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: Options) -> None:
     """Measure, then write the new run."""
     devices = all_devices()
-    record, state, step = load_state(options.run, devices)
-    trained = trained_in(options.run, state, step)
+    restored = load_state(options.run, devices)
+    record = restored.record
+    trained = trained_model(options.run, restored.state, restored.step)
     config = record.config
     source = open_source(config.data, config.train_split, config.data_dir)
     dataset = train_batches(
@@ -82,13 +83,13 @@ def run(options: Options) -> None:
             yield {name: x for name, x in batch.items() if name != "skipped"}
 
     stats = {
-        weights: recalibrated(trained.model, variables, batches(weights), devices)
+        weights: recalibrate_statistics(trained.model, variables, batches(weights), devices)
         for weights, variables in trained.variables.items()
     }
-    state = state._replace(batch_stats=stats["raw"], ema_batch_stats=stats["ema"])
+    state = restored.state._replace(batch_stats=stats["raw"], ema_batch_stats=stats["ema"])
     options.out.mkdir(parents=True)
     with Checkpoints(checkpoints_path(options.out), keep=1) as saved:
-        saved.save(step, state)
+        saved.save(restored.step, state)
     write_record(options.out, replace(record, config=replace(config, workdir=options.out)))
     out = printable(options.out)
     print(

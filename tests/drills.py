@@ -125,7 +125,7 @@ def _passed(step: int, interval: float) -> bool:
 
 def state_hash(folder: Path) -> str:
     """One for all that the newest checkpoint holds, bit by bit."""
-    return tree_digest(load_state(folder, jax.devices())[1])
+    return tree_digest(load_state(folder, jax.devices()).state)
 
 
 def what_is_left(folder: Path) -> dict[str, object]:

@@ -46,7 +46,7 @@ def write_best_model(config: RunConfig) -> tuple[Model, dict]:
         raise ValueError(f"{config.workdir} holds no checkpoint that was evaluated.")
     model, variables = load(config.workdir, step=lines[best_evaluation(lines)]["step"])
     folder = config.workdir / MODEL
-    if (folder / model_folder.CARD).exists():  # of an earlier end of this run
+    if (folder / model_folder.CARD_FILE).exists():  # of an earlier end of this run
         shutil.rmtree(folder)
     save(folder, model.card, variables)
     return model, variables

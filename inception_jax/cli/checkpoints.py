@@ -14,9 +14,14 @@ import tyro
 from inception_jax.storage.digests import CheckpointError, some
 from inception_jax.storage.run_folder import checkpoints_path, read_record
 from inception_jax.text import table
-from inception_jax.weights.export import check_out
-from inception_jax.weights.model import check_step, of_run, open_checkpoints, saved_arrays
-from inception_jax.weights.plain import write_npz
+from inception_jax.weights.array_file import write_npz
+from inception_jax.weights.export import check_output_path
+from inception_jax.weights.model import (
+    check_step,
+    open_checkpoints,
+    read_checkpoint,
+    read_run,
+)
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Arrays = dict[str, np.ndarray]
@@ -99,7 +104,7 @@ def diff_checkpoints(
     """
     sides = []
     for run, wanted in zip((a, b), steps or (None, None), strict=True):
-        step, arrays = saved_arrays(run, wanted)
+        step, arrays = read_checkpoint(run, wanted)
         print(f"{run}: step {step}, {len(arrays):,} arrays")
         sides.append(arrays)
     lines = list(_differences(*sides))
@@ -132,9 +137,9 @@ def export_weights(
         weights: as trained, or their running averages.
         step: of the checkpoint; default: the newest good one.
     """
-    check_out("npz", out)
+    check_output_path("npz", out)
     record = asdict(read_record(run))
-    card, arrays = of_run(run, weights, step)
+    card, arrays = read_run(run, weights, step)
     about = {**record, "step": card.origin.step, "weights": weights}
     write_npz(out, card, arrays, {"run.json": json.dumps(about, default=str)})
     count, step = sum(x.size for x in arrays.values()), card.origin.step

@@ -11,10 +11,10 @@ import tyro
 from inception_jax.data.crops import in_words
 from inception_jax.storage.digests import by_name
 from inception_jax.text import one_line
-from inception_jax.weights.export import Format, check_out, export
+from inception_jax.weights.export import Format, check_output_path, export
 from inception_jax.weights.model import load
-from inception_jax.weights.model_folder import WEIGHTS, Card
-from inception_jax.weights.stablehlo import PROGRAM
+from inception_jax.weights.model_folder import WEIGHTS_FILE, Card
+from inception_jax.weights.stablehlo import PROGRAM_FILE
 
 
 def export_model(
@@ -39,7 +39,7 @@ def export_model(
         weights: of a run: as trained, or their running averages.
         step: of a run's checkpoint; default: the newest good one.
     """
-    check_out(format, out)
+    check_output_path(format, out)
     loaded, variables = load(model, weights=weights, step=step)
     if sys.stderr.isatty():
         print(f"writing {one_line(out)} ...", file=sys.stderr, flush=True)
@@ -60,7 +60,9 @@ def export_model(
 def how_to_load(format: Format, out: Path, card: Card) -> tuple[str, ...]:
     """Lines of the Python of whoever reads the format."""
     file, classes = json.dumps(str(out)), len(card.class_names)
-    program, weights = (json.dumps(str(out / name)) for name in (PROGRAM, WEIGHTS))
+    program, weights = (
+        json.dumps(str(out / name)) for name in (PROGRAM_FILE, WEIGHTS_FILE)
+    )
     keras = "InceptionV3" if card.network == "inception_v3" else "InceptionResNetV2"
     top = f"classes={classes}, classifier_activation=None"
     facenet = f"classify=True, num_classes={classes}"

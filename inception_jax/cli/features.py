@@ -11,10 +11,10 @@ import tyro
 from inception_jax.cli.images import Images, Watch, Weights, load_model
 from inception_jax.data.files import image_paths
 from inception_jax.data.report import amount
-from inception_jax.inference.batches import Outputs
+from inception_jax.inference.batches import BatchOutputs
 from inception_jax.inference.features import (
-    check_room,
-    features,
+    check_disk_space,
+    extract_features,
     find_endpoint,
     write_features,
 )
@@ -60,16 +60,16 @@ def features_of_images(
     paths = image_paths(images)
     _, loaded, variables = load_model(model, weights, step)
     chosen = find_endpoint(loaded, endpoint, pool=pool)
-    check_room(out, chosen, len(paths))
+    check_disk_space(out, chosen, len(paths))
     size = len(paths) * chosen.num_bytes
     if size > LARGE:
         print(f"{len(paths):,} images: {amount(size)} to write.", file=sys.stderr)
     watch = Watch(len(paths))
 
-    def watched() -> Iterator[Outputs]:
-        batches = features(loaded, variables, paths, chosen, batch_size=batch_size)
+    def watched() -> Iterator[BatchOutputs]:
+        batches = extract_features(loaded, variables, paths, chosen, batch_size=batch_size)
         for batch in batches:
-            watch.batch(len(batch.paths), batch.faults)
+            watch.batch(len(batch.paths), batch.errors)
             yield batch
 
     count = write_features(out, loaded.card, chosen, watched())

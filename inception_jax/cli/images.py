@@ -11,7 +11,7 @@ import tyro
 from inception_jax.runtime import compile_cache
 from inception_jax.text import one_line, printable
 from inception_jax.weights.model import Model, load, models_folder
-from inception_jax.weights.model_folder import CARD, Variables
+from inception_jax.weights.model_folder import CARD_FILE, Variables
 
 Images = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
 Weights = Literal["ema", "raw"]
@@ -34,7 +34,7 @@ def load_model(
 
 def _only_model() -> str:
     folder = models_folder()
-    names = sorted(path.parent.name for path in folder.glob(f"*/{CARD}"))
+    names = sorted(path.parent.name for path in folder.glob(f"*/{CARD_FILE}"))
     if len(names) != 1:
         there = f"there are {', '.join(map(one_line, names))}" if names else "there is none"
         raise ValueError(f"--model is missing, and in {folder} {there}; expected one.")

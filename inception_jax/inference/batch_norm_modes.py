@@ -73,7 +73,7 @@ def _in_training(
     return logits, updated
 
 
-def recalibrated(
+def recalibrate_statistics(
     model: Model,
     variables: Variables,
     batches: Iterable[HostBatch],

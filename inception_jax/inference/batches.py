@@ -18,22 +18,22 @@ from inception_jax.weights.model_folder import Variables
 
 
 @dataclass(frozen=True)
-class Outputs:
+class BatchOutputs:
     """What a batch of images gave, without those that could not be read."""
 
     paths: list[str]
     values: Any  # a tree of arrays [len(paths), ...]
-    faults: list[str]  # of the others, each naming its file
+    errors: list[str]  # of the others, each naming its file
 
 
-def outputs(
+def apply_to_files(
     model: Model,
     variables: Variables,
     paths: Sequence[str],
     function: Callable[..., Any],
     *,
     batch_size: int = 32,
-) -> Iterator[Outputs]:
+) -> Iterator[BatchOutputs]:
     """`function(logits, endpoints)` of the images at `paths`, in their order.
 
     Images are decoded ahead by threads and prepared as the model's card says. The last
@@ -61,7 +61,7 @@ def outputs(
             mapped(variables, mapped.place({"image": batch["image"]}), None)
         )
         good = np.flatnonzero(batch["mask"])
-        yield Outputs(
+        yield BatchOutputs(
             [paths[i] for i in batch["index"][good]],
             jax.tree.map(lambda x, good=good: x[good], values),
             batch["skipped"],

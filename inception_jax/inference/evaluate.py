@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy over exactly N images: one crop or many, one model or an ensemble."""
+"""Evaluation of one model or an ensemble, with one or many views of each image."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -13,103 +13,122 @@ from jaxtyping import Array, Float
 
 from inception_jax.config import ParallelConfig
 from inception_jax.data import Source, eval_batches
+from inception_jax.data.batches import OnBadImage
 from inception_jax.data.types import Subset
 from inception_jax.runtime.parallel import AxisName, DataParallel, share, this_host
 from inception_jax.storage import run_folder
-from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.text import one_line
 from inception_jax.training.from_config import network_for
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.metrics import Sums, add_sums, classification_sums
 from inception_jax.training.step import Batch, TrainState, network_input, state_shapes
-from inception_jax.weights.model import Model, card_of_run, load
+from inception_jax.weights.model import (
+    Model,
+    card_of_run,
+    check_step,
+    load,
+    open_checkpoints,
+)
 from inception_jax.weights.model_folder import Card, Variables, is_model_folder
 
-# Of weights: as trained; averaged, as in the paper; those of a file that others wrote.
-KINDS = ("raw", "ema", "published")
+# Raw weights, averaged weights (which the paper evaluates), and those of an imported file.
+WEIGHT_KINDS = ("raw", "ema", "published")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model and its weights: of a run, two kinds of them; of a model folder, one."""
+class TrainedModel:
+    """A model and its weights: two kinds for a run, one for a model folder."""
 
     model: Model
-    variables: dict[str, Variables]  # by `KINDS`
+    variables: dict[str, Variables]  # keyed by `WEIGHT_KINDS`
 
     @property
     def card(self) -> Card:
         return self.model.card
 
-    def weights(self, kind: str) -> Variables:
-        """Those of a kind; the only ones there are go with every kind."""
-        return self.variables.get(kind) or next(iter(self.variables.values()))
+    def weights_or_only(self, kind: str) -> Variables:
+        """Return the weights of this kind or, if there is one kind only, the only weights.
+
+        Raises KeyError if there are several kinds but not this one.
+        """
+        if len(self.variables) == 1:
+            (only,) = self.variables.values()
+            return only
+        return self.variables[kind]
+
+
+@dataclass(frozen=True)
+class RestoredRun:
+    """The record of a run and its state after `step` updates."""
+
+    record: run_folder.RunRecord
+    state: TrainState
+    step: int
 
 
 def load_state(
-    workdir: Path, devices: Sequence[jax.Device], step: int | None = None
-) -> tuple[run_folder.RunRecord, TrainState, int]:
-    """Record, state and step of the newest good checkpoint (or that of `step`) of a run.
+    run: Path, devices: Sequence[jax.Device], step: int | None = None
+) -> RestoredRun:
+    """Restore a run from the checkpoint of `step`, by default from the newest good one.
 
-    Damaged ones that are newer are named on standard error. Raises ValueError where there
-    is none, CheckpointError where that of `step` is damaged or all are.
+    Newer checkpoints that are damaged are named on standard error. Raises ValueError if
+    there is no such checkpoint, CheckpointError if it is damaged or if all are.
     """
-    record = run_folder.read_record(workdir)
+    record = run_folder.read_record(run)
     network = network_for(record.config, len(record.class_names))
     shapes = state_shapes(network, record.config.optimizer)
-    with Checkpoints(run_folder.checkpoints_path(workdir)) as saved:
+    with open_checkpoints(run) as checkpoints:
         if step is None:
-            newest = saved.restore_newest(shapes)
-            if newest is None:
-                raise ValueError(f"{workdir} holds no checkpoint; train it first.")
-        elif step in saved.steps():
-            newest = step, saved.restore(step, shapes)
+            newest = checkpoints.restore_newest(shapes)
+            assert newest is not None  # `open_checkpoints` found at least one
+            step, state = newest
         else:
-            raise ValueError(
-                f"{workdir} holds no checkpoint of step {step}; there are: "
-                f"{', '.join(map(str, saved.steps())) or 'none'}."
-            )
-    step, state = newest
-    return record, share(state, shapes, devices), step
+            state = checkpoints.restore(check_step(checkpoints, run, step), shapes)
+    return RestoredRun(record, share(state, shapes, devices), step)
 
 
 def load_trained(
     folder: Path, devices: Sequence[jax.Device], step: int | None = None
-) -> Trained:
-    """The model of a run at a checkpoint, or of a model folder.
+) -> TrainedModel:
+    """Load a run at a checkpoint, or a model folder, onto `devices`.
 
-    Raises as `load_state` and `inception_jax.load` do.
+    Raises the errors of `load_state` and `inception_jax.load`.
     """
     if is_model_folder(folder):
         model, variables = load(folder, step=step)
         kind = model.card.origin.weights or "published"
-        return Trained(model, {kind: share(variables, model.shapes, devices)})
-    _, state, step = load_state(folder, devices, step)
-    return trained_in(folder, state, step)
+        return TrainedModel(model, {kind: share(variables, model.shapes, devices)})
+    restored = load_state(folder, devices, step)
+    return trained_model(folder, restored.state, restored.step)
 
 
-def trained_in(folder: Path, state: TrainState, step: int) -> Trained:
-    """The model of the run in `folder`, in a state that it was in after `step` updates."""
-    card = card_of_run(folder, None, step)
-    return Trained(Model(card), {"raw": state.raw_variables, "ema": state.ema_variables})
+def trained_model(run: Path, state: TrainState, step: int) -> TrainedModel:
+    """Return the model of a run with both kinds of weights of `state`."""
+    card = card_of_run(run, None, step)
+    return TrainedModel(
+        Model(card), {"raw": state.raw_variables, "ema": state.ema_variables}
+    )
 
 
 def view_probabilities(
     model: Model, variables: Variables, batch: Batch
 ) -> Float[Array, "n k"]:
-    """Softmax of the logits, averaged over the views `[n, views, h, w, c]` of an image.
+    """Return the softmax of the logits, averaged over the views `[n, views, h, w, c]`.
 
-    As in GoogLeNet (arXiv 1409.4842, section 7): "the softmax probabilities are averaged
-    over multiple crops and over all the individual classifiers".
+    Images `[n, h, w, c]` have one view each. As in GoogLeNet (arXiv 1409.4842, section 7):
+    "the softmax probabilities are averaged over multiple crops and over all the individual
+    classifiers".
     """
 
-    def one(images: Array) -> Float[Array, "n k"]:
+    def probabilities(images: Array) -> Float[Array, "n k"]:
         inputs = network_input({"image": images}, model.card.preprocess)
         return jax.nn.softmax(model.apply(variables, inputs)[0])
 
     if batch["image"].ndim == 4:
-        return one(batch["image"])
-    views = jnp.moveaxis(batch["image"], 1, 0)  # one at a time: 144 would not fit
-    return jnp.mean(jax.lax.map(one, views), axis=0)
+        return probabilities(batch["image"])
+    views = jnp.moveaxis(batch["image"], 1, 0)
+    # One view at a time: the activations of 144 views would not fit in memory.
+    return jnp.mean(jax.lax.map(probabilities, views), axis=0)
 
 
 def ensemble_step(
@@ -120,41 +139,53 @@ def ensemble_step(
     models: Sequence[Model],
     axis_name: AxisName,
 ) -> Sums:
-    """Sums over the examples whose `mask` is 1, of the mean of all models' softmax."""
-    each = [
-        view_probabilities(model, v, batch)
-        for model, v in zip(models, variables, strict=True)
+    """Return the metric sums of the models' mean softmax, over examples with `mask` 1."""
+    probabilities = [
+        view_probabilities(model, model_variables, batch)
+        for model, model_variables in zip(models, variables, strict=True)
     ]
-    # A probability of 0 in float32 is one below its smallest number; NaN stays NaN.
-    logits = jnp.log(jnp.maximum(sum(each) / len(each), jnp.finfo(jnp.float32).tiny))
+    mean = sum(probabilities) / len(probabilities)
+    # A probability that underflows to 0 becomes the smallest normal number; NaN stays NaN.
+    logits = jnp.log(jnp.maximum(mean, jnp.finfo(jnp.float32).tiny))
     losses = cross_entropy(logits, batch["label"])
     sums = classification_sums(logits, batch["label"], losses, batch["mask"])
     return jax.lax.psum(sums, axis_name)
 
 
 def evaluate(
-    models: Sequence[Trained],
+    models: Sequence[TrainedModel],
     source: Source,
     *,
     views: int,
     batch_size: int,
     devices: Sequence[jax.Device],
-    on_bad_image: str = "error",
-    tell: Callable[[float], None] = lambda images: None,
+    on_bad_image: OnBadImage = "error",
+    on_batch: Callable[[float], None] = lambda images: None,
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Sums over the images of `source`, by `kinds_together` (metrics.means gives the
-    accuracy), and, with on_bad_image="skip", what could not be read.
+    """Evaluate one model, or an ensemble, on every image of `source` exactly once.
 
-    The models, one or an ensemble, see each image once, in `views` views. `tell` gets the
-    number of images looked at, batch by batch.
+    Args:
+        models: one model, or several whose softmax is averaged.
+        views: crops of each image: 1, 10, 12 or 144.
+        batch_size: images in a batch over all devices.
+        on_bad_image: "skip" leaves out an image that cannot be read; "error" raises.
+        on_batch: called after each batch with its number of images.
 
-    Raises ValueError where the models differ in classes, preprocessing or kinds of
-    weights, or their classes from the data's.
+    Returns:
+        Metric sums, keyed by kind of weights (`training.metrics.means` turns them into
+        accuracies), and the errors of the images that were skipped.
+
+    Raises ValueError if the models differ in classes, preprocessing or kinds of weights, or
+    if their classes are not those of the data.
     """
-    check_together(models, source)
-    totals: dict[str, dict[str, float]] = {kind: {} for kind in kinds_together(models)}
-    mean = partial(ensemble_step, models=[one.model for one in models])
-    step = DataParallel(mean, ParallelConfig(), devices, donate_state=False)
+    check_compatible(models, source)
+    totals: dict[str, dict[str, float]] = {kind: {} for kind in kinds_to_evaluate(models)}
+    step = DataParallel(
+        partial(ensemble_step, models=[one.model for one in models]),
+        ParallelConfig(),
+        devices,
+        donate_state=False,
+    )
     host, hosts = this_host()
     batches = eval_batches(
         source,
@@ -169,66 +200,72 @@ def evaluate(
     for batch in batches:
         placed = step.place({name: batch[name] for name in ("image", "label", "mask")})
         for kind, total in totals.items():
-            add_sums(total, step([one.weights(kind) for one in models], placed, None))
+            variables = [one.weights_or_only(kind) for one in models]
+            add_sums(total, step(variables, placed, None))
         skipped += batch.get("skipped", [])
-        tell(float(np.sum(batch["mask"])))
+        on_batch(float(np.sum(batch["mask"])))
     return totals, skipped
 
 
-def kinds_together(models: Sequence[Trained]) -> tuple[str, ...]:
-    """Kinds of weights to evaluate: a run's two, with which those of a model folder go.
+def kinds_to_evaluate(models: Sequence[TrainedModel]) -> tuple[str, ...]:
+    """Return both kinds of a run's weights if there is a run, else the kind of all models.
 
-    Raises ValueError where model folders alone are of several kinds.
+    The weights of a model folder are combined with each kind of a run. Raises ValueError if
+    there are only model folders and their kinds differ.
     """
-    runs = [one for one in models if len(one.variables) > 1]
-    kinds = tuple(dict.fromkeys(kind for one in runs or models for kind in one.variables))
-    if len(kinds) > 1 and not runs:
+    kinds: list[str] = []
+    for one in models:
+        if len(one.variables) > 1:
+            return tuple(one.variables)
+        kinds += one.variables
+    kinds = list(dict.fromkeys(kinds))
+    if len(kinds) > 1:
         raise ValueError(
-            f"weights of several kinds, {' and '.join(kinds)}, make no ensemble; name the "
-            "run instead of the model folder that was made of it, or leave one out."
+            f"an ensemble needs weights of one kind, got {' and '.join(kinds)}; name the "
+            "run instead of the model folder exported from it, or leave one model out."
         )
-    return kinds
+    return tuple(kinds)
 
 
-def check_together(models: Sequence[Trained], source: Source) -> None:
-    """Raise ValueError where models or data do not belong together."""
+def check_compatible(models: Sequence[TrainedModel], source: Source) -> None:
+    """Raise ValueError if preprocessing differs, or if classes are not the data's."""
     first = models[0].card
     for card in (one.card for one in models):
         if card.class_names != source.class_names:
             raise ValueError(
                 f"{card.network} was trained on {len(card.class_names)} classes "
-                f"({_some(card.class_names)}), {source.name} has "
-                f"{len(source.class_names)} ({_some(source.class_names)}); evaluate it on "
-                "data with its own classes."
+                f"({_first_names(card.class_names)}), but {source.name} has "
+                f"{len(source.class_names)} ({_first_names(source.class_names)}); evaluate "
+                "it on data with its own classes."
             )
         if card.preprocess != first.preprocess:
             raise ValueError(
-                f"{first.network} takes images as {first.preprocess}, {card.network} as "
-                f"{card.preprocess}; an ensemble needs them alike."
+                f"an ensemble needs the same preprocessing, but {first.network} has "
+                f"{first.preprocess} and {card.network} has {card.preprocess}."
             )
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(map(one_line, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
-def without(source: Source, excluded: Collection[str]) -> Source:
-    """`source` without the images in `excluded`, by name.
+def exclude_images(source: Source, excluded: Collection[str]) -> Source:
+    """Return `source` without the images named in `excluded`.
 
     A number stands for the validation image of that number, as in ILSVRC's list
     `ILSVRC2014_clsloc_validation_blacklist.txt`, which Table 2 of the paper leaves out.
 
-    Raises ValueError naming the first entry that is no image of the source.
+    Raises ValueError if an entry is not an image of the source.
     """
-    wanted = {
+    unwanted = {
         f"ILSVRC2012_val_{int(name):08d}.JPEG" if name.isdecimal() else name
         for name in excluded
     }
     names = [Path(source.examples[i]["name"]).name for i in range(len(source))]
-    if unknown := sorted(wanted - set(names)):
+    if unknown := sorted(unwanted - set(names)):
         raise ValueError(
             f"{len(unknown)} of the images to exclude are not in {source.name} "
             f"{source.split}; the first is {unknown[0]}."
         )
-    kept = [i for i, name in enumerate(names) if name not in wanted]
+    kept = [i for i, name in enumerate(names) if name not in unwanted]
     return replace(source, examples=Subset(source.examples, kept))

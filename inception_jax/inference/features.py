@@ -23,12 +23,13 @@ from jaxtyping import Array, Float, Float32
 
 from inception_jax.data.extra import require
 from inception_jax.data.report import amount
-from inception_jax.inference.batches import Outputs, outputs
+from inception_jax.inference.batches import BatchOutputs, apply_to_files
 from inception_jax.models.stem import Endpoints
 from inception_jax.storage.atomic import new_file
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Variables
 
+Batches = Iterable[BatchOutputs]
 # A row group of parquet, which is kept in memory until it is full.
 GROUP_BYTES = 64 * 2**20
 
@@ -70,27 +71,27 @@ def find_endpoint(model: Model, name: str, *, pool: bool = False) -> Endpoint:
     return Endpoint(name, pool, shape[2:])
 
 
-def features(
+def extract_features(
     model: Model,
     variables: Variables,
     paths: Sequence[str],
     endpoint: Endpoint,
     *,
     batch_size: int = 32,
-) -> Iterator[Outputs]:
+) -> Iterator[BatchOutputs]:
     """Batch by batch the values of an endpoint, `[n, *endpoint.shape]`.
 
-    Raises as `outputs` does.
+    Raises as `apply_to_files` does.
     """
 
     def take(_: Array, endpoints: Endpoints) -> Float[Array, "n ..."]:
         x = endpoints[endpoint.name].astype(jnp.float32)
         return jnp.mean(x, axis=(1, 2)) if endpoint.pool else x
 
-    return outputs(model, variables, paths, take, batch_size=batch_size)
+    return apply_to_files(model, variables, paths, take, batch_size=batch_size)
 
 
-def check_room(out: Path, endpoint: Endpoint, images: int) -> None:
+def check_disk_space(out: Path, endpoint: Endpoint, images: int) -> None:
     """Raise ValueError where the features of so many images do not fit on the disk."""
     size = images * endpoint.num_bytes
     # .npz begins with the number of rows, which is known when all are on the disk.
@@ -105,7 +106,7 @@ def check_room(out: Path, endpoint: Endpoint, images: int) -> None:
 
 
 def write_features(
-    out: Path, card: Card, endpoint: Endpoint, batches: Iterable[Outputs]
+    out: Path, card: Card, endpoint: Endpoint, batches: Iterable[BatchOutputs]
 ) -> int:
     """Write rows as they come to `out`, .npz or .parquet; gives their number.
 
@@ -118,7 +119,10 @@ def write_features(
 
 
 def _write_npz(
-    out: Path, shape: tuple[int, ...], about: dict[str, str], batches: Iterable[Outputs]
+    out: Path,
+    shape: tuple[int, ...],
+    about: dict[str, str],
+    batches: Iterable[BatchOutputs],
 ) -> int:
     names: list[str] = []
     with new_file(out) as draft, tempfile.TemporaryFile(dir=out.parent) as rows:
@@ -138,7 +142,10 @@ def _write_npz(
 
 
 def _write_parquet(
-    out: Path, shape: tuple[int, ...], about: dict[str, str], batches: Iterable[Outputs]
+    out: Path,
+    shape: tuple[int, ...],
+    about: dict[str, str],
+    batches: Iterable[BatchOutputs],
 ) -> int:
     pa, parquet = require("pyarrow"), require("pyarrow.parquet")
     size = int(np.prod(shape))
@@ -157,7 +164,7 @@ def _write_parquet(
 
 
 def _grouped(
-    batches: Iterable[Outputs], size: int
+    batches: Iterable[BatchOutputs], size: int
 ) -> Iterator[tuple[list[str], Float32[np.ndarray, "n size"]]]:
     """Rows of `size` numbers with their names, about `GROUP_BYTES` together."""
     names: list[str] = []

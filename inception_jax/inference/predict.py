@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from inception_jax.data.imagenet_names import class_title
-from inception_jax.inference.batches import outputs
+from inception_jax.inference.batches import apply_to_files
 from inception_jax.models.stem import Endpoints
 from inception_jax.storage.digests import CheckpointError
 from inception_jax.weights.model import Model
@@ -73,14 +73,14 @@ def predict(
         return jax.lax.top_k(jax.nn.softmax(logits), top)
 
     def batches() -> Iterator[tuple[list[Prediction], list[str]]]:
-        each = outputs(model, variables, paths, likeliest, batch_size=batch_size)
+        each = apply_to_files(model, variables, paths, likeliest, batch_size=batch_size)
         for batch in each:
             probabilities, classes = batch.values
             _check_finite(batch.paths, probabilities)
             rows = zip(batch.paths, probabilities, classes, strict=True)
             yield (
                 [Prediction(path, _guesses(names, p, k)) for path, p, k in rows],
-                (batch.faults),
+                (batch.errors),
             )
 
     return batches()

@@ -11,7 +11,7 @@ import numpy as np
 
 from inception_jax.storage.digests import some
 from inception_jax.text import one_line
-from inception_jax.weights.layouts import Layout, extras_of, names_of
+from inception_jax.weights.layouts import Layout, array_names, ignored_names
 
 Arrays = Mapping[str, np.ndarray]
 Shape = tuple[int, ...]
@@ -57,10 +57,10 @@ def match(layout: Layout, found: Iterable[str]) -> Match:
     A part that a file may lack is needed as soon as one of its arrays is there.
     """
     found = set(found)
-    every = names_of(layout)
+    every = array_names(layout)
     there = {_part(ours) for ours, theirs in every.items() if theirs in found}
-    names = names_of(layout, set(layout.optional) - there)
-    extras = extras_of(layout)
+    names = array_names(layout, set(layout.optional) - there)
+    extras = ignored_names(layout)
     return Match(
         names,
         missing=[x for x in names.values() if x not in found],
@@ -78,7 +78,7 @@ def num_classes(layout: Layout, theirs: Arrays) -> int:
 
     Raises ValueError where the classifier's biases are not one number for each class.
     """
-    name = names_of(layout)["params/Logits/bias"]
+    name = array_names(layout)["params/Logits/bias"]
     if name not in theirs:
         return 0
     shape = theirs[name].shape
@@ -91,11 +91,11 @@ def num_classes(layout: Layout, theirs: Arrays) -> int:
 
 def has_background(layout: Layout, theirs: Arrays) -> bool:
     """Whether the first class of these arrays is none of ImageNet's."""
-    biases = theirs.get(names_of(layout)["params/Logits/bias"])
+    biases = theirs.get(array_names(layout)["params/Logits/bias"])
     return layout.background and biases is not None and biases.shape == (WITH_BACKGROUND,)
 
 
-def to_ours(layout: Layout, theirs: Arrays) -> dict[str, np.ndarray]:
+def from_library(layout: Layout, theirs: Arrays) -> dict[str, np.ndarray]:
     """Our arrays from the source's, without a background class.
 
     Where the source has no gamma there is none: they fit a network with bn_scale=False.
@@ -113,7 +113,7 @@ def to_ours(layout: Layout, theirs: Arrays) -> dict[str, np.ndarray]:
     return ours
 
 
-def to_theirs(layout: Layout, ours: Arrays) -> dict[str, np.ndarray]:
+def to_library(layout: Layout, ours: Arrays) -> dict[str, np.ndarray]:
     """The source's arrays from ours, contiguous, as its own files have them.
 
     Where the source has no gamma, ours is multiplied into kernel and mean, which changes
@@ -124,11 +124,11 @@ def to_theirs(layout: Layout, ours: Arrays) -> dict[str, np.ndarray]:
     """
     words = layout.convention
     ours = {name: np.asarray(x) for name, x in ours.items()}
-    parts = {_part(name) for name in names_of(layout)}
+    parts = {_part(name) for name in array_names(layout)}
     if "AuxLogits" not in parts:
         ours = {name: x for name, x in ours.items() if _part(name) != "AuxLogits"}
     ours = without_gamma(ours) if words.gamma is None else _with_gamma(ours)
-    names = names_of(layout, set(layout.optional) - {_part(name) for name in ours})
+    names = array_names(layout, set(layout.optional) - {_part(name) for name in ours})
     left_over = sorted(ours.keys() - names.keys())
     missing = [name for name in names if name not in ours]
     Match(names, missing, left_over, []).check(f"the arrays are not those of {layout}")
@@ -139,12 +139,12 @@ def to_theirs(layout: Layout, ours: Arrays) -> dict[str, np.ndarray]:
             x = x.transpose(_output_first(x.ndim))
         theirs[source] = np.ascontiguousarray(x)
     if words.counts_batches:
-        counts = (x for x in extras_of(layout) if x not in theirs)
+        counts = (x for x in ignored_names(layout) if x not in theirs)
         theirs |= {x: np.zeros((), np.int64) for x in sorted(counts)}
     return theirs
 
 
-def shape_in(layout: Layout, shape: Shape) -> Shape:
+def library_shape(layout: Layout, shape: Shape) -> Shape:
     """Shape in the source of an array that has `shape` here, without background."""
     if not layout.convention.output_first:
         return shape

@@ -12,13 +12,13 @@ from inception_jax.config import AblationConfig
 from inception_jax.models.inputs import block_scales
 from inception_jax.storage.digests import by_name
 from inception_jax.text import one_line
-from inception_jax.weights import keras_file, plain, stablehlo
+from inception_jax.weights import array_file, stablehlo, write_keras
 from inception_jax.weights import model as pretrained
-from inception_jax.weights.convert import to_theirs
+from inception_jax.weights.array_file import Arrays
+from inception_jax.weights.convert import to_library
 from inception_jax.weights.layouts import find_layout
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Variables
-from inception_jax.weights.plain import Arrays
 
 Format = Literal[
     *("folder", "safetensors", "npz", "stablehlo"),
@@ -34,7 +34,7 @@ SUFFIXES = {
 }
 
 
-def check_out(form: Format, out: Path) -> None:
+def check_output_path(form: Format, out: Path) -> None:
     """Raise ValueError where a file or folder of that format cannot be written there."""
     if out.exists() or out.is_symlink():
         raise ValueError(
@@ -53,17 +53,17 @@ def check_out(form: Format, out: Path) -> None:
 def export(model: Model, variables: Variables, form: Format, out: Path) -> list[str]:
     """Write the model; gives what is not as it was, in sentences.
 
-    Raises what `check_out` raises, ValueError where the network has no such layout,
+    Raises what `check_output_path` raises, ValueError where the network has no such layout,
     ImportError without what the format needs, CheckpointError where it cannot be written.
     """
-    check_out(form, out)
+    check_output_path(form, out)
     arrays = by_name(jax.tree.map(np.asarray, variables))
     if form == "folder":
         pretrained.save(out, model.card, variables)
     elif form == "npz":
-        plain.write_npz(out, model.card, arrays)
+        array_file.write_npz(out, model.card, arrays)
     elif form == "safetensors":
-        plain.write_safetensors(out, model.card, arrays)
+        array_file.write_safetensors(out, model.card, arrays)
     elif form == "stablehlo":
         # In evaluation there is no aux head.
         used = {name: x for name, x in arrays.items() if "/AuxLogits/" not in name}
@@ -82,11 +82,11 @@ def _write_theirs(model: Model, arrays: Arrays, form: Format, out: Path) -> list
             f"{layout} has no ablations and this model has one; export it as safetensors, "
             "npz or stablehlo."
         )
-    theirs = to_theirs(layout, at_published_scales(model, arrays))
+    theirs = to_library(layout, fold_residual_scale(model, arrays))
     if form == "keras":
-        keras_file.write(out, keras_file.order(card.network), theirs, card)
+        write_keras.write(out, write_keras.layer_order(card.network), theirs, card)
     else:
-        plain.write_safetensors(out, card, theirs)
+        array_file.write_safetensors(out, card, theirs)
     notes = []
     if card.aux_head:
         notes.append(f"The aux head was left out: {layout} has none.")
@@ -105,7 +105,7 @@ def _write_theirs(model: Model, arrays: Arrays, form: Format, out: Path) -> list
     return notes
 
 
-def at_published_scales(model: Model, arrays: Arrays) -> Arrays:
+def fold_residual_scale(model: Model, arrays: Arrays) -> Arrays:
     """Arrays of the same function without a residual scale of the model's own.
 
     By as much as a block's scale is more than the published one, its linear convolution is.

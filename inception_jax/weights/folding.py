@@ -36,11 +36,11 @@ def fold(model: Model, variables: Variables) -> tuple[Model, Variables]:
         )
     check_variables(model, variables, "the given variables")
     card = replace(model.card, aux_head=False)
-    found = folded_variables(model.network.spec, variables, model.card.residual_scale)
+    found = fold_variables(model.network.spec, variables, model.card.residual_scale)
     return Model(card, folded=True), found
 
 
-def folded_variables(
+def fold_variables(
     spec: NetworkSpec, variables: Variables, residual_scale: ResidualScale = None
 ) -> Variables:
     """What `fold` makes of the variables of a network, for `create(spec, folded=True)`."""

@@ -11,9 +11,9 @@ from flax.traverse_util import unflatten_dict
 from inception_jax.data.imagenet_names import imagenet_ids
 from inception_jax.storage.digests import by_name, some
 from inception_jax.text import one_line
-from inception_jax.weights import convert, files, plain
+from inception_jax.weights import array_file, convert, read_file
 from inception_jax.weights.convert import Arrays, Match, match
-from inception_jax.weights.layouts import FACENET, LAYOUTS, Layout, names_of
+from inception_jax.weights.layouts import FACENET, LAYOUTS, Layout, array_names
 from inception_jax.weights.model import Model, check_variables
 from inception_jax.weights.model_folder import Card, Origin, Variables
 
@@ -41,12 +41,12 @@ def import_file(
 
     Raises ValueError where its arrays are not exactly those of one layout, all of them
     float32, finite and no variance negative, or its digest is another; and as
-    `files.read` does.
+    `read_file.read_arrays` does.
     """
-    found = files.sha256_of(path)
+    found = read_file.file_sha256(path)
     if sha256 is not None and found != sha256.lower():
         raise ValueError(f"the SHA-256 of {one_line(path)} is {found}, expected {sha256}.")
-    theirs = files.read(path)
+    theirs = read_file.read_arrays(path)
     try:
         if any(name.startswith("params/") for name in theirs):
             return _of_ours(path, class_names)
@@ -57,7 +57,7 @@ def import_file(
 
 def _of_ours(path: Path, class_names: Sequence[str] | None) -> Imported:
     """What `weights export` wrote under our own names, with the card it has."""
-    card, arrays = plain.read(path)
+    card, arrays = array_file.read(path)
     if class_names is not None:
         raise ValueError("it says itself what its classes are; leave --classes out.")
     variables = unflatten_dict(arrays, sep="/")
@@ -68,7 +68,7 @@ def _of_ours(path: Path, class_names: Sequence[str] | None) -> Imported:
 def _converted(
     file: str, sha256: str, theirs: Arrays, class_names: Sequence[str] | None
 ) -> Imported:
-    layout, fit = find(theirs)
+    layout, fit = identify_layout(theirs)
     used = {name: theirs[name] for name in fit.names.values()}
     card = Card(
         network=layout.network,
@@ -85,11 +85,11 @@ def _converted(
     )
     _check_shapes(layout, fit, card, used)
     _check_numbers(layout, used)
-    ours = convert.to_ours(layout, used)
+    ours = convert.from_library(layout, used)
     return Imported(card, unflatten_dict(ours, sep="/"), layout, fit.extras)
 
 
-def find(theirs: Arrays) -> tuple[Layout, Match]:
+def identify_layout(theirs: Arrays) -> tuple[Layout, Match]:
     """The layout that all names of a file are of, and how they fit.
 
     Raises ValueError with the closest one, and what is missing or left over, if there is
@@ -126,7 +126,7 @@ def _check_shapes(layout: Layout, fit: Match, card: Card, theirs: Arrays) -> Non
         shape = shapes.pop(ours)
         if card.origin.background_removed and ours.startswith(convert.CLASSIFIERS):
             shape = (*shape[:-1], shape[-1] + 1)
-        expected = convert.shape_in(layout, shape)
+        expected = convert.library_shape(layout, shape)
         if theirs[name].shape != expected:
             found = list(theirs[name].shape)
             misshaped.append(f"{name} is {found} instead of {list(expected)}")
@@ -141,7 +141,7 @@ def _check_numbers(layout: Layout, theirs: Arrays) -> None:
     wild = [name for name, x in theirs.items() if not np.isfinite(x).all()]
     if wild:
         raise ValueError(f"not finite: {some(list(map(one_line, wild)))}.")
-    variances = [y for x, y in names_of(layout).items() if x.endswith("/bn/var")]
+    variances = [y for x, y in array_names(layout).items() if x.endswith("/bn/var")]
     negative = [name for name in variances if name in theirs and (theirs[name] < 0).any()]
     if negative:
         raise ValueError(f"negative variances: {some(list(map(one_line, negative)))}.")

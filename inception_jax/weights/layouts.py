@@ -17,7 +17,7 @@ from inception_jax.config import PreprocessSpec
 # Of a layer of ours: the source's layer, and its batch norm or None.
 Layers = Mapping[str, tuple[str, str | None]]
 
-NAMES = Path(__file__).parent / "names"
+NAMES_FOLDER = Path(__file__).parent / "names"
 
 
 @dataclass(frozen=True)
@@ -74,35 +74,39 @@ class Layout:
 
 # slim/preprocessing/inception_preprocessing.py, preprocess_for_eval: PreprocessSpec's own
 # defaults, the central 0.875 of both sides stretched to 299x299, bilinear, in [-1, 1].
-OF_SLIM = PreprocessSpec()
+SLIM_PREPROCESS = PreprocessSpec()
 # timm's default_cfg of each: crop_pct, interpolation="bicubic", mean and std 0.5.
-OF_TIMM = PreprocessSpec(crop_fraction=0.875, aspect="keep", resize="bicubic")
-OF_TIMM_RESNET_V2 = PreprocessSpec(crop_fraction=0.8975, aspect="keep", resize="bicubic")
+TIMM_PREPROCESS = PreprocessSpec(crop_fraction=0.875, aspect="keep", resize="bicubic")
+TIMM_RESNET_V2_PREPROCESS = PreprocessSpec(
+    crop_fraction=0.8975, aspect="keep", resize="bicubic"
+)
 # pretrainedmodels/utils.py, TransformImage: scale=0.875, preserve_aspect_ratio=True, and
 # the default of torchvision's Resize, bilinear.
-OF_CADENE = PreprocessSpec(crop_fraction=0.875, aspect="keep", resize="bilinear")
+CADENE_PREPROCESS = PreprocessSpec(crop_fraction=0.875, aspect="keep", resize="bilinear")
 # keras.applications: the whole image as load_img(target_size=...) resizes it; mode="tf" of
 # imagenet_utils.preprocess_input is x / 127.5 - 1.
-OF_KERAS = PreprocessSpec(crop_fraction=1.0)
+KERAS_PREPROCESS = PreprocessSpec(crop_fraction=1.0)
 # facenet.py (fixed image standardization) and facenet-pytorch: (x - 127.5) / 128 of a face
 # that was cut out before.
-OF_FACENET = PreprocessSpec((160, 160, 3), 1.0, low=-127.5 / 128, high=127.5 / 128)
+FACENET_PREPROCESS = PreprocessSpec((160, 160, 3), 1.0, low=-127.5 / 128, high=127.5 / 128)
 
 FACENET = "inception_resnet_v1_facenet"
 
 LAYOUTS = (
-    Layout("timm", "inception_v3", TORCH, OF_TIMM),
-    Layout("timm", "inception_v4", TORCH, OF_TIMM),
-    Layout("timm", "inception_resnet_v2", TORCH, OF_TIMM_RESNET_V2),
+    Layout("timm", "inception_v3", TORCH, TIMM_PREPROCESS),
+    Layout("timm", "inception_v4", TORCH, TIMM_PREPROCESS),
+    Layout("timm", "inception_resnet_v2", TORCH, TIMM_RESNET_V2_PREPROCESS),
     # Its names of v4 are timm's: only a file with the background class can be told apart.
-    Layout("cadene", "inception_v4", TORCH, OF_CADENE, background=True),
-    Layout("cadene", "inception_resnet_v2", TORCH, OF_CADENE, background=True),
-    Layout("slim", "inception_v4", TENSORFLOW, OF_SLIM, ("AuxLogits",), True),
-    Layout("slim", "inception_resnet_v2", TENSORFLOW, OF_SLIM, ("AuxLogits",), True),
-    Layout("keras", "inception_v3", KERAS, OF_KERAS, ("Logits",)),
-    Layout("keras", "inception_resnet_v2", KERAS, OF_KERAS, ("Logits",)),
-    Layout("facenet-pytorch", FACENET, TORCH, OF_FACENET, ("Logits",)),
-    Layout("facenet", FACENET, TENSORFLOW, OF_FACENET, ("Logits",)),
+    Layout("cadene", "inception_v4", TORCH, CADENE_PREPROCESS, background=True),
+    Layout("cadene", "inception_resnet_v2", TORCH, CADENE_PREPROCESS, background=True),
+    Layout("slim", "inception_v4", TENSORFLOW, SLIM_PREPROCESS, ("AuxLogits",), True),
+    Layout(
+        "slim", "inception_resnet_v2", TENSORFLOW, SLIM_PREPROCESS, ("AuxLogits",), True
+    ),
+    Layout("keras", "inception_v3", KERAS, KERAS_PREPROCESS, ("Logits",)),
+    Layout("keras", "inception_resnet_v2", KERAS, KERAS_PREPROCESS, ("Logits",)),
+    Layout("facenet-pytorch", FACENET, TORCH, FACENET_PREPROCESS, ("Logits",)),
+    Layout("facenet", FACENET, TENSORFLOW, FACENET_PREPROCESS, ("Logits",)),
 )
 
 
@@ -116,7 +120,7 @@ def find_layout(source: str, network: str) -> Layout:
 
 
 @cache
-def layers_of(layout: Layout) -> Layers:
+def layer_names(layout: Layout) -> Layers:
     """The source's layers by ours, all of them, in the order of the names' file."""
     if layout.convention is TENSORFLOW:
         return _slim_layers(layout)
@@ -126,7 +130,7 @@ def layers_of(layout: Layout) -> Layers:
         "keras": f"keras_{layout.network}",
         "facenet-pytorch": "facenet_pytorch_inception_resnet_v1",
     }[layout.source]
-    text = (NAMES / f"{file}.json").read_text(encoding="utf-8")
+    text = (NAMES_FOLDER / f"{file}.json").read_text(encoding="utf-8")
     layers = {ours: (conv, norm) for ours, (conv, norm) in json.loads(text).items()}
     if layout.source == "cadene":
         layers["Logits"] = ("last_linear", None)
@@ -150,7 +154,7 @@ def _slim_layers(layout: Layout) -> Layers:
     like = {FACENET: "facenet-pytorch"}.get(network, "timm")
     found = {
         ours: norm is not None
-        for ours, (_, norm) in layers_of(find_layout(like, network)).items()
+        for ours, (_, norm) in layer_names(find_layout(like, network)).items()
     }
     if "AuxLogits" in layout.optional:
         boxes = ("AuxLogits/Conv2d_1b_1x1", "AuxLogits/Conv2d_2a_5x5")
@@ -173,22 +177,22 @@ def _slim_scope(network: str, ours: str) -> str:
     return "/".join(part for part in (SLIM_SCOPES[network], stack, ours) if part)
 
 
-def names_of(layout: Layout, without: Collection[str] = ()) -> dict[str, str]:
+def array_names(layout: Layout, without: Collection[str] = ()) -> dict[str, str]:
     """The source's names of arrays by ours, but of the parts `without`."""
     return {
         ours: theirs
-        for layer, (conv, norm) in layers_of(layout).items()
+        for layer, (conv, norm) in layer_names(layout).items()
         if layer.split("/")[0] not in without
         for ours, theirs in _of_layer(layout.convention, layer, conv, norm)
     }
 
 
-def extras_of(layout: Layout) -> set[str]:
+def ignored_names(layout: Layout) -> set[str]:
     """Names in the source's files that are known and belong to no network."""
     words = layout.convention
-    norms = [norm for _, norm in layers_of(layout).values() if norm]
+    norms = [norm for _, norm in layer_names(layout).values() if norm]
     counts = {f"{norm}.num_batches_tracked" for norm in norms if words.counts_batches}
-    slots = {f"{x}/{slot}" for x in names_of(layout).values() for slot in words.slots}
+    slots = {f"{x}/{slot}" for x in array_names(layout).values() for slot in words.slots}
     return counts | slots | set(words.extras)
 
 

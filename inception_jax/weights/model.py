@@ -120,7 +120,7 @@ def load(
     """
     folder = find_model(path_or_name)
     if not model_folder.is_model_folder(folder):
-        card, arrays = of_run(folder, weights, step)
+        card, arrays = read_run(folder, weights, step)
     elif step is None and weights == "ema":
         card, arrays = model_folder.read(folder)
     else:
@@ -172,11 +172,12 @@ def find_model(path_or_name: str | Path) -> Path:
         is_run = run_folder.record_path(folder).is_file()
         if is_run or model_folder.is_model_folder(folder):
             return folder
-    there = sorted(p.parent.name for p in models_folder().glob(f"*/{model_folder.CARD}"))
+    cards = models_folder().glob(f"*/{model_folder.CARD_FILE}")
+    available = sorted(card.parent.name for card in cards)
     raise ValueError(
         f"there is no model {one_line(path_or_name)}: expected a folder that inception-jax "
         f"weights import or a run wrote, or one of the names in {models_folder()}: "
-        f"{', '.join(map(one_line, there)) or 'none'}."
+        f"{', '.join(map(one_line, available)) or 'none'}."
     )
 
 
@@ -199,12 +200,12 @@ def card_of_run(folder: Path, weights: str | None, step: int) -> Card:
     )
 
 
-def of_run(folder: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
+def read_run(folder: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
     """The card and the arrays by name of a run's checkpoint, or of its newest good one.
 
-    Raises what `saved_arrays` and `card_of_run` raise.
+    Raises what `read_checkpoint` and `card_of_run` raise.
     """
-    step, arrays = saved_arrays(folder, step)
+    step, arrays = read_checkpoint(folder, step)
     prefix = {"raw": "", "ema": "ema_"}[weights]
     groups = tuple(f"{prefix}{group}/" for group in ("params", "batch_stats"))
     chosen = {
@@ -241,7 +242,7 @@ def check_step(saved: "Checkpoints", run: Path, step: int) -> int:
     return step
 
 
-def saved_arrays(run: Path, step: int | None = None) -> tuple[int, Arrays]:
+def read_checkpoint(run: Path, step: int | None = None) -> tuple[int, Arrays]:
     """Step and arrays by name of a run's checkpoint, or of its newest good one, verified.
 
     Raises as `open_checkpoints` and `check_step` do, CheckpointError where it is damaged.

@@ -29,7 +29,7 @@ from inception_jax.storage.run_folder import from_json
 
 Variables = dict[str, dict]
 
-CARD, WEIGHTS = "model.json", "weights.safetensors"
+CARD_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,18 @@ def write(folder: Path, card: Card, variables: Variables) -> None:
     text = json.dumps({"card": about, "sha256": json_digest(about), "arrays": arrays})
     with new_file(folder) as draft:
         draft.mkdir(parents=True)
-        safetensors.numpy.save_file(by_name(variables), draft / WEIGHTS)
-        (draft / CARD).write_text(f"{text}\n", encoding="utf-8")
+        safetensors.numpy.save_file(by_name(variables), draft / WEIGHTS_FILE)
+        (draft / CARD_FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
 def is_model_folder(folder: Path) -> bool:
     """Whether `write` made it; what is in it may be damaged."""
-    return (folder / CARD).is_file()
+    return (folder / CARD_FILE).is_file()
 
 
 def read_card(folder: Path) -> Card:
     """The card alone; raises CheckpointError where it is damaged."""
-    with _said_of(folder / CARD):
+    with _said_of(folder / CARD_FILE):
         return _read_json(folder)[0]
 
 
@@ -93,17 +93,17 @@ def read(folder: Path) -> tuple[Card, dict[str, np.ndarray]]:
 
     Raises CheckpointError, naming the arrays, where something is not as it was written.
     """
-    with _said_of(folder / CARD):
+    with _said_of(folder / CARD_FILE):
         card, record = _read_json(folder)
-    with _said_of(folder / WEIGHTS):
-        arrays = safetensors.numpy.load_file(folder / WEIGHTS)
+    with _said_of(folder / WEIGHTS_FILE):
+        arrays = safetensors.numpy.load_file(folder / WEIGHTS_FILE)
         if damaged := record.damaged(arrays):
             raise CheckpointError(f"not as they were written: {some(damaged)}")
     return card, arrays
 
 
 def _read_json(folder: Path) -> tuple[Card, Record]:
-    found = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    found = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     if json_digest(found["card"]) != found["sha256"]:
         raise CheckpointError("its card is not as it was written")
     return from_json(Card, found["card"]), Record.from_json(found["arrays"])

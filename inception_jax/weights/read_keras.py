@@ -19,8 +19,8 @@ import numpy as np
 from inception_jax.storage.digests import CheckpointError
 from inception_jax.text import one_line
 from inception_jax.weights.convert import match
-from inception_jax.weights.keras_file import order
 from inception_jax.weights.layouts import LAYOUTS
+from inception_jax.weights.write_keras import layer_order
 
 if TYPE_CHECKING:
     import h5py
@@ -45,7 +45,7 @@ Layer = tuple[str, Arrays]
 Classes = dict[tuple[str, int], Layer]
 
 
-def read(file: Path | BytesIO, path: Path) -> Arrays:
+def read_layers(file: Path | BytesIO, path: Path) -> Arrays:
     """All arrays by name. `path` is what the file is called, where that is a stream.
 
     Raises CheckpointError where it is damaged, ImportError without the `weights` extra.
@@ -58,7 +58,7 @@ def read(file: Path | BytesIO, path: Path) -> Arrays:
             'pip install "inception_jax[weights]"'
         ) from None
     layouts = [layout for layout in LAYOUTS if layout.source == "keras"]
-    orders = {layout.network: order(layout.network) for layout in layouts}
+    orders = {layout.network: layer_order(layout.network) for layout in layouts}
     try:
         with h5py.File(file, "r") as opened:
             group = opened.get("model_weights", opened)  # so in a whole model's .h5

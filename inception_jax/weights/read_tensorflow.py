@@ -15,23 +15,23 @@ TABLE = bytes.fromhex("57fb808b247547db")
 PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
-def prefix_of(path: Path) -> Path:
+def checkpoint_prefix(path: Path) -> Path:
     """What TensorFlow calls a checkpoint whose prefix or one of whose files is `path`."""
     return path.with_name(PART.sub("", path.name))
 
 
 def data_files(path: Path) -> list[Path]:
     """The files with the arrays of a checkpoint in parts; none: `path` is nothing such."""
-    prefix = prefix_of(path)
+    prefix = checkpoint_prefix(path)
     if not prefix.with_name(f"{prefix.name}.index").is_file():
         return []
-    found = (x for x in prefix.parent.iterdir() if prefix_of(x) == prefix)
+    found = (x for x in prefix.parent.iterdir() if checkpoint_prefix(x) == prefix)
     return sorted(x for x in found if ".data-" in x.name)
 
 
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` is the prefix of a checkpoint, or a file of one."""
-    if prefix_of(path).with_name(f"{prefix_of(path).name}.index").is_file():
+    if checkpoint_prefix(path).with_name(f"{checkpoint_prefix(path).name}.index").is_file():
         return True
     if not path.is_file() or path.stat().st_size < len(TABLE):
         return False
@@ -40,7 +40,7 @@ def is_checkpoint(path: Path) -> bool:
         return stream.read() == TABLE
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     """All arrays by name. Raises CheckpointError where the checksum of one is another,
     ImportError without the `tensorflow` extra."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on this machine's CPU
@@ -53,7 +53,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         ) from None
     name = None
     try:
-        reader = tf.train.load_checkpoint(str(prefix_of(path)))
+        reader = tf.train.load_checkpoint(str(checkpoint_prefix(path)))
         arrays = {}
         for name in sorted(reader.get_variable_to_shape_map()):
             arrays[name] = np.asarray(reader.get_tensor(name))

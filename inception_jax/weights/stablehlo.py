@@ -21,11 +21,11 @@ from jax import export
 from inception_jax.data.crops import in_words
 from inception_jax.data.imagenet_names import class_title
 from inception_jax.storage.atomic import new_file
+from inception_jax.weights.array_file import Arrays, float32
 from inception_jax.weights.model import Model
-from inception_jax.weights.model_folder import WEIGHTS
-from inception_jax.weights.plain import Arrays, float32
+from inception_jax.weights.model_folder import WEIGHTS_FILE
 
-PROGRAM, ABOUT = "model.stablehlo", "about.json"
+PROGRAM_FILE, ABOUT_FILE = "model.stablehlo", "about.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -45,17 +45,17 @@ def write(folder: Path, model: Model, arrays: Arrays) -> None:
             'flatbuffers is missing: pip install "inception_jax[weights]"'
         ) from None
     arrays = float32(arrays)
-    exported = program(model, arrays)
+    exported = export_program(model, arrays)
     data = exported.serialize()
     about = json.dumps(describe(model, exported), indent=1)
     with new_file(folder) as draft:
         draft.mkdir()
-        (draft / PROGRAM).write_bytes(data)
-        safetensors.numpy.save_file(arrays, draft / WEIGHTS)
-        (draft / ABOUT).write_text(f"{about}\n", encoding="utf-8")
+        (draft / PROGRAM_FILE).write_bytes(data)
+        safetensors.numpy.save_file(arrays, draft / WEIGHTS_FILE)
+        (draft / ABOUT_FILE).write_text(f"{about}\n", encoding="utf-8")
 
 
-def program(model: Model, arrays: Arrays) -> export.Exported:
+def export_program(model: Model, arrays: Arrays) -> export.Exported:
     """Weights by name and images [b, height, width, channels], in the network's range, to
     its output [b, k]: for any batch size, on PLATFORMS, in float32, as in evaluation.
     """
@@ -76,8 +76,8 @@ def describe(model: Model, exported: export.Exported) -> dict[str, Any]:
     spec, classes = card.preprocess, card.class_names
     images, (output,) = exported.in_avals[-1], exported.out_avals
     return {
-        "call": f"jax.export.deserialize({PROGRAM}).call(weights, images)",
-        "weights": f"dict of the arrays in {WEIGHTS}, by their names there",
+        "call": f"jax.export.deserialize({PROGRAM_FILE}).call(weights, images)",
+        "weights": f"dict of the arrays in {WEIGHTS_FILE}, by their names there",
         "images": {
             "shape": [str(axis) for axis in images.shape],
             "dtype": str(images.dtype),

@@ -16,7 +16,7 @@ import pytest
 from experiments import accuracy, curves, evaluate, recalibrate, run
 from experiments.networks import RECIPES
 from inception_jax.config import RunConfig
-from inception_jax.inference.batch_norm_modes import recalibrated
+from inception_jax.inference.batch_norm_modes import recalibrate_statistics
 from inception_jax.inference.evaluate import load_trained
 from inception_jax.models.network import get_spec
 from inception_jax.models.zoo import SPECS
@@ -97,10 +97,10 @@ def test_recalibration_makes_a_run_of_its_own(tiny_recipe, tmp_path, capsys, mon
     made = []
 
     def spy(model: Model, variables: dict, *rest: Any) -> dict:
-        made.append((variables, recalibrated(model, variables, *rest)))
+        made.append((variables, recalibrate_statistics(model, variables, *rest)))
         return made[-1][1]
 
-    monkeypatch.setattr(recalibrate, "recalibrated", spy)
+    monkeypatch.setattr(recalibrate, "recalibrate_statistics", spy)
     folder, new = str(tmp_path / "run"), str(tmp_path / "new")
     command = ["digits", *tiny_recipe, "--workdir", folder, *QUICK, "--image-size", "16"]
     # Averages that still are what they were at the start.

@@ -64,7 +64,7 @@ def test_ours_and_plain_infer_the_same(tiny_case):
 
 
 def test_plain_folds_nothing(tiny_case, monkeypatch):
-    monkeypatch.delattr(ours, "folded_variables")
+    monkeypatch.delattr(ours, "fold_variables")
     case = replace(tiny_case, task="inference")
     assert plain.build(case).run(1).shape == (4, CLASSES)
     with pytest.raises(NameError):

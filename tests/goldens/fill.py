@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_jax.weights.layouts import NAMES
+from inception_jax.weights.layouts import NAMES_FOLDER
 
 HERE = Path(__file__).parent
 
@@ -83,7 +83,7 @@ def fill(
 
 def _source_leaf(source: str, scope: list[str], leaf: str, rank: int):
     """(name in the source, kind) of the array we call `scope`/`leaf`."""
-    layers = json.loads((NAMES / f"{source}.json").read_text())
+    layers = json.loads((NAMES_FOLDER / f"{source}.json").read_text())
     if source.startswith("keras"):
         join, kernel, beta = "/", "kernel", "beta"
         mean, variance = "moving_mean", "moving_variance"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_jax.inference.batches import outputs, padded_size
+from inception_jax.inference.batches import apply_to_files, padded_size
 from inception_jax.models.zoo import SPECS
 from tests.models.tiny import one_block
 from tests.saved import one_by_one, save_tiny, write_images
@@ -24,7 +24,7 @@ def take(logits, endpoints):
 def test_batches_give_what_each_image_gives_alone(tmp_path):
     model, variables = save_tiny(tmp_path / "model")
     paths = write_images(tmp_path, 10)[::-1]
-    batches = list(outputs(model, variables, paths, take, batch_size=3))
+    batches = list(apply_to_files(model, variables, paths, take, batch_size=3))
     # On four devices a batch holds four.
     assert [len(batch.paths) for batch in batches] == [4, 4, 2]
     assert [path for batch in batches for path in batch.paths] == paths
@@ -40,7 +40,7 @@ def test_one_program_serves_all_batches(tmp_path, compilations):
     counts = []
     for images in (4, 9):
         compilations.clear()
-        list(outputs(model, variables, paths[:images], take, batch_size=4))
+        list(apply_to_files(model, variables, paths[:images], take, batch_size=4))
         counts.append(len(compilations))
     assert counts[0] == counts[1] > 0
 
@@ -48,16 +48,16 @@ def test_one_program_serves_all_batches(tmp_path, compilations):
 def test_broken_images_are_named_and_change_nothing(tmp_path):
     model, variables = save_tiny(tmp_path / "model")
     paths = write_images(tmp_path, 6)
-    whole = list(outputs(model, variables, paths, take, batch_size=4))
+    whole = list(apply_to_files(model, variables, paths, take, batch_size=4))
     expected = np.concatenate([batch.values["logits"] for batch in whole])
     data = Path(paths[1]).read_bytes()
     Path(paths[1]).write_bytes(data[: len(data) // 2])
     Path(paths[5]).write_text("no image")
-    first, last = outputs(model, variables, paths, take, batch_size=4)
+    first, last = apply_to_files(model, variables, paths, take, batch_size=4)
     assert (first.paths, last.paths) == ([paths[i] for i in (0, 2, 3)], [paths[4]])
-    assert [len(batch.faults) for batch in (first, last)] == [1, 1]
-    assert "01.png" in first.faults[0]
-    assert "05.png' cannot be read: it starts with b'no image'" in last.faults[0]
+    assert [len(batch.errors) for batch in (first, last)] == [1, 1]
+    assert "01.png" in first.errors[0]
+    assert "05.png' cannot be read: it starts with b'no image'" in last.errors[0]
     np.testing.assert_array_equal(first.values["logits"], expected[[0, 2, 3]])
     np.testing.assert_array_equal(last.values["logits"], expected[[4]])
 
@@ -78,4 +78,4 @@ def test_batches_of_nothing_are_refused(tmp_path):
     model, variables = save_tiny(tmp_path / "model")
     paths = write_images(tmp_path, 1)
     with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
-        next(outputs(model, variables, paths, take, batch_size=0))
+        next(apply_to_files(model, variables, paths, take, batch_size=0))

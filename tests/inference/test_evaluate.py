@@ -12,14 +12,14 @@ import pytest
 from inception_jax.config import PreprocessSpec
 from inception_jax.data import Source, eval_batches
 from inception_jax.data.types import Subset
-from inception_jax.inference.batch_norm_modes import mode_gap, recalibrated
+from inception_jax.inference.batch_norm_modes import mode_gap, recalibrate_statistics
 from inception_jax.inference.evaluate import (
-    Trained,
-    check_together,
+    TrainedModel,
+    check_compatible,
     evaluate,
-    kinds_together,
+    exclude_images,
+    kinds_to_evaluate,
     view_probabilities,
-    without,
 )
 from inception_jax.models.zoo import SPECS
 from inception_jax.training.step import network_input
@@ -52,7 +52,7 @@ def _one(monkeypatch):
     monkeypatch.setitem(SPECS, "one", one_block())
 
 
-def model(seed: int = 0, **changes: object) -> Trained:
+def model(seed: int = 0, **changes: object) -> TrainedModel:
     """Random weights whose logits differ from image to image, averaged ones beside them."""
     described = Model(replace(CARD, **changes))
     images = network_input({"image": jnp.zeros((1, 8, 8, 1), jnp.uint8)}, SPEC)
@@ -62,7 +62,7 @@ def model(seed: int = 0, **changes: object) -> Trained:
     )
     raw["params"]["Logits"]["kernel"] = jnp.asarray(10 * kernel, jnp.float32)
     ema = jax.tree.map(lambda x: 0.7 * x, raw)
-    return Trained(described, {"raw": raw, "ema": ema})
+    return TrainedModel(described, {"raw": raw, "ema": ema})
 
 
 def figures(models, count=103, views=1, devices=1, batch_size=8):
@@ -132,7 +132,7 @@ def test_ensembles():
     assert both["raw"]["loss_sum"] != pytest.approx(alone["raw"]["loss_sum"], rel=0.01)
 
 
-def with_one_kind(kind: str, seed: int = 0) -> Trained:
+def with_one_kind(kind: str, seed: int = 0) -> TrainedModel:
     """As a model folder of weights of this kind gives it; they are `model`'s raw ones."""
     whole = model(seed)
     return replace(whole, variables={kind: whole.variables["raw"]})
@@ -143,7 +143,9 @@ def test_weights_of_model_folders_go_with_both_kinds_of_a_run():
     totals = figures([run, other], 23)
     assert list(totals) == ["raw", "ema"]
     # In place of the run's other kind there are the same weights.
-    twice = replace(other, variables=dict.fromkeys(("raw", "ema"), other.weights("ema")))
+    twice = replace(
+        other, variables=dict.fromkeys(("raw", "ema"), other.weights_or_only("ema"))
+    )
     for kind in totals:
         assert_close(totals[kind], by_hand([run, twice], 23, 1, kind))
     assert totals["raw"]["loss_sum"] != pytest.approx(totals["ema"]["loss_sum"], rel=1e-3)
@@ -153,8 +155,8 @@ def test_model_folders_have_the_kind_of_their_weights():
     alone = figures([with_one_kind("published")], 23)
     assert_close(alone, {"published": figures([model()], 23)["raw"]})
     both = [with_one_kind("published"), with_one_kind("published", 1)]
-    assert kinds_together(both) == ("published",)
-    with pytest.raises(ValueError, match="several kinds, published and ema, make no"):
+    assert kinds_to_evaluate(both) == ("published",)
+    with pytest.raises(ValueError, match="one kind, got published and ema; name"):
         figures([with_one_kind("published"), with_one_kind("ema")], 23)
 
 
@@ -184,7 +186,7 @@ def test_progress():
         views=1,
         batch_size=8,
         devices=jax.devices()[:1],
-        tell=told.append,
+        on_batch=told.append,
     )
     assert told == [8.0, 5.0]
 
@@ -224,23 +226,23 @@ def test_each_model_has_its_scale():
 def test_what_does_not_belong_together():
     other = replace(source(), class_names=("cat", *NAMES[1:]))
     with pytest.raises(ValueError, match=r"trained on 7 classes \(a, b, c, \.\.\.\)"):
-        check_together([model()], other)
+        check_compatible([model()], other)
     with pytest.raises(ValueError, match="evaluate it on data with its own classes"):
-        check_together([model()], replace(source(), class_names=NAMES[::-1]))
+        check_compatible([model()], replace(source(), class_names=NAMES[::-1]))
     large = model(preprocess=PreprocessSpec((16, 16, 1)))
-    with pytest.raises(ValueError, match="an ensemble needs them alike"):
-        check_together([model(), large], source())
+    with pytest.raises(ValueError, match="an ensemble needs the same preprocessing"):
+        check_compatible([model(), large], source())
 
 
 def test_excluded_images():
     """By number, as in ILSVRC's list, or by name."""
-    left = without(source(10), ["3", "ILSVRC2012_val_00000010.JPEG"])
+    left = exclude_images(source(10), ["3", "ILSVRC2012_val_00000010.JPEG"])
     names = [example["name"] for example in left.examples]
     assert names == [EXAMPLES[i]["name"] for i in (0, 1, 3, 4, 5, 6, 7, 8)]
     assert isinstance(left.examples, Subset)
     assert len(left) == 8
     with pytest.raises(ValueError, match=r"1 of the images .* ILSVRC2012_val_00000104"):
-        without(source(), ["3", "104"])
+        exclude_images(source(), ["3", "104"])
 
 
 def batches(size: int, count: int) -> list[dict[str, np.ndarray]]:
@@ -253,7 +255,7 @@ def test_recalibration(devices):
     """Moments over all batches together; then both modes of batch norm agree."""
     one, parts = model(), batches(16, 3)
     raw = one.variables["raw"]
-    stats = recalibrated(one.model, raw, parts, jax.devices()[:devices])
+    stats = recalibrate_statistics(one.model, raw, parts, jax.devices()[:devices])
     everything = jnp.concatenate([batch["image"] for batch in parts])
     kernel = raw["params"]["Stem"]["Conv2d_1a_3x3"]["conv"]["kernel"]
     first = jax.lax.conv_general_dilated(
@@ -273,7 +275,7 @@ def test_gap_between_the_modes():
     one, parts = model(), batches(48, 1)
     device = jax.devices()[:1]
     before = mode_gap(one.model, one.variables["raw"], parts, device)
-    stats = recalibrated(one.model, one.variables["raw"], parts, device)
+    stats = recalibrate_statistics(one.model, one.variables["raw"], parts, device)
     fitting = one.variables["raw"] | {"batch_stats": stats}
     after = mode_gap(one.model, fitting, parts, device)
     assert after["eval"]["loss"] == pytest.approx(after["train"]["loss"], rel=0.01)

@@ -12,11 +12,11 @@ import pyarrow.parquet
 import pytest
 
 from inception_jax.inference import features as module
-from inception_jax.inference.batches import Outputs
+from inception_jax.inference.batches import BatchOutputs
 from inception_jax.inference.features import (
     Endpoint,
-    check_room,
-    features,
+    check_disk_space,
+    extract_features,
     find_endpoint,
     write_features,
 )
@@ -38,7 +38,7 @@ def tiny_network(monkeypatch):
 def batches():
     """`ROWS` in batches, one of which could not be read at all."""
     for a, b in ((0, 3), (3, 3), (3, 7)):
-        yield Outputs(NAMES[a:b], ROWS[a:b], [])
+        yield BatchOutputs(NAMES[a:b], ROWS[a:b], [])
 
 
 def test_features_are_the_networks_endpoints(tmp_path):
@@ -52,7 +52,7 @@ def test_features_are_the_networks_endpoints(tmp_path):
     ):
         endpoint = find_endpoint(model, name, pool=pool)
         assert (endpoint.shape, endpoint.num_bytes) == (shape, 4 * np.prod(shape))
-        found = list(features(model, variables, paths, endpoint, batch_size=4))
+        found = list(extract_features(model, variables, paths, endpoint, batch_size=4))
         assert [path for batch in found for path in batch.paths] == paths
         expected = endpoints[name].mean((1, 2)) if pool else endpoints[name]
         values = np.concatenate([batch.values for batch in found])
@@ -74,7 +74,7 @@ def test_what_is_no_endpoint_is_refused(tmp_path):
         find_endpoint(model, "global_pool", pool=True)
     # A model without classes has features all the same.
     endpoint = find_endpoint(model, "PreLogitsFlatten")
-    (batch,) = features(model, variables, write_images(tmp_path, 1), endpoint)
+    (batch,) = extract_features(model, variables, write_images(tmp_path, 1), endpoint)
     assert batch.values.shape == (1, 8)
 
 
@@ -116,7 +116,7 @@ def test_no_rows_and_half_of_the_rows(tmp_path, ending):
     with pytest.raises(CheckpointError, match="cannot be written: No space left"):
         write_features(tmp_path / f"a{ending}", CARD, MAP, stops())
     assert os.listdir(tmp_path) == []
-    nothing = [Outputs([], ROWS[:0], ["'x' cannot be read."])]
+    nothing = [BatchOutputs([], ROWS[:0], ["'x' cannot be read."])]
     assert write_features(tmp_path / f"a{ending}", CARD, MAP, nothing) == 0
     if ending == ".npz":
         shape = np.load(tmp_path / "a.npz", allow_pickle=False)["features"].shape
@@ -132,9 +132,9 @@ def test_the_disk_must_have_room(tmp_path, monkeypatch, ending, copies):
         free = SimpleNamespace(free=copies * 1000 * MAP.num_bytes + more)
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: free)
         if fits:
-            check_room(out, MAP, 1000)
+            check_disk_space(out, MAP, 1000)
         else:
             with pytest.raises(
                 ValueError, match=r"of 1,000 images is 48\.0 kB, writing it"
             ):
-                check_room(out, MAP, 1000)
+                check_disk_space(out, MAP, 1000)

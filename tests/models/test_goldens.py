@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import inception_jax
-from inception_jax.weights.layouts import NAMES
+from inception_jax.weights.layouts import NAMES_FOLDER
 from tests.goldens.fill import fill, golden_variables, images
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -233,7 +233,7 @@ def test_training_mode_statistics(source):
 def _layers(source: str) -> dict[str, list]:
     import json
 
-    return json.loads((NAMES / f"{source}.json").read_text())
+    return json.loads((NAMES_FOLDER / f"{source}.json").read_text())
 
 
 def _lookup(tree: dict, layer: str) -> dict:

@@ -87,7 +87,7 @@ def test_a_signal_to_one_stops_both(tiny, tmp_path, capsys):
         for one, other in ((x[weights], y[weights]) for x, y in sums):
             assert one["count"] == other["count"] == 297
             assert one["loss_sum"] == pytest.approx(other["loss_sum"], rel=1e-3)
-    here, there = (load_state(f, jax.devices())[1] for f in (folder, whole.workdir))
+    here, there = (load_state(f, jax.devices()).state for f in (folder, whole.workdir))
     close = partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-4)
     jax.tree.map(close, here, there)
     processes = [session.processes for session in read_record(folder).sessions]

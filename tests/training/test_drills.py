@@ -54,9 +54,9 @@ def test_the_checkpoint_before_what_is_no_number(tiny, tmp_path):
         fit(replace(config, checkpoint_every=0.01))
     bad = int(re.search(r"step (\d+)", str(error.value))[1])
     assert bad > 3
-    _, state, step = load_state(config.workdir, jax.devices())
-    assert step == state.step == bad - 1
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+    saved = load_state(config.workdir, jax.devices())
+    assert saved.step == saved.state.step == bad - 1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(saved.state.params))
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ def test_a_run_needs_them_until_there_is_a_checkpoint(tiny, source, tmp_path):
     _, variables = load(source)
     shutil.rmtree(source)
     fit(replace(config, steps=2))
-    states = [load_state(tmp_path / name, jax.devices())[1] for name in ("run", "whole")]
+    states = [load_state(tmp_path / name, jax.devices()).state for name in ("run", "whole")]
     assert_equal(*jax.device_get(states))
     for group in (states[0].raw_variables, states[0].ema_variables):
         body = {n: x for n, x in group["params"].items() if n not in CLASSIFIERS}

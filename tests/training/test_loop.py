@@ -32,7 +32,7 @@ assert_equal = partial(jax.tree.map, np.testing.assert_array_equal)
 
 
 def state_of(workdir: Path, step: int | None = None):
-    return jax.device_get(load_state(workdir, jax.devices(), step)[1])
+    return jax.device_get(load_state(workdir, jax.devices(), step).state)
 
 
 def test_a_run_leaves_its_record(tiny, tmp_path):
@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
     fit(config)
     (tmp_path / "checkpoints" / "3" / "state" / "_METADATA").write_bytes(b"")
     # To look at: the one before it, unless that one was asked for.
-    assert load_state(tmp_path, jax.devices())[2] == 2
+    assert load_state(tmp_path, jax.devices()).step == 2
     assert "checkpoints/3 is damaged" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match=r"checkpoints/3 is damaged"):
         state_of(tmp_path, 3)

@@ -37,7 +37,7 @@ def probed(tiny, tmp_path) -> RunConfig:
 
 
 def state_of(config: RunConfig, step: int) -> TrainState:
-    return jax.device_get(load_state(config.workdir, jax.devices(), step)[1])
+    return jax.device_get(load_state(config.workdir, jax.devices(), step).state)
 
 
 def norm(*trees: dict) -> float:

@@ -13,11 +13,11 @@ from inception_jax.config import PreprocessSpec
 from inception_jax.models.zoo import SPECS
 from inception_jax.weights import (
     convert,
-    files,
     import_file,
-    keras_file,
     layouts,
+    read_file,
     read_keras,
+    write_keras,
 )
 from inception_jax.weights.layouts import KERAS, TENSORFLOW, TORCH, Layout
 from tests.models.tiny import one_block
@@ -55,11 +55,11 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     for source, layers in files.items():
         (folder / f"{source}_tiny.json").write_text(json.dumps(layers))
     (folder / "keras_tiny_order.json").write_text(json.dumps(KERAS_ORDER))
-    for module in (layouts, keras_file):
-        monkeypatch.setattr(module, "NAMES", folder)
+    for module in (layouts, write_keras):
+        monkeypatch.setattr(module, "NAMES_FOLDER", folder)
     for module in (layouts, import_file, read_keras):
         monkeypatch.setattr(module, "LAYOUTS", ROWS)
-    monkeypatch.setattr(layouts, "layers_of", layouts.layers_of.__wrapped__)
+    monkeypatch.setattr(layouts, "layer_names", layouts.layer_names.__wrapped__)
 
 
 def row(source: str) -> Layout:
@@ -68,7 +68,7 @@ def row(source: str) -> Layout:
 
 def with_background(layout: Layout, theirs: dict, background: float = 9.0) -> dict:
     """The same arrays with a class before the first."""
-    names = layouts.names_of(layout)
+    names = layouts.array_names(layout)
     theirs = dict(theirs)
     for leaf in ("kernel", "bias"):
         name = names[f"params/Logits/{leaf}"]
@@ -87,13 +87,13 @@ def save(arrays: dict[str, np.ndarray], path: Path) -> Path:
 
 def of(source: str, ours: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our arrays as the source has them, without what counts batches."""
-    theirs = convert.to_theirs(row(source), ours)
+    theirs = convert.to_library(row(source), ours)
     return {name: x for name, x in theirs.items() if x.dtype == np.float32}
 
 
 def assert_read(path: Path, expected: dict[str, np.ndarray]) -> None:
-    """`files.read` gives these arrays and no others."""
-    found = files.read(path)
+    """`read_file.read_arrays` gives these arrays and no others."""
+    found = read_file.read_arrays(path)
     assert found.keys() == expected.keys()
     for name, x in expected.items():
         np.testing.assert_array_equal(found[name], x, strict=True, err_msg=name)

@@ -21,7 +21,7 @@ from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.models.inputs import block_scales
 from inception_jax.models.zoo import SPECS
 from inception_jax.storage.digests import CheckpointError, by_name
-from inception_jax.weights import export, keras_file, plain
+from inception_jax.weights import array_file, export, write_keras
 from inception_jax.weights.import_file import import_file
 from inception_jax.weights.model import Model
 from tests.models.tiny import BLOCKS, one_block, three_grids
@@ -70,7 +70,7 @@ def test_npz_holds_arrays_and_card_without_pickle(folder, tmp_path):
 def test_plain_files_are_read_back(folder, tmp_path, suffix):
     out = tmp_path / f"x{suffix}"
     export_model(str(folder), format=suffix[1:], out=out)
-    card, arrays = plain.read(out)
+    card, arrays = array_file.read(out)
     assert card == inception_jax.load(folder)[0].card
     expected = arrays_of(folder)
     assert arrays.keys() == expected.keys()
@@ -81,7 +81,7 @@ def test_plain_files_are_read_back(folder, tmp_path, suffix):
     assert by_name(imported.variables).keys() == expected.keys()
     out.write_bytes(out.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="cannot be read"):
-        plain.read(out)
+        array_file.read(out)
 
 
 def test_other_peoples_plain_files_are_refused(tmp_path, monkeypatch):
@@ -92,12 +92,12 @@ def test_other_peoples_plain_files_are_refused(tmp_path, monkeypatch):
     for file in tmp_path.iterdir():
         with pytest.raises(ValueError, match="not exported from a model: it has no card"):
             import_file(file)
-    plain.write_npz(tmp_path / "z.npz", CARD, names)
+    array_file.write_npz(tmp_path / "z.npz", CARD, names)
     with pytest.raises(ValueError, match="it does not fit tiny: "):
         import_file(tmp_path / "z.npz")
     np.savez(tmp_path / "y.npz", **{"model.json": np.array([{}], object)})
     with pytest.raises(CheckpointError, match="cannot be read: Object arrays"):
-        plain.read(tmp_path / "y.npz")
+        array_file.read(tmp_path / "y.npz")
 
 
 def test_a_model_folder_is_the_same_model(folder, tmp_path, capsys):
@@ -135,7 +135,7 @@ def test_flatbuffers_are_asked_for(folder, tmp_path, monkeypatch):
         export_model(str(folder), format="stablehlo", out=tmp_path / "out")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r'h5py .*"inception_jax\[weights\]"'):
-        keras_file.write(tmp_path / "out", ["a"], {}, CARD)
+        write_keras.write(tmp_path / "out", ["a"], {}, CARD)
     assert not list(tmp_path.glob("out*"))
 
 
@@ -145,7 +145,7 @@ def test_keras_files_are_in_keras_order(tmp_path):
     names = ("b/beta", "b/moving_mean", "b/moving_variance", "a/kernel", "a/bias")
     arrays = {name: rng.normal(size=3).astype(np.float32) for name in reversed(names)}
     out = tmp_path / "x.h5"
-    keras_file.write(out, ["b", "empty", "a"], arrays, CARD)
+    write_keras.write(out, ["b", "empty", "a"], arrays, CARD)
     with h5py.File(out) as file:
         assert list(file.attrs["layer_names"]) == ["b", "a"]
         found = {
@@ -166,7 +166,7 @@ def test_a_scale_of_ones_own_goes_into_the_linear_convolutions(monkeypatch):
     variables = filled(model.shapes)
     images = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)
     arrays = by_name(variables)
-    published = export.at_published_scales(model, arrays)
+    published = export.fold_residual_scale(model, arrays)
     apply = jax.jit(lambda v, x, scale: model.network.apply(v, x, scale)[0])
     scales = block_scales(model.network.spec, None)
     expected = jax.jit(lambda v, x: model.apply(v, x)[0])(variables, images)
@@ -178,7 +178,7 @@ def test_a_scale_of_ones_own_goes_into_the_linear_convolutions(monkeypatch):
     leaves = ("bias", "kernel")
     assert set(changed) == {f"params/{b}/Conv2d_1x1/{x}" for b in BLOCKS for x in leaves}
     untouched = Model(replace(model.card, residual_scale=None))
-    assert export.at_published_scales(untouched, arrays) is arrays
+    assert export.fold_residual_scale(untouched, arrays) is arrays
 
 
 @pytest.mark.parametrize(
@@ -232,11 +232,11 @@ def test_what_is_not_as_it_was_is_said(tmp_path, monkeypatch, form, gamma):
     variables = {"params": dict.fromkeys(blocks, linear)}
     given = {}
 
-    def to_theirs(layout, arrays):
+    def to_library(layout, arrays):
         given.update(arrays)
         return {"conv2d/kernel": np.zeros(1)}
 
-    monkeypatch.setattr(export, "to_theirs", to_theirs)
+    monkeypatch.setattr(export, "to_library", to_library)
     out = tmp_path / f"x{export.SUFFIXES[form]}"
     notes = export.export(model, variables, form, out)
     starts = ["The aux head was left out: ", "The residual scale 0.25 went into ", *gamma]

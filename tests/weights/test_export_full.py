@@ -16,7 +16,7 @@ from inception_jax.cli.export import export_model, how_to_load
 from inception_jax.config import PreprocessSpec
 from inception_jax.weights.model import Model, save
 from inception_jax.weights.model_folder import Card, Origin
-from inception_jax.weights.stablehlo import PROGRAM
+from inception_jax.weights.stablehlo import PROGRAM_FILE
 from tests.goldens.fill import golden_variables, images
 from tests.models.test_goldens import SOURCES, golden
 from tests.weights.test_stablehlo import called_alone
@@ -105,7 +105,7 @@ def test_stablehlo_is_the_same_function_at_full_size(source, tmp_path, capsys):
     start = time.perf_counter()
     folder = exported(source, "stablehlo", tmp_path, "out")
     with capsys.disabled():
-        size, seconds = (folder / PROGRAM).stat().st_size, time.perf_counter() - start
+        size, seconds = (folder / PROGRAM_FILE).stat().st_size, time.perf_counter() - start
         print(f"\n{source}: {size:,} bytes in {seconds:.1f} s")
     many = np.tile(images(299), (4, 1, 1, 1))[:7] * np.linspace(1, 0.5, 7).reshape(
         7, 1, 1, 1

@@ -13,8 +13,8 @@ import inception_jax
 from inception_jax.cli.weights import import_weights
 from inception_jax.config import PreprocessSpec
 from inception_jax.storage.digests import CheckpointError, by_name
-from inception_jax.weights import convert, files
-from inception_jax.weights.layouts import FACENET, find_layout, names_of
+from inception_jax.weights import convert, read_file
+from inception_jax.weights.layouts import FACENET, array_names, find_layout
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Origin
 from tests.goldens.fill import golden_variables, images
@@ -119,7 +119,7 @@ def test_of_tensorflow(source, slim, times, tmp_path):
     """slim's and facenet's names, in both kinds of checkpoint, with background and aux."""
     pytest.importorskip("tensorflow", reason="needs tensorflow")
     layout = find_layout(slim, SOURCES[source][0])
-    theirs = convert.to_theirs(layout, expected_arrays(source))
+    theirs = convert.to_library(layout, expected_arrays(source))
     if layout.background:
         theirs = with_background(layout, theirs) | aux_head(layout)
     np.savez(tmp_path / "arrays.npz", **theirs)
@@ -147,7 +147,7 @@ def aux_head(layout) -> dict[str, np.ndarray]:
         aux_head=True,
     )
     shapes = by_name(Model(card).shapes)
-    names = [(x, y) for x, y in names_of(layout).items() if "/AuxLogits/" in x]
+    names = [(x, y) for x, y in array_names(layout).items() if "/AuxLogits/" in x]
     return {
         y: np.full(shapes[x].shape, i + 1, np.float32) for i, (x, y) in enumerate(names)
     }
@@ -159,7 +159,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_seen(tmp_path):
     arrays = {name: rng.normal(size=99).astype(np.float32) for name in ("a/b", "c")}
     np.savez(tmp_path / "arrays.npz", **arrays)
     run("tensorflow", tmp_path)
-    read = files.read(tmp_path / "v2.ckpt.index")
+    read = read_file.read_arrays(tmp_path / "v2.ckpt.index")
     assert read.keys() == {*arrays, "global_step"}
     np.testing.assert_array_equal(read["c"], arrays["c"])
     data = tmp_path / "v2.ckpt.data-00000-of-00001"
@@ -171,4 +171,4 @@ def test_a_flipped_bit_in_a_checkpoint_is_seen(tmp_path):
         whole[whole.index(arrays["c"].tobytes()) + 9] ^= 1
         path.write_bytes(whole)
         with pytest.raises(CheckpointError, match=said):
-            files.read(path)
+            read_file.read_arrays(path)

@@ -11,15 +11,15 @@ import pytest
 from inception_jax.config import PreprocessSpec
 from inception_jax.storage.digests import by_name
 from inception_jax.weights import convert
-from inception_jax.weights.import_file import find
+from inception_jax.weights.import_file import identify_layout
 from inception_jax.weights.layouts import (
     FACENET,
+    FACENET_PREPROCESS,
     LAYOUTS,
-    OF_FACENET,
     Layout,
-    extras_of,
+    array_names,
     find_layout,
-    names_of,
+    ignored_names,
 )
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Origin
@@ -66,9 +66,9 @@ def absent(layout: Layout) -> set[str]:
 @pytest.mark.parametrize(("source", "network"), LISTS)
 def test_names_are_those_of_the_sources_own_models(source, network):
     layout = find_layout(source, network)
-    names = [*names_of(layout, absent(layout)).values()]
+    names = [*array_names(layout, absent(layout)).values()]
     if layout.convention.counts_batches:
-        names += extras_of(layout)
+        names += ignored_names(layout)
     count, expected, _ = LISTS[source, network]
     assert len(names) == count
     assert digest(f"{name}\n" for name in names) == expected
@@ -80,7 +80,7 @@ def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
     facenet = network == FACENET
     card = Card(
         network,
-        OF_FACENET if facenet else PreprocessSpec(),
+        FACENET_PREPROCESS if facenet else PreprocessSpec(),
         () if facenet else tuple(map(str, range(1000))),
         Origin("", ""),
         aux_head=not facenet,
@@ -93,15 +93,15 @@ def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
 def test_shapes_are_those_of_the_sources_own_models(source, network):
     layout = find_layout(source, network)
     ours = shapes_of(network)
-    names = names_of(layout, absent(layout))
+    names = array_names(layout, absent(layout))
     theirs = {}
     for name, x in names.items():
         shape = ours[name]
         if layout.background and name.startswith(convert.CLASSIFIERS):
             shape = (*shape[:-1], shape[-1] + 1)
-        theirs[x] = list(convert.shape_in(layout, shape))
+        theirs[x] = list(convert.library_shape(layout, shape))
     if layout.convention.counts_batches:
-        theirs |= {name: [] for name in extras_of(layout)}
+        theirs |= {name: [] for name in ignored_names(layout)}
     lines = (f"{name} {shape}\n" for name, shape in theirs.items())
     assert digest(lines) == LISTS[source, network][2]
     # Ours that are not there are gamma and the aux head, where the source has none.
@@ -113,7 +113,7 @@ def small(layout: Layout, classes: int = 3) -> dict[str, np.ndarray]:
     """Arrays of the source, each of another size in each of its axes and all different."""
     rng = np.random.default_rng(0)
     theirs = {}
-    for ours, name in names_of(layout).items():
+    for ours, name in array_names(layout).items():
         rank = 1
         if ours.endswith("/kernel"):
             rank = 2 if ours.startswith(convert.CLASSIFIERS) or "/fc/" in ours else 4
@@ -129,9 +129,9 @@ def small(layout: Layout, classes: int = 3) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_theirs_to_ours_to_theirs_is_the_same(layout):
     theirs = small(layout)
-    ours = convert.to_ours(layout, theirs)
+    ours = convert.from_library(layout, theirs)
     assert len(ours) == len(theirs)
-    back = convert.to_theirs(layout, ours)
+    back = convert.to_library(layout, ours)
     for name, x in theirs.items():
         np.testing.assert_array_equal(back.pop(name), x, strict=True, err_msg=name)
     assert all(x.dtype == np.int64 and x.shape == () and x == 0 for x in back.values())
@@ -139,15 +139,15 @@ def test_theirs_to_ours_to_theirs_is_the_same(layout):
     assert len(back) == sum(name.endswith("/bn/mean") for name in ours) * counts
     # What comes with the arrays is known, and nothing else is.
     extras = {"global_step": np.zeros(())} if layout.convention.extras else back
-    assert convert.to_ours(layout, theirs | extras).keys() == ours.keys()
+    assert convert.from_library(layout, theirs | extras).keys() == ours.keys()
     with pytest.raises(ValueError, match=r"left over: global_steps\.$"):
-        convert.to_ours(layout, theirs | {"global_steps": np.zeros(())})
+        convert.from_library(layout, theirs | {"global_steps": np.zeros(())})
 
 
 def test_kernels_are_transposed_and_nothing_else_is_moved():
     layout = find_layout("facenet-pytorch", FACENET)
     theirs = small(layout)
-    ours = convert.to_ours(layout, theirs)
+    ours = convert.from_library(layout, theirs)
     kernel = ours["params/block35_2/Branch_1/Conv2d_0b_3x3/conv/kernel"]
     np.testing.assert_array_equal(
         kernel[3, 1, 2, 0], theirs["repeat_1.1.branch1.1.conv.weight"][0, 2, 3, 1]
@@ -169,7 +169,7 @@ def test_kernels_are_transposed_and_nothing_else_is_moved():
 def test_a_background_class_is_cut_off_both_classifiers():
     layout = find_layout("slim", "inception_v4")
     theirs = small(layout, classes=1001)
-    ours = convert.to_ours(layout, theirs)
+    ours = convert.from_library(layout, theirs)
     assert convert.has_background(layout, theirs)
     assert convert.num_classes(layout, theirs) == 1000
     for part, scope in (
@@ -186,21 +186,21 @@ def test_a_background_class_is_cut_off_both_classifiers():
 
 def test_the_background_class_decides_where_names_do_not():
     timm, cadene = (find_layout(source, "inception_v4") for source in ("timm", "cadene"))
-    assert names_of(timm) == names_of(cadene)
-    assert find(small(timm, classes=1001))[0] == cadene
-    assert find(small(timm, classes=1000))[0] == timm
+    assert array_names(timm) == array_names(cadene)
+    assert identify_layout(small(timm, classes=1001))[0] == cadene
+    assert identify_layout(small(timm, classes=1000))[0] == timm
 
 
 def test_gamma_is_multiplied_in_where_a_source_has_none():
     layout = find_layout("facenet", FACENET)
-    ours = convert.to_ours(layout, small(layout))
+    ours = convert.from_library(layout, small(layout))
     rng = np.random.default_rng(1)
     gammas = {
         name.removesuffix("bias") + "scale": rng.normal(size=5).astype(np.float32)
         for name in ours
         if name.endswith("/bn/bias")
     }
-    theirs = convert.to_theirs(layout, ours | gammas)
+    theirs = convert.to_library(layout, ours | gammas)
     for layer, linear, scope in (
         ("block17_3/Branch_0/Conv2d_1x1", "conv", "Repeat_1/block17_3/Branch_0/Conv2d_1x1"),
         ("Bottleneck", "fc", "Bottleneck"),
@@ -230,7 +230,7 @@ def normalised(kernel, beta, mean, variance, gamma=1.0) -> np.ndarray:
 
 def test_gamma_is_1_where_ours_has_none_and_an_aux_head_is_left_out():
     slim, timm = (find_layout(source, "inception_v4") for source in ("slim", "timm"))
-    theirs = convert.to_theirs(timm, convert.to_ours(slim, small(slim)))
+    theirs = convert.to_library(timm, convert.from_library(slim, small(slim)))
     np.testing.assert_array_equal(theirs["features.0.bn.weight"], np.ones(5, np.float32))
     assert not any("Aux" in name for name in theirs)
 
@@ -244,11 +244,11 @@ def test_a_missing_and_a_left_over_array_are_named():
         match=r"^the arrays are not those of timm's inception_v4; missing: "
         r"features\.0\.conv\.weight; left over: features\.0\.conv\.kernel\.$",
     ):
-        convert.to_ours(layout, theirs)
-    ours = convert.to_ours(layout, small(layout))
+        convert.from_library(layout, theirs)
+    ours = convert.from_library(layout, small(layout))
     del ours["batch_stats/Stem/Conv2d_1a_3x3/bn/var"]
     with pytest.raises(ValueError, match=r"missing: batch_stats/Stem/Conv2d_1a_3x3/bn/var"):
-        convert.to_theirs(layout, ours)
+        convert.to_library(layout, ours)
     with pytest.raises(ValueError, match="no layout of inception_v4 in keras; there are"):
         find_layout("keras", "inception_v4")
 
@@ -259,6 +259,6 @@ def test_a_part_is_there_as_a_whole_or_not_at_all():
     aux = [name for name in theirs if "/AuxLogits/" in name]
     assert len(aux) == 10
     without = {name: x for name, x in theirs.items() if name not in aux}
-    assert not any("AuxLogits" in name for name in convert.to_ours(layout, without))
+    assert not any("AuxLogits" in name for name in convert.from_library(layout, without))
     with pytest.raises(ValueError, match=r"missing: \S+, \S+, \S+, \S+, \S+ and 4 more\.$"):
-        convert.to_ours(layout, without | {aux[0]: theirs[aux[0]]})
+        convert.from_library(layout, without | {aux[0]: theirs[aux[0]]})

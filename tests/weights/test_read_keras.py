@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inception_jax.storage.digests import CheckpointError
-from inception_jax.weights import files
+from inception_jax.weights import read_file
 from tests.weights import sources
 from tests.weights.sources import assert_read, flip
 
@@ -68,7 +68,7 @@ def test_an_old_h5_may_number_its_layers_from_anywhere(h5py, tmp_path):
     assert_read(path, tiny())
     # Layers with names of their own have to be where they are known to be.
     write_old(h5py, path, {"block8_1_conv": "predictions", "predictions": "block8_1_conv"})
-    found = files.read(path)
+    found = read_file.read_arrays(path)
     assert "predictions (layer 7)/bias" in found
     assert "predictions/bias" not in found
 
@@ -103,10 +103,10 @@ def test_keras_3_counts_layers_by_class(h5py, tmp_path):
     assert_read(path, tiny())
     with h5py.File(path, "a") as file:
         file["layers/conv2d_3/vars"].attrs["name"] = "conv_7b"
-    assert "conv_7b (layers/conv2d_3)/kernel" in files.read(path)
+    assert "conv_7b (layers/conv2d_3)/kernel" in read_file.read_arrays(path)
     extra = {"layers/dense_1/vars/0": np.zeros(2), "layers/conv2d_1/vars/2": np.zeros(2)}
     write_keras_3(h5py, path, extra | {"vars/0": np.zeros(2)})
-    found = files.read(path)
+    found = read_file.read_arrays(path)
     assert {"vars/0", "dense (layers/dense_1)/vars/0"} <= found.keys()
     assert {"conv2d_2/vars/0", "conv2d_2/vars/2"} <= found.keys()
     assert "conv2d_2/kernel" not in found
@@ -124,12 +124,12 @@ def test_a_keras_archive(h5py, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"^\S+/x is damaged: (?!.*damaged).*truncated"
     ):
-        files.read(path)
+        read_file.read_arrays(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model.weights.h5", stream.getvalue())
     flip(path, tiny()["conv2d_1/kernel"].tobytes())
     with pytest.raises(CheckpointError, match=r"x is damaged: .*model\.weights\.h5"):
-        files.read(path)
+        read_file.read_arrays(path)
 
 
 def test_a_damaged_h5_is_refused(h5py, tmp_path):
@@ -137,7 +137,7 @@ def test_a_damaged_h5_is_refused(h5py, tmp_path):
     write_old(h5py, path, {})
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"x is damaged: .*truncated"):
-        files.read(path)
+        read_file.read_arrays(path)
 
 
 def test_numbers_of_another_file_are_not_read(h5py, tmp_path):
@@ -149,4 +149,4 @@ def test_numbers_of_another_file_are_not_read(h5py, tmp_path):
         del group["0"]
         group.create_dataset("0", (6,), np.float32, external=[(secret, 0, 24)])
     with pytest.raises(CheckpointError, match="layers/conv2d/vars/0 is kept in another"):
-        files.read(path)
+        read_file.read_arrays(path)

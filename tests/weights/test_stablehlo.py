@@ -88,7 +88,7 @@ def test_every_kind_of_layer_takes_any_batch(ablation, monkeypatch):
     model = Model(replace(CARD, network="grids", preprocess=spec, ablation=ablation))
     variables = filled(model.shapes)
     arrays = by_name(variables)
-    exported = stablehlo.program(model, arrays)
+    exported = stablehlo.export_program(model, arrays)
     images = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
     expected = jax.jit(lambda v, x: model.apply(v, x)[0])(variables, images)
     np.testing.assert_array_equal(exported.call(arrays, images), expected)

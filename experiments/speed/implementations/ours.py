@@ -20,7 +20,7 @@ from inception_jax.runtime.hardware import describe, peak_flops
 from inception_jax.runtime.parallel import DataParallel, arm_devices, compiler_options
 from inception_jax.training.from_config import network_for, numbers_for, train_options
 from inception_jax.training.step import TrainState, state_shapes, train_step
-from inception_jax.weights.folding import folded_variables
+from inception_jax.weights.folding import fold_variables
 from inception_jax.weights.model_folder import Variables
 
 # A function that is traced as it is or, in `plain`, otherwise.
@@ -47,7 +47,7 @@ def build(
     if case.task == "training":
         run = training(case, config, network, state, formulation)
     elif folded:
-        variables = folded_variables(network.spec, state.raw_variables)
+        variables = fold_variables(network.spec, state.raw_variables)
         run = inference(case, network.clone(folded=True), variables, formulation)
     else:
         run = inference(case, network, state.raw_variables, formulation)

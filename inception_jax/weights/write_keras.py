@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from inception_jax.storage.atomic import new_file
-from inception_jax.weights.layouts import NAMES
-from inception_jax.weights.model_folder import CARD, Card
-from inception_jax.weights.plain import card_text
+from inception_jax.weights.array_file import card_text
+from inception_jax.weights.layouts import NAMES_FOLDER
+from inception_jax.weights.model_folder import CARD_FILE, Card
 
 # In a layer, in the order in which Keras lists its variables.
 VARIABLES = ("kernel", "bias", "beta", "moving_mean", "moving_variance")
 
 
-def order(network: str) -> list[str]:
+def layer_order(network: str) -> list[str]:
     """Keras's layers that hold arrays, in the order of `model.layers`.
 
     That is by depth, where the names count in the order of creation. Source: the models of
     keras.applications, keras 3.15.1.
     """
-    file = NAMES / f"keras_{network}_order.json"
+    file = NAMES_FOLDER / f"keras_{network}_order.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -52,4 +52,4 @@ def write(
             group.attrs["weight_names"] = [name.encode() for name in names]
             for name in names:
                 group[name] = np.asarray(arrays[name], np.float32)
-        file[CARD] = card_text(card)
+        file[CARD_FILE] = card_text(card)

@@ -38,7 +38,7 @@ SAFE_TORCH = (2, 10)
 Arrays = dict[str, np.ndarray]
 
 
-def sha256_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Of the file; of a TensorFlow checkpoint in parts: of its data files, one after
     another, which is that of the only one there mostly is."""
     check_exists(path)
@@ -56,7 +56,7 @@ def check_exists(path: Path) -> None:
         raise ValueError(f"there is no file {one_line(path)}.")
 
 
-def read(path: Path) -> Arrays:
+def read_arrays(path: Path) -> Arrays:
     """All arrays of a file, by name; a TensorFlow checkpoint is named by its prefix or any
     of its parts.
 
@@ -68,17 +68,17 @@ def read(path: Path) -> Arrays:
     """
     check_exists(path)
     if read_tensorflow.is_checkpoint(path):
-        return read_tensorflow.read(path)
+        return read_tensorflow.read_checkpoint(path)
     with path.open("rb") as stream:
         start = stream.read(9)
     if start.startswith(HDF5):
-        return read_keras.read(path, path)
+        return read_keras.read_layers(path, path)
     if start.startswith(ZIP):
-        return _of_zip(path)
+        return _read_zip(path)
     if start.endswith(SAFETENSORS):
         return _of_safetensors(path)
     if start.startswith(PICKLE):
-        return _of_torch(path)
+        return _read_torch(path)
     raise ValueError(
         f"{one_line(path)} is no file of weights that can be read, or an end of it is "
         "damaged: expected safetensors, .npz, PyTorch's .pth, Keras's .h5 or .keras, or a "
@@ -86,22 +86,24 @@ def read(path: Path) -> Arrays:
     )
 
 
-def _of_zip(path: Path) -> Arrays:
+def _read_zip(path: Path) -> Arrays:
     errors = (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError)
-    with said_of(path, *errors), zipfile.ZipFile(path) as archive:
+    with errors_as_damage(path, *errors), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if read_keras.WEIGHTS in names:
-            return read_keras.read(io.BytesIO(archive.read(read_keras.WEIGHTS)), path)
+            return read_keras.read_layers(
+                io.BytesIO(archive.read(read_keras.WEIGHTS)), path
+            )
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"{one_line(damaged)} has another checksum")
     if any(name.endswith("/data.pkl") for name in names):
-        return _of_torch(path)
+        return _read_torch(path)
     return _of_npz(path)
 
 
 def _of_safetensors(path: Path) -> Arrays:
     try:
-        with said_of(path, SafetensorError):
+        with errors_as_damage(path, SafetensorError):
             return safetensors.numpy.load_file(path)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -124,7 +126,7 @@ def _of_npz(path: Path) -> Arrays:
     return arrays
 
 
-def _of_torch(path: Path) -> Arrays:
+def _read_torch(path: Path) -> Arrays:
     try:
         import torch
     except ModuleNotFoundError:
@@ -140,7 +142,7 @@ def _of_torch(path: Path) -> Arrays:
     try:
         errors = (RuntimeError, EOFError, LookupError, AssertionError, struct.error)
         errors += (ValueError, TypeError, AttributeError)
-        with said_of(path, *errors), warnings.catch_warnings(action="ignore"):
+        with errors_as_damage(path, *errors), warnings.catch_warnings(action="ignore"):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         reason = one_line(error).split("\\n")[0]
@@ -172,7 +174,7 @@ def _numpy(path: Path, name: object, x: "torch.Tensor") -> np.ndarray:
 
 
 @contextlib.contextmanager
-def said_of(path: Path, *errors: type[Exception]) -> Iterator[None]:
+def errors_as_damage(path: Path, *errors: type[Exception]) -> Iterator[None]:
     """OSError and `errors` inside as a CheckpointError that names the file."""
     try:
         yield

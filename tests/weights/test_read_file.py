@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from inception_jax.storage.digests import CheckpointError
-from inception_jax.weights import files
+from inception_jax.weights import read_file
 from tests.weights.sources import assert_read, flip
 
 ARRAYS = {
@@ -37,10 +37,10 @@ def test_safetensors(tmp_path):
     assert_read(path, ARRAYS)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=re.escape(f"{path} is damaged: ")):
-        files.read(path)
+        read_file.read_arrays(path)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(CheckpointError, match=r"is damaged: .*[Hh]eader"):
-        files.read(path)
+        read_file.read_arrays(path)
 
 
 def test_npz(tmp_path):
@@ -50,10 +50,10 @@ def test_npz(tmp_path):
     assert_read(path, ARRAYS)
     flip(path, ARRAYS["a.weight"].tobytes())
     with pytest.raises(CheckpointError, match=r"x is damaged: a\.weight\.npy .*checksum"):
-        files.read(path)
+        read_file.read_arrays(path)
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(CheckpointError, match=r"x is damaged: .*zip"):
-        files.read(path)
+        read_file.read_arrays(path)
 
 
 def test_a_pickled_npz_is_not_run(tmp_path):
@@ -62,7 +62,7 @@ def test_a_pickled_npz_is_not_run(tmp_path):
     with pytest.raises(
         ValueError, match=r"x\.npz: a is no array of numbers: Object arrays"
     ):
-        files.read(tmp_path / "x.npz")
+        read_file.read_arrays(tmp_path / "x.npz")
     assert not mark.exists()
 
 
@@ -76,15 +76,15 @@ def test_torch(tmp_path, zipped):
     half = {"a": torch.zeros(2, dtype=torch.bfloat16)}
     torch.save(half, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"x: a is torch\.bfloat16"):
-        files.read(path)
+        read_file.read_arrays(path)
     torch.save({"model": tensors}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(
         ValueError, match="x: model is no array but a dict; expected a state"
     ):
-        files.read(path)
+        read_file.read_arrays(path)
     torch.save([1], path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match="holds no state_dict but a list"):
-        files.read(path)
+        read_file.read_arrays(path)
 
 
 def test_a_damaged_torch_file_is_refused(tmp_path):
@@ -93,11 +93,11 @@ def test_a_damaged_torch_file_is_refused(tmp_path):
     torch.save({"a": torch.tensor(ARRAYS["a.weight"])}, path)
     flip(path, ARRAYS["a.weight"].tobytes())
     with pytest.raises(CheckpointError, match=r"x is damaged: x/data/0 .*checksum"):
-        files.read(path)
+        read_file.read_arrays(path)
     torch.save({"a": torch.zeros(99)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-99])
     with pytest.raises(CheckpointError, match=r"x is damaged: "):
-        files.read(path)
+        read_file.read_arrays(path)
 
 
 def test_a_malicious_pickle_is_not_run(tmp_path):
@@ -106,13 +106,13 @@ def test_a_malicious_pickle_is_not_run(tmp_path):
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(bad))
     (tmp_path / "text.pth").write_bytes(pickle.dumps(bad, protocol=0))
     with pytest.raises(ValueError, match=r"text.pth is no file of weights"):
-        files.read(tmp_path / "text.pth")
+        read_file.read_arrays(tmp_path / "text.pth")
     torch = pytest.importorskip("torch", reason="needs torch")
     torch.save(bad, tmp_path / "zip.pth")
     torch.save(bad, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("plain", "zip", "old"):
         with pytest.raises(ValueError, match=f"{name}.pth holds more than arrays"):
-            files.read(tmp_path / f"{name}.pth")
+            read_file.read_arrays(tmp_path / f"{name}.pth")
     assert not mark.exists()
     torch.load(tmp_path / "zip.pth", weights_only=False)  # it would have been
     assert mark.exists()
@@ -122,7 +122,7 @@ def test_a_malicious_pickle_is_not_run(tmp_path):
     ("module", "start", "extra"),
     [
         ("torch", b"\x80\x02", "torch"),
-        ("h5py", files.HDF5, "weights"),
+        ("h5py", read_file.HDF5, "weights"),
         ("tensorflow", b"", "tensorflow"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, module, start, extra)
     end = bytes.fromhex("57fb808b247547db") if module == "tensorflow" else b""
     (tmp_path / "x").write_bytes(start + b"." * 50 + end)
     with pytest.raises(ImportError, match=rf'pip install "inception_jax\[{extra}\]"'):
-        files.read(tmp_path / "x")
+        read_file.read_arrays(tmp_path / "x")
 
 
 def test_an_old_torch_is_not_trusted(tmp_path, monkeypatch):
@@ -139,4 +139,4 @@ def test_an_old_torch_is_not_trusted(tmp_path, monkeypatch):
     torch.save({}, tmp_path / "x")
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
     with pytest.raises(ImportError, match=r"torch 2\.9\.1\+cpu .* 2\.10"):
-        files.read(tmp_path / "x")
+        read_file.read_arrays(tmp_path / "x")

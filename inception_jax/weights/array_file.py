@@ -21,11 +21,11 @@ from inception_jax.storage.atomic import new_file
 from inception_jax.storage.digests import CheckpointError
 from inception_jax.storage.run_folder import from_json
 from inception_jax.text import one_line
-from inception_jax.weights.model_folder import CARD, Card
+from inception_jax.weights.model_folder import CARD_FILE, Card
 
 Arrays = Mapping[str, np.ndarray]
 # Text beside the arrays of an .npz; the second is the record of a run.
-TEXTS = (CARD, "run.json")
+TEXTS = (CARD_FILE, "run.json")
 
 
 def write_npz(
@@ -37,7 +37,7 @@ def write_npz(
     """
     content = float32(arrays) | {
         name: np.array(text)
-        for name, text in {CARD: card_text(card), **(texts or {})}.items()
+        for name, text in {CARD_FILE: card_text(card), **(texts or {})}.items()
     }
     with new_file(out) as draft, draft.open("wb") as file:
         np.savez(file, **content)
@@ -50,7 +50,7 @@ def write_safetensors(out: Path, card: Card, arrays: Arrays) -> None:
 
     Raises CheckpointError where it cannot be written.
     """
-    about = {"format": "pt", CARD: card_text(card)}
+    about = {"format": "pt", CARD_FILE: card_text(card)}
     with new_file(out) as draft:
         safetensors.numpy.save_file(float32(arrays), draft, about)
 
@@ -83,12 +83,12 @@ def read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
 def _of_npz(file: BinaryIO) -> tuple[str, dict[str, np.ndarray]]:
     with np.load(file, allow_pickle=False) as found:
         arrays = {name: found[name] for name in found.files if name not in TEXTS}
-        return str(found[CARD]), arrays
+        return str(found[CARD_FILE]), arrays
 
 
 def _of_safetensors(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     with safetensors.safe_open(path, framework="np") as found:
-        text = (found.metadata() or {})[CARD]
+        text = (found.metadata() or {})[CARD_FILE]
         return text, {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
 
 
