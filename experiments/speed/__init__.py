@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the networks are, side by side with others' and with their plain form.
+"""A benchmark of training and inference against timm, Keras and plain Flax layers.
 
-`python -m experiments.speed` measures. `case` says what, `sides` has a file for each side,
-`worker` is the process that a side runs in, `turns` has the sides take turns, `report`
-makes the tables. Elsewhere: images/s of the input pipeline, `inception-jax data bench`;
-cost of the study per arm, `python -m experiments.residual_scaling.bench`; figures of the
-real compiler for a TPU, `inception-jax plan`.
+`python -m experiments.speed` measures. `case` defines what is measured; `implementations`
+has one file for each implementation. `worker` runs one implementation in a process that
+`process` starts, `timing` alternates between these processes, and `report` makes the
+tables. `chart` draws the committed results. Other benchmarks: `inception-jax data bench`
+(input pipeline), `python -m experiments.residual_scaling.bench` (the study) and
+`inception-jax plan` (estimates of the TPU compiler).
 """

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.speed [--plan gpu]`: this package against others, in turns.
+"""`python -m experiments.speed [--plan gpu]`: this package against timm and Keras.
 
-Each side is a process of its own that trains or infers on noise which is on the device
-already; sides take turns round by round, and only one computes at a time. Measured are
-images/s of training and of inference, the time of a batch of one, the time until the first
-step is done anew and from the compilation cache, and peak memory. The records, a line of
-JSON each, and the tables go into the folder `out`. Ctrl-C ends it with what there is.
+Each implementation trains or infers in its own process, on noise that is already on the
+device. The implementations are timed alternately, round by round, and only one computes at
+a time. Measured are images/s of training and inference, latency with a batch of one, the
+time until the first step finishes with and without a compilation cache, and peak memory.
+Records (JSON lines) and tables are written to the folder `out`. Ctrl-C ends the benchmark
+and reports what has been measured.
 """
 
 import os
@@ -16,15 +17,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from experiments.speed.case import Case
-from experiments.speed.implementations import IMPLEMENTATIONS
+from experiments.speed.implementations import IMPLEMENTATIONS, REFERENCE
+from experiments.speed.process import Record, WorkerProcess, failure
 from experiments.speed.progress import Progress
 from experiments.speed.report import report
-from experiments.speed.turns import OutOfTimeError, Side, Turns, fault
+from experiments.speed.timing import AlternatingTimer, OutOfTimeError
 
 Question = Literal["training", "inference", "latency"]
 LIBRARIES = ("jax", "jaxlib", "flax", "torch", "timm", "keras")
@@ -32,49 +34,49 @@ LIBRARIES = ("jax", "jaxlib", "flax", "torch", "timm", "keras")
 
 @dataclass(frozen=True)
 class Plan:
-    """A setting that suits a kind of machine."""
+    """Defaults for one kind of machine."""
 
     batch: int
     dtype: Literal["float32", "bfloat16"]
     minutes: float
-    seconds: float  # of a side in a round
-    doublings: int  # of the batch, each measured after all else, while time is left
-    together: bool  # see `Turns`
-    again: bool
+    seconds: float  # for each implementation in a round
+    doublings: int  # of the batch; larger batches are measured last, while time is left
+    build_together: bool
+    restart: bool
 
 
 PLANS = {
-    "cpu": Plan(8, "float32", 15, 2, doublings=0, together=False, again=True),
-    # 64 images a side fit beside the others' on 80 GB twice over.
-    "gpu": Plan(64, "bfloat16", 9.5, 1, doublings=3, together=True, again=False),
+    "cpu": Plan(8, "float32", 15, 2, doublings=0, build_together=False, restart=True),
+    # All four implementations fit into 80 GB with 64 images each, and with 128.
+    "gpu": Plan(64, "bfloat16", 9.5, 1, doublings=3, build_together=True, restart=False),
 }
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line can say; what is left out is the plan's."""
+    """Options of the command line."""
 
-    # "cpu": float32, batches of 8, starts measured one after another, within 15 minutes on
-    # a quiet machine. "gpu": bfloat16, batches of 64 and doubled while there is time and
-    # memory, of which each side has an equal share; sides compile side by side.
+    # "cpu": float32, batches of 8, start-up times measured separately; at most 15 minutes.
+    # "gpu": bfloat16, batches of 64 that are doubled while time and memory last, programs
+    # compiled concurrently, equal shares of the device's memory; at most 9.5 minutes.
     plan: Literal["cpu", "gpu"] = "cpu"
-    # A folder for records.jsonl, tables.md and what the sides print.
+    # Folder for records.jsonl, tables.md and the logs of the implementations.
     out: Path = Path("runs/speed")
-    # Names of `inception-jax networks`; what a side does not have is named and left out.
+    # Networks that an implementation lacks are reported and skipped.
     networks: tuple[str, ...] = ("inception_v4", "inception_resnet_v2")
-    # In the same order always; sides that are not installed are named and left out.
+    # Implementations that are not installed are reported and skipped.
     implementations: Annotated[
         tuple[Literal[IMPLEMENTATIONS], ...], tyro.conf.arg(aliases=("--sides",))
     ] = IMPLEMENTATIONS
-    # "latency" is inference of a batch of one.
+    # "latency" is inference with a batch of one.
     questions: tuple[Question, ...] = ("training", "inference", "latency")
-    # Images of a step, the first time; left out: the plan's.
+    # Images per step, before any doubling; default: that of the plan.
     batch_size: int | None = None
-    # Pixels of a side.
+    # Height and width of the images in pixels.
     image_size: int = 299
-    # In each of them every side has its turn, in one order and then in the other.
+    # Every implementation runs once per round; the order is reversed in every second one.
     rounds: int = 5
-    # What is not done by then is ended; left out: the plan's, 15 or 9.5.
+    # Time limit of the whole benchmark; default: that of the plan.
     minutes: float | None = None
 
     def __post_init__(self) -> None:
@@ -84,26 +86,27 @@ class Options:
                 "rounds, image_size, batch_size and minutes must be positive, got "
                 f"{self.rounds}, {self.image_size}, {self.batch_size} and {self.minutes}."
             )
-        if IMPLEMENTATIONS[0] not in self.implementations:
+        if REFERENCE not in self.implementations:
             raise ValueError(
-                f"implementations must have {IMPLEMENTATIONS[0]}, which is compared."
+                f"implementations must include {REFERENCE!r}, which the others are "
+                "compared with."
             )
 
     @property
-    def limit(self) -> float:
-        """Minutes."""
+    def time_limit(self) -> float:
+        """The time limit in minutes."""
         return PLANS[self.plan].minutes if self.minutes is None else self.minutes
 
 
 def cases(options: Options) -> Iterator[Case]:
-    """Everything at the plan's batch first, then at twice as much, and so on."""
+    """Yield all cases with the first batch size, then those with twice as many images."""
     plan = PLANS[options.plan]
-    for doubled in range(plan.doublings + 1):
+    for doubling in range(plan.doublings + 1):
         for question in options.questions:
-            if question == "latency" and doubled:
+            if question == "latency" and doubling:
                 continue
             task = "training" if question == "training" else "inference"
-            size = (options.batch_size or plan.batch) << doubled
+            size = (options.batch_size or plan.batch) << doubling
             batch = 1 if question == "latency" else size
             for network in options.networks:
                 yield Case(network, task, batch, options.image_size, plan.dtype)
@@ -111,42 +114,44 @@ def cases(options: Options) -> Iterator[Case]:
 
 def measure(
     options: Options,
-    tell: Callable[[dict[str, Any]], None],
-    start: Callable[..., Side] = Side,
+    save: Callable[[Record], None],
+    start: Callable[..., WorkerProcess] = WorkerProcess,
 ) -> None:
-    """Hand on all records, while there is time."""
+    """Measure all cases until the time limit, passing each record to `save`."""
     plan = PLANS[options.plan]
-    turns = Turns(
-        sides=options.implementations,
+    timer = AlternatingTimer(
+        implementations=options.implementations,
         rounds=options.rounds,
         seconds=plan.seconds,
-        together=plan.together,
-        again=plan.again,
+        build_together=plan.build_together,
+        restart=plan.restart,
         logs=options.out,
-        tell=tell,
-        deadline=time.monotonic() + 60 * options.limit,
+        save=save,
+        deadline=time.monotonic() + 60 * options.time_limit,
         start=start,
     )
-    tell({"kind": "machine", **_machine(options, start)})
+    save({"kind": "machine", **_machine(options, timer.deadline, start)})
     for case in cases(options):
         try:
-            turns.measure(case)
+            timer.measure(case)
         except OutOfTimeError:
-            reason = f"the {options.limit:g} minutes were over"
-            tell({"kind": "skipped", **asdict(case), "reason": reason})
+            reason = f"the time limit of {options.time_limit:g} minutes was reached"
+            save({"kind": "skipped", **asdict(case), "reason": reason})
 
 
-def _machine(options: Options, start: Callable[..., Side]) -> dict[str, Any]:
-    """The device, as ours sees it, and what is installed."""
-    limit = time.monotonic() + 60 * options.limit
-    side = start("ours", options.out / "ours.log", options.out / "none", 0.9, limit)
+def _machine(
+    options: Options, deadline: float, start: Callable[..., WorkerProcess]
+) -> Record:
+    """Return the device as JAX sees it, the host and the installed versions."""
+    log, cache = options.out / "ours.log", options.out / "none"
+    worker = start(REFERENCE, log, cache, 0.9, deadline)
     try:
-        found = side.ask("machine")
+        device = worker.ask("machine")
     finally:
-        side.close()
-    if reason := fault(found):
+        worker.close()
+    if reason := failure(device):
         raise RuntimeError(f"no device can be used: {reason}")
-    return found | {
+    return device | {
         "cores": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
         "processor": _processor(),
@@ -174,7 +179,7 @@ def _versions() -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what the command line says; exit status 2 for bad input."""
+    """Run the benchmark. Exit status: 0 done, 1 no device, 2 bad input, 130 interrupted."""
     try:
         options = _parse(arguments)
     except (ValueError, OSError) as error:
@@ -182,19 +187,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     from inception_jax.storage.jsonl import append_json_line
 
-    records: list[dict[str, Any]] = []
-    progress = Progress(len(list(cases(options))), 60 * options.limit)
+    records: list[Record] = []
+    progress = Progress(len(list(cases(options))), 60 * options.time_limit)
 
-    def tell(record: dict[str, Any]) -> None:
+    def save(record: Record) -> None:
         records.append(record)
         append_json_line(options.out / "records.jsonl", record)
-        progress.tell(record)
+        progress.show(record)
 
     status = 0
     try:
-        measure(options, tell)
+        measure(options, save)
     except KeyboardInterrupt:
-        print("\nInterrupted; what was measured is kept.", file=sys.stderr)
+        print("\nInterrupted; the measurements so far are kept.", file=sys.stderr)
         status = 130
     except RuntimeError as error:
         print(f"experiments.speed: {error}", file=sys.stderr)
@@ -206,21 +211,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> Options:
-    """The command line, with a folder to write into that has no records.
+    """Parse the command line and create the output folder.
 
-    Raises ValueError for an unknown network and where there are some, OSError where there
-    can be no such folder.
+    Raises ValueError for an unknown network and for a folder that already has records.
     """
     prog = "python -m experiments.speed"
     options = tyro.cli(Options, prog=prog, description=__doc__, args=arguments)
-    # Imported after the command line is read: --help answers at once.
+    # Imported here so that --help answers at once.
     from inception_jax.models.network import get_spec
 
     for network in options.networks:
         get_spec(network)
     if (options.out / "records.jsonl").exists():
         raise ValueError(
-            f"{options.out} has records already; remove it or choose another --out."
+            f"{options.out} already has records; remove it or choose another --out."
         )
     options.out.mkdir(parents=True, exist_ok=True)
     return options

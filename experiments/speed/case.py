@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured, and what all sides are given."""
+"""A benchmark case, and the data and settings that all implementations share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,17 @@ import numpy as np
 
 CLASSES = 1000
 
-# So many steps, one after another; gives what the last one gave, when that is there.
-Run = Callable[[int], Any]
+# Runs that many steps and returns the result of the last one when it is ready.
+RunSteps = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What our runs train with by default; other libraries' processes import no JAX, so it
-    is not read from `inception_jax.config`, but a test compares them."""
+    """The optimizer settings of a default run.
+
+    They repeat `inception_jax.config`, because the processes of the other libraries do not
+    import JAX. A test compares the two.
+    """
 
     learning_rate: float = 0.045
     rms_decay: float = 0.9
@@ -31,7 +34,7 @@ OPTIMIZER = Optimizer()
 
 @dataclass(frozen=True)
 class Case:
-    """One network doing one thing with one batch after another."""
+    """One network, one task and one batch shape."""
 
     network: str
     task: Literal["training", "inference"]
@@ -43,25 +46,25 @@ class Case:
         return f"{self.network} {self.task}, batch {self.batch}"
 
     def pixels(self, channels: int = 3) -> np.ndarray:
-        """Noise, `[n, h, w, c]` in uint8."""
+        """Return noise, uint8 `[n, h, w, c]`."""
         shape = (self.batch, self.image_size, self.image_size, channels)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     def images(self, channels: int = 3) -> np.ndarray:
-        """The same in float32, in [-1, 1]."""
+        """Return the same noise as float32 in [-1, 1]."""
         return self.pixels(channels).astype(np.float32) / 127.5 - 1
 
     def labels(self) -> np.ndarray:
-        """Classes, `[n]` in int32."""
+        """Return random classes, int32 `[n]`."""
         return np.random.default_rng(1).integers(0, CLASSES, self.batch, np.int32)
 
 
 @dataclass(frozen=True)
-class Built:
-    """A side that is ready for a case."""
+class BuiltCase:
+    """A case that an implementation is ready to run."""
 
-    run: Run
-    parameters: int  # trained ones
-    peak: Callable[[], int | None]  # bytes of device memory; None: it has none of its own
-    # Multiply-accumulates of the inference of an image; None: not counted.
+    run: RunSteps
+    parameters: int  # trainable
+    peak: Callable[[], int | None]  # bytes of device memory; None on a CPU
+    # Multiply-accumulates of inference on one image; None if not counted.
     macs: Callable[[], int | None] = lambda: None

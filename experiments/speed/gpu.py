@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.speed.gpu`: what a GPU's compiler makes of ours and of plain.
+"""`python -m experiments.speed.gpu`: memory traffic as estimated by XLA's GPU compiler.
 
-XLA compiles training steps and inference for an H100, in bfloat16; a minute of two free
-cores each. Needs no GPU, but XLA's compiler for them, of the version of the installed
-jaxlib: pip install "jax[cuda12]". Printed are the bytes that kernels read and write, each
-operand and result once, by who computes, and the temporaries. What XLA chooses by trial on
-the device, such as cuDNN's algorithms, is left at its default. Ctrl-C prints what there is.
+Compiles training steps and inference for an H100 in bfloat16, each in about a minute on two
+free cores. Needs no GPU, only the compiler: pip install "jax[cuda12]" of the installed
+jaxlib's version. The table has the bytes that kernels read and write, counting each operand
+and result once, by kind of kernel, and the size of temporaries. Choices that XLA makes by
+timing kernels on the device are left at their defaults. Ctrl-C prints the results so far.
 """
 
 import importlib.util
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Annotated, Any, Literal
 
 import jax
@@ -32,7 +33,7 @@ from inception_jax.text import table
 from inception_jax.training.from_config import network_for, preprocess_for
 from inception_jax.training.step import Batch
 
-# XLA's own description of the chip, xla/tools/hlo_opt/gpu_specs/h100_sxm.txtpb.
+# Copied from XLA, xla/tools/hlo_opt/gpu_specs/h100_sxm.txtpb.
 H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024
@@ -58,12 +59,13 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 8 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-# Nothing is tried out on a device, of which Triton's products would be in need; networks
-# are compiled without those anyway: see `parallel.compiler_options`.
+# Without a device there is no autotuning, which Triton's matrix multiplications need. The
+# package never uses those: see `parallel.compiler_options`.
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
-# By the beginning of an operation's or library function's name.
-KINDS = {"__cudnn": "convolutions", "__cublas": "products", "copy": "copies"}
-COLUMNS = (*KINDS.values(), "the rest")
+# Prefixes of the names of operations and library functions.
+KINDS = {"__cudnn": "convolutions", "__cublas": "matmuls", "copy": "copies"}
+OTHER = "other"
+COLUMNS = (*KINDS.values(), OTHER)
 
 Task = Literal["training", "inference"]
 IMPLEMENTATIONS = ("ours", "plain")
@@ -71,35 +73,35 @@ IMPLEMENTATIONS = ("ours", "plain")
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line can say."""
+    """Options of the command line."""
 
     networks: tuple[str, ...] = ("inception_v4", "inception_resnet_v2")
     tasks: tuple[Task, ...] = ("training", "inference")
-    # Ours, in inference with batch norms folded, and each convolution as drawn.
+    # Inference of "ours" has its batch norms folded.
     implementations: Annotated[
         tuple[Literal[IMPLEMENTATIONS], ...], tyro.conf.arg(aliases=("--sides",))
     ] = IMPLEMENTATIONS
-    images: int = 256  # of a batch
-    image_size: int | None = None  # pixels; default: the network's own
+    images: int = 256  # per batch
+    image_size: int | None = None  # in pixels; default: the network's own
 
 
 def lowered(
-    network: str, task: Task, side: str, options: Options, device: jax.Device
+    network: str, task: Task, implementation: str, options: Options, device: jax.Device
 ) -> jax.stages.Lowered:
-    """The program of a side, for one device that need not be there."""
+    """Return the program of an implementation for one device, which may be absent."""
     config = RunConfig(
         network,
         batch_size=options.images,
         image_size=options.image_size,
         dtype="bfloat16",
         parallel=ParallelConfig("shard_map"),
-        augment=AugmentConfig(color=False),  # as in `experiments.speed.tpu`
+        augment=AugmentConfig(color=False),  # as in tpu_worker.py
     )
     module = network_for(config, CLASSES, 1)
-    lower = plainly if side == "plain" else lambda function: function
+    lower = plainly if implementation == "plain" else lambda function: function
     if task == "training":
         return lower(lower_step)(config, module, [device])
-    module = module.clone(folded=side == "ours")
+    module = module.clone(folded=implementation == "ours")
     images = jax.ShapeDtypeStruct(
         (options.images, *preprocess_for(config).image_shape), jnp.float32
     )
@@ -113,25 +115,25 @@ def lowered(
 def _inference(
     network: Network, variables: Any, batch: Batch, numbers: None, *, axis_name: AxisName
 ) -> Array:
-    """Logits, as a step."""
+    """Return the logits; has the signature of a step."""
     logits, _ = network.apply(variables, batch["image"])
-    return mean_over(logits, axis_name)  # of one: nothing is done
+    return mean_over(logits, axis_name)  # over one device: no operation
 
 
-def row(found: dict[str, int], temporaries: int, images: int) -> list[str]:
-    """Cells of the table: MB per image in all and by `COLUMNS`, and GB of temporaries."""
-    sums = dict.fromkeys(COLUMNS, 0)
-    for name, moved in found.items():
-        kind = next((k for start, k in KINDS.items() if name.startswith(start)), None)
-        sums[kind or COLUMNS[-1]] += moved
-    by_column = [f"{x / images / 1e6:.1f}" for x in (sum(sums.values()), *sums.values())]
-    return [*by_column, f"{temporaries / 1e9:.2f}"]
+def row(bytes_by_kernel: dict[str, int], temporaries: int, images: int) -> list[str]:
+    """Return cells: MB per image, in total and by `COLUMNS`, and GB of temporaries."""
+    totals = dict.fromkeys(COLUMNS, 0)
+    for name, size in bytes_by_kernel.items():
+        kinds = [kind for prefix, kind in KINDS.items() if name.startswith(prefix)]
+        totals[kinds[0] if kinds else OTHER] += size
+    sizes = [sum(totals.values()), *totals.values()]
+    return [*(f"{size / images / 1e6:.1f}" for size in sizes), f"{temporaries / 1e9:.2f}"]
 
 
 def run(options: Options) -> None:
-    """Compile, and print the table.
+    """Compile all programs and print the table.
 
-    Raises ValueError for what there is not, ModuleNotFoundError without the compiler.
+    Raises ValueError for bad options and ModuleNotFoundError without the compiler.
     """
     for network in options.networks:
         get_spec(network)
@@ -142,43 +144,43 @@ def run(options: Options) -> None:
             "XLA's compiler for GPUs, jax_cuda12_plugin, is missing: "
             'pip install "jax[cuda12]"'
         )
-    jax.config.update("jax_platforms", "cpu")  # a GPU that is there is not looked for
-    # What is compiled for a device that is not there cannot be read from a cache.
+    jax.config.update("jax_platforms", "cpu")  # do not look for a GPU
+    # A program for an absent device cannot be loaded from the compilation cache.
     jax.config.update("jax_enable_compilation_cache", False)
     device = gpu_elsewhere(H100)
-    wanted = [
-        (network, task, side)
-        for network in options.networks
-        for task in options.tasks
-        for side in options.implementations
-    ]
-    lines = []
+    programs = list(product(options.networks, options.tasks, options.implementations))
+    rows = []
     try:
-        for number, (network, task, side) in enumerate(wanted, 1):
+        for number, (network, task, implementation) in enumerate(programs, 1):
             print(
-                f"[{number}/{len(wanted)}] Compiling {task} of {network}, {side}.",
+                f"[{number}/{len(programs)}] Compiling {task} of {network}, "
+                f"{implementation}.",
                 file=sys.stderr,
             )
-            program = lowered(network, task, side, options, device)
+            program = lowered(network, task, implementation, options, device)
             compiled = program.compile(compiler_options=OPTIONS)
             temporaries = compiled.memory_analysis().temp_size_in_bytes
             cells = row(bytes_by_operation(compiled.as_text()), temporaries, options.images)
-            lines.append([network, task, side, *cells])
+            rows.append([network, task, implementation, *cells])
     finally:
-        header = "network", "task", "side", "MB/image", *COLUMNS, "temporaries, GB"
-        if lines:
-            print(table(header, lines, right=range(3, len(header))))
+        header = "network", "task", "implementation", "MB/image", *COLUMNS
+        header += ("temporaries, GB",)
+        if rows:
+            print(table(header, rows, right=range(3, len(header))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command. Exit status: 0 done, 2 bad input, 130 interrupted."""
 
-    def do() -> None:
+    def action() -> None:
         prog = "python -m experiments.speed.gpu"
         run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments))
 
     return run_command(
-        "experiments.speed.gpu", do, if_interrupted="above is what was done", extra="bench"
+        "experiments.speed.gpu",
+        action,
+        if_interrupted="the results so far are above",
+        extra="bench",
     )
 
 

@@ -1,235 +1,232 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the records of a measurement say, as tables of Markdown."""
+"""Makes Markdown tables from the records of a benchmark."""
 
+import html
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
-from experiments.reports import escape_cell
-from experiments.speed.implementations import IMPLEMENTATIONS
-from experiments.speed.turns import fault
+from experiments.speed.case import Case
+from experiments.speed.implementations import IMPLEMENTATIONS, REFERENCE
+from experiments.speed.process import Record, failure
+from inception_jax.text import one_line
 
-Records = list[dict[str, Any]]
-CASE = ("network", "task", "batch", "image_size", "dtype")
+Records = list[Record]
+TASKS = ("training", "inference")
+SPEEDUP = f"{REFERENCE} against it"
 
 
 def report(records: Records) -> str:
-    """Every table for which there are records."""
-    parts = [*_machine(records)]
-    parts += [_speed(records, task) for task in ("training", "inference")]
-    parts += [_best(records), _starts(records), _missing(records)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    """Return every table that `records` have data for."""
+    sections = [
+        _machine(records),
+        *(_speed(records, task) for task in TASKS),
+        _best_batches(records),
+        _starts(records),
+        _remarks(records),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def rates(
-    records: Records, case: dict[str, Any], side: str, per: str = "seconds"
+    records: Records, case: Case, implementation: str, per: str = "seconds"
 ) -> dict[int, float]:
-    """Images per second of a side, by round; or per second of processor time."""
+    """Return images per second of wall-clock or CPU time, keyed by round."""
     return {
-        r["round"]: r["steps"] * r["batch"] / r[per]
-        for r in _of(records, "round", case, side)
-        if not fault(r)
+        record["round"]: record["steps"] * record["batch"] / record[per]
+        for record in _select(records, "round", case, implementation)
+        if not failure(record)
     }
 
 
-def ratios(ours: dict[int, float], theirs: dict[int, float]) -> list[float]:
-    """The first rate by the second, of the rounds that both have."""
-    return [ours[number] / theirs[number] for number in ours if number in theirs]
-
-
 def spread(values: Sequence[float], digits: int = 3) -> str:
-    """Median, lowest and highest."""
+    """Format values as "median (lowest to highest)"."""
     if not values:
         return "-"
-    numbers = statistics.median(values), min(values), max(values)
-    middle, low, high = (_rounded(x, digits) for x in numbers)
-    return f"{middle} ({low} to {high})"
+    middle = _rounded(statistics.median(values), digits)
+    return f"{middle} ({_rounded(min(values), digits)} to {_rounded(max(values), digits)})"
 
 
-def _rounded(value: float, digits: int) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+def _rounded(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
-def _of(
-    records: Records, kind: str, case: dict[str, Any], side: str | None = None
-) -> Iterator[dict[str, Any]]:
+def _case_of(record: Record) -> Case:
+    return Case(**{field.name: record[field.name] for field in fields(Case)})
+
+
+def _select(
+    records: Records, kind: str, case: Case, implementation: str | None = None
+) -> Iterator[Record]:
     for record in records:
-        same = all(record.get(name) == case[name] for name in CASE)
-        if record["kind"] == kind and same and side in (None, record["side"]):
+        if record["kind"] != kind or _case_of(record) != case:
+            continue
+        if implementation in (None, record["implementation"]):
             yield record
 
 
-def _cases(records: Records, task: str) -> Records:
-    """Every case of the task, in the order measured."""
-    found = []
-    for record in records:
-        case = {name: record.get(name) for name in CASE}
-        if record.get("task") == task and case not in found:
-            found.append(case)
-    return found
+def _cases(records: Records, task: str) -> list[Case]:
+    """Return the cases of a task in the order in which they were measured."""
+    of_task = [record for record in records if record.get("task") == task]
+    return list(dict.fromkeys(map(_case_of, of_task)))
 
 
-def _machine(records: Records) -> Iterator[str]:
-    for r in records:
-        if r["kind"] != "machine":
-            continue
-        words = f"{r['device']}, {r['cores']} cores ({r['processor']}) with a load of "
-        words += f"{r['load']:.1f} beforehand; {r['versions']}."
-        if r["xla_flags"]:
-            words += f" XLA_FLAGS={r['xla_flags']}, for all sides on JAX."
-        for name, value in r["compiler_options"].items():
-            words += f" {name}={value}, given by this package to its programs."
-        if r.get("product_flops"):
-            words += f" A product {r['product']}: {r['product_flops'] / 1e12:.4g} TFLOP/s"
-            peak = r["peak_flops"]
-            words += f" of the vendor's {peak / 1e12:.4g}." if peak else "."
-        yield words
+def _machine(records: Records) -> str:
+    machine = next((record for record in records if record["kind"] == "machine"), None)
+    if machine is None:
+        return ""
+    text = (
+        f"{machine['device']}, {machine['cores']} cores ({machine['processor']}), load "
+        f"{machine['load']:.1f} before the benchmark; {machine['versions']}."
+    )
+    if machine["xla_flags"]:
+        text += f" XLA_FLAGS={machine['xla_flags']} for all implementations on JAX."
+    for name, value in machine["compiler_options"].items():
+        text += f" {name}={value} for this package."
+    if machine.get("product_flops"):
+        rate = f"{machine['product_flops'] / 1e12:.4g} TFLOP/s"
+        text += f" A matrix multiplication of {machine['product']} runs at {rate}"
+        peak = machine["peak_flops"]
+        text += f"; the vendor's peak is {peak / 1e12:.4g}." if peak else "."
+    return text
 
 
 def _speed(records: Records, task: str) -> str:
     header = (
-        *("network", "batch", "side", "images/s", f"{IMPLEMENTATIONS[0]} against it"),
-        *("ms a step", "of the product", "peak MB"),
-        *("images per CPU second", f"{IMPLEMENTATIONS[0]} against it"),
+        *("network", "batch", "implementation", "images/s", SPEEDUP),
+        *("ms per step", "of matmul rate", "peak MB", "images per CPU second", SPEEDUP),
     )
-    lines = []
-    for case in _cases(records, task):
-        for side in IMPLEMENTATIONS:
-            if found := list(rates(records, case, side).values()):
-                milliseconds = [1000 * case["batch"] / rate for rate in found]
-                peak = [r["bytes"] / 1e6 for r in _of(records, "memory", case, side)]
-                lines.append(
-                    (
-                        *(case["network"], case["batch"], side),
-                        *_against(records, case, side, "seconds"),
-                        *(spread(milliseconds), _of_product(records, case, found)),
-                        f"{peak[0]:,.0f}" if peak else "-",
-                        *_against(records, case, side, "cpu_seconds"),
-                    )
-                )
+    rows = [
+        (case.network, case.batch, name, *_speed_cells(records, case, name))
+        for case in _cases(records, task)
+        for name in IMPLEMENTATIONS
+        if rates(records, case, name)
+    ]
     title = f"**{task}**: median (lowest to highest)"
-    return f"{title}\n\n{_table(header, lines)}" if lines else ""
+    return f"{title}\n\n{markdown_table(header, rows)}" if rows else ""
 
 
-def _against(
-    records: Records, case: dict[str, Any], side: str, per: str
+def _speed_cells(records: Records, case: Case, implementation: str) -> list[str]:
+    measured = list(rates(records, case, implementation).values())
+    milliseconds = [1000 * case.batch / rate for rate in measured]
+    memory = [x["bytes"] / 1e6 for x in _select(records, "memory", case, implementation)]
+    # Other programs hardly affect CPU seconds; with an accelerator these mean little.
+    on_cpu = any(record.get("platform") == "cpu" for record in records)
+    by_cpu = _rate_and_speedup(records, case, implementation, "cpu_seconds")
+    return [
+        *_rate_and_speedup(records, case, implementation, "seconds"),
+        spread(milliseconds),
+        _matmul_share(records, case, statistics.median(measured)),
+        f"{memory[0]:,.0f}" if memory else "-",
+        *(by_cpu if on_cpu else ("-", "-")),
+    ]
+
+
+def _rate_and_speedup(
+    records: Records, case: Case, implementation: str, per: str
 ) -> tuple[str, str]:
-    """The rate of a side and the first one's against it, round by round.
-
-    By processor time on CPUs alone: other programs hardly touch it there.
-    """
-    on_cpu = any(r.get("platform") == "cpu" for r in records)
-    if per == "cpu_seconds" and not on_cpu:
-        return "-", "-"
-    first, own = (rates(records, case, name, per) for name in (IMPLEMENTATIONS[0], side))
-    ratio = "" if side == IMPLEMENTATIONS[0] else spread(ratios(first, own))
-    return spread(list(own.values())), ratio
+    """Return the rate of an implementation, and the ratio of ours to it in each round."""
+    own = rates(records, case, implementation, per)
+    if implementation == REFERENCE:
+        return spread(list(own.values())), ""
+    ours = rates(records, case, REFERENCE, per)
+    ratios = [ours[number] / own[number] for number in ours if number in own]
+    return spread(list(own.values())), spread(ratios)
 
 
-def _of_product(records: Records, case: dict[str, Any], found: list[float]) -> str:
-    """Which share of a matrix product's FLOP/s the median rate is: MFU, measured."""
-    product = next((r["product_flops"] for r in records if r.get("product_flops")), None)
-    macs = next((r["macs"] for r in _of(records, "start", case) if r.get("macs")), None)
-    if product is None or macs is None:
+def _matmul_share(records: Records, case: Case, rate: float) -> str:
+    """Return the FLOP/s at `rate` as a share of those of a large matrix multiplication."""
+    matmul_rates = [x["product_flops"] for x in records if x.get("product_flops")]
+    macs = [x["macs"] for x in _select(records, "start", case) if x.get("macs")]
+    if not matmul_rates or not macs:
         return "-"
-    # Backwards takes two products for each of forwards.
-    flops = 2 * macs * (3 if case["task"] == "training" else 1)
-    return f"{statistics.median(found) * flops / product:.1%}"
+    # The backward pass has two matrix multiplications for each one of the forward pass.
+    flops_per_image = 2 * macs[0] * (3 if case.task == "training" else 1)
+    return f"{rate * flops_per_image / matmul_rates[0]:.1%}"
 
 
-def _best(records: Records) -> str:
-    """Each side at the batch that suits it best; of several batches alone."""
-    header = (
-        "network",
-        "task",
-        "side",
-        "best batch",
-        "images/s",
-        f"{IMPLEMENTATIONS[0]} against it",
-    )
-    lines = []
-    for task in ("training", "inference"):
+def _best_batches(records: Records) -> str:
+    """Compare the best batch of each implementation, if several batches were measured."""
+    header = ("network", "task", "implementation", "best batch", "images/s", SPEEDUP)
+    rows = []
+    for task in TASKS:
         cases = _cases(records, task)
-        for network in dict.fromkeys(case["network"] for case in cases):
-            best: dict[str, tuple[float, int]] = {}
-            for case in (c for c in cases if c["network"] == network):
-                for side in IMPLEMENTATIONS:
-                    if found := rates(records, case, side).values():
-                        rate = statistics.median(found), case["batch"]
-                        best[side] = max(best.get(side, rate), rate)
-            for side, (rate, batch) in best.items():
-                ratio = (
-                    f"{best[IMPLEMENTATIONS[0]][0] / rate:.3g}"
-                    if IMPLEMENTATIONS[0] in best
-                    else "-"
-                )
-                lines.append((network, task, side, batch, _rounded(rate, 3), ratio))
-    title = "**best batch of each side**: medians"
-    several = len({(r["task"], r["batch"]) for r in records if "batch" in r}) > 2
-    return f"{title}\n\n{_table(header, lines)}" if several and lines else ""
+        for network in dict.fromkeys(case.network for case in cases):
+            best = {}  # (median rate, batch) by implementation
+            for name in IMPLEMENTATIONS:
+                measured = {
+                    case.batch: rates(records, case, name).values()
+                    for case in cases
+                    if case.network == network
+                }
+                medians = [(statistics.median(r), b) for b, r in measured.items() if r]
+                if medians:
+                    best[name] = max(medians)
+            for name, (rate, batch) in best.items():
+                ratio = f"{best[REFERENCE][0] / rate:.3g}" if REFERENCE in best else "-"
+                rows.append((network, task, name, batch, _rounded(rate), ratio))
+    title = "**best batch of each implementation**: medians"
+    several = len({(x["task"], x["batch"]) for x in records if "batch" in x}) > 2
+    return f"{title}\n\n{markdown_table(header, rows)}" if several and rows else ""
 
 
 def _starts(records: Records) -> str:
-    """Seconds until the first step is done, anew and from the cache."""
+    """Return seconds until the first step finished, with and without compilation cache."""
     header = (
-        *("network", "task", "batch", "side", "first step", "a later step"),
-        *("CPU seconds", "from the process's start"),
-        *("first step, cached", "from the start, cached"),
+        *("network", "task", "batch", "implementation", "first step", "a later step"),
+        *("CPU seconds", "since the process started"),
+        *("first step, cached", "since the process started, cached"),
     )
-    lines = []
-    for case in [c for t in ("training", "inference") for c in _cases(records, t)]:
-        for side in IMPLEMENTATIONS:
-            starts = [r for r in _of(records, "start", case, side) if not fault(r)]
-            cold = next((r for r in starts if not r["cached"]), None)
-            warm = next((r for r in starts if r["cached"]), None)
+    rows = []
+    for case in [case for task in TASKS for case in _cases(records, task)]:
+        for name in IMPLEMENTATIONS:
+            starts = [x for x in _select(records, "start", case, name) if not failure(x)]
+            cold = next((x for x in starts if not x["cached"]), None)
+            warm = next((x for x in starts if x["cached"]), None)
             if cold is None:
                 continue
-            step = [case["batch"] / x for x in rates(records, case, side).values()]
-            anew = _seconds(cold, ("first_step", "first_step_cpu", "since_start"))
-            cached = _seconds(warm, ("first_step", "since_start"))
-            later = f"{statistics.median(step):.3g}" if step else "-"
-            lines.append(
-                (
-                    *(case["network"], case["task"], case["batch"], side),
-                    *(anew[0], later, *anew[1:], *cached),
-                )
+            steps = [case.batch / rate for rate in rates(records, case, name).values()]
+            later = f"{statistics.median(steps):.3g}" if steps else "-"
+            first, *others = _seconds(cold, "first_step", "first_step_cpu", "since_start")
+            cached = _seconds(warm, "first_step", "since_start")
+            rows.append(
+                (case.network, case.task, case.batch, name, first, later, *others, *cached)
             )
-    together = any(r.get("side_by_side") for r in records)
-    title = "**starts**: seconds" + (", of all sides at once" if together else "")
-    return f"{title}\n\n{_table(header, lines)}" if lines else ""
+    together = any(record.get("side_by_side") for record in records)
+    title = "**starts**: seconds" + (", all started at once" if together else "")
+    return f"{title}\n\n{markdown_table(header, rows)}" if rows else ""
 
 
-def _seconds(record: dict[str, Any] | None, names: Sequence[str]) -> list[str]:
+def _seconds(record: Record | None, *names: str) -> list[str]:
     return [f"{record[name]:.3g}" if record else "-" for name in names]
 
 
-def _missing(records: Records) -> str:
-    """What was not measured, each with its reason, and parameters that differ."""
-    found = []
-    for r in records:
-        if reason := r.get("reason") or fault(r):
-            words = f"{r['network']}, {r['task']}, batch {r['batch']}"
-            found.append(
-                f"- not measured: {r.get('side', 'all')}, {words}: {escape_cell(reason)}"
+def _remarks(records: Records) -> str:
+    """List what was not measured and why, and parameter counts that differ from ours."""
+    lines = []
+    for record in records:
+        if reason := record.get("reason") or failure(record):
+            name = record.get("implementation", "all")
+            case = f"{record['network']}, {record['task']}, batch {record['batch']}"
+            # Escaped here since `experiments.reports` needs more than the extra bench.
+            said = html.escape(one_line(reason), quote=False).replace("](", "]\\(")
+            lines.append(f"- not measured: {name}, {case}: {said}")
+    counts = {
+        (record["network"], record["implementation"]): record["parameters"]
+        for record in records
+        if record.get("parameters")
+    }
+    for (network, name), count in counts.items():
+        ours = counts.get((network, REFERENCE), count)
+        if count != ours:
+            lines.append(
+                f"- {name}'s {network} has {count:,} parameters, {REFERENCE} has {ours:,}"
             )
-    return "\n".join(dict.fromkeys([*found, *_parameters(records)]))
-
-
-def _parameters(records: Records) -> Iterator[str]:
-    counts: dict[tuple[str, str], int] = {}
-    for r in records:
-        if r.get("parameters"):
-            counts[r["network"], r["side"]] = r["parameters"]
-    for (network, side), count in counts.items():
-        if counts.get((network, IMPLEMENTATIONS[0]), count) != count:
-            yield (
-                f"- {side}'s {network} has {count:,} parameters, {IMPLEMENTATIONS[0]}' "
-                f"{counts[network, IMPLEMENTATIONS[0]]:,}"
-            )
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    def row(cells: Sequence[Any]) -> str:
-        return f"| {' | '.join(str(c) for c in cells)} |"
-
-    return "\n".join([row(header), row(["---"] * len(header)), *map(row, lines)])
+    return "\n".join(dict.fromkeys(lines))

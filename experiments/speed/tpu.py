@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.speed.tpu`: training steps in the figures of the TPU's compiler.
+"""`python -m experiments.speed.tpu`: training steps as estimated by the TPU compiler.
 
-Ours, ours with --remat, the plain formulation (each convolution
-`lax.conv_general_dilated`) and Keras on the JAX backend, one compilation after another: 5
-to 15 minutes of two free cores each and up to 8 GiB. Needs no TPU, but libtpu: pip install
-"inception_jax[plan]", and for Keras "inception_jax[bench]". Each result is a line of `out`;
-what has one there is not compiled again. Times are the least that the chip's figures allow,
-and the compiler's expectation.
+Compiles ours, ours with --remat, plain Flax layers and Keras, one after another; each takes
+5 to 15 minutes on two free cores and up to 8 GiB. Needs no TPU, only libtpu: pip install
+"inception_jax[plan]", and "inception_jax[bench]" for Keras. Each result becomes a line of
+`out` and is not compiled again. Images/s are the roofline of the chip's peak rates and the
+compiler's own estimate.
 
-Keras's is the step of one chip, the others those of a slice with their all-reduce.
+Keras is compiled for one chip, the others for all chips of the topology with an all-reduce.
 """
 
 import sys
@@ -34,105 +33,106 @@ IMPLEMENTATIONS = ("ours", "remat", "plain", "keras")
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line can say."""
+    """Options of the command line."""
 
     networks: tuple[str, ...] = ("inception_v4", "inception_resnet_v2")
     implementations: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--sides",))] = (
         IMPLEMENTATIONS
     )
-    images: int = 128  # of a step, on one chip
+    images: int = 128  # per step and chip
     topology: str = "v5e:2x2"
-    image_size: int | None = None  # pixels; default: the network's own
+    image_size: int | None = None  # in pixels; default: the network's own
     out: Path = Path("tpu.jsonl")
 
 
 def requests(options: Options) -> list[Request]:
-    """What is to be compiled. Raises ValueError, naming it, for what there is not."""
+    """Return the programs to compile. Raises ValueError for bad options."""
     get_slice(options.topology)
     for network in options.networks:
         get_spec(network)
     if unknown := set(options.implementations) - set(IMPLEMENTATIONS):
         raise ValueError(
-            f"no side {min(unknown)!r}; choose among {', '.join(IMPLEMENTATIONS)}."
+            f"no implementation {min(unknown)!r}; choose among "
+            f"{', '.join(IMPLEMENTATIONS)}."
         )
     if options.images < 1:
         raise ValueError(f"--images must be at least 1, got {options.images}.")
     return [
-        Request(side, network, options.images, options.topology, options.image_size)
+        Request(name, network, options.images, options.topology, options.image_size)
         for network in options.networks
-        for side in options.implementations
-        if side != "keras" or network in KERAS
+        for name in options.implementations
+        if name != "keras" or network in KERAS
     ]
 
 
 def row(request: Request, answer: dict[str, Any]) -> tuple[str, ...]:
-    """A line of the table, per image and per chip."""
+    """Return the cells of a program's table row, per image and per chip."""
     if "compiled" not in answer:
-        said = f"too large: {answer['refused']['needed'] / 1e9:.1f}"
-        return (request.network, request.side, said, "", "", "", "")
-    found, chip = answer["compiled"], get_slice(request.topology).chip
-    moved, images = found["movement"], request.images
-    seconds = max(found["flops"] / chip.peak, moved["hbm_bytes"] / chip.hbm_rate)
-    expected = chip.clock and moved["cycles"] and images * chip.clock / moved["cycles"]
+        needed = f"too large: {answer['refused']['needed'] / 1e9:.1f}"
+        return (request.network, request.implementation, needed, "", "", "", "")
+    compiled, chip = answer["compiled"], get_slice(request.topology).chip
+    movement, images = compiled["movement"], request.images
+    compute_seconds = compiled["flops"] / chip.peak
+    memory_seconds = movement["hbm_bytes"] / chip.hbm_rate
+    estimate = ""
+    if chip.clock and movement["cycles"]:
+        estimate = f"{images * chip.clock / movement['cycles']:,.0f}"
     return (
         request.network,
-        request.side,
-        f"{moved['hbm_bytes'] / images / 1e6:.0f}",
-        f"{found['flops'] / images / 1e9:.1f}",
-        f"{found['memory']['temporary'] / 1e9:.2f}",
-        f"{images / seconds:,.0f}",
-        f"{expected:,.0f}" if expected else "",
+        request.implementation,
+        f"{movement['hbm_bytes'] / images / 1e6:.0f}",
+        f"{compiled['flops'] / images / 1e9:.1f}",
+        f"{compiled['memory']['temporary'] / 1e9:.2f}",
+        f"{images / max(compute_seconds, memory_seconds):,.0f}",
+        estimate,
     )
 
 
 def run(options: Options) -> None:
-    """Compile what is not known yet, and print the table."""
+    """Compile the programs that have no result in `options.out`, and print the table."""
     wanted = requests(options)
     aot.check_compiler()
-    names = (
-        "jax",
-        "jaxlib",
-        "libtpu",
-        "flax",
-        *(["keras"] * ("keras" in options.implementations)),
-    )
-    decisive = {
-        "versions": {name: version(name) for name in names},
+    packages = ["jax", "jaxlib", "libtpu", "flax"]
+    if "keras" in options.implementations:
+        packages.append("keras")
+    source = {
+        "versions": {name: version(name) for name in packages},
         "source": aot.source_digest(),
     }
-    known = read_json_lines(options.out) if options.out.exists() else []
-    lines = []
+    saved = read_json_lines(options.out) if options.out.exists() else []
+    rows = []
     for number, request in enumerate(wanted, 1):
-        key = {"request": asdict(request)} | decisive
-        answer = next(
-            (x["answer"] for x in known if key == {k: x.get(k) for k in key}), None
-        )
-        if answer is None:
+        key = {"request": asdict(request)} | source
+        answers = [x["answer"] for x in saved if {k: x.get(k) for k in key} == key]
+        if answers:
+            answer = answers[0]
+        else:
             print(
-                f"[{number}/{len(wanted)}] Compiling {request.side} of {request.network}.",
+                f"[{number}/{len(wanted)}] Compiling {request.implementation} of "
+                f"{request.network}.",
                 file=sys.stderr,
             )
             answer = worker.run_worker("experiments.speed.tpu_worker", asdict(request))
             append_json_line(options.out, key | {"answer": answer})
-        lines.append(row(request, answer))
+        rows.append(row(request, answer))
     header = (
-        *("network", "side", "MB/image", "GFLOP/image", "temporaries, GB"),
-        *("images/s, roofline", "images/s, expected"),
+        *("network", "implementation", "MB/image", "GFLOP/image", "temporaries, GB"),
+        *("images/s, roofline", "images/s, compiler's estimate"),
     )
-    print(table(header, lines, right=range(2, len(header))))
+    print(table(header, rows, right=range(2, len(header))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command. Exit status: 0 done, 2 bad input, 130 interrupted."""
 
-    def do() -> None:
+    def action() -> None:
         prog = "python -m experiments.speed.tpu"
         run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments))
 
     return run_command(
         "experiments.speed.tpu",
-        do,
-        if_interrupted="what was compiled is kept",
+        action,
+        if_interrupted="finished results are kept",
         extra="bench",
     )
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.speed.tpu_worker`: a side's training step, compiled for a TPU.
+"""`python -m experiments.speed.tpu_worker`: compile one training step for a TPU.
 
-A process of its own, as `aot_worker` is and with its answers. Reads a line of JSON, the
-fields of `Request`; writes one.
+Runs in its own process, like `aot_worker`. Reads the fields of `Request` as a line of JSON
+and writes an answer of the same kind as `aot_worker`.
 """
 
 import time
@@ -30,35 +30,35 @@ from inception_jax.runtime.parallel import (
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be compiled; `images` are of one chip."""
+    """The program to compile."""
 
-    side: str
+    implementation: str  # one of `tpu.IMPLEMENTATIONS`
     network: str
-    images: int
+    images: int  # per chip
     topology: str
     image_size: int | None = None  # None: the network's own
 
 
 def answer(request: Request) -> dict[str, Any]:
-    """{"compiled": figures}, of one chip, or {"refused": ...}: see `aot`."""
-    if request.side == "keras":
+    """Return {"compiled": ...}, per chip, or {"refused": ...}: see `aot`."""
+    if request.implementation == "keras":
         return {"compiled": _keras(request)}
     config = RunConfig(
         request.network,
         batch_size=request.images * get_slice(request.topology).chips,
         image_size=request.image_size,
         dtype="bfloat16",
-        remat=request.side == "remat",
+        remat=request.implementation == "remat",
         parallel=ParallelConfig("shard_map"),
-        augment=AugmentConfig(color=False),  # Keras's step has no such thing
+        augment=AugmentConfig(color=False),  # Keras's step has no augmentation
     )
-    if request.side == "plain":
+    if request.implementation == "plain":
         return plainly(compile_step)(config, request.topology)
     return compile_step(config, request.topology)
 
 
 def _keras(request: Request) -> dict[str, Any]:
-    """Keras's `train_step` on one chip, without an all-reduce."""
+    """Compile Keras's `train_step` for one chip."""
     model = _model(request)
     batch = {
         "image": jax.ShapeDtypeStruct(
@@ -77,7 +77,7 @@ def _keras(request: Request) -> dict[str, Any]:
     def step(state: Any, batch: Any, numbers: None, *, axis_name: Any) -> Any:
         state = varying(state, axis_name)
         _, state = model.train_step(state, (batch["image"], batch["label"]))
-        return mean_over(state, axis_name)  # of one: nothing is done
+        return mean_over(state, axis_name)  # over one device: no operation
 
     device = devices_elsewhere(request.topology)[:1]
     lowered = DataParallel(step, ParallelConfig("shard_map"), device).lower(
@@ -95,13 +95,13 @@ def _keras(request: Request) -> dict[str, Any]:
 
 
 def _model(request: Request) -> Any:
-    """As `implementations.keras` trains it, in bfloat16."""
+    """Return the model that `implementations.keras` trains, in bfloat16."""
     from experiments.speed.implementations.keras import model_for
 
     size = request.image_size or get_spec(request.network).image_shape[0]
     case = Case(request.network, "training", request.images, size, "bfloat16")
     model = model_for(case)
-    # What `fit` and `train_on_batch` begin with: variables of optimizer and metrics.
+    # Creates the variables of optimizer and metrics, as `fit` does first.
     example = (jnp.zeros((1, size, size, 3)), jnp.zeros((1,), jnp.int32))
     model._symbolic_build(data_batch=example)
     return model

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.speed.worker SIDE`: a side in a process of its own.
+"""`python -m experiments.speed.worker IMPLEMENTATION`: runs one implementation.
 
-Reads requests from stdin and answers each on stdout, a line of JSON for a line of JSON:
+Reads requests from stdin and answers each on stdout, one line of JSON for one line of JSON:
 {"do": "build", "case": ..., "started": time.time()}, {"do": "run", "steps": n},
-{"do": "peak"} and {"do": "machine"}. What goes wrong is an answer too: {"missing": ...},
-{"refused": ...}, {"no_memory": ...} or {"error": ...}, each with a sentence.
+{"do": "peak"} and {"do": "machine"}. The answer to a request that fails is
+{"missing": ...}, {"refused": ...}, {"no_memory": ...} or {"error": ...} with a sentence.
 """
 
 import contextlib
 import importlib
-import itertools
 import json
 import os
 import resource
@@ -20,64 +19,62 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from experiments.speed.case import Built, Case
+from experiments.speed.case import BuiltCase, Case
 
 
 class Worker:
-    """Answers for one side."""
+    """Answers requests for one implementation."""
 
-    def __init__(self, side: str) -> None:
-        self.side = side
-        self.built: Built | None = None
+    def __init__(self, implementation: str) -> None:
+        self.implementation = implementation
+        self.built: BuiltCase | None = None
 
     def build(self, case: dict[str, Any], started: float) -> dict[str, Any]:
-        """Make the side ready, the first step included; seconds of every part."""
-        times = [time.perf_counter()]
-        side = importlib.import_module(f"experiments.speed.implementations.{self.side}")
-        times.append(time.perf_counter())
-        self.built = side.build(Case(**case))
-        times.append(time.perf_counter())
-        cpu_start = time.process_time()
+        """Prepare the case, run the first step and return the seconds of each part."""
+        begin = time.perf_counter()
+        module = importlib.import_module(
+            f"experiments.speed.implementations.{self.implementation}"
+        )
+        imported = time.perf_counter()
+        self.built = module.build(Case(**case))
+        built, cpu_start = time.perf_counter(), time.process_time()
         self.built.run(1)
-        cpu = time.process_time() - cpu_start
-        times.append(time.perf_counter())
-        parts = [b - a for a, b in itertools.pairwise(times)]
+        stepped, cpu_end = time.perf_counter(), time.process_time()
         since_start = time.time() - started
-        _forget_peak()
+        _reset_process_peak()
         return {
-            **dict(zip(("import", "build", "first_step"), parts, strict=True)),
-            "first_step_cpu": cpu,
+            "import": imported - begin,
+            "build": built - imported,
+            "first_step": stepped - built,
+            "first_step_cpu": cpu_end - cpu_start,
             "since_start": since_start,
             "parameters": self.built.parameters,
-            "macs": self.built.macs(),  # after what is timed
+            "macs": self.built.macs(),  # last, since it takes time
         }
 
     def run(self, steps: int) -> dict[str, Any]:
-        """Run so many steps; CPU seconds are of all threads."""
+        """Run `steps` steps; CPU seconds are those of all threads."""
         start, cpu_start = time.perf_counter(), time.process_time()
         self.built.run(steps)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
         return {"steps": steps, "seconds": seconds, "cpu_seconds": cpu}
 
     def peak(self) -> dict[str, Any]:
-        """Most memory at once: of the device, or of the process since it was built."""
-        of_device = self.built.peak()
-        return {
-            "bytes": of_device or _process_peak(),
-            "of": "process" if of_device is None else "device",
-        }
+        """Return the peak memory of the device, or else of the process after `build`."""
+        device_peak = self.built.peak()
+        if device_peak is None:
+            return {"bytes": _process_peak(), "of": "process"}
+        return {"bytes": device_peak, "of": "device"}
 
     def machine(self) -> dict[str, Any]:
-        """What `ours` finds out about the device."""
-        side = importlib.import_module("experiments.speed.implementations.ours")
-        return side.machine()
+        """Return the description of the device by `ours`."""
+        from experiments.speed.implementations import ours
+
+        return ours.machine()
 
 
-def _forget_peak() -> None:
-    """Compilation is over: Linux counts the process's peak memory anew.
-
-    Where it cannot, the peak is that of the whole process.
-    """
+def _reset_process_peak() -> None:
+    """Make Linux forget the peak memory of compilation; elsewhere it is included."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -92,10 +89,10 @@ def _process_peak() -> int:
 
 
 def answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one request; never raises but for a request that is none."""
-    act = getattr(worker, request.pop("do"))
+    """Return the answer to one request; failures become answers, too."""
+    method = getattr(worker, request.pop("do"))
     try:
-        return act(**request)
+        return method(**request)
     except ImportError as error:
         return {"missing": str(error)}
     except ValueError as error:
@@ -103,18 +100,25 @@ def answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         return {"refused": str(error)}
     except Exception as error:
         traceback.print_exc()
-        said = str(error).strip().splitlines() or [""]
-        full = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-        full |= "RESOURCE_EXHAUSTED" in said[0]
-        kind = "no_memory" if full else "error"
-        return {kind: f"{type(error).__name__}: {said[0]}"}
+        kind = "no_memory" if _out_of_memory(error) else "error"
+        return {kind: f"{type(error).__name__}: {_first_line(error)}"}
+
+
+def _out_of_memory(error: Exception) -> bool:
+    named = type(error).__name__ == "OutOfMemoryError"  # PyTorch's, not imported here
+    exhausted = "RESOURCE_EXHAUSTED" in _first_line(error)  # XLA's
+    return named or exhausted or isinstance(error, MemoryError)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 def main() -> None:
-    """Serve until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asks ends this process
+    """Answer requests until stdin is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # stdout is for answers; what libraries print goes to stderr
     worker = Worker(sys.argv[1])
     for line in sys.stdin:
         print(json.dumps(answer(worker, json.loads(line))), file=answers, flush=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sides of the comparison do equal work, take turns, and are reported as measured."""
+"""Implementations do equal work, are timed alternately and are reported as measured."""
 
 import json
 import math
@@ -17,9 +17,10 @@ import pytest
 from experiments.speed import __main__ as speed
 from experiments.speed.case import CLASSES, OPTIMIZER, Case
 from experiments.speed.implementations import ours, plain
+from experiments.speed.process import WorkerProcess
 from experiments.speed.progress import Progress
 from experiments.speed.report import report
-from experiments.speed.turns import OutOfTimeError, Side, Turns
+from experiments.speed.timing import AlternatingTimer, OutOfTimeError
 from experiments.speed.worker import Worker, answer
 from inception_jax.config import OptimizerConfig
 from inception_jax.models.inception_c import InceptionResNetC
@@ -49,21 +50,21 @@ def tiny_case(monkeypatch):
 def test_ours_and_plain_learn_the_same(tiny_case):
     fast, slow = ours.build(tiny_case), plain.build(tiny_case)
     assert fast.parameters == slow.parameters
-    losses = [[float(side.run(n)["loss_sum"]) for n in (1, 2)] for side in (fast, slow)]
+    losses = [[float(x.run(n)["loss_sum"]) for n in (1, 2)] for x in (fast, slow)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    assert losses[0][0] != losses[0][1]  # it learns, and not from nothing
+    assert losses[0][0] != losses[0][1]  # the parameters were updated
     assert np.isfinite(losses).all()
 
 
 def test_ours_and_plain_infer_the_same(tiny_case):
     case = replace(tiny_case, task="inference")
-    logits = [side.build(case).run(1) for side in (ours, plain)]
+    logits = [module.build(case).run(1) for module in (ours, plain)]
     assert logits[0].shape == (4, CLASSES)
     assert np.ptp(logits[0]) > 0
     np.testing.assert_allclose(*logits, atol=1e-5)
 
 
-def test_plain_folds_nothing(tiny_case, monkeypatch):
+def test_plain_does_not_fold_batch_norm(tiny_case, monkeypatch):
     monkeypatch.delattr(ours, "fold_variables")
     case = replace(tiny_case, task="inference")
     assert plain.build(case).run(1).shape == (4, CLASSES)
@@ -71,8 +72,8 @@ def test_plain_folds_nothing(tiny_case, monkeypatch):
         ours.build(case)
 
 
-def products(jaxpr) -> tuple[int, int]:
-    """Convolutions and matrix products of a trace."""
+def count_multiplications(jaxpr) -> tuple[int, int]:
+    """Return the number of convolutions and of matrix multiplications in a trace."""
     counts = np.zeros(2, int)
     for equation in jaxpr.eqns:
         name = equation.primitive.name
@@ -80,7 +81,7 @@ def products(jaxpr) -> tuple[int, int]:
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                counts += products(inner)
+                counts += count_multiplications(inner)
     return tuple(counts.tolist())
 
 
@@ -101,12 +102,12 @@ def test_plain_has_one_convolution_for_each_kernel(spec, train):
         return network.apply(variables, images, train=train, mutable=mutable, rngs=rngs)
 
     traced = jax.make_jaxpr(plain.plainly(apply))(variables, images)
-    assert products(traced.jaxpr) == (kernels, 1)
+    assert count_multiplications(traced.jaxpr) == (kernels, 1)
     fast = jax.make_jaxpr(apply)(variables, images)
-    assert products(fast.jaxpr) != (kernels, 1)
+    assert count_multiplications(fast.jaxpr) != (kernels, 1)
 
 
-def test_all_sides_train_as_our_runs_do_by_default():
+def test_the_optimizer_is_that_of_a_default_run():
     config = OptimizerConfig()
     assert config.kind == "rmsprop"
     for name, value in asdict(OPTIMIZER).items():
@@ -121,7 +122,7 @@ def test_plain_pools_before_the_convolution():
         assert f"f32[1,5,6,{channels}] = reduce_window_sum" in trace
 
 
-def test_plain_adds_residuals_to_maps():
+def test_plain_adds_residuals_as_feature_maps():
     block, x = InceptionResNetC(), jnp.zeros((2, 3, 3, 16))
     variables = random_variables(block, x)
     for function, shape in (
@@ -137,8 +138,8 @@ def _steps(steps, seconds):
     return {"steps": steps, "seconds": seconds, "cpu_seconds": 2 * seconds}
 
 
-class FakeSide:
-    """Answers at once; `log` has who ran when."""
+class FakeWorker:
+    """A worker that answers at once and notes every request in `log`."""
 
     def __init__(self, name, faults=(), log=None):
         self.name, self.faults, self.log = name, dict(faults), log
@@ -157,114 +158,118 @@ class FakeSide:
         self.log.append(("close", self.name))
 
 
-def turns(tmp_path, faults=(), **changes):
-    """Turns of three sides that tell their records and what they do to two lists."""
+def fake_timer(tmp_path, faults=(), **changes):
+    """Return a timer of three fake workers, the list of its records and their log."""
     records, log, faults = [], [], dict(faults)
 
     def start(name, *_):
-        return FakeSide(name, faults.get(name, ()), log)
+        return FakeWorker(name, faults.get(name, ()), log)
 
     fields = {
-        "sides": ("ours", "plain", "timm"),
+        "implementations": ("ours", "plain", "timm"),
         "rounds": 2,
         "seconds": 2.0,
-        "together": False,
-        "again": True,
+        "build_together": False,
+        "restart": True,
         "logs": tmp_path,
-        "tell": records.append,
+        "save": records.append,
         "deadline": math.inf,
         "start": start,
     }
-    return Turns(**fields | changes), records, log
+    return AlternatingTimer(**fields | changes), records, log
 
 
-def test_sides_take_turns(tmp_path):
-    turn, records, log = turns(tmp_path)
-    turn.measure(CASE)
-    ran = [name for do, name in log if do == "run"][6:]  # two each to warm up
+def test_implementations_are_timed_alternately(tmp_path):
+    timer, records, log = fake_timer(tmp_path)
+    timer.measure(CASE)
+    ran = [name for do, name in log if do == "run"][
+        6:
+    ]  # two each determine the number of steps
     order = ["ours", "plain", "timm", "timm", "plain", "ours"]
-    assert ran == [name for name in order for _ in ("one step first", "timed")]
+    assert ran == [name for name in order for _ in ("untimed", "timed")]
     assert {r["steps"] for r in records if r["kind"] == "round"} == {4}  # 2 s of 0.5
-    starts = [(r["side"], r["cached"]) for r in records if r["kind"] == "start"]
+    starts = [(r["implementation"], r["cached"]) for r in records if r["kind"] == "start"]
     names = ("ours", "plain", "timm")
     assert starts == [(n, False) for n in names] + [(n, True) for n in names]
-    # A second start has the machine to itself, and so no process is left.
+    # Restarts are timed alone: all other processes have ended by then.
     first_again = max(i for i, act in enumerate(log) if act == ("build", "ours"))
     assert {name for do, name in log[:first_again] if do == "close"} == set(names)
 
 
-def test_what_fails_is_named_and_the_others_go_on(tmp_path):
+def test_a_failure_is_reported_and_the_others_continue(tmp_path):
     faults = {
         "plain": {"run": {"no_memory": "too little"}},
         "timm": {"build": {"missing": "timm is missing"}},
     }
-    turn, records, _ = turns(tmp_path, faults, together=True)
-    turn.measure(CASE)
-    rounds = [r["side"] for r in records if r["kind"] == "round" and "seconds" in r]
+    timer, records, _ = fake_timer(tmp_path, faults, build_together=True)
+    timer.measure(CASE)
+    rounds = [
+        r["implementation"] for r in records if r["kind"] == "round" and "seconds" in r
+    ]
     assert rounds == ["ours", "ours"]
-    tried = [r["kind"] for r in records if r["side"] == "plain"]
+    tried = [r["kind"] for r in records if r["implementation"] == "plain"]
     assert tried == ["start", "round"]
     said = report(records)
     assert "not measured: plain, inception_v4, training, batch 4: too little" in said
     assert "not measured: timm, inception_v4, training, batch 4: timm is missing" in said
 
 
-def test_what_did_not_fit_is_not_tried_with_a_larger_batch(tmp_path):
+def test_after_running_out_of_memory_no_larger_batch_is_tried(tmp_path):
     faults = {"timm": {"build": {"no_memory": "too little"}}}
-    turn, _, log = turns(tmp_path, faults, again=False)
-    turn.measure(CASE)
-    turn.measure(replace(CASE, batch=8))
+    timer, _, log = fake_timer(tmp_path, faults, restart=False)
+    timer.measure(CASE)
+    timer.measure(replace(CASE, batch=8))
     assert log.count(("build", "timm")) == 1
-    turn.measure(replace(CASE, task="inference"))
+    timer.measure(replace(CASE, task="inference"))
     assert log.count(("build", "timm")) == 2
 
 
-def test_an_absent_side_has_no_share_of_the_memory(tmp_path):
+def test_memory_is_shared_by_installed_implementations(tmp_path):
     shares = []
 
     def start(name, log, cache, memory, deadline):
         shares.append(memory)
-        return FakeSide(name, {"build": {"missing": ""}} if name == "timm" else (), [])
+        return FakeWorker(name, {"build": {"missing": ""}} if name == "timm" else (), [])
 
-    turn, *_ = turns(tmp_path, start=start, again=False)
-    turn.measure(CASE)
-    turn.measure(CASE)
+    timer, *_ = fake_timer(tmp_path, start=start, restart=False)
+    timer.measure(CASE)
+    timer.measure(CASE)
     assert shares == pytest.approx([0.3, 0.3, 0.3, 0.45, 0.45])
 
 
-def test_the_best_batch_of_each_side():
+def test_the_best_batch_of_each_implementation():
     seconds = {("ours", 4): 1, ("ours", 8): 4, ("timm", 4): 4, ("timm", 8): 4}
     records = [
-        record("round", side, round=0, **_steps(1, s)) | {"batch": batch}
-        for (side, batch), s in {**seconds, ("ours", 1): 1}.items()
+        record("round", name, round=0, **_steps(1, s)) | {"batch": batch}
+        for (name, batch), s in {**seconds, ("ours", 1): 1}.items()
     ]
     said = report(records)
     assert "| inception_v4 | training | ours | 4 | 4 | 1 |" in said
     assert "| inception_v4 | training | timm | 8 | 2 | 2 |" in said
-    assert "best" not in report([r for r in records if r["batch"] > 1])  # latency apart
+    assert "best" not in report([r for r in records if r["batch"] > 1])
 
 
-def test_nothing_begins_after_the_deadline(tmp_path):
-    turn, records, log = turns(tmp_path, deadline=time.monotonic() - 1)
+def test_nothing_starts_after_the_deadline(tmp_path):
+    timer, records, log = fake_timer(tmp_path, deadline=time.monotonic() - 1)
     with pytest.raises(OutOfTimeError):
-        turn.measure(CASE)
+        timer.measure(CASE)
     assert not records
     assert not log
 
 
-def test_a_side_is_ended_at_the_deadline(tmp_path):
-    side = Side("ours", tmp_path / "log", tmp_path, 0.5, time.monotonic() + 0.2)
-    assert "ended with status -9" in side.ask("machine")["error"]
-    side.close()
+def test_a_worker_is_killed_at_the_deadline(tmp_path):
+    worker = WorkerProcess("ours", tmp_path / "log", tmp_path, 0.5, time.monotonic() + 0.2)
+    assert "ended with status -9" in worker.ask("machine")["error"]
+    worker.close()
 
 
 def test_an_interruption_does_not_wait_for_compilations(tmp_path):
     log, started = [], set()
 
-    class Slow(FakeSide):
+    class Slow(FakeWorker):
         def build(self, case):
             if self.name == "timm":
-                while len(started) < 3:  # what has not started need not be ended
+                while len(started) < 3:  # closing is for workers that started
                     time.sleep(0.01)
                 return super().build(case)
             while ("close", self.name) not in self.log:
@@ -278,17 +283,18 @@ def test_an_interruption_does_not_wait_for_compilations(tmp_path):
         started.add(name)
         return Slow(name, log=log)
 
-    sides = ("timm", "ours", "plain")
-    turn, *_ = turns(tmp_path, sides=sides, start=start, tell=interrupt, together=True)
+    names = ("timm", "ours", "plain")
+    changes = {"implementations": names, "start": start, "save": interrupt}
+    timer, *_ = fake_timer(tmp_path, build_together=True, **changes)
     with pytest.raises(KeyboardInterrupt):
-        turn.measure(CASE)
-    assert {name for do, name in log if do == "close"} == set(sides)
+        timer.measure(CASE)
+    assert {name for do, name in log if do == "close"} == set(names)
 
 
-def record(kind, side, **values):
+def record(kind, implementation, **values):
     case = {"network": "inception_v4", "task": "training", "batch": 4}
     fixed = {"image_size": 75, "dtype": "float32"}
-    return {"kind": kind, **case, **fixed, "side": side, **values}
+    return {"kind": kind, **case, **fixed, "implementation": implementation, **values}
 
 
 def test_the_tables():
@@ -313,7 +319,7 @@ def test_the_tables():
         record("memory", "ours", bytes=5e6, of="process"),
     ]
     said = report(records)
-    # 2 steps of 4 images in 1, 2 and 4 s; 4 images/s of 6 GFLOP are 12 % of the product.
+    # 2 steps of 4 images in 1, 2 and 4 s; 4 images/s x 6 GFLOP are 12 % of 0.2 TFLOP/s.
     ours_line = "| ours | 4 (2 to 8) |  | 1,000 (500 to 2,000) | 12.0% | 5 | 2 (1 to 4) |"
     assert ours_line in said
     # Round by round 8/4, 4/2 and 2/4.
@@ -321,20 +327,20 @@ def test_the_tables():
     assert f"{timm_line} 2 (1 to 2) | 2 (0.5 to 2) |" in said
     # 7 s, and 1 s for a later step.
     assert "| inception_v4 | training | 4 | ours | 7 | 1 | 8 | 9 | 1.5 | 9 |" in said
-    assert "timm's inception_v4 has 11 parameters, ours' 10" in said
-    assert "1 x X, 2 cores (Y) with a load of 0.5 beforehand; jax 1." in said
-    assert "jax 1. XLA_FLAGS=--xla_x=1, for all sides on JAX." in said
-    assert "JAX. xla_y=2, given by this package to its programs. A product" in said
-    assert "0.2 TFLOP/s of the vendor's 0.4" in said
+    assert "timm's inception_v4 has 11 parameters, ours has 10" in said
+    assert "1 x X, 2 cores (Y), load 0.5 before the benchmark; jax 1." in said
+    assert "jax 1. XLA_FLAGS=--xla_x=1 for all implementations on JAX." in said
+    assert "JAX. xla_y=2 for this package. A matrix multiplication of 2x2 runs" in said
+    assert "at 0.2 TFLOP/s; the vendor's peak is 0.4." in said
     assert "plain" not in said
 
 
-def test_progress_says_what_is_left(capsys):
+def test_progress_estimates_the_time_left(capsys):
     now = [0.0]
     progress = Progress(3, 600.0, lambda: now[0])
-    progress.tell(record("round", "ours", round=0, **_steps(1, 2.0)))
+    progress.show(record("round", "ours", round=0, **_steps(1, 2.0)))
     now[0] = 100.0
-    progress.tell(record("round", "ours", round=0, **_steps(1, 2.0)) | {"batch": 8})
+    progress.show(record("round", "ours", round=0, **_steps(1, 2.0)) | {"batch": 8})
     said = capsys.readouterr().err.splitlines()
     assert said[0].endswith(
         "[1/3] inception_v4 training, batch 4: ours, round 1: "
@@ -344,50 +350,50 @@ def test_progress_says_what_is_left(capsys):
 
 
 def test_the_plans(tmp_path):
-    found = list(speed.cases(speed.Options(plan="gpu", out=tmp_path)))
-    assert [c.batch for c in found[:6]] == [64, 64, 64, 64, 1, 1]
-    assert [c.batch for c in found[6:]] == [128] * 4 + [256] * 4 + [512] * 4
-    assert {c.dtype for c in found} == {"bfloat16"}
+    cases = list(speed.cases(speed.Options(plan="gpu", out=tmp_path)))
+    assert [c.batch for c in cases[:6]] == [64, 64, 64, 64, 1, 1]
+    assert [c.batch for c in cases[6:]] == [128] * 4 + [256] * 4 + [512] * 4
+    assert {c.dtype for c in cases} == {"bfloat16"}
 
 
-def test_mistakes_are_told_before_anything_begins(tmp_path, capsys):
+def test_bad_options_are_reported_before_anything_starts(tmp_path, capsys):
     out = ["--out", str(tmp_path)]
     assert speed.main(["--networks", "inception_v5", *out]) == 2
     assert "no network 'inception_v5'; did you mean" in capsys.readouterr().err
     for wrong, words in (
         (["--rounds", "0"], "must be positive"),
-        (["--sides", "plain"], "must have ours"),
+        (["--implementations", "plain"], "must include 'ours'"),
     ):
         with pytest.raises(SystemExit, match="2"):
             speed.main([*wrong, *out])
         assert words in " ".join(capsys.readouterr().err.split())
     (tmp_path / "records.jsonl").touch()
     assert speed.main(out) == 2
-    assert "has records already" in capsys.readouterr().err
+    assert "already has records" in capsys.readouterr().err
 
 
 def test_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
-    def measure(options, tell):
-        tell(record("round", "ours", round=0, **_steps(1, 2.0)))
+    def measure(options, save):
+        save(record("round", "ours", round=0, **_steps(1, 2.0)))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(speed, "measure", measure)
     assert speed.main(["--out", str(tmp_path)]) == 130
-    assert "what was measured is kept" in capsys.readouterr().err
-    assert json.loads((tmp_path / "records.jsonl").read_text())["side"] == "ours"
+    assert "the measurements so far are kept" in capsys.readouterr().err
+    assert json.loads((tmp_path / "records.jsonl").read_text())["implementation"] == "ours"
     assert "| ours | 2 (2 to 2) |" in (tmp_path / "tables.md").read_text()
 
 
 def test_a_worker_is_a_process_that_answers(tmp_path):
-    side = Side("ours", tmp_path / "log", tmp_path, 0.5, math.inf)
+    worker = WorkerProcess("ours", tmp_path / "log", tmp_path, 0.5, math.inf)
     try:
-        found = side.build(replace(CASE, network="inception_v5"))
-        assert "no network 'inception_v5'" in found["refused"]
-        assert side.ask("machine")["product_flops"] > 0
-        side.process.kill()
-        assert "ended with status -9" in side.ask("peak")["error"]
+        answered = worker.build(replace(CASE, network="inception_v5"))
+        assert "no network 'inception_v5'" in answered["refused"]
+        assert worker.ask("machine")["product_flops"] > 0
+        worker.process.kill()
+        assert "ended with status -9" in worker.ask("peak")["error"]
     finally:
-        side.close()
+        worker.close()
 
 
 @pytest.mark.parametrize(
@@ -399,7 +405,7 @@ def test_a_worker_is_a_process_that_answers(tmp_path):
         (RuntimeError("broken"), "error"),
     ],
 )
-def test_what_goes_wrong_is_an_answer(error, kind):
+def test_failures_are_answers(error, kind):
     class Failing(Worker):
         def peak(self):
             raise error
@@ -409,36 +415,36 @@ def test_what_goes_wrong_is_an_answer(error, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("side", "network", "gamma"),
+    ("library", "network", "gamma"),
     [
         ("timm", "inception_v4", True),
         ("timm", "inception_resnet_v2", True),
         ("keras", "inception_resnet_v2", False),
     ],
 )
-def test_peers_have_as_many_parameters(side, network, gamma):
-    pytest.importorskip(side, reason=f"{side} is of the extra bench")
+def test_other_libraries_have_as_many_parameters(library, network, gamma):
+    pytest.importorskip(library, reason=f"{library} is in the extra bench")
     program = (
         "from experiments.speed.case import Case\n"
-        f"from experiments.speed.implementations.{side} import build\n"
+        f"from experiments.speed.implementations.{library} import build\n"
         f"case = Case({network!r}, 'inference', 1, 75, 'float32')\n"
         "print(build(case).parameters)"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     module = create(network, num_classes=CLASSES, bn_scale=gamma)
     images = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
     params = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
     expected = sum(x.size for x in jax.tree.leaves(params))
-    assert int(found.stdout.split()[-1]) == expected
+    assert int(completed.stdout.split()[-1]) == expected
 
 
 @pytest.mark.slow
 def test_the_command_measures_ours_and_plain(tmp_path, capsys):
-    sides = ["--sides", "ours", "plain", "--networks", "inception_resnet_small"]
+    what = ["--sides", "ours", "plain", "--networks", "inception_resnet_small"]
     sizes = ["--image-size", "8", "--rounds", "2", "--questions", "training"]
-    assert speed.main([*sides, *sizes, "--out", str(tmp_path)]) == 0
+    assert speed.main([*what, *sizes, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "| inception_resnet_small | 8 | plain |" in said
     assert "not measured" not in said

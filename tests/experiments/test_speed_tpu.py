@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of the TPU's compiler for ours, the plain formulation and Keras."""
+"""Estimates of the TPU compiler for ours, plain layers and Keras."""
 
 import importlib.util
 import json
@@ -14,17 +14,17 @@ MOVEMENT = {"hbm_bytes": 8 * 10**9, "cycles": 3 * 10**7, "bytes": {}}
 FIGURES = {"flops": 4e12, "memory": {"temporary": 5 * 10**9}, "movement": MOVEMENT}
 
 
-def test_a_line_of_the_table():
+def test_a_row_of_the_table():
     request = Request("ours", "inception_v4", 100, "v5e:2x2")
     assert tpu.row(request, {"compiled": FIGURES}) == (
         *("inception_v4", "ours", "80", "40.0", "5.00"),
-        *("4,925", "5,000"),  # 100 / (4 / 197) by operations; 100 x 1.5 / 0.03
+        *("4,925", "5,000"),  # 100 / (4 / 197) by FLOPs; 100 x 1.5 / 0.03
     )
     refused = {"refused": {"needed": 20 * 10**9, "available": 16 * 10**9}}
     assert tpu.row(request, refused)[2] == "too large: 20.0"
 
 
-def test_what_is_known_is_not_compiled_again(monkeypatch, tmp_path, capsys):
+def test_saved_results_are_not_compiled_again(monkeypatch, tmp_path, capsys):
     asked = []
     monkeypatch.setattr(tpu, "version", lambda name: "1.0")
     monkeypatch.setattr(aot, "check_compiler", lambda: None)
@@ -35,28 +35,27 @@ def test_what_is_known_is_not_compiled_again(monkeypatch, tmp_path, capsys):
         return {"compiled": FIGURES}
 
     monkeypatch.setattr(worker, "run_worker", ask)
-    source = ["as it is"]
+    source = ["unchanged"]
     out = tmp_path / "tpu.jsonl"
     assert tpu.main(["--out", str(out)]) == 0
-    sides = [(x.network, x.side) for x in asked]
-    assert sides == [
+    assert [(x.network, x.implementation) for x in asked] == [
         # Keras has no Inception-v4.
-        *(("inception_v4", side) for side in ("ours", "remat", "plain")),
-        *(("inception_resnet_v2", side) for side in ("ours", "remat", "plain", "keras")),
+        *(("inception_v4", name) for name in ("ours", "remat", "plain")),
+        *(("inception_resnet_v2", name) for name in ("ours", "remat", "plain", "keras")),
     ]
     tpu.main(["--out", str(out)])
     assert len(asked) == 7
-    tpu.main(["--out", str(out), "--images", "64", "--sides", "ours"])
+    tpu.main(["--out", str(out), "--images", "64", "--implementations", "ours"])
     assert len(asked) == 9
     assert len([json.loads(x) for x in out.read_text().splitlines()]) == 9
     assert capsys.readouterr().out.count("inception_resnet_v2") == 4 + 4 + 1
-    # What was compiled from other files says nothing of these.
+    # Results of changed source files are not reused.
     source[0] = "changed"
     tpu.main(["--out", str(out)])
     assert len(asked) == 16
 
 
-def test_without_the_compiler_it_says_what_to_install(monkeypatch, tmp_path, capsys):
+def test_a_missing_compiler_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert tpu.main(["--out", str(tmp_path / "x.jsonl")]) == 2
     assert capsys.readouterr().err == (
@@ -69,12 +68,12 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch, tmp_path, cap
     ("arguments", "message"),
     [
         ("--networks inception_v5", "did you mean inception_v4"),
-        ("--sides timm", "no side 'timm'"),
+        ("--sides timm", "no implementation 'timm'"),
         ("--images 0", "--images must be at least 1, got 0"),
         ("--topology v9:2x2", "as the chip, got 'v9"),
     ],
 )
-def test_mistakes_are_one_sentence(arguments, message, capsys):
+def test_bad_options_are_one_sentence(arguments, message, capsys):
     assert tpu.main(arguments.split()) == 2
     said = capsys.readouterr().err
     assert message in said

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file for each side of the comparison.
+"""One module for each implementation that is compared.
 
-A side has `build(case) -> Built`. It raises ImportError, naming what to install, where its
-library is missing, and ValueError where it has no such network or task. Another side, such
-as one of folded weights for inference, is a file here and its name in `IMPLEMENTATIONS`.
+A module has `build(case) -> BuiltCase`. It raises ImportError, naming what to install, if
+its library is missing, and ValueError if the library does not have the network. To add an
+implementation, add a module here and its name to `IMPLEMENTATIONS`.
 """
 
-# In the order of the tables; ratios are of the first to the others.
-IMPLEMENTATIONS = ("ours", "plain", "timm", "keras")
-# Keras's names of the networks it has.
+IMPLEMENTATIONS = ("ours", "plain", "timm", "keras")  # in the order of the tables
+REFERENCE = "ours"  # ratios are its images/s over those of another implementation
+# Keras's names of the networks that it has.
 KERAS = {"inception_resnet_v2": "InceptionResNetV2", "inception_v3": "InceptionV3"}
 MISSING = '{} is missing: pip install "inception_jax[bench]"'

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keras's InceptionResNetV2 on the JAX backend: `train_on_batch`, compiled as one program.
+"""Keras's networks on the JAX backend; `train_on_batch` compiles to one program.
 
-Its batch norm has no gamma, like that of our runs by default.
+Its batch norm has no gamma; neither has ours in a default run.
 """
 
 import os
 from typing import Any
 
-from experiments.speed.case import CLASSES, OPTIMIZER, Built, Case, Run
+from experiments.speed.case import CLASSES, OPTIMIZER, BuiltCase, Case, RunSteps
 from experiments.speed.implementations import KERAS, MISSING
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -20,11 +20,11 @@ import jax
 from experiments.speed.implementations.ours import device_peak
 
 
-def build(case: Case) -> Built:
-    """Ready to run. Raises ValueError where Keras has no such network."""
+def build(case: Case) -> BuiltCase:
+    """Prepare the case. Raises ValueError if Keras does not have the network."""
     model = model_for(case)
     prepare = _training if case.task == "training" else _inference
-    return Built(
+    return BuiltCase(
         run=prepare(case, model),
         parameters=sum(x.value.size for x in model.trainable_variables),
         peak=device_peak,
@@ -32,7 +32,7 @@ def build(case: Case) -> Built:
 
 
 def model_for(case: Case) -> "keras.Model":
-    """Keras's model, ready to train. Raises ValueError where it has no such network."""
+    """Return the compiled model. Raises ValueError if Keras does not have the network."""
     if case.network not in KERAS:
         raise ValueError(f"Keras has {', '.join(KERAS)}, not {case.network!r}.")
     if case.dtype == "bfloat16":
@@ -57,7 +57,7 @@ def model_for(case: Case) -> "keras.Model":
     return model
 
 
-def _training(case: Case, model: "keras.Model") -> Run:
+def _training(case: Case, model: "keras.Model") -> RunSteps:
     images, labels = jax.device_put((case.images(), case.labels()))
 
     def run(steps: int) -> Any:
@@ -69,7 +69,7 @@ def _training(case: Case, model: "keras.Model") -> Run:
     return run
 
 
-def _inference(case: Case, model: "keras.Model") -> Run:
+def _inference(case: Case, model: "keras.Model") -> RunSteps:
     trained = [x.value for x in model.trainable_variables]
     others = [x.value for x in model.non_trainable_variables]
     images = jax.device_put(case.images())

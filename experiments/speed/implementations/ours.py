@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This package: the training step of a run with default options; inference by
-`Network.apply` with batch norms folded. Compiled as runs and predictions are."""
+"""This package: the training step of a default run, and inference with `Network.apply`.
+
+Both are compiled as in runs and predictions; for inference, batch norms are folded.
+"""
 
 import math
 import time
@@ -12,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.speed.case import CLASSES, Built, Case, Run
+from experiments.speed.case import CLASSES, BuiltCase, Case, RunSteps
 from inception_jax.config import RunConfig
+from inception_jax.data.imagenet import IMAGES
 from inception_jax.models.network import Network
 from inception_jax.models.summary import summarise
 from inception_jax.runtime.hardware import describe, peak_flops
@@ -25,7 +28,6 @@ from inception_jax.weights.model_folder import Variables
 
 # A function that is traced as it is or, in `plain`, otherwise.
 Formulation = Callable[[Callable[..., Any]], Callable[..., Any]]
-IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
 
 
 def build(
@@ -33,9 +35,8 @@ def build(
     formulation: Formulation = lambda function: function,
     *,
     folded: bool = True,
-) -> Built:
-    """Ready to run on the first device, `folded` for inference. Raises ValueError for an
-    unknown network."""
+) -> BuiltCase:
+    """Prepare the case on the first device. Raises ValueError for an unknown network."""
     config = RunConfig(
         network=case.network,
         batch_size=case.batch,
@@ -51,7 +52,7 @@ def build(
         run = inference(case, network.clone(folded=True), variables, formulation)
     else:
         run = inference(case, network, state.raw_variables, formulation)
-    return Built(
+    return BuiltCase(
         run=run,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         peak=device_peak,
@@ -65,9 +66,9 @@ def training(
     network: Network,
     state: TrainState,
     formulation: Formulation,
-) -> Run:
-    """Updates of a state that lives on the device, from a batch that is there already."""
-    options = train_options(config, network, IMAGENET / case.batch)
+) -> RunSteps:
+    """Return updates of a state on the device, from a batch that is already there."""
+    options = train_options(config, network, IMAGES["train"] / case.batch)
     update = formulation(partial(train_step, options=options))
     step = DataParallel(update, config.parallel, arm_devices()[:1])
     pixels = case.pixels(network.spec.image_shape[-1])
@@ -85,8 +86,8 @@ def training(
 
 def inference(
     case: Case, network: Network, variables: Variables, formulation: Formulation
-) -> Run:
-    """Logits of images that are on the device already."""
+) -> RunSteps:
+    """Return the computation of logits from images that are already on the device."""
     apply = jax.jit(
         formulation(lambda variables, x: network.apply(variables, x)[0]),
         compiler_options=compiler_options(jax.default_backend()),
@@ -103,7 +104,7 @@ def inference(
 
 
 def filled_state(network: Network, config: RunConfig) -> TrainState:
-    """A state with random kernels of He's gain, without compiling an initialiser."""
+    """Return a state with random kernels (He et al.), without compiling an initialiser."""
     rng = np.random.default_rng(0)
 
     def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -112,9 +113,9 @@ def filled_state(network: Network, config: RunConfig) -> TrainState:
             stddev = math.sqrt(2 / math.prod(leaf.shape[:-1]))
             kernel = rng.standard_normal(leaf.shape, np.float32) * np.float32(stddev)
             return kernel.astype(leaf.dtype)
-        of_norm = names[-1] in ("scale", "var") and names[0] != "opt_state"
-        ones = of_norm or "nu" in names  # RMSProp's mean of squares
-        return np.full(leaf.shape, float(ones), leaf.dtype)
+        gamma_or_variance = names[-1] in ("scale", "var") and names[0] != "opt_state"
+        mean_square = "nu" in names  # of RMSProp
+        return np.full(leaf.shape, float(gamma_or_variance or mean_square), leaf.dtype)
 
     shapes = state_shapes(network, config.optimizer)
     state = jax.tree_util.tree_map_with_path(fill, shapes)
@@ -122,31 +123,31 @@ def filled_state(network: Network, config: RunConfig) -> TrainState:
 
 
 def macs_of(network: Network, image_size: int) -> int:
-    """Multiply-accumulates of the inference of one image."""
+    """Return the multiply-accumulates of inference on one image."""
     channels = network.spec.image_shape[-1]
     return summarise(network, (image_size, image_size, channels)).macs
 
 
 def device_peak() -> int | None:
-    """Bytes of the device's memory that were in use at once; None on a CPU."""
+    """Return the peak bytes in use on the device; None on a CPU."""
     statistics = arm_devices()[0].memory_stats()
     return statistics and statistics["peak_bytes_in_use"]
 
 
 def machine() -> dict[str, Any]:
-    """The device, its vendor's peak, and how many FLOP/s a matrix product reaches on it.
+    """Return the device, its vendor's peak and the rate of a large matrix multiplication.
 
-    In bfloat16 on an accelerator and in float32 on a CPU: the best of three.
+    The multiplication is the best of three, in bfloat16, or in float32 on a CPU.
     """
     devices = arm_devices()[:1]
     on_cpu = devices[0].platform == "cpu"
     size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
     ones = jnp.ones((size, size), dtype)
-    product = jax.jit(jnp.matmul).lower(ones, ones).compile()
+    matmul = jax.jit(jnp.matmul).lower(ones, ones).compile()
     times = []
     for _ in range(4):  # the first one warms up
         start = time.perf_counter()
-        jax.block_until_ready([product(ones, ones) for _ in range(3)])
+        jax.block_until_ready([matmul(ones, ones) for _ in range(3)])
         times.append((time.perf_counter() - start) / 3)
     return {
         "device": describe(devices),

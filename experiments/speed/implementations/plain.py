@@ -15,13 +15,13 @@ import flax.linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import Array
 
-from experiments.speed.case import Built, Case
+from experiments.speed.case import BuiltCase, Case
 from experiments.speed.implementations import ours
 from inception_jax.models import batch_norm, layers, pooling, residual
 from inception_jax.models.layers import ConvBN
 
 
-def build(case: Case) -> Built:
+def build(case: Case) -> BuiltCase:
     """As `ours.build`."""
     return ours.build(case, plainly, folded=False)
 
