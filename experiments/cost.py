@@ -21,11 +21,11 @@ import tyro
 
 from experiments.networks import RECIPES
 from inception_jax.config import RunConfig
+from inception_jax.data.imagenet import NUM_TRAIN_IMAGES
 from inception_jax.planning.plan import Plan, make_plan
 from inception_jax.planning.roofline import GIB, get_slice
 
 FOLDER = Path(__file__).parent / "networks"
-IMAGENET = 1_281_167  # training images
 ON_IMAGENET = tuple(
     name for name, recipe in RECIPES.items() if recipe.CONFIG.data == "imagenet2012"
 )
@@ -103,7 +103,7 @@ def cost_entry(config: RunConfig, cost: Cost) -> str:
     """The entry of a docstring."""
     hbm = get_slice(cost.topology).chip.hbm
     per_chip = cost.batch_size // cost.chips
-    images = config.epochs * IMAGENET
+    images = config.epochs * NUM_TRAIN_IMAGES
     most = "" if cost.largest is None else f" (at most {cost.largest} fit)"
     least = cost.hours(images, cost.roofline_seconds)
     words = (

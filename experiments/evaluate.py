@@ -18,8 +18,9 @@ import tyro
 from tqdm import tqdm
 
 from experiments.command import run_command
-from inception_jax.data import Source, eval_batches, open_source
-from inception_jax.data.types import Subset
+from inception_jax.data.batches import eval_batches
+from inception_jax.data.open_source import open_source
+from inception_jax.data.source import Source, Subset
 from inception_jax.inference.batch_norm_modes import mode_gap
 from inception_jax.inference.evaluate import (
     WEIGHT_KINDS,

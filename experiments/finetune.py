@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str] | None = None) -> RunConfig:
 
 def config_for(options: Options) -> RunConfig:
     """The run of `options`. Raises as `parse` does."""
-    from inception_jax.data import open_source
+    from inception_jax.data.open_source import open_source
 
     of_source = _of_source(options)
     num_train = len(open_source(options.data, options.train_split, options.data_dir))

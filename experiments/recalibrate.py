@@ -15,7 +15,8 @@ import tyro
 from tqdm import tqdm
 
 from experiments.command import run_command
-from inception_jax.data import open_source, train_batches, train_iterator
+from inception_jax.data.batches import train_batches, train_iterator
+from inception_jax.data.open_source import open_source
 from inception_jax.inference.batch_norm_modes import recalibrate_statistics
 from inception_jax.inference.evaluate import load_state, trained_model
 from inception_jax.runtime import compile_cache

@@ -46,8 +46,8 @@ from experiments.command import run_command
 from experiments.networks import digits as recipe
 from inception_jax.config import AugmentConfig, PreprocessSpec, RunConfig
 from inception_jax.data.augment import train_view
+from inception_jax.data.decoding import decode
 from inception_jax.data.digits import digit_examples
-from inception_jax.data.images import decode
 from inception_jax.runtime import compile_cache
 from inception_jax.storage import run_folder
 from inception_jax.training.metrics import means

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text for terminals: names from outside made safe to print, and aligned tables."""
+"""Text for terminals: names from outside made safe to print, aligned tables, sizes."""
 
 from collections.abc import Sequence
 
@@ -40,3 +40,11 @@ def table(
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([line(header), rule, *map(line, lines)])
+
+
+def format_bytes(size: int) -> str:
+    """Return a number of bytes in decimal units: 1,500,000 becomes "1.5 MB"."""
+    for unit, power in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"

@@ -18,7 +18,8 @@ import numpy as np
 import tyro
 
 from inception_jax.config import HostsConfig, ParallelConfig, PreprocessSpec
-from inception_jax.data import Source, eval_batches
+from inception_jax.data.batches import eval_batches
+from inception_jax.data.source import Source
 from inception_jax.runtime import hosts
 from inception_jax.runtime.parallel import (
     DataParallel,

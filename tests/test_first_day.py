@@ -14,7 +14,7 @@ import inception_jax
 from experiments import finetune
 from inception_jax.cli.main import main
 from inception_jax.config import PreprocessSpec
-from inception_jax.data.imagenet_names import imagenet_ids
+from inception_jax.data.imagenet import imagenet_ids
 from inception_jax.models.zoo import SPECS
 from inception_jax.weights.model import Model, save
 from inception_jax.weights.model_folder import Card, Origin

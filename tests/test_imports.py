@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "weights": "models data storage",
     "training": "models data runtime storage weights",
     "inference": "models data runtime storage weights training",
-    "planning": "models runtime storage training",
+    "planning": "models data runtime storage training",
     "cli": "models data runtime storage weights training inference planning",
 }
 ANYONE = {"config", "text"}

@@ -31,8 +31,7 @@ ARRAYS = {"np.load", "np.save", "numpy.load", "numpy.save"}
 IMPORTERS = {"require", "importlib.import_module"}
 # These import what a list in our code names.
 OF_OUR_OWN = (
-    "inception_jax.data.extra",
-    "inception_jax.data.crops",
+    "inception_jax.data.optional",
     "experiments.speed.worker",
 )
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
 from experiments.finetuning.predictions import Predictions
-from inception_jax.data import Source
-from inception_jax.data.images import pixels_of
+from inception_jax.data.decoding import decode_example
+from inception_jax.data.source import Source
 from inception_jax.text import one_line
 
 SEQUENTIAL = "cividis"  # as lightness alone tells its values apart
@@ -89,7 +89,9 @@ def mistakes_figure(
         axes.set_axis_off()
     for axes, i in zip(panels, chosen.tolist(), strict=False):
         example = source.examples[int(predictions.positions[i])]
-        axes.imshow(pixels_of(example, channels).squeeze(), cmap="gray", vmin=0, vmax=255)
+        axes.imshow(
+            decode_example(example, channels).squeeze(), cmap="gray", vmin=0, vmax=255
+        )
         said = predictions.predicted[i]
         axes.set_title(
             f"true: {drawable(names[predictions.labels[i]], 20)}\n"

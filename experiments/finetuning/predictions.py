@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from inception_jax.config import RunConfig
-from inception_jax.data import Source, eval_batches
+from inception_jax.data.batches import eval_batches
+from inception_jax.data.source import Source
 from inception_jax.inference.evaluate import view_probabilities
 from inception_jax.runtime.parallel import compiler_options
 from inception_jax.weights.model import Model

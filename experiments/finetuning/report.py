@@ -21,7 +21,7 @@ from experiments.finetuning.figures import confusion_figure, mistakes_figure
 from experiments.finetuning.predictions import Predictions, predict
 from experiments.reports import save_figure, template_environment
 from inception_jax.config import RunConfig
-from inception_jax.data import open_source
+from inception_jax.data.open_source import open_source
 from inception_jax.storage import run_folder
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.text import one_line, printable

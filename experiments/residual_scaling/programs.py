@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.prototypes import open_prototypes
 from inception_jax.config import OptimizerConfig, PreprocessSpec
-from inception_jax.data import Source, open_source
+from inception_jax.data.open_source import open_source
+from inception_jax.data.source import Source
 from inception_jax.models.ablation import ablated
 from inception_jax.models.network import Network, create
 from inception_jax.models.small_images import paper_width_spec, small_image_spec

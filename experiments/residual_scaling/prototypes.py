@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from inception_jax.data import Source
+from inception_jax.data.source import Source
 
 NUM_TEST = 1000
 CONTRAST, NOISE = 24.0, 36.0  # grey levels: of a class's picture, and of each example

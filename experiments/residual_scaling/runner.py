@@ -24,7 +24,8 @@ from experiments.residual_scaling.programs import (
 from experiments.residual_scaling.progress import Progress
 from experiments.residual_scaling.records import Record, read_records, test_accuracy
 from experiments.residual_scaling.study import Study
-from inception_jax.data import Source, eval_batches, train_batches
+from inception_jax.data.batches import eval_batches, train_batches
+from inception_jax.data.source import Source
 from inception_jax.runtime.hardware import describe
 from inception_jax.runtime.parallel import arm_devices
 from inception_jax.storage.jsonl import append_json_line

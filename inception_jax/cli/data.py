@@ -14,8 +14,8 @@ import tyro
 
 from inception_jax.data import bench
 from inception_jax.data.check import check
-from inception_jax.data.sources import open_source
-from inception_jax.data.types import Source
+from inception_jax.data.open_source import open_source
+from inception_jax.data.source import Source
 from inception_jax.storage.jsonl import append_json_line
 from inception_jax.text import table
 
@@ -77,14 +77,14 @@ def bench_data(
     """
     if need is not None and need <= 0:
         raise ValueError(f"need must be above 0 images/s, got {need:g}.")
-    source = bench.sample(open_source(name, "train", data_dir))
-    settings = bench.settings(source)
+    source = bench.sample_in_memory(open_source(name, "train", data_dir))
+    settings = bench.available_settings(source)
     print(_what_is_measured(source, rounds, images), flush=True)
     results = bench.measure(source, settings, rounds=rounds, images=images)
     print(f"\n{_rates(results)}\n")
     for line in _ratios(results):
         print(line)
-    if fault := bench.tensorflow_fault(source):
+    if fault := bench.tensorflow_problem(source):
         print(f"tf.data was NOT measured: {fault}")
     if need is not None:
         print(_against(need, results))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from inception_jax.data.crops import in_words
+from inception_jax.data.crops import describe_preprocessing
 from inception_jax.storage.digests import by_name
 from inception_jax.text import one_line
 from inception_jax.weights.export import Format, check_output_path, export
@@ -52,7 +52,7 @@ def export_model(
     )
     for note in notes:
         print(note)
-    print(f"Images: {in_words(loaded.card.preprocess)}.\n\nTo load it:")
+    print(f"Images: {describe_preprocessing(loaded.card.preprocess)}.\n\nTo load it:")
     for line in how_to_load(format, out, loaded.card):
         print(f"    {line}")
 

@@ -9,8 +9,7 @@ from typing import Annotated
 import tyro
 
 from inception_jax.cli.images import Images, Watch, Weights, load_model
-from inception_jax.data.files import image_paths
-from inception_jax.data.report import amount
+from inception_jax.data.image_paths import expand_image_paths
 from inception_jax.inference.batches import BatchOutputs
 from inception_jax.inference.features import (
     check_disk_space,
@@ -19,6 +18,7 @@ from inception_jax.inference.features import (
     write_features,
 )
 from inception_jax.storage.atomic import check_new
+from inception_jax.text import format_bytes
 
 # From here on it is said beforehand how large a file will be.
 LARGE = 2 * 2**30
@@ -57,13 +57,13 @@ def features_of_images(
         batch_size: images at a time.
     """
     check_new(out, ".npz", ".parquet")
-    paths = image_paths(images)
+    paths = expand_image_paths(images)
     _, loaded, variables = load_model(model, weights, step)
     chosen = find_endpoint(loaded, endpoint, pool=pool)
     check_disk_space(out, chosen, len(paths))
     size = len(paths) * chosen.num_bytes
     if size > LARGE:
-        print(f"{len(paths):,} images: {amount(size)} to write.", file=sys.stderr)
+        print(f"{len(paths):,} images: {format_bytes(size)} to write.", file=sys.stderr)
     watch = Watch(len(paths))
 
     def watched() -> Iterator[BatchOutputs]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from inception_jax.cli.images import Images, Watch, Weights, load_model
-from inception_jax.data.files import image_paths
+from inception_jax.data.image_paths import expand_image_paths
 from inception_jax.inference.contact_sheet import contact_sheets, num_pages
 from inception_jax.inference.predict import Prediction, predict, to_csv, to_json
 from inception_jax.storage.atomic import check_new, new_file
@@ -55,7 +55,7 @@ def predict_images(
     to_stdout = [out for out in (json, csv) if out == STDOUT]
     if len(to_stdout) > 1:
         raise ValueError("--json - and --csv - would be mixed; give one of them a file.")
-    paths = image_paths(images)
+    paths = expand_image_paths(images)
     pages = _pages(sheet, len(paths))
     for out, ending in ((json, ".json"), (csv, ".csv"), *((p, ".png") for p in pages)):
         if out is not None and out != STDOUT:

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from inception_jax.cli.export import export_model
-from inception_jax.data.crops import in_words
+from inception_jax.data.crops import describe_preprocessing
 from inception_jax.storage.digests import by_name
 from inception_jax.text import one_line
 from inception_jax.weights.import_file import Imported, import_file
@@ -87,7 +87,7 @@ def _about(imported: Imported, file: Path, out: Path) -> str:
         "numbers": f"{params:,} parameters, {statistics:,} moving statistics",
         "classes": known
         + (", without the background class" if card.origin.background_removed else ""),
-        "images": in_words(card.preprocess),
+        "images": describe_preprocessing(card.preprocess),
         "written": one_line(out),
     }
     lines = [f"{name:10} {text}" for name, text in rows.items()]

@@ -1,26 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and labels: sources with random access, and batches as a function of the step.
+"""Data sets, and the batches made of them.
 
-No TensorFlow is needed; the `data` extra's packages are imported where they are used.
+A training batch is made in `batches.py` by these steps:
+
+1. `open_source.py` opens a data set: `tfds.py`, `folder.py`, `digits.py` or `synthetic.py`
+   returns a `Source` (`source.py`), which gives random access to examples.
+2. `sampling.py` draws the order of the examples and the seeds of their augmentation.
+3. `decoding.py` turns the bytes of an image file into pixels.
+4. `crops.py` crops and resizes: fixed views in evaluation, and `augment.py` random ones in
+   training. Colour distortion and normalisation, also in `augment.py`, run on the device.
+5. `prefetch.py` loads batches ahead, in threads or in worker processes.
+
+`inception-jax data check` is `check.py`; `inception-jax data bench` is `bench.py`.
+
+TensorFlow is not needed. The packages of the `data` extra are imported on first use.
 """
-
-from inception_jax.data.batches import eval_batches, train_batches, train_iterator
-from inception_jax.data.draws import example_names, train_positions
-from inception_jax.data.images import UnreadableImage, decode
-from inception_jax.data.sources import open_source
-from inception_jax.data.types import EvalBatch, Example, Source, TrainBatch
-
-__all__ = [
-    "EvalBatch",
-    "Example",
-    "Source",
-    "TrainBatch",
-    "UnreadableImage",
-    "decode",
-    "eval_batches",
-    "example_names",
-    "open_source",
-    "train_batches",
-    "train_iterator",
-    "train_positions",
-]

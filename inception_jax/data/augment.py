@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, UInt8, UInt32
 
 from inception_jax.config import AugmentConfig, PreprocessSpec
-from inception_jax.data.crops import Box, cut, eval_views, mirror, resize
+from inception_jax.data.crops import Box, crop, eval_views, mirror, resize
 
 MAX_ATTEMPTS = 100  # slim: max_attempts=100
 
@@ -86,7 +86,7 @@ def train_view(
     """
     if config.crop:
         box = random_box(*image.shape[:2], rng, config)
-        view = resize(cut(image, box), spec.image_shape[:2], spec.resize)
+        view = resize(crop(image, box), spec.image_shape[:2], spec.resize)
     else:
         view = eval_views(image, spec, 1)[0]
     return mirror(view) if config.flip and rng.random() < 0.5 else view

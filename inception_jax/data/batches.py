@@ -1,35 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches as a function of the step, loaded ahead by threads or by worker processes.
+"""Training and evaluation batches: how examples of a source become NumPy arrays.
 
-Training batches come from a Grain pipeline in which global batch t, augmentation
-included, depends on (seed, t) alone: the same on 1, 2 or 4 hosts and for any number of
-workers, and resuming is starting at t. Evaluation batches hold every example once and
-mask what fills the last. Pixels are 0 to 255; range and colour are the step's to change.
+`train_batches` is a Grain pipeline: `sample_examples` chooses the examples of a batch, and
+`_TrainLoader` decodes, crops and flips them in threads. Global batch t, augmentation
+included, depends on (seed, t) alone: it is the same for any number of hosts and workers,
+and a run resumes by starting at t.
+
+`eval_batches` yields every example once, loaded by `_EvalLoader`; the last batch is padded
+and masked.
+
+Pixels are uint8. The training step distorts their colour and scales them to the range of
+the network.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, Int32, UInt8, UInt32
 
 from inception_jax.config import AugmentConfig, PreprocessSpec
 from inception_jax.data.augment import train_view
 from inception_jax.data.crops import eval_views, list_views
-from inception_jax.data.draws import Draw, draws
-from inception_jax.data.extra import require
-from inception_jax.data.images import UnreadableImage, pixels_of
-from inception_jax.data.prefetch import ahead, in_threads
-from inception_jax.data.types import EvalBatch, Source, TrainBatch
+from inception_jax.data.decoding import UnreadableImage, decode_example
+from inception_jax.data.optional import require
+from inception_jax.data.prefetch import map_in_threads, prefetch
+from inception_jax.data.sampling import SampledExample, sample_examples
+from inception_jax.data.source import Source
 
 if TYPE_CHECKING:
     import grain
 
 OnBadImage = Literal["error", "skip"]
 
-# With more unreadable images than this in a row it is the disk, not the images.
+# If this many successive images are unreadable, the cause is the disk, not the images.
 MAX_SKIPPED = 100
+
+
+class TrainBatch(TypedDict):
+    """Examples of one training step."""
+
+    image: UInt8[np.ndarray, "b h w c"]
+    label: Int32[np.ndarray, " b"]
+    color_seed: NotRequired[UInt32[np.ndarray, " b"]]  # with AugmentConfig.color
+    skipped: NotRequired[list[str]]  # with on_bad_image="skip": the error messages
+
+
+class EvalBatch(TypedDict):
+    """Examples of one evaluation step; the last batch is padded."""
+
+    # [b, views, h, w, c] if there are several views of each image.
+    image: UInt8[np.ndarray, "b h w c"] | UInt8[np.ndarray, "b views h w c"]
+    label: Int32[np.ndarray, " b"]
+    mask: Float32[np.ndarray, " b"]  # 0 for padding and skipped images, otherwise 1
+    index: Int32[np.ndarray, " b"]  # position in the source; -1 for padding
+    skipped: NotRequired[list[str]]  # with on_bad_image="skip": the error messages
 
 
 def train_batches(
@@ -43,47 +70,51 @@ def train_batches(
     host: int = 0,
     on_bad_image: OnBadImage = "error",
 ) -> "grain.MapDataset":
-    """This host's part of the training batches; element t is the `TrainBatch` of step t.
+    """Return this host's part of the training batches; element t is the batch of step t.
 
-    Host h of n gets the h-th of n parts of a global batch: what lies on which device is
-    the same for any number of hosts, and so are batch statistics and dropout. Every epoch
-    visits each example once, in an order of its own; a batch may reach into the next epoch.
+    Host h of n gets the h-th of n equal parts of the global batch, so the examples on each
+    device, and with them batch statistics and dropout, do not depend on the number of
+    hosts. Every epoch visits each example once, in a new order; a batch may extend into the
+    next epoch.
 
     Args:
       augment: None for images as in evaluation.
       batch_size: examples per step over all hosts.
-      seed: of the order and of the augmentation, from 0 to 2**32 - 1.
-      on_bad_image: "skip" takes, for an image that cannot be read, the next one of the
-        source that can, and puts what was wrong into `skipped`.
+      seed: seed of the order and of the augmentation, from 0 to 2**32 - 1.
+      on_bad_image: "skip" replaces an unreadable image by the next readable one of the
+        source and adds the error message to `skipped`.
 
-    Raises ValueError if batch_size is no positive multiple of num_hosts or is larger than
-    the source, if host or seed is out of range, or on colour for one channel; ImportError
-    without Grain. Its elements raise UnreadableImage, with "skip" after 100 in a row.
+    Raises ValueError if batch_size is not a positive multiple of num_hosts or exceeds the
+    size of the source, if host or seed is out of range, or if colour distortion is on for
+    images of one channel. Raises ImportError without Grain. Accessing an element raises
+    UnreadableImage, with "skip" only after 100 unreadable images in a row.
     """
-    per_host = _per_host(batch_size, num_hosts, host)
+    per_host = _batch_size_per_host(batch_size, num_hosts, host)
     if batch_size > len(source):
         raise ValueError(f"batch_size {batch_size} exceeds the {len(source)} examples")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")
     _check_channels(preprocess, augment)
     load = _TrainLoader(source, preprocess, augment, on_bad_image)
-    # Sliced last, so that randomness goes by the position over all hosts.
-    return draws(source, seed).batch(per_host, batch_fn=load)[host::num_hosts]
+    # Sliced last, because the seeds depend on the position among the examples of all hosts.
+    return sample_examples(source, seed).batch(per_host, batch_fn=load)[host::num_hosts]
 
 
 def train_iterator(
     dataset: "grain.MapDataset", *, start_step: int, workers: int
 ) -> Iterator[TrainBatch]:
-    """The batches of `train_batches` from a step on, loaded ahead.
+    """Iterate over the batches of `train_batches` from a step on, loading them ahead.
 
-    `workers` is the number of processes that load them; 0 is threads of this one. The
-    batches do not depend on it. Worker processes need a `__main__` that can be imported.
+    Args:
+      workers: number of worker processes that load the batches; 0 loads them in threads of
+        this process. The batches are the same. Worker processes import `__main__`, so it
+        has to be importable.
 
-    Raises ValueError on negative numbers.
+    Raises ValueError if start_step or workers is negative.
     """
     if start_step < 0:
         raise ValueError(f"start_step must be 0 or more, got {start_step}")
-    return ahead(dataset[start_step:], workers)
+    return prefetch(dataset[start_step:], workers)
 
 
 def eval_batches(
@@ -97,68 +128,72 @@ def eval_batches(
     on_bad_image: OnBadImage = "error",
     workers: int = 0,
 ) -> Iterator[EvalBatch]:
-    """This host's part of the evaluation batches: every example exactly once.
+    """Iterate over this host's part of the evaluation batches: every example exactly once.
 
-    All hosts get equally many batches of equal shape. Zeros with mask 0 fill the last; the
-    masks of all hosts sum to `len(source)`, so a mean is sum(mask * value) / sum(mask).
+    All hosts get the same number of batches of the same shape. The last batch is padded
+    with zeros whose mask is 0. The masks of all hosts sum to `len(source)`, so a mean is
+    sum(mask * value) / sum(mask).
 
     Args:
-      batch_size: examples, not views, per step over all hosts.
-      views: of each image, see `list_views`; 1 makes no axis of its own.
-      on_bad_image: "skip" gives an image that cannot be read zeros and mask 0, and puts
-        what was wrong into `skipped`.
+      batch_size: examples (not views) per step over all hosts.
+      views: number of views of each image (see `list_views`); 1 adds no axis.
+      on_bad_image: "skip" replaces an unreadable image by zeros with mask 0 and adds the
+        error message to `skipped`.
       workers: as for `train_iterator`.
 
-    Raises ValueError on a batch_size or host as `train_batches` does, and on views that
-    `list_views` refuses; the iterator raises UnreadableImage.
+    Raises ValueError for an invalid batch_size, host or number of views. The iterator
+    raises UnreadableImage.
     """
-    per_host = _per_host(batch_size, num_hosts, host)
-    list_views(*preprocess.image_shape[:2], preprocess, views)  # may refuse
+    per_host = _batch_size_per_host(batch_size, num_hosts, host)
+    list_views(*preprocess.image_shape[:2], preprocess, views)  # raises if not supported
     first = host * per_host
     starts = require("grain").MapDataset.range(first, len(source) + first, batch_size)
     load = _EvalLoader(source, preprocess, views, per_host, on_bad_image)
-    return ahead(starts.map(load), workers)
+    return prefetch(starts.map(load), workers)
 
 
 @dataclass(frozen=True)
 class _TrainLoader:
-    """From what was drawn to a batch."""
+    """Load the sampled examples of a batch."""
 
     source: Source
     preprocess: PreprocessSpec
     augment: AugmentConfig | None
     on_bad_image: OnBadImage
 
-    def __call__(self, drawn: Sequence[Draw]) -> TrainBatch:
-        images = np.empty((len(drawn), *self.preprocess.image_shape), np.uint8)
+    def __call__(self, samples: Sequence[SampledExample]) -> TrainBatch:
+        size = len(samples)
+        images = np.empty((size, *self.preprocess.image_shape), np.uint8)
+        labels = np.empty(size, np.int32)
+        errors: list[list[str]] = [[] for _ in samples]
 
-        def load(i: int) -> tuple[int, list[str]]:
-            pixels, label, skipped = self._first_readable(drawn[i].index)
-            images[i] = self._view(pixels, drawn[i].view_seed)
-            return label, skipped
+        def load(i: int) -> None:
+            pixels, labels[i] = self._read_first_readable(samples[i].index, errors[i])
+            images[i] = self._view(pixels, samples[i].view_seed)
 
-        labels, skipped = zip(*in_threads(load, len(drawn)), strict=True)
-        batch: TrainBatch = {"image": images, "label": np.array(labels, np.int32)}
+        map_in_threads(load, size)
+        batch: TrainBatch = {"image": images, "label": labels}
         if self.augment is not None and self.augment.color:
-            batch["color_seed"] = np.array([d.color_seed for d in drawn], np.uint32)
+            seeds = [sample.color_seed for sample in samples]
+            batch["color_seed"] = np.array(seeds, np.uint32)
         if self.on_bad_image == "skip":
-            batch["skipped"] = [fault for faults in skipped for fault in faults]
+            batch["skipped"] = list(itertools.chain(*errors))
         return batch
 
-    def _first_readable(
-        self, index: int
-    ) -> tuple[UInt8[np.ndarray, "h w c"], int, list[str]]:
-        skipped: list[str] = []
+    def _read_first_readable(
+        self, index: int, errors: list[str]
+    ) -> tuple[UInt8[np.ndarray, "h w c"], int]:
+        """Read the first readable example from `index` on; append to `errors`."""
         while True:
             try:
-                return (*_read(self.source, index, self.preprocess), skipped)
+                return _read(self.source, index, self.preprocess)
             except UnreadableImage as e:
-                skipped.append(str(e))
                 if self.on_bad_image == "error":
                     raise
-                if len(skipped) == min(MAX_SKIPPED, len(self.source)):
+                errors.append(str(e))
+                if len(errors) == min(MAX_SKIPPED, len(self.source)):
                     raise UnreadableImage(
-                        f"{len(skipped)} images in a row cannot be read; the last: {e}"
+                        f"{len(errors)} images in a row cannot be read; the last: {e}"
                     ) from e
                 index = (index + 1) % len(self.source)
 
@@ -173,7 +208,7 @@ class _TrainLoader:
 
 @dataclass(frozen=True)
 class _EvalLoader:
-    """From the position of a batch's first example to the batch."""
+    """Load the batch that starts at a position of the source."""
 
     source: Source
     preprocess: PreprocessSpec
@@ -182,32 +217,35 @@ class _EvalLoader:
     on_bad_image: OnBadImage
 
     def __call__(self, start: int) -> EvalBatch:
-        n, shape = self.size, self.preprocess.image_shape
-        index = np.arange(start, start + n, dtype=np.int32)
+        images = np.zeros((self.size, self.views, *self.preprocess.image_shape), np.uint8)
+        labels = np.zeros(self.size, np.int32)
+        mask = np.zeros(self.size, np.float32)
+        index = np.arange(start, start + self.size, dtype=np.int32)
         index[index >= len(self.source)] = -1
-        images = np.zeros((n, self.views, *shape), np.uint8)
+        errors = [""] * self.size
 
-        def load(i: int) -> tuple[int, bool, list[str]]:
+        def load(i: int) -> None:
             if index[i] < 0:
-                return 0, False, []
+                return
             try:
                 pixels, label = _read(self.source, int(index[i]), self.preprocess)
             except UnreadableImage as e:
                 if self.on_bad_image == "error":
                     raise
-                return 0, False, [str(e)]
+                errors[i] = str(e)
+                return
             images[i] = eval_views(pixels, self.preprocess, self.views)
-            return label, True, []
+            labels[i], mask[i] = label, 1
 
-        labels, counted, skipped = zip(*in_threads(load, n), strict=True)
+        map_in_threads(load, self.size)
         batch: EvalBatch = {
             "image": images[:, 0] if self.views == 1 else images,
-            "label": np.array(labels, np.int32),
-            "mask": np.array(counted, np.float32),
+            "label": labels,
+            "mask": mask,
             "index": index,
         }
         if self.on_bad_image == "skip":
-            batch["skipped"] = [fault for faults in skipped for fault in faults]
+            batch["skipped"] = [error for error in errors if error]
         return batch
 
 
@@ -215,7 +253,7 @@ def _read(
     source: Source, index: int, preprocess: PreprocessSpec
 ) -> tuple[UInt8[np.ndarray, "h w c"], int]:
     example = source.examples[index]
-    return pixels_of(example, preprocess.image_shape[2]), example["label"]
+    return decode_example(example, preprocess.image_shape[2]), example["label"]
 
 
 def _check_channels(preprocess: PreprocessSpec, augment: AugmentConfig | None) -> None:
@@ -226,7 +264,7 @@ def _check_channels(preprocess: PreprocessSpec, augment: AugmentConfig | None) -
         )
 
 
-def _per_host(batch_size: int, num_hosts: int, host: int) -> int:
+def _batch_size_per_host(batch_size: int, num_hosts: int, host: int) -> int:
     if not 0 <= host < num_hosts:
         raise ValueError(f"host must be from 0 to {num_hosts - 1}, got {host}")
     if batch_size < 1 or batch_size % num_hosts:

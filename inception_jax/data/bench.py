@@ -19,8 +19,8 @@ import numpy as np
 
 from inception_jax.config import AugmentConfig, PreprocessSpec
 from inception_jax.data.batches import train_batches, train_iterator
-from inception_jax.data.bench_tf import tensorflow_batches
-from inception_jax.data.types import Source
+from inception_jax.data.bench_tensorflow import tensorflow_batches
+from inception_jax.data.source import Source
 
 BATCH_SIZE = 64
 # Batches that are not counted: more than a pipeline, and than each of its worker
@@ -72,7 +72,7 @@ class Result:
         return [r.images / r.cpu_seconds for r in self.rounds]
 
 
-def sample(source: Source) -> Source:
+def sample_in_memory(source: Source) -> Source:
     """A part of a source, held in memory; raises ValueError on less than a batch."""
     if len(source) < BATCH_SIZE:
         raise ValueError(
@@ -83,18 +83,18 @@ def sample(source: Source) -> Source:
     return replace(source, examples=[source.examples[i] for i in chosen.tolist()])
 
 
-def settings(source: Source) -> list[Setting]:
+def available_settings(source: Source) -> list[Setting]:
     """What can be measured here: ours alone without TensorFlow, or on other than JPEG."""
     cores = usable_cores()
     names = ["ours"]
-    if tensorflow_fault(source) is None:
+    if tensorflow_problem(source) is None:
         names += ["tf.data like Flax", "tf.data like ours"]
-    sets = [cores[:1], cores] if can_confine() and len(cores) > 1 else [cores]
+    sets = [cores[:1], cores] if can_pin_to_cores() and len(cores) > 1 else [cores]
     out = [Setting(name, some) for some in sets for name in names]
     return [*out, Setting("ours", cores, processes=len(cores))]
 
 
-def tensorflow_fault(source: Source) -> str | None:
+def tensorflow_problem(source: Source) -> str | None:
     """Why tf.data cannot be measured, in a few words."""
     if importlib.util.find_spec("tensorflow") is None:
         return "TensorFlow is not installed: pip install tensorflow"
@@ -104,14 +104,14 @@ def tensorflow_fault(source: Source) -> str | None:
     return None
 
 
-def can_confine() -> bool:
+def can_pin_to_cores() -> bool:
     """Whether a process can be kept on some cores; macOS cannot."""
     return hasattr(os, "sched_setaffinity")
 
 
 def usable_cores() -> tuple[int, ...]:
     """Numbers of the cores that this process may use."""
-    if can_confine():
+    if can_pin_to_cores():
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
 
@@ -167,7 +167,7 @@ def _running(source: Source, setting: Setting) -> Iterator[Callable[[int], Round
 
 def _serve(connection: Connection, source: Source, setting: Setting) -> None:
     """Deliver batches and measure the time, until told None."""
-    if can_confine():
+    if can_pin_to_cores():
         os.sched_setaffinity(0, setting.cores)
     iterator = PIPELINES[setting.pipeline](source, setting)
     # EOFError: the one who asked is gone.

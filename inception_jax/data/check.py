@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from inception_jax.data.imagenet import Progress
-from inception_jax.data.images import decode
-from inception_jax.data.prepared import look_at_prepared
-from inception_jax.data.report import Report
-from inception_jax.data.sources import open_source
-from inception_jax.data.types import Source
+from inception_jax.data.check_imagenet import Progress
+from inception_jax.data.check_report import Report
+from inception_jax.data.check_tfds import check_tfds_dataset
+from inception_jax.data.decoding import decode
+from inception_jax.data.open_source import open_source
+from inception_jax.data.source import Source
 
 MAX_LISTED = 20  # images that cannot be read
 
@@ -50,7 +50,7 @@ def check(
     elif kind in ("digits", "synthetic"):
         open_source(name, "train", data_dir)
     else:
-        report = look_at_prepared(name, data_dir, md5=md5, progress=progress)
+        report = check_tfds_dataset(name, data_dir, md5=md5, progress=progress)
         if not report.ready:
             return report
         return _look_inside(name, data_dir, read, progress, list(report.facts))

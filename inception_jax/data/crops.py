@@ -15,7 +15,6 @@ NumPy on the host. OpenCV and Pillow, of the `data` extra, are imported where th
 """
 
 import functools
-import importlib
 import math
 from types import ModuleType
 from typing import Literal, NamedTuple
@@ -24,6 +23,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from inception_jax.config import PreprocessSpec
+from inception_jax.data.optional import require
 
 # GoogLeNet's shorter sides, in pixels, for crops of 224x224. For another size they are
 # scaled along and rounded, which the paper leaves open.
@@ -87,13 +87,13 @@ def eval_views(
     whole = {size: resize(image, size, spec.resize) for size in sizes}
     out = np.empty((views, *spec.image_shape), np.uint8)
     for pixels, view in zip(out, planned, strict=True):
-        part = cut(whole[view.resized], view.box)
+        part = crop(whole[view.resized], view.box)
         part = resize(part, spec.image_shape[:2], spec.resize)
         pixels[...] = mirror(part) if view.flip else part
     return out
 
 
-def in_words(spec: PreprocessSpec) -> str:
+def describe_preprocessing(spec: PreprocessSpec) -> str:
     """The one view of `list_views`, for whoever has to do the same without this code."""
     height, width, channels = spec.image_shape
     colour = "RGB" if channels == 3 else "grey"
@@ -116,7 +116,7 @@ def central_box(height: int, width: int, fraction: float) -> Box:
     return Box(top, left, height - 2 * top, width - 2 * left)
 
 
-def cut(image: UInt8[np.ndarray, "h w c"], box: Box) -> UInt8[np.ndarray, "h2 w2 c"]:
+def crop(image: UInt8[np.ndarray, "h w c"], box: Box) -> UInt8[np.ndarray, "h2 w2 c"]:
     """The part of the image inside the box, without copying it."""
     return image[box.top : box.top + box.height, box.left : box.left + box.width]
 
@@ -146,7 +146,7 @@ def resize(
         return image
     height, width = size
     if kernel == "bicubic":
-        pillow = _require("PIL.Image")
+        pillow = require("PIL.Image")
         picture = pillow.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         picture = picture.resize((width, height), pillow.Resampling.BICUBIC)
         return np.array(picture).reshape(height, width, -1)
@@ -218,14 +218,7 @@ def _center(box: Box, height: int, width: int) -> Box:
 
 @functools.cache
 def _opencv() -> ModuleType:
-    cv2 = _require("cv2")
+    cv2 = require("cv2")
     # Images are spread over workers already; threads of its own would only get in the way.
     cv2.setNumThreads(0)
     return cv2
-
-
-def _require(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        raise ImportError(f'{module} is missing: pip install "inception_jax[data]"') from e

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inception_jax.data.extra import require
+from inception_jax.data.optional import require
+from inception_jax.data.source import Example, Source
 from inception_jax.data.tfds import read_split
-from inception_jax.data.types import Example, Source
 
 if TYPE_CHECKING:
     import tensorflow_datasets

@@ -9,13 +9,19 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from inception_jax.data.images import UnreadableImage
-from inception_jax.data.splits import parse_split, part_of
-from inception_jax.data.types import Example, Source
+from inception_jax.data.decoding import UnreadableImage
+from inception_jax.data.source import Example, Source
+from inception_jax.data.splits import parse_split, part_positions
 
 # Small or large letters.
-ENDINGS = ".apng .avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp"
-EVALS = ("val", "validation", "test")  # folders that `eval` may be; the first there is
+IMAGE_EXTENSIONS = (
+    ".apng .avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp"
+)
+EVAL_FOLDERS = (
+    "val",
+    "validation",
+    "test",
+)  # folders that `eval` may be; the first there is
 HELD_OUT = 0.1  # share of the images that is `eval` where there is no such folder
 
 
@@ -28,15 +34,15 @@ def open_folder(directory: str, split: str) -> Source:
     `eval`, the same ones whatever is added, but leaves each class some to train on. The
     same hash chooses what is in a part of a split, such as `train[:100]`.
 
-    Links are followed. What is hidden or has none of `ENDINGS` is passed over. No image is
-    opened.
+    Links are followed. Hidden files and files without one of `IMAGE_EXTENSIONS` are
+    ignored. No image is opened.
 
     Raises ValueError, naming the folder, on one that is missing, cannot be read or does
     not look like that; on fewer than two classes, and on one without training images.
     """
     root = Path(os.path.expanduser(directory))
     folders = _split_folders(root)
-    evals = [name for name in EVALS if name in folders]
+    evals = [name for name in EVAL_FOLDERS if name in folders]
     kind, part = parse_split(split, ("train", "eval", *evals))
     if kind == "eval" and evals:
         kind = evals[0]
@@ -50,11 +56,11 @@ def open_folder(directory: str, split: str) -> Source:
     if not len(chosen):
         raise ValueError(
             f"{str(root)!r} has too few images, {len(paths)}, to hold some out by chance; "
-            f"expected a folder {str(root / EVALS[0])!r}."
+            f"expected a folder {str(root / EVAL_FOLDERS[0])!r}."
         )
     if part is not None:
         by_hash = sorted(chosen, key=lambda i: _hash(paths[i]))
-        chosen = np.sort(np.array(by_hash)[part_of(len(chosen), part)])
+        chosen = np.sort(np.array(by_hash)[part_positions(len(chosen), part)])
     examples = FolderExamples(folder, [paths[i] for i in chosen], labels[chosen])
     return Source(f"folder:{directory}", split, classes, examples)
 
@@ -94,7 +100,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if not os.path.isdir(root):
         fault = "is no folder" if os.path.exists(root) else "does not exist"
         raise ValueError(f"{str(root)!r} {fault}; expected a folder of images.")
-    known = {"train", *EVALS}
+    known = {"train", *EVAL_FOLDERS}
     there = _class_folders(root)
     if "train" in there and _class_folders(root / "train"):
         return {name: root / name for name in there if name in known}
@@ -127,13 +133,13 @@ def _scan(
     """Paths below `folder` of all images, and the positions of their classes."""
     found, others = {}, 0
     for name in _class_folders(folder):
-        paths, passed_over = images_below(folder, name)
+        paths, passed_over = find_images(folder, name)
         found[name] = sorted(paths)
         others += passed_over
     if not any(found.values()):
         raise ValueError(
             f"{str(folder)!r} holds no image in a folder of its class; {others} other "
-            f"files there have none of the endings {ENDINGS}."
+            f"files there have none of the endings {IMAGE_EXTENSIONS}."
         )
     unknown = [name for name, paths in found.items() if paths and name not in classes]
     if unknown:
@@ -149,7 +155,7 @@ def _scan(
     return [path for name in classes for path in found.get(name, [])], labels
 
 
-def images_below(folder: Path, name: str) -> tuple[list[str], int]:
+def find_images(folder: Path, name: str) -> tuple[list[str], int]:
     """Paths from `folder` of all images below `name`, in no order, and the number of
     other files. Raises ValueError, naming the folder, on one that cannot be read."""
     images, others = [], 0
@@ -165,7 +171,7 @@ def images_below(folder: Path, name: str) -> tuple[list[str], int]:
             path = f"{below}/{entry.name}"
             if _is_folder(entry):
                 pending.append(path)
-            elif has_image_ending(entry.name) and entry.is_file():
+            elif has_image_extension(entry.name) and entry.is_file():
                 images.append(path)
             else:
                 others += 1
@@ -187,9 +193,9 @@ def _is_folder(entry: os.DirEntry) -> bool:
     return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
 
 
-def has_image_ending(name: str) -> bool:
+def has_image_extension(name: str) -> bool:
     """Whether a file's name ends as an image's, in small or large letters."""
-    return os.path.splitext(name)[1].lower() in ENDINGS.split()
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS.split()
 
 
 def _held_out(

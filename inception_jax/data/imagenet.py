@@ -1,76 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two archives from which TFDS prepares `imagenet2012`, and the room that takes."""
+"""The size of ImageNet's 2012 challenge and the names of its classes.
 
-import hashlib
-from collections.abc import Callable
+imagenet_classes.tsv holds the WordNet id and the title (the WordNet lemmas) of each class,
+in the order of TFDS's labels (datasets/imagenet2012/labels.txt), which is the order of the
+ids. Both columns are from timm 1.0.31 (timm/data/_info: imagenet_synsets.txt and
+imagenet_synset_to_lemma.txt; Apache-2.0).
+"""
+
+import functools
 from pathlib import Path
-from typing import NamedTuple
 
-from inception_jax.data.report import amount
-
-WHERE = "https://image-net.org/download-images"  # hands them out to its users only
-
-# Bytes read so far, and in all.
-Progress = Callable[[int, int], None]
+# arXiv 1409.0575, Table 2.
+NUM_TRAIN_IMAGES = 1_281_167
+NUM_VALIDATION_IMAGES = 50_000
+NUM_CLASSES = 1000
 
 
-class Archive(NamedTuple):
-    """A file of ImageNet's 2012 challenge."""
-
-    file: str
-    size: int  # bytes; TFDS 4.9.10, datasets/imagenet2012/checksums.tsv
-    md5: str  # torchvision, datasets/imagenet.py
+def imagenet_ids() -> tuple[str, ...]:
+    """Return the WordNet ids of the classes by label; TFDS uses them as class names."""
+    return tuple(_titles())
 
 
-ARCHIVES = (
-    Archive(
-        "ILSVRC2012_img_train.tar", 147_897_477_120, "1d675b47d978889d74fa0da5fadfb00e"
-    ),
-    Archive("ILSVRC2012_img_val.tar", 6_744_924_160, "29b22e2961454d5413ddabcf34fc5622"),
-)
-IMAGES = {"train": 1_281_167, "validation": 50_000}  # arXiv 1409.0575, Table 2
+def class_title(name: str) -> str:
+    """Return the title of an ImageNet class, such as "tench, Tinca tinca" for n01440764.
 
-
-def archive_fault(
-    folder: Path, archive: Archive, *, md5: bool = False, progress: Progress | None = None
-) -> str | None:
-    """What is wrong with an archive in `folder`, in a few words.
-
-    With md5 it is read whole and its checksum compared, not only its size; `progress` is
-    told how far that has come.
+    Any other name is returned unchanged. Titles are not unique: a bird and a machine are
+    both called "crane".
     """
-    path = folder / archive.file
-    if not path.is_file():
-        return f"MISSING, {archive.size:,} bytes"
-    size = path.stat().st_size
-    if size != archive.size:
-        return f"WRONG SIZE, {size:,} bytes instead of {archive.size:,}"
-    if md5 and (found := _md5(path, size, progress)) != archive.md5:
-        return f"WRONG MD5, {found} instead of {archive.md5}"
-    return None
+    return _titles().get(name, name)
 
 
-def room(archives_to_come: int) -> tuple[int, str]:
-    """Bytes that `imagenet2012` still needs on the disk, and how they are made up.
-
-    The prepared copy holds the JPEG files of both archives as they are, but for 23 that
-    TFDS encodes anew. They are shuffled by way of temporary files, each of which is removed
-    before its images are written: there are never two copies (TFDS, core/shuffle.py).
-    """
-    prepared = sum(archive.size for archive in ARCHIVES)
-    total = archives_to_come + prepared
-    reason = f"{amount(prepared)} for the copy, as much as the archives"
-    if archives_to_come:
-        reason = f"{amount(archives_to_come)} of archives to come, {reason}"
-    return total, reason
-
-
-def _md5(path: Path, size: int, progress: Progress | None) -> str:
-    digest, done = hashlib.md5(usedforsecurity=False), 0
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            digest.update(chunk)
-            done += len(chunk)
-            if progress:
-                progress(done, size)
-    return digest.hexdigest()
+@functools.cache
+def _titles() -> dict[str, str]:
+    text = Path(__file__).with_name("imagenet_classes.tsv").read_text(encoding="utf-8")
+    return dict(line.split("\t") for line in text.splitlines())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from inception_jax.data.extra import require
+from inception_jax.data.optional import require
 
 if TYPE_CHECKING:
     import grain
@@ -30,7 +30,7 @@ BATCHES_AHEAD = 2
 _processes = 1  # that share the cores of this machine; set in worker processes
 
 
-def in_threads(load: Callable[[int], T], n: int) -> list[T]:
+def map_in_threads(load: Callable[[int], T], n: int) -> list[T]:
     """load(0), ..., load(n - 1), computed by as many threads as there are cores."""
     threads = _num_threads()
     results: list[Any] = [None] * n
@@ -43,7 +43,7 @@ def in_threads(load: Callable[[int], T], n: int) -> list[T]:
     return results
 
 
-def ahead(dataset: "grain.MapDataset", workers: int) -> Iterator[Any]:
+def prefetch(dataset: "grain.MapDataset", workers: int) -> Iterator[Any]:
     """Elements of a dataset in order, loaded ahead by threads or by worker processes.
 
     Loading starts at once; closing the generator, or dropping it, stops it. Raises

@@ -8,7 +8,7 @@ _SPLIT = re.compile(rf"(\w+)(?:\[{_BOUND}:{_BOUND}\])?")
 
 
 def parse_split(split: str, known: tuple[str, ...]) -> tuple[str, slice | None]:
-    """Name and part of a split; bounds of the part are strings, see `part_of`.
+    """Name and part of a split; bounds of the part are strings, see `part_positions`.
 
     Raises ValueError on another notation, or on a name that is not known.
     """
@@ -22,7 +22,7 @@ def parse_split(split: str, known: tuple[str, ...]) -> tuple[str, slice | None]:
     return match[1], part
 
 
-def part_of(length: int, part: slice | None) -> range:
+def part_positions(length: int, part: slice | None) -> range:
     """The positions, of so many examples, that the part of a split holds.
 
     Raises ValueError if there are none.

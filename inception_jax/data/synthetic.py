@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from inception_jax.data.extra import require
-from inception_jax.data.splits import parse_split, part_of
-from inception_jax.data.types import Example, Source
+from inception_jax.data.imagenet import (
+    NUM_CLASSES,
+    NUM_TRAIN_IMAGES,
+    NUM_VALIDATION_IMAGES,
+)
+from inception_jax.data.optional import require
+from inception_jax.data.source import Example, Source
+from inception_jax.data.splits import parse_split, part_positions
 
-# As ImageNet (arXiv 1409.0575, Table 2), unless the name says otherwise.
-NUM_CLASSES, NUM_TRAIN, NUM_EVAL = 1000, 1_281_167, 50_000
 # Height and width of most of ImageNet's photos, and of those turned by a quarter.
 SIZES = ((375, 500), (333, 500), (500, 375))
 # With this much noise the files have about 110 kB, ImageNet's mean (138 GB / 1.28 million).
@@ -41,11 +44,11 @@ def open_synthetic(name: str, split: str) -> Source:
             "2 classes and 10 images or more, such as synthetic:10x200."
         )
     kind, part = parse_split(split, ("train", "eval"))
-    classes, train, held_out = NUM_CLASSES, NUM_TRAIN, NUM_EVAL
+    classes, train, held_out = NUM_CLASSES, NUM_TRAIN_IMAGES, NUM_VALIDATION_IMAGES
     if match[1]:
         classes, train = int(match[1]), int(match[2])
         held_out = train // 10
-    positions = part_of(train if kind == "train" else held_out, part)
+    positions = part_positions(train if kind == "train" else held_out, part)
     names = tuple(f"class {label}" for label in range(classes))
     return Source(name, split, names, SyntheticExamples(kind, classes, positions))
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inception_jax.data.extra import require
-from inception_jax.data.types import Example, Source
+from inception_jax.data.optional import require
+from inception_jax.data.source import Example, Source
 
 if TYPE_CHECKING:
     import tensorflow_datasets
@@ -30,7 +30,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
     # ValueError: TFDS cannot parse the name; its own message is a page.
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as e:
-        raise ValueError(not_found(name, data_dir)) from e
+        raise ValueError(not_found_message(name, data_dir)) from e
     info = builder.info
     if info.file_format != tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
         raise ValueError(
@@ -94,7 +94,7 @@ def read_split(
         ) from e
 
 
-def not_found(name: str, data_dir: str | None) -> str:
+def not_found_message(name: str, data_dir: str | None) -> str:
     """What to tell about a name under which nothing is prepared."""
     tfds = require("tensorflow_datasets")
     known = tfds.list_builders(with_community_datasets=False)

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from inception_jax.data import Source, eval_batches
 from inception_jax.data.augment import normalize
+from inception_jax.data.batches import eval_batches
 from inception_jax.data.folder import FolderExamples
+from inception_jax.data.source import Source
 from inception_jax.runtime.parallel import Batch, WholeBatch, arm_devices, share
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Variables

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inception_jax.data.extra import require
-from inception_jax.data.images import decode
+from inception_jax.data.decoding import decode
+from inception_jax.data.optional import require
 from inception_jax.inference.predict import Prediction
 from inception_jax.text import one_line
 

@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from inception_jax.config import ParallelConfig
-from inception_jax.data import Source, eval_batches
-from inception_jax.data.batches import OnBadImage
-from inception_jax.data.types import Subset
+from inception_jax.data.batches import OnBadImage, eval_batches
+from inception_jax.data.source import Source, Subset
 from inception_jax.runtime.parallel import AxisName, DataParallel, share, this_host
 from inception_jax.storage import run_folder
 from inception_jax.text import one_line

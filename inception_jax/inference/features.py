@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from inception_jax.data.extra import require
-from inception_jax.data.report import amount
+from inception_jax.data.optional import require
 from inception_jax.inference.batches import BatchOutputs, apply_to_files
 from inception_jax.models.stem import Endpoints
 from inception_jax.storage.atomic import new_file
+from inception_jax.text import format_bytes
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Variables
 
@@ -99,9 +99,9 @@ def check_disk_space(out: Path, endpoint: Endpoint, images: int) -> None:
     free = shutil.disk_usage(out.parent).free
     if needed > free:
         raise ValueError(
-            f"{endpoint.name} of {images:,} images is {amount(size)}, writing it to {out} "
-            f"takes {amount(needed)}, and there {amount(free)} are free; take fewer images "
-            "or --pool."
+            f"{endpoint.name} of {images:,} images is {format_bytes(size)}, writing it to "
+            f"{out} takes {format_bytes(needed)}, and there {format_bytes(free)} are free; "
+            "take fewer images or --pool."
         )
 
 

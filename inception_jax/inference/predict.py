@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from inception_jax.data.imagenet_names import class_title
+from inception_jax.data.imagenet import class_title
 from inception_jax.inference.batches import apply_to_files
 from inception_jax.models.stem import Endpoints
 from inception_jax.storage.digests import CheckpointError

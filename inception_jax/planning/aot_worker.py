@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from inception_jax.config import RunConfig
+from inception_jax.data.imagenet import NUM_TRAIN_IMAGES
 from inception_jax.models.network import Network, get_spec
 from inception_jax.models.summary import Summary, summarise
 from inception_jax.planning.hlo import cost_by_module, read_movement
@@ -29,8 +30,6 @@ from inception_jax.training.from_config import (
     train_options,
 )
 from inception_jax.training.step import state_shapes, train_step
-
-IMAGENET = 1_281_167  # examples of an epoch, which only the learning rate's schedule knows
 
 
 def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def lower_step(
     config: RunConfig, network: Network, devices: list[jax.Device]
 ) -> jax.stages.Lowered:
     """The step of a run on ImageNet, for devices that need not be here."""
-    options = train_options(config, network, IMAGENET / config.batch_size)
+    options = train_options(config, network, NUM_TRAIN_IMAGES / config.batch_size)
     update = heeding(partial(train_step, options=options))
     step = DataParallel(update, config.parallel, devices)
     state = state_shapes(network, config.optimizer)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from inception_jax.data import Source, eval_batches, train_batches, train_iterator
+from inception_jax.data.batches import eval_batches, train_batches, train_iterator
+from inception_jax.data.source import Source
 from inception_jax.runtime.parallel import Batch, this_host
 from inception_jax.training.setup import Setup
 

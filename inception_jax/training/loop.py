@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from inception_jax.config import ParallelConfig
-from inception_jax.data import example_names, train_positions
-from inception_jax.data.types import Subset
+from inception_jax.data.sampling import example_names, train_positions
+from inception_jax.data.source import Subset
 from inception_jax.runtime import hosts
 from inception_jax.runtime.goodput import Goodput
 from inception_jax.runtime.parallel import DataParallel, heeding, this_host

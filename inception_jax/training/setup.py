@@ -11,7 +11,8 @@ from pathlib import Path
 import jax
 
 from inception_jax.config import PreprocessSpec, RunConfig
-from inception_jax.data import Source, open_source
+from inception_jax.data.open_source import open_source
+from inception_jax.data.source import Source
 from inception_jax.models.network import Network
 from inception_jax.runtime.hardware import describe
 from inception_jax.runtime.parallel import all_devices, this_host

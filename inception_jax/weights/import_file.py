@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from inception_jax.data.imagenet_names import imagenet_ids
+from inception_jax.data.imagenet import imagenet_ids
 from inception_jax.storage.digests import by_name, some
 from inception_jax.text import one_line
 from inception_jax.weights import array_file, convert, read_file

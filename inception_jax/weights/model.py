@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, UInt8
 from inception_jax.config import PreprocessSpec
 from inception_jax.data.augment import normalize
 from inception_jax.data.crops import eval_views
-from inception_jax.data.images import decode, with_channels
+from inception_jax.data.decoding import convert_channels, decode
 from inception_jax.models.ablation import spec_for
 from inception_jax.models.inputs import ResidualScale, Shaped
 from inception_jax.models.network import Network, create
@@ -100,7 +100,7 @@ def _pixels(image: Image, spec: PreprocessSpec) -> UInt8[np.ndarray, "h w c"]:
             "an image must be a file, its bytes or uint8 pixels [height, width, channels], "
             f"got {pixels.dtype} of shape {pixels.shape}."
         )
-    return with_channels(pixels.reshape(*pixels.shape[:2], -1), channels)
+    return convert_channels(pixels.reshape(*pixels.shape[:2], -1), channels)
 
 
 def load(

@@ -18,8 +18,8 @@ import safetensors.numpy
 from flax.traverse_util import unflatten_dict
 from jax import export
 
-from inception_jax.data.crops import in_words
-from inception_jax.data.imagenet_names import class_title
+from inception_jax.data.crops import describe_preprocessing
+from inception_jax.data.imagenet import class_title
 from inception_jax.storage.atomic import new_file
 from inception_jax.weights.array_file import Arrays, float32
 from inception_jax.weights.model import Model
@@ -83,7 +83,7 @@ def describe(model: Model, exported: export.Exported) -> dict[str, Any]:
             "dtype": str(images.dtype),
             "axes": "batch, height, width, channels",
             "range": [spec.low, spec.high],
-            "preprocessing": in_words(spec),
+            "preprocessing": describe_preprocessing(spec),
         },
         "output": {
             "shape": [str(axis) for axis in output.shape],

@@ -18,7 +18,7 @@ import sklearn
 
 from inception_jax.cli import main as cli
 from inception_jax.cli import predict as cli_predict
-from inception_jax.data.imagenet_names import imagenet_ids
+from inception_jax.data.imagenet import imagenet_ids
 from inception_jax.models.zoo import SPECS
 from inception_jax.weights.model import Model, load, save
 from tests.models.tiny import one_block, random_variables

@@ -10,7 +10,7 @@ import pytest
 
 from inception_jax.config import AugmentConfig, PreprocessSpec
 from inception_jax.data.augment import normalize, random_box, train_view
-from inception_jax.data.crops import cut, eval_views, resize
+from inception_jax.data.crops import crop, eval_views, resize
 from tests.goldens.fill import HERE
 from tests.goldens.regenerate_preprocessing import (
     BOX_CASES,
@@ -129,10 +129,10 @@ def test_train_view_is_the_box_stretched():
     for seed in range(20):
         box = random_box(50, 70, np.random.default_rng(seed), config)
         view = train_view(image, np.random.default_rng(seed), SPEC, config)
-        np.testing.assert_array_equal(view, resize(cut(image, box), (20, 24), "bilinear"))
+        np.testing.assert_array_equal(view, resize(crop(image, box), (20, 24), "bilinear"))
     bicubic = PreprocessSpec((20, 24, 3), resize="bicubic")
     view = train_view(image, np.random.default_rng(19), bicubic, config)
-    np.testing.assert_array_equal(view, resize(cut(image, box), (20, 24), "bicubic"))
+    np.testing.assert_array_equal(view, resize(crop(image, box), (20, 24), "bicubic"))
 
 
 @pytest.mark.parametrize("crop", [False, True])

@@ -11,17 +11,12 @@ import pytest
 import simplejpeg
 
 from inception_jax.config import AugmentConfig, PreprocessSpec
-from inception_jax.data import (
-    Example,
-    Source,
-    UnreadableImage,
-    eval_batches,
-    example_names,
-    open_source,
-    train_batches,
-    train_positions,
-)
+from inception_jax.data.batches import eval_batches, train_batches
 from inception_jax.data.crops import eval_views
+from inception_jax.data.decoding import UnreadableImage
+from inception_jax.data.open_source import open_source
+from inception_jax.data.sampling import example_names, train_positions
+from inception_jax.data.source import Example, Source
 
 HOSTS = [1, 2, 4]
 AS_IS = PreprocessSpec((2, 3, 1), crop_fraction=1.0)

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from inception_jax.config import AugmentConfig, PreprocessSpec
-from inception_jax.data import bench, open_source
+from inception_jax.data import bench
 from inception_jax.data.bench import Result, Round, Setting
-from inception_jax.data.types import Example
+from inception_jax.data.open_source import open_source
+from inception_jax.data.source import Example
 
 CORES = bench.usable_cores()
 EVERYTHING = ("ours", "tf.data like Flax", "tf.data like ours")
@@ -25,7 +26,7 @@ EVERYTHING = ("ours", "tf.data like Flax", "tf.data like ours")
 
 @pytest.fixture(scope="module")
 def photos():
-    return bench.sample(open_source("synthetic:10x300", "train"))
+    return bench.sample_in_memory(open_source("synthetic:10x300", "train"))
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def run(run_data):
 def test_the_sample_is_in_memory_and_the_same_each_time(photos):
     assert (len(photos), photos.name) == (256, "synthetic:10x300")
     assert isinstance(photos.examples, list)
-    again = bench.sample(open_source("synthetic:10x300", "train"))
+    again = bench.sample_in_memory(open_source("synthetic:10x300", "train"))
     assert photos.examples == again.examples
     assert len({example["name"] for example in photos.examples}) == 256
 
@@ -62,34 +63,37 @@ def test_the_sample_is_in_memory_and_the_same_each_time(photos):
 def test_too_few_images():
     source = open_source("synthetic:10x300", "train[:63]")
     with pytest.raises(ValueError, match=r"has 63 images; expected 64 or more\."):
-        bench.sample(source)
+        bench.sample_in_memory(source)
 
 
-@pytest.mark.skipif(not bench.can_confine(), reason="this system pins no process")
+@pytest.mark.skipif(not bench.can_pin_to_cores(), reason="this system pins no process")
 def test_settings(photos, tensorflow, monkeypatch):
     monkeypatch.setattr(bench, "usable_cores", lambda: (3, 5, 7))
     tensorflow(True)
-    assert bench.settings(photos) == [
+    assert bench.available_settings(photos) == [
         *(Setting(name, (3,)) for name in EVERYTHING),
         *(Setting(name, (3, 5, 7)) for name in EVERYTHING),
         Setting("ours", (3, 5, 7), processes=3),
     ]
     tensorflow(False)
-    assert {setting.pipeline for setting in bench.settings(photos)} == {"ours"}
+    assert {setting.pipeline for setting in bench.available_settings(photos)} == {"ours"}
     monkeypatch.setattr(bench, "usable_cores", lambda: (3,))
-    assert bench.settings(photos) == [Setting("ours", (3,)), Setting("ours", (3,), 1)]
+    assert bench.available_settings(photos) == [
+        Setting("ours", (3,)),
+        Setting("ours", (3,), 1),
+    ]
 
 
 def test_why_tensorflow_is_not_measured(photos, tensorflow, data_dir):
     tensorflow(True)
-    assert bench.tensorflow_fault(photos) is None
-    digits = bench.sample(open_source("digits", "train", data_dir))
-    assert bench.tensorflow_fault(digits) == "the images are not all JPEG files"
+    assert bench.tensorflow_problem(photos) is None
+    digits = bench.sample_in_memory(open_source("digits", "train", data_dir))
+    assert bench.tensorflow_problem(digits) == "the images are not all JPEG files"
     png: Example = {"image": b"\x89PNG", "label": 0, "name": "a.jpg"}
     mixed = replace(photos, examples=[*photos.examples, png])
-    assert bench.tensorflow_fault(mixed) == "the images are not all JPEG files"
+    assert bench.tensorflow_problem(mixed) == "the images are not all JPEG files"
     tensorflow(False)
-    assert "pip install tensorflow" in bench.tensorflow_fault(photos)
+    assert "pip install tensorflow" in bench.tensorflow_problem(photos)
 
 
 def test_rates():
@@ -109,12 +113,12 @@ def test_a_round_counts_neither_warm_up_nor_batches_kept_ready(
 
     def pipeline(source, setting):
         while True:
-            delivered.append(os.sched_getaffinity(0) if bench.can_confine() else None)
+            delivered.append(os.sched_getaffinity(0) if bench.can_pin_to_cores() else None)
             # What a pipeline keeps ready comes at once, the rest takes time.
             time.sleep(0.005 if len(delivered) > 4 + 3 * processes else 0)
             yield None
 
-    before = os.sched_getaffinity(0) if bench.can_confine() else None
+    before = os.sched_getaffinity(0) if bench.can_pin_to_cores() else None
     monkeypatch.setitem(bench.PIPELINES, "ours", pipeline)
     asking, asked = multiprocessing.Pipe()
     for batches in (3, 2, None):
@@ -178,7 +182,7 @@ def test_ours_is_the_pipeline_of_training(photos):
 def test_tensorflow_does_the_same_work(photos, like_ours):
     reason = "TensorFlow is not installed: pip install tensorflow"
     pytest.importorskip("tensorflow", reason=reason)
-    from inception_jax.data.bench_tf import tensorflow_batches
+    from inception_jax.data.bench_tensorflow import tensorflow_batches
 
     batches = tensorflow_batches(
         [example["image"] for example in photos.examples[:8]],
@@ -220,7 +224,7 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(bench, "measure", measure)
     monkeypatch.setattr(bench, "usable_cores", lambda: (0, 1))
-    monkeypatch.setattr(bench, "can_confine", lambda: True)
+    monkeypatch.setattr(bench, "can_pin_to_cores", lambda: True)
 
 
 def test_the_table(run, measured, tensorflow, tmp_path):

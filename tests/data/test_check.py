@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from inception_jax.data import imagenet, prepared
+from inception_jax.data import check_imagenet, check_tfds
 from inception_jax.data.check import check
-from inception_jax.data.report import amount
+from inception_jax.text import format_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,10 +39,10 @@ def copy(data_dir, tmp_path):
 def small_archives(monkeypatch):
     """ImageNet's archives, for the test, of a few bytes each."""
     archives = (
-        imagenet.Archive("train.tar", 5, "5d41402abc4b2a76b9719d911017c592"),  # hello
-        imagenet.Archive("val.tar", 3, "202cb962ac59075b964b07152d234b70"),  # 123
+        check_imagenet.Archive("train.tar", 5, "5d41402abc4b2a76b9719d911017c592"),  # hello
+        check_imagenet.Archive("val.tar", 3, "202cb962ac59075b964b07152d234b70"),  # 123
     )
-    for module in (imagenet, prepared):
+    for module in (check_imagenet, check_tfds):
         monkeypatch.setattr(module, "ARCHIVES", archives)
     return archives
 
@@ -59,7 +59,7 @@ def small_archives(monkeypatch):
     ],
 )
 def test_amounts(size, shown):
-    assert amount(size) == shown
+    assert format_bytes(size) == shown
 
 
 def rows(output: str) -> list[tuple[str, str]]:
@@ -165,8 +165,7 @@ def test_archives_missing_and_of_wrong_size(run, tmp_path, monkeypatch):
         ("free disk", "9 bytes, 309.3 GB TOO LITTLE"),
         (
             "needed",
-            "309.3 GB: 154.6 GB of archives to come, 154.6 GB for the copy, as much as the "
-            "archives",
+            "309.3 GB: 154.6 GB for the missing archives, 154.6 GB for the prepared copy",
         ),
     ]
     assert f"next:\n  mkdir -p {manual}\n" in output
@@ -179,14 +178,16 @@ def test_archives_missing_and_of_wrong_size(run, tmp_path, monkeypatch):
 def test_archives_of_right_size(run, tmp_path):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
-    for archive in imagenet.ARCHIVES:
+    for archive in check_imagenet.ARCHIVES:
         with (manual / archive.file).open("wb") as file:
             file.truncate(archive.size)  # takes no room on the disk
     status, output, _ = run("imagenet2012", "--data-dir", str(tmp_path))
     assert status == 1
     assert "ILSVRC2012_img_train.tar: size right, 147,897,477,120 bytes" in output
     assert "ILSVRC2012_img_val.tar: size right, 6,744,924,160 bytes" in output
-    assert dict(rows(output))["needed"].startswith("154.6 GB: 154.6 GB for the copy")
+    assert dict(rows(output))["needed"].startswith(
+        "154.6 GB: 154.6 GB for the prepared copy"
+    )
     assert "mkdir" not in output
 
 

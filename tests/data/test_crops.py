@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from inception_jax.config import PreprocessSpec
-from inception_jax.data.crops import Box, View, eval_views, in_words, list_views, resize
+from inception_jax.data.crops import (
+    Box,
+    View,
+    describe_preprocessing,
+    eval_views,
+    list_views,
+    resize,
+)
 from tests.goldens.regenerate_preprocessing import picture
 
 SQUARE = PreprocessSpec()
@@ -173,12 +180,12 @@ def test_several_views_need_a_square_input(views):
 
 def test_the_view_in_words():
     stretch = PreprocessSpec((160, 128, 1), 0.75, low=0.0, high=1.0)
-    assert in_words(stretch) == (
+    assert describe_preprocessing(stretch) == (
         "grey, the central 0.75 of both sides stretched to 160x128, bilinear; a pixel p "
         "from 0 to 255 is p * 0.0039215686 + 0"
     )
     keep = PreprocessSpec(crop_fraction=0.8975, aspect="keep", resize="bicubic")
-    assert in_words(keep) == (
+    assert describe_preprocessing(keep) == (
         "RGB, resized in its aspect to just cover 333x333, of that the central 299x299, "
         "bicubic; a pixel p from 0 to 255 is p * 0.0078431373 - 1"
     )

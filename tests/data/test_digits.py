@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from inception_jax.data import digits, open_source
+from inception_jax.data import digits
+from inception_jax.data.open_source import open_source
 from tests.data.offline import WITHOUT_TENSORFLOW_AND_NETWORK
 
 ROOT = Path(__file__).parents[2]
@@ -61,10 +62,10 @@ OFFLINE = (
     + """
 import random
 random.seed(0)
-from inception_jax import data
+from inception_jax.data.open_source import open_source
 heavy = {"tensorflow_datasets", "grain", "sklearn", "PIL", "cv2", "array_record"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
-print(len(data.open_source("digits", "train")), len(data.open_source("digits", "test")))
+print(len(open_source("digits", "train")), len(open_source("digits", "test")))
 assert "tensorflow" not in sys.modules
 assert not attempts, attempts
 """
@@ -86,7 +87,8 @@ def test_two_processes_prepare_at_once_without_tensorflow_and_network(tmp_path):
 
 KILLED = """
 import os, signal
-from inception_jax.data import digits, open_source
+from inception_jax.data import digits
+from inception_jax.data.open_source import open_source
 
 def examples(examples=digits.digit_examples):
     for i, example in enumerate(examples()):

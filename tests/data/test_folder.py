@@ -11,7 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from inception_jax.data import Source, UnreadableImage, decode, open_source
+from inception_jax.data.decoding import UnreadableImage, decode
+from inception_jax.data.open_source import open_source
+from inception_jax.data.source import Source
 
 
 def png(level: int) -> bytes:

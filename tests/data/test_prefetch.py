@@ -15,16 +15,11 @@ import numpy as np
 import pytest
 
 from inception_jax.config import AugmentConfig, PreprocessSpec
-from inception_jax.data import (
-    Example,
-    Source,
-    UnreadableImage,
-    eval_batches,
-    open_source,
-    train_batches,
-    train_iterator,
-)
-from inception_jax.data.prefetch import in_threads
+from inception_jax.data.batches import eval_batches, train_batches, train_iterator
+from inception_jax.data.decoding import UnreadableImage
+from inception_jax.data.open_source import open_source
+from inception_jax.data.prefetch import map_in_threads
+from inception_jax.data.source import Example, Source
 from tests.data.test_batches import assert_same, photos
 
 ROOT = Path(__file__).parents[2]
@@ -106,9 +101,9 @@ def test_threads_work_at_once_and_in_order():
             together.wait()
         return i * i
 
-    assert in_threads(load, 100) == [i * i for i in range(100)]
-    assert in_threads(abs, 1) == [0]
-    assert in_threads(abs, 0) == []
+    assert map_in_threads(load, 100) == [i * i for i in range(100)]
+    assert map_in_threads(abs, 1) == [0]
+    assert map_in_threads(abs, 0) == []
 
 
 def test_errors_of_threads_arrive():
@@ -118,7 +113,7 @@ def test_errors_of_threads_arrive():
         return i
 
     with pytest.raises(KeyError, match="seventh"):
-        in_threads(load, 20)
+        map_in_threads(load, 20)
 
 
 def test_only_a_few_batches_are_loaded_ahead():
@@ -143,7 +138,8 @@ def test_only_a_few_batches_are_loaded_ahead():
 TRAINING = """
 import sys, time
 from inception_jax.config import AugmentConfig, PreprocessSpec
-from inception_jax.data import open_source, train_batches, train_iterator
+from inception_jax.data.batches import train_batches, train_iterator
+from inception_jax.data.open_source import open_source
 
 def main():
     source = open_source("synthetic:2x64", "train")

@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from inception_jax.data import decode, open_source
+from inception_jax.data.decoding import decode
+from inception_jax.data.open_source import open_source
 
 
 def pixels(source, index: int) -> np.ndarray:

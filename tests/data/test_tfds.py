@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import simplejpeg
 
-from inception_jax.data import decode, open_source
+from inception_jax.data.decoding import decode
+from inception_jax.data.open_source import open_source
 from tests.data.offline import WITHOUT_TENSORFLOW_AND_NETWORK
 from tests.data.tiny_imagenet import LABELS, examples
 
@@ -71,7 +72,7 @@ def test_another_process_gets_a_small_copy(data_dir):
 OFFLINE = (
     WITHOUT_TENSORFLOW_AND_NETWORK
     + """
-from inception_jax.data import open_source
+from inception_jax.data.open_source import open_source
 source = open_source("imagenet2012", "eval", sys.argv[1])
 print(len(source), source.examples[0]["label"] in source.class_names or len(source))
 for name in ("cifar10", "imagenet", "huggingface:mnist", "no_such_set", "mnist:9.9.9"):

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import evaluate, run
 from inception_jax.config import RunConfig
-from inception_jax.data import UnreadableImage
+from inception_jax.data.decoding import UnreadableImage
 from inception_jax.storage.checkpoints import CheckpointError
 from inception_jax.training import fit as training
 from inception_jax.training.loop import NonFiniteError

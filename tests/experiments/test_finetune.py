@@ -21,7 +21,7 @@ from experiments import evaluate, finetune
 from experiments.finetuning.figures import confusion_figure, drawable, mistakes_figure
 from experiments.finetuning.predictions import Predictions
 from inception_jax.config import PreprocessSpec
-from inception_jax.data import Example, Source
+from inception_jax.data.source import Example, Source
 from inception_jax.models.zoo import SPECS
 from inception_jax.runtime.stopping import RUN_AGAIN
 from inception_jax.training.optimizer import CLASSIFIERS

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import transfer
 from experiments.transfer import Result, draw, interval, linear, report
-from inception_jax.data import open_source
+from inception_jax.data.open_source import open_source
 
 
 def test_images_of_a_draw(tmp_path):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from inception_jax.config import PreprocessSpec
-from inception_jax.data import Source, eval_batches
-from inception_jax.data.types import Subset
+from inception_jax.data.batches import eval_batches
+from inception_jax.data.source import Source, Subset
 from inception_jax.inference.batch_norm_modes import mode_gap, recalibrate_statistics
 from inception_jax.inference.evaluate import (
     TrainedModel,

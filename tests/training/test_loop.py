@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from inception_jax.data import open_source, train_batches
+from inception_jax.data.batches import train_batches
+from inception_jax.data.open_source import open_source
 from inception_jax.inference.evaluate import evaluate, load_state, load_trained
 from inception_jax.models.network import create
 from inception_jax.models.summary import summarise

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from inception_jax.config import ParallelConfig, RunConfig
-from inception_jax.data import eval_batches, open_source
+from inception_jax.data.batches import eval_batches
+from inception_jax.data.open_source import open_source
 from inception_jax.inference.evaluate import load_state
 from inception_jax.models.network import create
 from inception_jax.storage.jsonl import read_json_lines

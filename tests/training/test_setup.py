@@ -17,7 +17,7 @@ from inception_jax.config import (
     PreprocessSpec,
     RunConfig,
 )
-from inception_jax.data import train_batches
+from inception_jax.data.batches import train_batches
 from inception_jax.models.ablation import ablated
 from inception_jax.models.zoo import SPECS
 from inception_jax.runtime.goodput import Goodput

@@ -10,7 +10,7 @@ import pytest
 import inception_jax
 from inception_jax.cli import main as cli
 from inception_jax.config import PreprocessSpec
-from inception_jax.data.imagenet_names import imagenet_ids
+from inception_jax.data.imagenet import imagenet_ids
 from inception_jax.storage.digests import by_name
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Origin

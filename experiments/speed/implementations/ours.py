@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.speed.case import CLASSES, BuiltCase, Case, RunSteps
 from inception_jax.config import RunConfig
-from inception_jax.data.imagenet import IMAGES
+from inception_jax.data.imagenet import NUM_TRAIN_IMAGES
 from inception_jax.models.network import Network
 from inception_jax.models.summary import summarise
 from inception_jax.runtime.hardware import describe, peak_flops
@@ -68,7 +68,7 @@ def training(
     formulation: Formulation,
 ) -> RunSteps:
     """Return updates of a state on the device, from a batch that is already there."""
-    options = train_options(config, network, IMAGES["train"] / case.batch)
+    options = train_options(config, network, NUM_TRAIN_IMAGES / case.batch)
     update = formulation(partial(train_step, options=options))
     step = DataParallel(update, config.parallel, arm_devices()[:1])
     pixels = case.pixels(network.spec.image_shape[-1])

@@ -6,16 +6,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from inception_jax.data.folder import ENDINGS, has_image_ending, images_below
+from inception_jax.data.folder import IMAGE_EXTENSIONS, find_images, has_image_extension
 
 
-def image_paths(names: Sequence[str]) -> list[str]:
+def expand_image_paths(names: Sequence[str]) -> list[str]:
     """Paths of the images that `names` stand for, each once, in the order of the names.
 
     A folder stands for all images at any depth below it, by path; a pattern, such as
     `photos/**/*.jpg`, for the images and folders that match. What is hidden or has none of
-    `ENDINGS` is passed over there; a file that is named itself is taken whatever its
-    ending. Links are followed. No image is opened.
+    `IMAGE_EXTENSIONS` is passed over there; a file that is named itself is taken whatever
+    its ending. Links are followed. No image is opened.
 
     Raises ValueError, naming it, on a name that stands for no image.
     """
@@ -34,7 +34,7 @@ def _stands_for(name: str) -> list[Path]:
         if not found:
             raise ValueError(
                 f"{name!r} holds no image; {others} other files there have none of the "
-                f"endings {ENDINGS}."
+                f"endings {IMAGE_EXTENSIONS}."
             )
         return found
     if os.path.lexists(path):
@@ -45,14 +45,16 @@ def _stands_for(name: str) -> list[Path]:
     for match in map(Path, sorted(glob.glob(str(path), recursive=True))):
         if os.path.isdir(match):
             found += _below(match)[0]
-        elif has_image_ending(match.name):
+        elif has_image_extension(match.name):
             found.append(match)
     if not found:
-        raise ValueError(f"no image matches {name!r}; endings that count are {ENDINGS}.")
+        raise ValueError(
+            f"no image matches {name!r}; endings that count are {IMAGE_EXTENSIONS}."
+        )
     return found
 
 
 def _below(folder: Path) -> tuple[list[Path], int]:
     """Images below a folder by path, and the number of other files."""
-    found, others = images_below(folder, ".")
+    found, others = find_images(folder, ".")
     return sorted(folder / path for path in found), others

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inception_jax.data.files import image_paths
+from inception_jax.data.image_paths import expand_image_paths
 
 
 @pytest.fixture
@@ -40,27 +40,29 @@ def folder(tmp_path, monkeypatch) -> Path:
     ],
 )
 def test_names_stand_for_images(folder, names, expected):
-    assert image_paths(names) == expected
-    outside = image_paths([str(folder / name) for name in names])
+    assert expand_image_paths(names) == expected
+    outside = expand_image_paths([str(folder / name) for name in names])
     assert outside == [str(folder / path) for path in expected]
 
 
 def test_home_and_links(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder / "deep"))
-    assert image_paths(["~/er"]) == [str(folder / "deep" / "er" / "d.webp")]
-    assert image_paths(["~/*.jpeg"]) == [str(folder / "deep" / "c.jpeg")]
+    assert expand_image_paths(["~/er"]) == [str(folder / "deep" / "er" / "d.webp")]
+    assert expand_image_paths(["~/*.jpeg"]) == [str(folder / "deep" / "c.jpeg")]
     (folder / "deep" / "er" / "loop").symlink_to(folder / "deep")
     (folder / "gone.png").symlink_to(folder / "nothing.png")
-    assert image_paths(["deep"]) == ["deep/c.jpeg", "deep/er/d.webp"]
-    assert image_paths(["gone.png"]) == ["gone.png"]  # cannot be read, which is said later
+    assert expand_image_paths(["deep"]) == ["deep/c.jpeg", "deep/er/d.webp"]
+    assert expand_image_paths(["gone.png"]) == [
+        "gone.png"
+    ]  # cannot be read, which is said later
     with pytest.raises(ValueError, match="'~no one/x' does not exist"):
-        image_paths(["~no one/x"])
+        expand_image_paths(["~no one/x"])
 
 
 def test_names_of_any_bytes(folder):
     name = os.fsdecode(b"\xff.png")
     (folder / "deep" / name).write_bytes(b"")
-    assert image_paths(["deep/er", "deep"])[-1] == f"deep/{name}"
+    assert expand_image_paths(["deep/er", "deep"])[-1] == f"deep/{name}"
 
 
 @pytest.mark.parametrize(
@@ -75,4 +77,4 @@ def test_names_of_any_bytes(folder):
 )
 def test_names_that_stand_for_nothing_are_refused(folder, names, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        image_paths(names)
+        expand_image_paths(names)

@@ -14,8 +14,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from inception_jax.data import UnreadableImage, decode
-from inception_jax.data.images import MAX_PIXELS, with_channels
+from inception_jax.data.decoding import (
+    MAX_PIXELS,
+    UnreadableImage,
+    convert_channels,
+    decode,
+)
 
 
 def picture(height: int = 40, width: int = 60) -> np.ndarray:
@@ -71,7 +75,7 @@ def test_formats_are_read_by_content(kind, options, mean):
 
 def test_fast_path_and_pillow_agree(monkeypatch):
     fast = [decode(JPEG, "a", channels) for channels in (3, 1)]
-    monkeypatch.setattr("inception_jax.data.images._JPEG", b"no such start")
+    monkeypatch.setattr("inception_jax.data.decoding._JPEG", b"no such start")
     slow = [decode(JPEG, "a", channels) for channels in (3, 1)]
     np.testing.assert_array_equal(fast[0], slow[0])
     # Luma as it is stored, and computed from RGB after clipping.
@@ -83,7 +87,7 @@ def test_one_channel_is_luma():
     luma = picture() @ np.array([0.299, 0.587, 0.114])
     assert_close(decode(JPEG, "a", 1), luma[..., None], mean=2)
     assert_close(decode(PNG, "a", 1), luma[..., None], mean=1)
-    assert_close(with_channels(picture(), 1), luma[..., None], mean=0.6)
+    assert_close(convert_channels(picture(), 1), luma[..., None], mean=0.6)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -94,8 +98,8 @@ def test_grey_is_repeated(kind):
         decode(data, "a", 3), np.repeat(decode(data, "a", 1), 3, axis=2)
     )
     assert_close(decode(data, "a", 1)[..., 0], grey)
-    np.testing.assert_array_equal(with_channels(grey[..., None], 3)[..., 2], grey)
-    assert with_channels(grey[..., None], 1).shape == (40, 60, 1)
+    np.testing.assert_array_equal(convert_channels(grey[..., None], 3)[..., 2], grey)
+    assert convert_channels(grey[..., None], 1).shape == (40, 60, 1)
 
 
 def without_adobe(data: bytes) -> bytes:
@@ -108,7 +112,7 @@ def without_adobe(data: bytes) -> bytes:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_cmyk_with_and_without_adobes_inversion(channels):
     inks = np.concatenate([255 - picture(), np.zeros((40, 60, 1), np.uint8)], axis=2)
-    expected = with_channels(picture(), channels)
+    expected = convert_channels(picture(), channels)
     # Pillow writes as Adobe does: inverted, and marked so.
     adobe = saved(PIL.Image.fromarray(inks, "CMYK"), "JPEG", quality=95)
     assert_close(decode(adobe, "a", channels), expected)

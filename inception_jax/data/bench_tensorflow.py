@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from inception_jax.config import AugmentConfig, PreprocessSpec
-from inception_jax.data.extra import require
+from inception_jax.data.optional import require
 
 MAX_ATTEMPTS = 100  # as in ours
 

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where examples come from: one function opens them all."""
+"""`open_source`, which opens a data set of any kind by its name."""
 
 from inception_jax.data.digits import open_digits
 from inception_jax.data.folder import open_folder
+from inception_jax.data.source import Source
 from inception_jax.data.synthetic import open_synthetic
 from inception_jax.data.tfds import open_tfds
-from inception_jax.data.types import Source
 
 
 def open_source(name: str, split: str, data_dir: str | None = None) -> Source:
-    """Examples of a data set; the files stay where they are and are read one by one.
+    """Open a split of a data set; examples are read one by one, on access.
 
     Args:
-      name: a data set of TFDS, such as `imagenet2012`, that is prepared; `folder:DIR`, see
-        `open_folder`; `digits`, scikit-learn's, prepared here on first use; `synthetic`,
-        see `open_synthetic`.
+      name: a prepared data set of TFDS, such as `imagenet2012`; `folder:DIR` (see
+        `open_folder`); `digits`, prepared on first use (see `open_digits`); or `synthetic`
+        (see `open_synthetic`).
       split: `train`, `eval`, or a part of one in TFDS's notation, such as `train[:100]`.
-      data_dir: folder of prepared data sets. Default: TFDS's, which is `$TFDS_DATA_DIR`
-        or `~/tensorflow_datasets`.
+      data_dir: folder of TFDS's data sets; default: `$TFDS_DATA_DIR` or
+        `~/tensorflow_datasets`.
 
-    Raises ValueError on an unknown name or split and on data that does not fit, ImportError
-    without the `data` extra.
+    Raises ValueError if the name or split is unknown or the data set cannot be used, and
+    ImportError without the `data` extra.
     """
     kind, _, rest = name.partition(":")
     if kind == "folder":

@@ -25,11 +25,3 @@ class Report:
         if self.todo:
             lines += ["", "next:", *(f"  {one_line(line)}" for line in self.todo)]
         return "\n".join(lines)
-
-
-def amount(size: int) -> str:
-    """Bytes in decimal units, as disks are sold: 1,500,000 -> 1.5 MB."""
-    for unit, power in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)):
-        if size >= 10**power:
-            return f"{size / 10**power:.1f} {unit}"
-    return f"{size} bytes"

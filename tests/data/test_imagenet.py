@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from inception_jax.data.imagenet_names import class_title, imagenet_ids
+from inception_jax.data.imagenet import class_title, imagenet_ids
 
 
 def test_the_ids_are_those_of_tfds_by_label():

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from inception_jax.data.extra import require
-from inception_jax.data.types import Example
+from inception_jax.data.optional import require
+from inception_jax.data.source import Example
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -52,11 +52,11 @@ def decode(data: bytes, name: str, channels: Literal[1, 3]) -> UInt8[np.ndarray,
     return _decode_with_pillow(data, name, channels)
 
 
-def pixels_of(example: Example, channels: Literal[1, 3]) -> UInt8[np.ndarray, "h w c"]:
+def decode_example(example: Example, channels: Literal[1, 3]) -> UInt8[np.ndarray, "h w c"]:
     """The pixels of an example, decoded if they are not yet; raises as `decode` does."""
     if isinstance(example["image"], bytes):
         return decode(example["image"], example["name"], channels)
-    return with_channels(example["image"], channels)
+    return convert_channels(example["image"], channels)
 
 
 def _silence_pillow() -> None:
@@ -69,7 +69,7 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_SILENCE[3].pattern)
 
 
-def with_channels(
+def convert_channels(
     image: UInt8[np.ndarray, "h w c"], channels: Literal[1, 3]
 ) -> UInt8[np.ndarray, "h w c2"]:
     """Decoded pixels with so many channels: grey is repeated, colour becomes its luma."""

@@ -17,25 +17,28 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inception_jax.data.extra import require
-from inception_jax.data.imagenet import (
+from inception_jax.data.check_imagenet import (
     ARCHIVES,
-    IMAGES,
-    WHERE,
+    DOWNLOAD_PAGE,
     Progress,
-    archive_fault,
-    room,
+    archive_problem,
+    required_space,
 )
-from inception_jax.data.report import Report, amount
-from inception_jax.data.tfds import not_found
+from inception_jax.data.check_report import Report
+from inception_jax.data.imagenet import NUM_TRAIN_IMAGES, NUM_VALIDATION_IMAGES
+from inception_jax.data.optional import require
+from inception_jax.data.tfds import not_found_message
+from inception_jax.text import format_bytes
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
 
+IMAGES = {"train": NUM_TRAIN_IMAGES, "validation": NUM_VALIDATION_IMAGES}
+
 Facts = list[tuple[str, str]]
 
 
-def look_at_prepared(
+def check_tfds_dataset(
     name: str, data_dir: str | None, *, md5: bool = False, progress: Progress | None = None
 ) -> Report:
     """Whether `name` is there in a format that is read without TensorFlow.
@@ -81,7 +84,7 @@ def _files(builder: "DatasetBuilder") -> tuple[Facts, bool]:
         if full and info.num_examples != full:
             count += f" instead of {full:,}"
         lost = f", {missing:,} MISSING" if missing else ""
-        size = amount(sum(file.stat().st_size for file in there))
+        size = format_bytes(sum(file.stat().st_size for file in there))
         facts.append((split, f"{count}; files: {len(info.filepaths):,}{lost}, {size}"))
     return facts, complete
 
@@ -97,7 +100,7 @@ def _builder(name: str, data_dir: str | None) -> "DatasetBuilder":
         with contextlib.redirect_stdout(io.StringIO()):
             return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        raise ValueError(not_found(name, data_dir)) from None
+        raise ValueError(not_found_message(name, data_dir)) from None
     # A version that TFDS does not have is an AssertionError; messages are of many lines.
     except (ValueError, AssertionError, RuntimeError, ImportError) as e:
         words = str(e).strip().splitlines()[0]
@@ -129,18 +132,18 @@ def _imagenet_to_come(
 ) -> Report:
     root = _root(builder)
     manual = root / "downloads" / "manual"
-    faults = [archive_fault(manual, a, md5=md5, progress=progress) for a in ARCHIVES]
+    faults = [archive_problem(manual, a, md5=md5, progress=progress) for a in ARCHIVES]
     good = "MD5 right" if md5 else "size right"
     facts.append(("archives", str(manual)))
     for archive, fault in zip(ARCHIVES, faults, strict=True):
         facts.append(("", f"{archive.file}: {fault or f'{good}, {archive.size:,} bytes'}"))
     to_come = [a for a, fault in zip(ARCHIVES, faults, strict=True) if fault]
-    facts += _disk(root, *room(sum(archive.size for archive in to_come)))
+    facts += _disk(root, *required_space(sum(archive.size for archive in to_come)))
     todo = []
     if to_come:
         files = " and ".join(archive.file for archive in to_come)
         todo = [shlex.join(["mkdir", "-p", str(manual)])]
-        todo += [f"# put {files} there, from {WHERE}, then:"]
+        todo += [f"# put {files} there, from {DOWNLOAD_PAGE}, then:"]
     return Report(name, False, facts, todo + _preparation(name, builder))
 
 
@@ -152,10 +155,12 @@ def _others_to_come(name: str, builder: "DatasetBuilder", facts: Facts) -> Repor
         todo = [shlex.join(["mkdir", "-p", str(manual)]), "# put the files there, then:"]
     sizes = sorted(info.size for info in (builder.url_infos or {}).values())
     if sizes and builder.builder_config:  # TFDS does not say which file is which
-        downloads = f"from {amount(sizes[0])} to {amount(sizes[-1])}, by configuration"
+        downloads = (
+            f"from {format_bytes(sizes[0])} to {format_bytes(sizes[-1])}, by configuration"
+        )
         facts.append(("download", downloads))
     elif sizes:
-        facts.append(("download", amount(sum(sizes))))
+        facts.append(("download", format_bytes(sum(sizes))))
     return Report(name, False, facts + _disk(root), todo + _preparation(name, builder))
 
 
@@ -166,11 +171,11 @@ def _root(builder: "DatasetBuilder") -> Path:
 def _disk(root: Path, needed: int = 0, reason: str = "") -> Facts:
     there = next(path for path in (root, *root.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    facts = [("free disk", amount(free))]
+    facts = [("free disk", format_bytes(free))]
     if needed:
-        short = f", {amount(needed - free)} TOO LITTLE" if needed > free else ""
-        facts = [("free disk", f"{amount(free)}{short}")]
-        facts.append(("needed", f"{amount(needed)}: {reason}"))
+        short = f", {format_bytes(needed - free)} TOO LITTLE" if needed > free else ""
+        facts = [("free disk", f"{format_bytes(free)}{short}")]
+        facts.append(("needed", f"{format_bytes(needed)}: {reason}"))
     return facts
 
 

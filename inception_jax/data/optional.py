@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The packages of the `data` extra, imported where they are used."""
+"""Import of optional packages: those of the `data` extra and TensorFlow."""
 
 import importlib
 from types import ModuleType
 
 
 def require(module: str) -> ModuleType:
-    """The module; raises ImportError with the command that installs it."""
+    """Import and return a module.
+
+    Raises ImportError with the command that installs the `data` extra if it is missing.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:

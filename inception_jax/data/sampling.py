@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The random choices of training: the order of the examples and the seeds of each one."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from inception_jax.data.decoding import UnreadableImage
+from inception_jax.data.optional import require
+from inception_jax.data.prefetch import map_in_threads
+from inception_jax.data.source import Source
+
+if TYPE_CHECKING:
+    import grain
+
+# Practically endless. The length of batches of a truly endless dataset overflows an index.
+NUM_EPOCHS = 10**9
+
+
+class SampledExample(NamedTuple):
+    """The position of an example in its source, and the seeds of its augmentation."""
+
+    index: int
+    view_seed: int
+    color_seed: int
+
+
+def sample_examples(source: Source, seed: int) -> "grain.MapDataset":
+    """Return the endless sequence of `SampledExample`s of all steps and all hosts.
+
+    Every epoch is a permutation of the source.
+    """
+    # With `shuffle(seed=...)`, which adds the epoch to the seed, epoch 1 of one seed would
+    # equal epoch 0 of the next. `seed` hashes.
+    dataset = require("grain").MapDataset.range(len(source)).seed(seed)
+    return dataset.shuffle().repeat(NUM_EPOCHS).random_map(_draw_seeds)
+
+
+def _draw_seeds(index: int, rng: np.random.Generator) -> SampledExample:
+    return SampledExample(index, int(rng.integers(2**63)), int(rng.integers(2**32)))
+
+
+def train_positions(source: Source, step: int, *, batch_size: int, seed: int) -> list[int]:
+    """Return the positions in the source of the examples of a global batch, in its order.
+
+    No example is read. `step` counts from 0, like the elements of `train_batches`. With
+    on_bad_image="skip", the batch holds the next readable example in place of one that
+    cannot be read.
+    """
+    sampled, first = sample_examples(source, seed), step * batch_size
+    return [sampled[first + i].index for i in range(batch_size)]
+
+
+def example_names(source: Source, positions: Sequence[int]) -> list[str]:
+    """Return the names of the examples at these positions, "#7" for one that is unreadable.
+
+    This reads the files but decodes no image.
+    """
+
+    def name(i: int) -> str:
+        try:
+            return source.examples[positions[i]]["name"]
+        except UnreadableImage:
+            return f"#{positions[i]}"
+
+    return map_in_threads(name, len(positions))
