@@ -108,18 +108,18 @@ def listed(folder: Path) -> Path:
 
 
 def test_a_study_that_others_recorded(tmp_path, capsys):
-    """Whatever is in arms.jsonl, the pages hold it as words and load nothing."""
+    """Whatever is in runs.jsonl, the pages hold it as words and load nothing."""
     words = "".join(NAMES)
-    for arm, record in small().items():
-        arm = asdict(arm)
+    for each, record in small().items():
+        fields = asdict(each)
         settings = {**record["settings"], words: words}
         made = {
-            "arm": arm,
+            "run": fields,
             "settings": settings,
             "devices": words,
             "versions": {"jax": words, words: words},
         }
-        append_json_line(tmp_path / "arms.jsonl", {**record, **made})
+        append_json_line(tmp_path / "runs.jsonl", {**record, **made})
     (tmp_path / report.LEFT_OUT).write_text(printable(words), encoding="utf-8")
     assert report.main([str(tmp_path)]) == 0
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -132,12 +132,12 @@ def test_a_study_that_others_recorded(tmp_path, capsys):
     assert not UNSAFE.search("".join(page.words) + text)
     tables = [row for row in text.splitlines() if "alert(1)" in row and row[0] == "|"]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in tables} <= {3, 4, 8}
-    arm |= {"data": words}
-    (tmp_path / "arms.jsonl").write_text(json.dumps({**record, "arm": arm}) + "\n")
+    fields |= {"data": words}
+    (tmp_path / "runs.jsonl").write_text(json.dumps({**record, "run": fields}) + "\n")
     capsys.readouterr()
     assert report.main([str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "line 1 is no arm: data must be digits or prototypes, got " in said
+    assert "line 1 is not a valid run: data must be digits or prototypes, got " in said
     assert not UNSAFE.search(said)
 
 

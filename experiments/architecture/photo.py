@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from experiments.architecture.drawings import TEXT
-from experiments.residual_scaling.figures.style import styles
+from experiments.residual_scaling.figures.style import line_styles
 from inception_jax.config import PreprocessSpec
 from inception_jax.models.network import get_spec
 from inception_jax.models.receptive_field import receptive_fields
@@ -130,7 +130,7 @@ def draw_streams(
 
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     axes = figure.subplots()
-    for scale, look in styles(scales).items():
+    for scale, look in line_styles(scales).items():
         found = np.array(spreads(variables, images, jnp.float32(scale)))
         blocks, label = np.arange(1, len(found) + 1), f"scale {scale:g}"
         axes.plot(blocks, found, label=label, markersize=4, linewidth=2, **look)

@@ -21,21 +21,21 @@ def main() -> int:
         # Imported after the command line is read: --help and mistakes answer at once.
         from experiments.residual_scaling.claims import judge
         from experiments.residual_scaling.report import write_report
-        from experiments.residual_scaling.runner import run
-        from experiments.residual_scaling.verdicts import listing
+        from experiments.residual_scaling.runner import train_study
+        from experiments.residual_scaling.verdicts import format_verdicts
         from inception_jax.runtime import compile_cache
 
         compile_cache.enable()
         study = options.study
-        records = run(study, STARTED)
+        records = train_study(study, STARTED)
         verdicts = judge(records)
         print("Writing the report ...", flush=True)
         written = write_report(study.folder, records, verdicts, study.left_out(records))
-        print(f"\n{listing(verdicts)}\nWrote")
-        for path in (*written, study.arms_file):
+        print(f"\n{format_verdicts(verdicts)}\nWrote")
+        for path in (*written, study.records_file):
             print(f"  {printable(path)}")
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished arms are kept; the same command goes on from there.")
+        print("\nInterrupted. Finished runs are kept; the same command goes on from there.")
         return 130
     except (ValueError, ImportError, OSError) as error:
         print(f"residual_scaling: {printable(error)}", file=sys.stderr)

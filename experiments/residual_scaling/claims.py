@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's claims, and what the arms on record say of each.
+"""The paper's claims, and what the runs on record say of each.
 
 Every verdict is computed: from a test over the seeds, whose p-value is corrected for the
 number of all verdicts of a report (Holm), or, for "not reproduced", from an interval. A

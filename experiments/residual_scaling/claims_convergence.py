@@ -7,29 +7,29 @@ from dataclasses import replace
 
 import numpy as np
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.claims_scaling import scale_rule
 from experiments.residual_scaling.comparisons import (
     Match,
-    by_seed,
-    grouped,
+    group_by,
     num_seeds,
-    standard,
+    pair_by_seed,
+    without_remedies,
 )
-from experiments.residual_scaling.records import Records, pick, probed
+from experiments.residual_scaling.records import Records, select, signal
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.statistics import (
     bootstrap,
     censored,
+    log_rank_p,
     median_time,
-    sooner,
 )
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     REPRODUCED,
     Verdict,
+    describe_runs,
     not_tested,
-    place,
-    span,
+    setting_label,
 )
 
 TARGETS = (0.8, 0.9)  # accuracies on the probe images; the first one is tested
@@ -43,58 +43,60 @@ def claim_12(records: Records) -> list[Verdict]:
         key = (match.base.block, scale_rule(match.changed))
         groups.setdefault(key, []).append(match)
     rows = [_faster(*key, matches) for key, matches in groups.items()]
-    reason = "no residual arm beside the same without the sum that has probed accuracies"
+    reason = "no residual run beside the same without the sum that has probe accuracies"
     return rows or [not_tested(12, reason)]
 
 
 def _blocks(records: Records) -> list[Match]:
     """Settings of residual blocks beside those of the others, scales left aside."""
     looked = {a: r for a, r in records.items() if "accuracy" in r["probes"]}
-    residual = grouped(standard(pick(looked, block="v1")), lambda arm: arm.setting)
-    others = {arm: record for arm, record in looked.items() if arm.block in OTHERS}
+    residual = group_by(
+        without_remedies(select(looked, block="v1")), lambda run: run.setting
+    )
+    others = {run: record for run, record in looked.items() if run.block in OTHERS}
     matches = []
-    for other, without in grouped(others, lambda arm: arm.setting).items():
-        for arm, with_it in residual.items():
+    for other, without in group_by(others, lambda run: run.setting).items():
+        for run, with_it in residual.items():
             # At scale 0 the residuals are not there.
-            same = replace(other, block=arm.block, scale=arm.scale) == arm
-            if same and arm.scale != 0:
-                matches.append(Match(other, arm, without, with_it))
+            same = replace(other, block=run.block, scale=run.scale) == run
+            if same and run.scale != 0:
+                matches.append(Match(other, run, without, with_it))
     return matches
 
 
-def steps_to(records: Records, accuracy: float) -> dict[Arm, float]:
+def steps_to(records: Records, accuracy: float) -> dict[Run, float]:
     """The step of the first probe with that accuracy; infinite if there is none."""
     steps = {}
-    for arm, record in records.items():
-        reached = probed(record, "accuracy") >= accuracy
-        steps[arm] = float(probed(record, "step")[reached][0]) if any(reached) else math.inf
+    for run, record in records.items():
+        reached = signal(record, "accuracy") >= accuracy
+        steps[run] = float(signal(record, "step")[reached][0]) if any(reached) else math.inf
     return steps
 
 
 def _faster(block: str, scale: str, matches: Sequence[Match]) -> Verdict:
     setting = (
         f"residual blocks, {scale}, against {block} ({OTHERS[block]}); "
-        f"{span(arm for match in matches for arm in match.with_it)}"
+        f"{describe_runs(run for match in matches for run in match.with_it)}"
     )
     curves = [
         tuple(_curve(side, TARGETS[0]) for side in (match.with_it, match.without))
         for match in matches
     ]
     if not any(any(reached) for sides in curves for _, reached in sides):
-        return not_tested(12, f"no arm reached an accuracy of {TARGETS[0]:.0%}", setting)
+        return not_tested(12, f"no run reached an accuracy of {TARGETS[0]:.0%}", setting)
     data = [tuple(censored(*curve) for curve in sides) for sides in curves]
-    p_faster, p_slower = sooner(data), sooner([sides[::-1] for sides in data])
+    p_faster, p_slower = log_rank_p(data), log_rank_p([sides[::-1] for sides in data])
     return Verdict(
         12,
         setting,
         "log-rank test of the steps to an accuracy, over the settings",
-        _in_words(matches, TARGETS[0]),
+        _median_steps(matches, TARGETS[0]),
         REPRODUCED if p_faster < p_slower else CONTRADICTED,
         "",
         min(num_seeds(m.with_it for m in matches), num_seeds(m.without for m in matches)),
         min(1.0, 2 * min(p_faster, p_slower)),
         details=tuple(
-            f"{place(match.changed)}: {_in_words([match], target)}"
+            f"{setting_label(match.changed)}: {_median_steps([match], target)}"
             for match in matches
             for target in TARGETS
         ),
@@ -102,28 +104,28 @@ def _faster(block: str, scale: str, matches: Sequence[Match]) -> Verdict:
 
 
 def _curve(records: Records, target: float) -> tuple[list[float], list[bool]]:
-    """Steps to the accuracy `target`, or all of an arm's steps, and whether reached."""
+    """Steps to the accuracy `target`, or all of a run's steps, and whether reached."""
     steps = steps_to(records, target)
-    times = [min(step, arm.steps) for arm, step in steps.items()]
+    times = [min(step, run.steps) for run, step in steps.items()]
     return times, [step < math.inf for step in steps.values()]
 
 
-def _in_words(matches: Sequence[Match], target: float) -> str:
-    """Medians, and the paired difference; an arm that never gets there counts its end."""
+def _median_steps(matches: Sequence[Match], target: float) -> str:
+    """Medians, and the paired difference; a run that never gets there counts its end."""
     words = []
     for name, sides in (
         ("residual", [match.with_it for match in matches]),
         ("without", [match.without for match in matches]),
     ):
-        arms = {arm: record for side in sides for arm, record in side.items()}
-        times, reached = _curve(arms, target)
+        runs = {run: record for side in sides for run, record in side.items()}
+        times, reached = _curve(runs, target)
         median = median_time(times, reached)
-        words.append(f"{name} {median} ({sum(reached)} of {len(reached)} arms)")
+        words.append(f"{name} {median} ({sum(reached)} of {len(reached)} runs)")
     text = f"median steps to an accuracy of {target:.0%}: {', '.join(words)}"
     differences = [
         _curve(with_it, target)[0][0] - _curve(without, target)[0][0]
         for match in matches
-        for without, with_it in by_seed(match)
+        for without, with_it in pair_by_seed(match)
     ]
     if differences:
         text += f"; paired difference {bootstrap(np.mean, differences)}"

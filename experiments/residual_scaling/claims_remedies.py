@@ -4,17 +4,17 @@
 import math
 from dataclasses import replace
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.comparisons import (
     Match,
-    grouped,
-    helped,
-    matches_by,
-    remedy,
-    standard,
+    compare_each_change,
+    compare_outcomes,
+    group_by,
+    group_matches,
+    without_remedies,
 )
-from experiments.residual_scaling.outcomes import DYING, UNSTABLE
-from experiments.residual_scaling.records import Records, pick
+from experiments.residual_scaling.outcomes import FAILED, UNSTABLE
+from experiments.residual_scaling.records import Records, select
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     UNDECIDED,
@@ -28,45 +28,47 @@ FACTORS = (10, 100)  # by which claim 4 lowers the learning rate
 def claim_4(records: Records) -> list[Verdict]:
     """A tenth and a hundredth of the learning rate, over as many steps or over more."""
     rows = []
-    lowered = matches_by(_lowered(standard(pick(records, scale=1.0))), _lowering)
+    lowered = group_matches(
+        _lowered(without_remedies(select(records, scale=1.0))), _lowering
+    )
     for (factor, length), matches in sorted(lowered.items()):
         setting = (
             f"learning rate / {factor}, {length:.3g} times the steps, so "
             f"{length / factor:.3g} times the steps x rate"
         )
-        row = helped(4, setting, matches, DYING, claimed=False)
+        row = compare_outcomes(4, setting, matches, FAILED, claimed=False)
         if row.verdict == CONTRADICTED and length < factor:
             row = replace(row, verdict=UNDECIDED, qualifier="over a smaller steps x rate")
         rows.append(row)
-    reason = "no unscaled arm beside one at a tenth or a hundredth of its learning rate"
+    reason = "no unscaled run beside one at a tenth or a hundredth of its learning rate"
     return rows or [not_tested(4, reason)]
 
 
 def _lowered(records: Records) -> list[Match]:
     """Settings beside the same at a rate a factor higher, of about as much steps x rate."""
-    settings = grouped(records, lambda arm: arm.setting)
+    settings = group_by(records, lambda run: run.setting)
     matches = []
-    for family in grouped(settings, _but_rate_and_length).values():
+    for family in group_by(settings, _but_rate_and_length).values():
         for low in family:
             for factor in FACTORS:
                 higher = [
-                    arm
-                    for arm in family
-                    if math.isclose(arm.learning_rate, factor * low.learning_rate)
+                    run
+                    for run in family
+                    if math.isclose(run.learning_rate, factor * low.learning_rate)
                 ]
                 if higher:
-                    base = min(higher, key=lambda arm: abs(math.log(_way(arm) / _way(low))))
+                    base = min(higher, key=lambda run: abs(math.log(_way(run) / _way(low))))
                     matches.append(Match(base, low, settings[base], settings[low]))
     return matches
 
 
-def _way(arm: Arm) -> float:
-    """Steps x learning rate: how far an arm could go."""
-    return arm.steps * arm.learning_rate
+def _way(run: Run) -> float:
+    """Steps x learning rate: how far a run could go."""
+    return run.steps * run.learning_rate
 
 
-def _but_rate_and_length(arm: Arm) -> Arm:
-    return replace(arm, learning_rate=1.0, steps=1, probe_every=1)
+def _but_rate_and_length(run: Run) -> Run:
+    return replace(run, learning_rate=1.0, steps=1, probe_every=1)
 
 
 def _lowering(match: Match) -> tuple[int, float]:
@@ -77,25 +79,25 @@ def _lowering(match: Match) -> tuple[int, float]:
 
 def claim_5(records: Records) -> list[Verdict]:
     """Batch norm before the pool, in front of its ReLU or behind it."""
-    arms = standard(pick(records, scale=1.0), "pool_norm")
-    rows = remedy(5, arms, DYING, claimed=False, pool_norm="none")
-    return rows or [not_tested(5, "no unscaled arm with an extra batch norm beside one")]
+    runs = without_remedies(select(records, scale=1.0), "pool_norm")
+    rows = compare_each_change(5, runs, FAILED, claimed=False, pool_norm="none")
+    return rows or [not_tested(5, "no unscaled run with an extra batch norm beside one")]
 
 
 def claim_7(records: Records) -> list[Verdict]:
     """The paper's two phases and a linear ramp."""
-    arms = standard(pick(records, scale=1.0), "warmup_steps")
+    runs = without_remedies(select(records, scale=1.0), "warmup_steps")
     none = {"warmup": "constant", "warmup_steps": 0, "warmup_rate": 1e-5}
-    rows = remedy(7, arms, DYING, claimed=False, **none)
-    return rows or [not_tested(7, "no unscaled arm with warm-up beside one without")]
+    rows = compare_each_change(7, runs, FAILED, claimed=False, **none)
+    return rows or [not_tested(7, "no unscaled run with warm-up beside one without")]
 
 
 def claim_9(records: Records) -> list[Verdict]:
     """Clipping of the gradient's norm: does it keep alive, does it keep stable?"""
-    arms = standard(pick(records, scale=1.0), "clip_norm")
+    runs = without_remedies(select(records, scale=1.0), "clip_norm")
     rows = [
         row
-        for outcomes in (DYING, UNSTABLE)
-        for row in remedy(9, arms, outcomes, claimed=True, clip_norm=None)
+        for outcomes in (FAILED, UNSTABLE)
+        for row in compare_each_change(9, runs, outcomes, claimed=True, clip_norm=None)
     ]
-    return rows or [not_tested(9, "no unscaled arm with clipping beside one without")]
+    return rows or [not_tested(9, "no unscaled run with clipping beside one without")]

@@ -7,25 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.comparisons import (
     Match,
-    by_seed,
-    helped,
-    matched,
-    matches_by,
-    standard,
+    compare_outcomes,
+    group_matches,
+    match_settings,
+    pair_by_seed,
+    without_remedies,
 )
-from experiments.residual_scaling.outcomes import DYING, UNSTABLE, Outcome
+from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome
 from experiments.residual_scaling.records import (
     Record,
     Records,
     mean_over,
     test_accuracy,
 )
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.statistics import (
     Estimate,
-    at_least,
+    paired_tost,
     t_interval,
 )
 from experiments.residual_scaling.verdicts import (
@@ -33,57 +33,57 @@ from experiments.residual_scaling.verdicts import (
     REPRODUCED,
     Verdict,
     not_tested,
-    place,
     rate_kind,
+    setting_label,
 )
 
 MARGIN = 0.005  # half a point of accuracy is no harm
 PAPER_SCALES = (0.1, 0.3)
-NO_PAIR = "no scaled arm beside the same without scaling"
+NO_PAIR = "no scaled run beside the same without scaling"
 
 
-def scale_rule(arm: Arm) -> str:
-    """A scale in words that arms of all depths share: by its rule where it has one."""
-    if arm.scale is None:
+def scale_rule(run: Run) -> str:
+    """A scale in words that runs of all depths share: by its rule where it has one."""
+    if run.scale is None:
         return "scale as published"
     # At some depth a rule gives one of these too.
-    if arm.scale in (0.1, 0.17, 0.2, 0.3, 0.5):
-        return f"scale {arm.scale:g}"
+    if run.scale in (0.1, 0.17, 0.2, 0.3, 0.5):
+        return f"scale {run.scale:g}"
     for power, words in ((-0.5, "1/sqrt(depth)"), (-1.0, "1/depth")):
-        if math.isclose(arm.scale, arm.depth**power, rel_tol=1e-3):
+        if math.isclose(run.scale, run.depth**power, rel_tol=1e-3):
             return f"scale {words}"
-    return f"scale {arm.scale:g}"
+    return f"scale {run.scale:g}"
 
 
 def scaled(records: Records) -> list[Match]:
-    """Arms with a scale of the paper's kind beside the unscaled ones."""
-    matches = matched(standard(records), scale=1.0)
+    """Runs with a scale of the paper's kind beside the unscaled ones."""
+    matches = match_settings(without_remedies(records), scale=1.0)
     return [match for match in matches if match.changed.scale != 0.0]
 
 
 def claim_6(records: Records) -> list[Verdict]:
     """Each scale against 1: does it keep alive, does it keep stable?"""
     rows = []
-    groups = matches_by(scaled(records), _scale_and_rate)
-    for outcomes, verb in ((DYING, "keeps alive"), (UNSTABLE, "stabilises")):
+    groups = group_matches(scaled(records), _scale_and_rate)
+    for outcomes, verb in ((FAILED, "keeps alive"), (UNSTABLE, "stabilises")):
         for (scale, rate), matches in groups.items():
             setting = f"{scale} against 1 {verb}, learning rate {rate}"
-            rows.append(helped(6, setting, matches, outcomes, claimed=True))
+            rows.append(compare_outcomes(6, setting, matches, outcomes, claimed=True))
     return rows or [not_tested(6, NO_PAIR)]
 
 
 def _scale_and_rate(match: Match) -> tuple[str, str]:
-    arm = match.changed
-    inside = arm.scale is None or PAPER_SCALES[0] <= arm.scale <= PAPER_SCALES[1]
-    words = scale_rule(arm) + ("" if inside else " (not one of the paper's)")
-    return words, rate_kind(arm.learning_rate)
+    run = match.changed
+    inside = run.scale is None or PAPER_SCALES[0] <= run.scale <= PAPER_SCALES[1]
+    words = scale_rule(run) + ("" if inside else " (not one of the paper's)")
+    return words, rate_kind(run.learning_rate)
 
 
 def claim_8(records: Records) -> list[Verdict]:
     """Accuracy of each scale against 1, at the common rates and at each one's own best."""
     rows = []
     matched_seeds = [match for match in scaled(records) if _gains(match)]
-    for scale, matches in matches_by(matched_seeds, _scale).items():
+    for scale, matches in group_matches(matched_seeds, _scale).items():
         rows.append(_no_harm(f"{scale} against 1, at common learning rates", matches))
         if best := _at_best_rates(matches):
             rows.append(_no_harm(f"{scale} against 1, each at its best rate", best))
@@ -95,7 +95,7 @@ def _scale(match: Match) -> str:
 
 
 def accuracy(record: Record) -> float:
-    """Test accuracy; 0 of an arm that diverged, NaN if there is none on record."""
+    """Test accuracy; 0 of a run that diverged, NaN if there is none on record."""
     test = record.get("test") or {}
     found = test_accuracy(record) if "top1_sum" in test and test["count"] else math.nan
     diverged = record["outcome"] == Outcome.DIVERGED
@@ -105,7 +105,7 @@ def accuracy(record: Record) -> float:
 def _at_best_rates(matches: Sequence[Match]) -> list[Match]:
     """Of settings alike but for the rate, each side at the rate of its best accuracy."""
     best = []
-    for family in matches_by(matches, _but_rate).values():
+    for family in group_matches(matches, _but_rate).values():
         # NaN is no best rate.
         without = max(family, key=lambda m: np.nan_to_num(_mean_accuracy(m.without)))
         with_it = max(family, key=lambda m: np.nan_to_num(_mean_accuracy(m.with_it)))
@@ -114,7 +114,7 @@ def _at_best_rates(matches: Sequence[Match]) -> list[Match]:
     return best
 
 
-def _but_rate(match: Match) -> Arm:
+def _but_rate(match: Match) -> Run:
     return replace(match.changed, learning_rate=1.0)
 
 
@@ -127,19 +127,19 @@ def _no_harm(setting: str, matches: Sequence[Match]) -> Verdict:
     one would hide what it costs in another. No harm has to be shown in all, harm in one.
     """
     gains = [_gains(match) for match in matches]
-    p_harmless = [at_least(some, -MARGIN)[0] for some in gains]
+    p_harmless = [paired_tost(some, -MARGIN)[0] for some in gains]
     p_harmed = [
         1 - p if len(some) > 2 else 1.0 for p, some in zip(p_harmless, gains, strict=True)
     ]
     p_none, p_some = max(p_harmless), min(1.0, len(matches) * min(p_harmed))
     harm = p_some < p_none
     harmed = [
-        place(match.changed)
+        setting_label(match.changed)
         for match, some in zip(matches, gains, strict=True)
         if t_interval(some).high < -MARGIN
     ]
     worst = int(np.argmax(p_harmless))
-    details = tuple(map(_in_words, matches, gains))
+    details = tuple(map(_gain_evidence, matches, gains))
     return Verdict(
         8,
         setting,
@@ -155,16 +155,16 @@ def _no_harm(setting: str, matches: Sequence[Match]) -> Verdict:
 
 def _gains(match: Match) -> list[float]:
     """Accuracy with scaling less that without it, of each seed that has both."""
-    gains = [_mean_accuracy(b) - _mean_accuracy(a) for a, b in by_seed(match)]
+    gains = [_mean_accuracy(b) - _mean_accuracy(a) for a, b in pair_by_seed(match)]
     return [gain for gain in gains if math.isfinite(gain)]
 
 
-def _in_words(match: Match, gains: Sequence[float]) -> str:
-    here, there = place(match.changed), place(match.base)
+def _gain_evidence(match: Match, gains: Sequence[float]) -> str:
+    here, there = setting_label(match.changed), setting_label(match.base)
     where = here if here == there else f"{here} against {there}"
     found = t_interval(gains)
     points = Estimate(*(100 * x for x in (found.value, found.low, found.high)))
-    p_harmless, p_equal = at_least(gains, -MARGIN)
+    p_harmless, p_equal = paired_tost(gains, -MARGIN)
     return (
         f"{where}: {points} points, p = {p_harmless:.3g} of no harm, {p_equal:.3g} of "
         f"equivalence (n = {len(gains)})"

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arms with a change beside arms without it: does the change keep them alive?"""
+"""Runs with a change beside runs without it: does the change keep them alive?"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.residual_scaling.arms import DEFAULTS, Arm, in_words
-from experiments.residual_scaling.outcomes import DYING, Outcome
+from experiments.residual_scaling.outcomes import FAILED, Outcome
 from experiments.residual_scaling.records import Record, Records
+from experiments.residual_scaling.runs import DEFAULTS, Run, describe_field
 from experiments.residual_scaling.statistics import (
     Share,
     excess,
-    fisher,
-    mcnemar,
-    more_than_half,
+    fisher_p,
+    majority_p,
+    mcnemar_p,
 )
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
@@ -23,10 +23,10 @@ from experiments.residual_scaling.verdicts import (
     REPRODUCED,
     UNDECIDED,
     Verdict,
-    place,
+    setting_label,
 )
 
-# What the networks of section 3.3 do not have; an arm without any of it is standard.
+# What the networks of section 3.3 do not have; a run without any of it is standard.
 REMEDIES = (
     "activation",
     "pool_norm",
@@ -44,36 +44,36 @@ REMEDIES = (
 
 @dataclass(frozen=True)
 class Match:
-    """Arms without a change and arms with it, alike in everything else but the seed."""
+    """Runs without a change and runs with it, alike in everything else but the seed."""
 
-    base: Arm
-    changed: Arm
+    base: Run
+    changed: Run
     without: Records
     with_it: Records
 
 
-def standard(records: Records, *but: str) -> Records:
-    """Arms of residual networks without any remedy other than `but`."""
+def without_remedies(records: Records, *but: str) -> Records:
+    """Runs of residual networks without any remedy other than `but`."""
     names = [name for name in REMEDIES if name not in but]
     return {
-        arm: record
-        for arm, record in records.items()
-        if arm.block in ("v1", "v2")
-        and all(getattr(arm, name) == DEFAULTS[name] for name in names)
+        run: record
+        for run, record in records.items()
+        if run.block in ("v1", "v2")
+        and all(getattr(run, name) == DEFAULTS[name] for name in names)
     }
 
 
-def grouped(records: Records, key: Callable[[Arm], Any]) -> dict[Any, Records]:
-    """Arms by `key`, in the order of their first one."""
-    groups: dict[Any, dict[Arm, Record]] = defaultdict(dict)
-    for arm, record in records.items():
-        groups[key(arm)][arm] = record
+def group_by(records: Records, key: Callable[[Run], Any]) -> dict[Any, Records]:
+    """Runs by `key`, in the order of their first one."""
+    groups: dict[Any, dict[Run, Record]] = defaultdict(dict)
+    for run, record in records.items():
+        groups[key(run)][run] = record
     return dict(groups)
 
 
-def matched(records: Records, **base: Any) -> list[Match]:
+def match_settings(records: Records, **base: Any) -> list[Match]:
     """Every setting on record of which the same with the fields `base` is there too."""
-    settings = grouped(records, lambda arm: arm.setting)
+    settings = group_by(records, lambda run: run.setting)
     partners = {setting: replace(setting, **base) for setting in settings}
     return [
         Match(partner, setting, settings[partner], settings[setting])
@@ -82,17 +82,17 @@ def matched(records: Records, **base: Any) -> list[Match]:
     ]
 
 
-def by_seed(match: Match) -> list[tuple[Records, Records]]:
-    """The arms of a seed without and with the change, for each seed on both sides."""
+def pair_by_seed(match: Match) -> list[tuple[Records, Records]]:
+    """The runs of a seed without and with the change, for each seed on both sides."""
     without, with_it = (
-        grouped(side, lambda arm: arm.seed) for side in (match.without, match.with_it)
+        group_by(side, lambda run: run.seed) for side in (match.without, match.with_it)
     )
     return [(without[seed], with_it[seed]) for seed in without if seed in with_it]
 
 
-def num_seeds(groups: Iterable[Iterable[Arm]]) -> int:
-    """Different seeds among some groups of arms."""
-    return len({arm.seed for arms in groups for arm in arms})
+def num_seeds(groups: Iterable[Iterable[Run]]) -> int:
+    """Different seeds among some groups of runs."""
+    return len({run.seed for runs in groups for run in runs})
 
 
 def total(shares: Iterable[Share]) -> Share:
@@ -100,12 +100,12 @@ def total(shares: Iterable[Share]) -> Share:
     return sum(shares, Share(0, 0))
 
 
-def ended_in(records: Records, outcomes: Sequence[Outcome]) -> Share:
-    """How many arms came to one of `outcomes`."""
+def count_outcomes(records: Records, outcomes: Sequence[Outcome]) -> Share:
+    """How many runs came to one of `outcomes`."""
     return Share.of(record["outcome"] in outcomes for record in records.values())
 
 
-def helped(
+def compare_outcomes(
     number: int,
     setting: str,
     matches: Sequence[Match],
@@ -113,14 +113,14 @@ def helped(
     *,
     claimed: bool,
 ) -> Verdict:
-    """Does a change keep arms from `outcomes`, as is `claimed`, or as is denied?
+    """Does a change keep runs from `outcomes`, as is `claimed`, or as is denied?
 
-    Two tests: Fisher's, stratified by the setting, of arms with the change against arms
+    Two tests: Fisher's, stratified by the setting, of runs with the change against runs
     without; and a binomial one of whether most come to that end in spite of it, where at
     least half of those without it do.
     """
     strata = [
-        (ended_in(match.without, outcomes), ended_in(match.with_it, outcomes))
+        (count_outcomes(match.without, outcomes), count_outcomes(match.with_it, outcomes))
         for match in matches
     ]
     in_spite = total(b for a, b in strata if a.count and 2 * a.count >= a.total)
@@ -129,14 +129,15 @@ def helped(
         number,
         setting,
         "Fisher's exact test, stratified; binomial test that most end so with it",
-        _in_words(matches, strata, outcomes),
+        _evidence(matches, strata, outcomes),
         verdict,
         qualifier,
         min(num_seeds(m.without for m in matches), num_seeds(m.with_it for m in matches)),
         p,
         otherwise=NOT_REPRODUCED if claimed and in_spite.interval[0] > 0.5 else UNDECIDED,
         details=tuple(
-            f"{place(match.changed)}: {a} without, {b} with, p = {fisher([(a, b)]):.3g}"
+            f"{setting_label(match.changed)}: {a} without, {b} with, "
+            f"p = {fisher_p([(a, b)]):.3g}"
             for match, (a, b) in zip(matches, strata, strict=True)
         ),
     )
@@ -148,8 +149,8 @@ def _better_of_two(
     """Verdict, qualifier and p of the test that says more; p is doubled for the choice."""
     yes, no = (REPRODUCED, CONTRADICTED) if claimed else (CONTRADICTED, REPRODUCED)
     if not any(side.count for pair in strata for side in pair):
-        return NOT_TESTED, "no arm ended so with it or without", None
-    p_differs, p_in_spite = fisher(strata), more_than_half(in_spite)
+        return NOT_TESTED, "no run ended so with it or without", None
+    p_differs, p_in_spite = fisher_p(strata), majority_p(in_spite)
     p = min(1.0, 2 * min(p_differs, p_in_spite))
     if p_in_spite < p_differs:
         return no, "most end so with it too", p
@@ -158,25 +159,27 @@ def _better_of_two(
     return yes, "", p
 
 
-def _in_words(
+def _evidence(
     matches: Sequence[Match],
     strata: Sequence[tuple[Share, Share]],
     outcomes: Sequence[Outcome],
 ) -> str:
-    """Counts where an arm came to `outcomes`, and the pairs of a seed that differ."""
-    word = "half dead or worse" if tuple(outcomes) == DYING else "scarred or worse"
+    """Counts where a run came to `outcomes`, and the pairs of a seed that differ."""
+    word = "half dead or worse" if tuple(outcomes) == FAILED else "scarred or worse"
     telling = [pair for pair in strata if any(side.count for side in pair)] or strata
-    pairs = [pair for match in matches for pair in by_seed(match)]
-    ends = [tuple(ended_in(arms, outcomes).count > 0 for arms in pair) for pair in pairs]
+    pairs = [pair for match in matches for pair in pair_by_seed(match)]
+    ends = [
+        tuple(count_outcomes(runs, outcomes).count > 0 for runs in pair) for pair in pairs
+    ]
     first, second = ends.count((True, False)), ends.count((False, True))
     return (
         f"{word}: {total(a for a, _ in telling)} without, "
         f"{total(b for _, b in telling)} with; of {len(pairs)} pairs {first} only "
-        f"without, {second} only with, McNemar p = {mcnemar(first, second):.3g}"
+        f"without, {second} only with, McNemar p = {mcnemar_p(first, second):.3g}"
     )
 
 
-def remedy(
+def compare_each_change(
     number: int,
     records: Records,
     outcomes: Sequence[str],
@@ -185,22 +188,24 @@ def remedy(
     **without: Any,
 ) -> list[Verdict]:
     """A row for each change of the fields `without`; see `helped`."""
-    aim = "against death" if tuple(outcomes) == DYING else "against instability"
+    aim = "against death" if tuple(outcomes) == FAILED else "against instability"
 
     def change(match: Match) -> str:
         values = ((name, getattr(match.changed, name)) for name in without)
-        return ", ".join(in_words(name, value) for name, value in values)
+        return ", ".join(describe_field(name, value) for name, value in values)
 
     return [
-        helped(number, f"{words}, {aim}", matches, outcomes, claimed=claimed)
-        for words, matches in matches_by(matched(records, **without), change).items()
+        compare_outcomes(number, f"{words}, {aim}", matches, outcomes, claimed=claimed)
+        for words, matches in group_matches(
+            match_settings(records, **without), change
+        ).items()
     ]
 
 
-def matches_by(
+def group_matches(
     matches: Sequence[Match], key: Callable[[Match], Any]
 ) -> dict[Any, list[Match]]:
-    """Matches by `key`: in a row, an arm without the change is to come up once."""
+    """Matches by `key`: in a row, a run without the change is to come up once."""
     groups = defaultdict(list)
     for match in matches:
         groups[key(match)].append(match)

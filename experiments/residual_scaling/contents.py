@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from experiments.residual_scaling.arms import DEFAULTS, PAPER_LEARNING_RATE, Arm
 from experiments.residual_scaling.outcomes import RULES, Outcome
 from experiments.residual_scaling.records import (
     Record,
     Records,
-    probed,
     seeds_of,
     settings_in,
+    signal,
     test_accuracy,
 )
+from experiments.residual_scaling.runs import DEFAULTS, PAPER_LEARNING_RATE, Run
 from experiments.residual_scaling.statistics import Estimate, t_interval
-from experiments.residual_scaling.tables import arm_id
+from experiments.residual_scaling.tables import run_id
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     NOT_REPRODUCED,
@@ -42,7 +42,7 @@ QUESTION = (
     "than 1000 filters died early in the training: the last layer before the average pool "
     "produced only zeros. Neither a lower learning rate nor an extra batch normalisation "
     "prevented it; scaling the residuals by 0.1 to 0.3 before they are added did, and "
-    "never seemed to harm the accuracy. This study trains many networks, its arms, "
+    "never seemed to harm the accuracy. This study trains many networks, its runs, "
     "with and without each of these measures, and puts the claims to the test one by one."
 )
 READING = (
@@ -53,51 +53,51 @@ READING = (
     'five seeds. "Not reproduced" is weaker than "contradicted": p does not decide, but an '
     "interval, not corrected, leaves the claim out."
 )
-# Each with the arms of which it is true.
-THREATS: tuple[tuple[str, Callable[[Arm], bool]], ...] = (
+# Each with the runs of which it is true.
+THREATS: tuple[tuple[str, Callable[[Run], bool]], ...] = (
     (
         "The images are small and made or easy, and so are the feature maps; the paper "
         "trained on ImageNet.",
-        lambda arm: True,
+        lambda run: True,
     ),
     (
         "The branches of the blocks are narrow where the stream is wide; the paper's widen "
         "together.",
-        lambda arm: arm.network == "C",
+        lambda run: run.network == "C",
     ),
     (
-        "The arms take few steps. What comes after tens of thousands is seen only in arms "
+        "The runs take few steps. What comes after tens of thousands is seen only in runs "
         "that are that long, and the accuracy after few steps is no final one.",
-        lambda arm: arm.steps < 10_000,
+        lambda run: run.steps < 10_000,
     ),
     (
         "There is no weight decay, and the learning rate stays; the paper lowers it by 6 % "
         "every two epochs of ImageNet.",
-        lambda arm: True,
+        lambda run: True,
     ),
     (
         "High learning rates stand for time: that they bring sooner what the paper's rate "
         "brings late is an assumption.",
-        lambda arm: arm.learning_rate > PAPER_LEARNING_RATE,
+        lambda run: run.learning_rate > PAPER_LEARNING_RATE,
     ),
     (
         "Deaths and accuracies are looked for at probes alone: a time is that of the first "
         "probe that saw it, so it comes late by up to the steps between two of them.",
-        lambda arm: arm.probe_every > 1,
+        lambda run: run.probe_every > 1,
     ),
     (
         "Probes use the statistics of their own batch, as training does; the test accuracy "
         "uses moving averages, which lag behind weights that still move fast. The best "
         "learning rate is chosen by the test accuracy that is then compared.",
-        lambda arm: True,
+        lambda run: True,
     ),
     (
         "Seeds are few. Five of five against none of five is p = 0.008, which does not "
         "outlive the correction for all the tests here; more seeds or several settings "
-        "together do. Tests count the arms of such settings as independent, but they share "
-        "seeds, which can make p too small. Arms amplify rounding, so that another machine "
-        "may move single arms.",
-        lambda arm: True,
+        "together do. Tests count the runs of such settings as independent, but they share "
+        "seeds, which can make p too small. Runs amplify rounding, so that another machine "
+        "may move single runs.",
+        lambda run: True,
     ),
 )
 
@@ -112,13 +112,13 @@ def contents(records: Records, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "summary": summary(verdicts),
         "num_rows": len(verdicts),
         "claims": claims(verdicts),
-        "settings": [_setting_row(records, arm) for arm in settings_in(records)],
-        "num_arms": len(records),
-        "num_seeds": len({arm.seed for arm in records}),
+        "settings": [_setting_row(records, run) for run in settings_in(records)],
+        "num_runs": len(records),
+        "num_seeds": len({run.seed for run in records}),
         "shared": _shared(records),
         "defaults": DEFAULTS,
         "machines": _machines(records),
-        "arms": [_arm_row(arm, record) for arm, record in records.items()],
+        "runs": [_run_row(run, record) for run, record in records.items()],
     }
 
 
@@ -164,13 +164,13 @@ def _p_value(p: float | None) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def _setting_row(records: Records, setting: Arm) -> dict[str, Any]:
+def _setting_row(records: Records, setting: Run) -> dict[str, Any]:
     found = list(seeds_of(records, setting).values())
     counts = Counter(record["outcome"] for record in found)
     accuracy = t_interval([test_accuracy(record) for record in found])
-    dead = [float(probed(record, "pool_dead")[-1]) for record in found]
+    dead = [float(signal(record, "pool_dead")[-1]) for record in found]
     return {
-        "words": setting.words,
+        "words": setting.description,
         "seeds": len(found),
         "counts": [counts[outcome] for outcome in Outcome],
         "accuracy": _percent(accuracy.value),
@@ -190,7 +190,7 @@ def _interval(found: Estimate) -> str:
 
 
 def _shared(records: Records) -> dict[str, str]:
-    """Settings of the whole study; all values where arms should differ in one after all."""
+    """Settings of the whole study; all values where runs should differ in one after all."""
     found: dict[str, dict[str, None]] = {}
     for record in records.values():
         for name, value in record["settings"].items():
@@ -208,15 +208,15 @@ def _machines(records: Records) -> list[dict[str, Any]]:
     for record in records.values():
         seconds.setdefault(_machine(record), []).append(record["seconds"])
     return [
-        {"words": words, "arms": len(times), "minutes": f"{sum(times) / 60:.1f}"}
+        {"words": words, "runs": len(times), "minutes": f"{sum(times) / 60:.1f}"}
         for words, times in seconds.items()
     ]
 
 
-def _arm_row(arm: Arm, record: Record) -> dict[str, Any]:
+def _run_row(run: Run, record: Record) -> dict[str, Any]:
     return {
-        "id": arm_id(arm),
-        "words": str(arm),
+        "id": run_id(run),
+        "words": str(run),
         "outcome": record["outcome"],
         "death": "-" if record["death_step"] is None else record["death_step"],
         "accuracy": _percent(test_accuracy(record)),

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which arms of the study are held against one another, in pictures and tables."""
+"""Which runs of the study are held against one another, in pictures and tables."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.residual_scaling.arms import (
+from experiments.residual_scaling.records import Record, Records, select
+from experiments.residual_scaling.runs import (
     DEFAULTS,
     PAPER_WIDTH,
-    Arm,
-    in_words,
+    Run,
+    describe_field,
 )
-from experiments.residual_scaling.records import Record, Records, pick
-from experiments.residual_scaling.verdicts import rate_in_words
+from experiments.residual_scaling.verdicts import rate_label
 
-# The axes of a grid; arms of one grid are equal in all other fields.
+# The axes of a grid; runs of one grid are equal in all other fields.
 AXES = ("width", "learning_rate", "scale", "seed")
 # Fields that together are one thing to change.
 FACTORS = (
@@ -27,9 +27,9 @@ FACTORS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """Arms that differ in scale and seed alone."""
+    """Runs that differ in scale and seed alone."""
 
-    arm: Arm  # any of them
+    run: Run  # any of them
     records: Records
 
     @property
@@ -39,30 +39,30 @@ class Cell:
 
     def at(self, scale: float | None) -> Records:
         """The seeds of one scale."""
-        return pick(self.records, scale=scale)
+        return select(self.records, scale=scale)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Arms that differ in width, learning rate, scale and seed alone."""
+    """Runs that differ in width, learning rate, scale and seed alone."""
 
     records: Records
     known_scales: list[float | None]  # of all grids: a scale looks the same in each
 
     @property
-    def arm(self) -> Arm:
+    def run(self) -> Run:
         """Any of them."""
         return next(iter(self.records))
 
     @property
     def widths(self) -> list[int]:
         """From narrow to wide."""
-        return sorted({arm.width for arm in self.records})
+        return sorted({run.width for run in self.records})
 
     @property
     def rates(self) -> list[float]:
         """Learning rates, from low to high."""
-        return sorted({arm.learning_rate for arm in self.records})
+        return sorted({run.learning_rate for run in self.records})
 
     @property
     def scales(self) -> list[float | None]:
@@ -70,8 +70,8 @@ class Grid:
         return scales_in(self.records)
 
     def cell(self, width: int, rate: float) -> Cell | None:
-        """The arms of a width and a learning rate, if there are any."""
-        records = pick(self.records, width=width, learning_rate=rate)
+        """The runs of a width and a learning rate, if there are any."""
+        records = select(self.records, width=width, learning_rate=rate)
         return Cell(next(iter(records)), records) if records else None
 
     @property
@@ -85,18 +85,18 @@ class Grid:
         return [cell for row in self.rows for cell in row if cell]
 
     def __str__(self) -> str:
-        arm = replace(self.arm, **{name: DEFAULTS[name] for name in AXES})
-        always = {"data": arm.data, "network": arm.network, "depth": arm.depth}
-        changes = always | {"steps": arm.steps} | arm.changes
-        return ", ".join(in_words(name, value) for name, value in changes.items())
+        run = replace(self.run, **{name: DEFAULTS[name] for name in AXES})
+        always = {"data": run.data, "network": run.network, "depth": run.depth}
+        changes = always | {"steps": run.steps} | run.changes
+        return ", ".join(describe_field(name, value) for name, value in changes.items())
 
 
 def grids(records: Records) -> list[Grid]:
-    """All comparisons of several scales that are else equal, those of most arms first."""
-    families: dict[Arm, dict[Arm, Record]] = {}
-    for arm, record in records.items():
-        base = replace(arm, **{name: DEFAULTS[name] for name in AXES})
-        families.setdefault(base, {})[arm] = record
+    """All comparisons of several scales that are else equal, those of most runs first."""
+    families: dict[Run, dict[Run, Record]] = {}
+    for run, record in records.items():
+        base = replace(run, **{name: DEFAULTS[name] for name in AXES})
+        families.setdefault(base, {})[run] = record
     scales = scales_in(records)
     found = [Grid(family, scales) for family in families.values()]
     compared = [grid for grid in found if len(grid.scales) > 1]
@@ -104,41 +104,41 @@ def grids(records: Records) -> list[Grid]:
 
 
 def main_grids(records: Records) -> list[Grid]:
-    """The grid of most arms of each data set and network."""
+    """The grid of most runs of each data set and network."""
     largest = {}
     for grid in grids(records):
-        largest.setdefault((grid.arm.data, grid.arm.network), grid)
+        largest.setdefault((grid.run.data, grid.run.network), grid)
     return list(largest.values())
 
 
-def scales_in(arms: Iterable[Arm]) -> list[float | None]:
-    """The different scales of some arms, from 1 down; the published ones last."""
-    return sorted({arm.scale for arm in arms}, key=lambda s: (s is None, -(s or 0.0)))
+def scales_in(runs: Iterable[Run]) -> list[float | None]:
+    """The different scales of some runs, from 1 down; the published ones last."""
+    return sorted({run.scale for run in runs}, key=lambda s: (s is None, -(s or 0.0)))
 
 
-def differences(arm: Arm, other: Arm) -> dict[str, Any]:
-    """The fields of `arm` that differ from those of `other`, but for the seed."""
+def differences(run: Run, other: Run) -> dict[str, Any]:
+    """The fields of `run` that differ from those of `other`, but for the seed."""
     return {
-        name: getattr(arm, name)
+        name: getattr(run, name)
         for name in DEFAULTS
-        if name != "seed" and getattr(arm, name) != getattr(other, name)
+        if name != "seed" and getattr(run, name) != getattr(other, name)
     }
 
 
 def is_one_factor(names: Collection[str]) -> bool:
-    """Whether these fields of an arm are one thing to change."""
+    """Whether these fields of a run are one thing to change."""
     together = any(set(names) <= set(factor) for factor in FACTORS)
     return len(names) == 1 or (bool(names) and together)
 
 
-def scale_in_words(scale: float | None) -> str:
+def scale_label(scale: float | None) -> str:
     """ "unscaled", "scale 0.1" or "scales as published"."""
     if scale is None:
         return "scales as published"
     return "unscaled" if scale == 1 else f"scale {scale:.3g}"
 
 
-def cell_in_words(arm: Arm) -> str:
+def cell_label(run: Run) -> str:
     """Width and learning rate, and how they stand to the paper's."""
-    wide = " (above 1000)" if arm.width > PAPER_WIDTH else ""
-    return f"width {arm.width}{wide}\n{rate_in_words(arm.learning_rate)}"
+    wide = " (above 1000)" if run.width > PAPER_WIDTH else ""
+    return f"width {run.width}{wide}\n{rate_label(run.learning_rate)}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened to an arm, by written rules on its loss and its dead channels."""
+"""What happened to a run, by written rules on its loss and its dead channels."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ ALL, HALF, SOME = 0.99, 0.5, 0.05  # shares of dead channels
 
 
 class Outcome(StrEnum):
-    """Label of an arm: the first of `RULES` that holds, from top to bottom.
+    """Label of a run: the first of `RULES` that holds, from top to bottom.
 
     A channel is dead when its value before the average pool is exactly zero at every
     position of every probe image.
@@ -20,9 +20,9 @@ class Outcome(StrEnum):
 
     DIVERGED = "diverged"
     DEAD = "dead"
-    PART_DEAD = "part dead"
+    HALF_DEAD = "half dead"
     CHANCE = "chance"
-    SCARRED = "scarred"
+    IMPAIRED = "impaired"
     HEALTHY = "healthy"
 
 
@@ -30,18 +30,18 @@ RULES = {
     Outcome.DIVERGED: "a loss that is not a number, or infinite",
     Outcome.DEAD: "99 % of the channels before the average pool, or more, are zero for "
     "every probe image, at each of the last three probes",
-    Outcome.PART_DEAD: "half of the channels or more, at the last probe",
+    Outcome.HALF_DEAD: "half of the channels or more, at the last probe",
     Outcome.CHANCE: "a final loss no better than guessing: 99 % of ln(classes), or more",
-    Outcome.SCARRED: "learns, but the loss once doubled or 5 % of the channels died",
+    Outcome.IMPAIRED: "learns, but the loss once doubled or 5 % of the channels died",
     Outcome.HEALTHY: "none of these",
 }
-DYING = (Outcome.DIVERGED, Outcome.DEAD, Outcome.PART_DEAD)
-UNSTABLE = (*DYING, Outcome.CHANCE, Outcome.SCARRED)
+FAILED = (Outcome.DIVERGED, Outcome.DEAD, Outcome.HALF_DEAD)
+UNSTABLE = (*FAILED, Outcome.CHANCE, Outcome.IMPAIRED)
 
 
 @dataclass(frozen=True)
 class History:
-    """The label of an arm, and what led to it."""
+    """The label of a run, and what led to it."""
 
     outcome: Outcome
     # The first probe of the last stretch of probes with half of the channels dead.
@@ -56,9 +56,9 @@ def history(
     probe_steps: Sequence[int],
     num_classes: int,
 ) -> History:
-    """What became of an arm, from its loss per step and its dead fraction per probe.
+    """What became of a run, from its loss per step and its dead fraction per probe.
 
-    A loss that is not finite ends an arm: `loss` may stop there, and the death is dated
+    A loss that is not finite ends a run: `loss` may stop there, and the death is dated
     by it.
     """
     if not all(math.isfinite(value) for value in loss):
@@ -80,9 +80,9 @@ def _outcome(
     if len(dead_fraction) >= 3 and min(dead_fraction[-3:]) >= ALL:
         return Outcome.DEAD
     if dead_fraction[-1] >= HALF:
-        return Outcome.PART_DEAD
+        return Outcome.HALF_DEAD
     if mean(loss[-WINDOW:]) >= 0.99 * math.log(num_classes):
         return Outcome.CHANCE
     if max(loss) > 2 * loss[0] or max(dead_fraction) >= SOME:
-        return Outcome.SCARRED
+        return Outcome.IMPAIRED
     return Outcome.HEALTHY

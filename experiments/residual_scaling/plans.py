@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which arms are trained, in order of importance, for each budget.
+"""Which runs are trained, in order of importance, for each budget.
 
-A new arm is one line: a change to `BASE` in one of the groups.
+A new run is one line: a change to `BASE` in one of the groups.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from experiments.residual_scaling.arms import PAPER_LEARNING_RATE, Arm
+from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, Run
 
 HIGH = 0.2  # an accelerated rate at which an unscaled network dies within 80 steps
 # 5 of 5 against 0 of 5 is p = 0.008; to outlive Holm takes 8 seeds or two such settings.
@@ -21,20 +21,20 @@ class Group:
     """Settings that answer a question together; each is repeated with every seed."""
 
     question: str
-    settings: tuple[Arm, ...]
+    settings: tuple[Run, ...]
     seeds: int = SEEDS
 
     @property
-    def arms(self) -> list[Arm]:
+    def runs(self) -> list[Run]:
         """Seed by seed: what is finished early is a smaller complete group."""
         return [replace(s, seed=k) for k in range(self.seeds) for s in self.settings]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Groups of arms, the most important first, and the time they are meant for.
+    """Groups of runs, the most important first, and the time they are meant for.
 
-    Of several groups with the same arm the first decides its place."""
+    Of several groups with the same run the first decides its place."""
 
     what: str
     groups: tuple[Group, ...]
@@ -42,7 +42,7 @@ class Plan:
     probe_images: int = 128
 
 
-def grid(base: Arm, **values: Sequence[Any]) -> tuple[Arm, ...]:
+def grid(base: Run, **values: Sequence[Any]) -> tuple[Run, ...]:
     """Every combination of the given values of fields, as changes of `base`."""
     combinations = product(*values.values())
     return tuple(
@@ -50,18 +50,18 @@ def grid(base: Arm, **values: Sequence[Any]) -> tuple[Arm, ...]:
     )
 
 
-def changed(bases: Iterable[Arm], *changes: dict[str, Any]) -> tuple[Arm, ...]:
+def changed(bases: Iterable[Run], *changes: dict[str, Any]) -> tuple[Run, ...]:
     """Each of the bases with each of the changes."""
     return tuple(replace(base, **change) for change in changes for base in bases)
 
 
-def combined(*parts: Iterable[Arm]) -> tuple[Arm, ...]:
-    """All arms of the parts, each once."""
-    return tuple(dict.fromkeys(arm for part in parts for arm in part))
+def combined(*parts: Iterable[Run]) -> tuple[Run, ...]:
+    """All runs of the parts, each once."""
+    return tuple(dict.fromkeys(run for part in parts for run in part))
 
 
 # An unscaled network that dies: what every cure is held against.
-BASE = Arm(width=256, learning_rate=HIGH)
+BASE = Run(width=256, learning_rate=HIGH)
 ROOT, INVERSE = BASE.depth**-0.5, 1 / BASE.depth
 
 # The traced cures in two widths: no compilation more, and no accident of one of them.
@@ -118,13 +118,13 @@ WIDTHS = combined(
 
 # Learning curves long enough for a plain network to get somewhere.
 LONGER = combined(
-    grid(Arm(width=256, steps=400), scale=(1.0, 0.3, 0.1)),
-    grid(Arm(width=256, steps=400), block=("plain", "concat")),
+    grid(Run(width=256, steps=400), scale=(1.0, 0.3, 0.1)),
+    grid(Run(width=256, steps=400), block=("plain", "concat")),
 )
 # In a narrow network, which two CPU cores train for so long in minutes.
-TENS_OF_THOUSANDS = grid(Arm(width=64, steps=20_000, probe_every=200), scale=(1.0, 0.1))
+TENS_OF_THOUSANDS = grid(Run(width=64, steps=20_000, probe_every=200), scale=(1.0, 0.1))
 # The blocks of Figs 17 and 19 at their own widths, at the paper's rate.
-WIDE = Arm(
+WIDE = Run(
     data="prototypes",
     network="BC",
     width=2080,
@@ -165,7 +165,7 @@ PLANS = {
         minutes=20,
     ),
     "cpu_more": Plan(
-        "the arms of cpu, those of the literature, and the paper's horizon",
+        "the runs of cpu, those of the literature, and the paper's horizon",
         (
             *CPU_GROUPS,
             Group("Which scales help?", grid(BASE, scale=(0.5, ROOT, 0.2, 0.17, INVERSE))),

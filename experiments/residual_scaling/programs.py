@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled functions of one shape of arms; everything else about an arm is a value."""
+"""The compiled functions of one shape of runs; everything else about a run is a value."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.prototypes import open_prototypes
+from experiments.residual_scaling.runs import Run
 from inception_jax.config import OptimizerConfig, PreprocessSpec
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
@@ -34,7 +34,7 @@ from inception_jax.training.step import (
 )
 
 # The paper's optimizer, without weight decay: the question is what the residuals do. The
-# learning rate stays, since no arm is as long as the two epochs of ImageNet after which
+# learning rate stays, since no run is as long as the two epochs of ImageNet after which
 # the paper lowers it. Infinity clips nothing, and makes the norm a value.
 OPTIMIZER = OptimizerConfig(weight_decay=0.0, decay_rate=1.0, clip_norm=float("inf"))
 CLASSES = {"C": 100, "BC": 1000}  # of the prototypes
@@ -42,77 +42,77 @@ EXAMPLES = {"C": 5_000, "BC": 20_000}
 
 
 class Values(NamedTuple):
-    """What the programs take of an arm as values."""
+    """What the programs take of a run as values."""
 
     numbers: Numbers
     init_gain: Float[Array, ""]
     learned_scale_init: Float[Array, ""]
 
 
-def spec_of(arm: Arm) -> NetworkSpec:
-    """The network of an arm, the initialiser included."""
-    options = {"width": arm.width, "depth": arm.depth, "head": arm.head}
-    if arm.network == "BC":
-        spec = paper_width_spec(**options, residual_init=arm.init)
+def spec_of(run: Run) -> NetworkSpec:
+    """The network of a run, the initialiser included."""
+    options = {"width": run.width, "depth": run.depth, "head": run.head}
+    if run.network == "BC":
+        spec = paper_width_spec(**options, residual_init=run.init)
     else:
         spec = small_image_spec(
             **options,
-            block=arm.block,
-            image_shape=(8, 8, 1 if arm.data == "digits" else 3),
-            residual_init=arm.init,
+            block=run.block,
+            image_shape=(8, 8, 1 if run.data == "digits" else 3),
+            residual_init=run.init,
         )
-    if arm.block == "concat":
+    if run.block == "concat":
         return spec
     return ablated(
         spec,
-        learned_scale=arm.learned_scale,
-        residual_norm=arm.residual_norm,
-        activation=arm.activation,
-        pool_norm=arm.pool_norm,
+        learned_scale=run.learned_scale,
+        residual_norm=run.residual_norm,
+        activation=run.activation,
+        pool_norm=run.pool_norm,
     )
 
 
-def open_data(arm: Arm, split: str, data_dir: str | None) -> Source:
-    """The examples an arm is trained on or, for `eval`, tested on."""
-    if arm.data == "digits":
+def open_data(run: Run, split: str, data_dir: str | None) -> Source:
+    """The examples a run is trained on or, for `eval`, tested on."""
+    if run.data == "digits":
         return open_source("digits", split, data_dir)
-    shape = spec_of(arm).image_shape
-    return open_prototypes(split, shape, CLASSES[arm.network], EXAMPLES[arm.network])
+    shape = spec_of(run).image_shape
+    return open_prototypes(split, shape, CLASSES[run.network], EXAMPLES[run.network])
 
 
-def values_of(arm: Arm) -> Values:
-    """The values of an arm."""
+def values_of(run: Run) -> Values:
+    """The values of a run."""
     config = replace(
         OPTIMIZER,
         **{
-            name: getattr(arm, name)
+            name: getattr(run, name)
             for name in ("learning_rate", "momentum", "warmup", "warmup_steps")
         },
-        **{n: getattr(arm, n) for n in ("warmup_rate", "classifier_rate", "linear_rate")},
-        **({} if arm.clip_norm is None else {"clip_norm": arm.clip_norm}),
+        **{n: getattr(run, n) for n in ("warmup_rate", "classifier_rate", "linear_rate")},
+        **({} if run.clip_norm is None else {"clip_norm": run.clip_norm}),
     )
-    published = spec_of(arm).default_scales
-    scales = published if arm.scale is None else [arm.scale] * len(published)
+    published = spec_of(run).default_scales
+    scales = published if run.scale is None else [run.scale] * len(published)
     return Values(
         Numbers(
             optimizer_numbers(config),
             jnp.array(scales, jnp.float32) if published else None,
-            jnp.int32(arm.seed),
+            jnp.int32(run.seed),
         ),
-        jnp.float32(arm.init_gain),
-        jnp.float32(arm.learned_scale_init),
+        jnp.float32(run.init_gain),
+        jnp.float32(run.learned_scale_init),
     )
 
 
 class Programs:
-    """Functions of `Values` and states of several arms at once, one on each device.
+    """Functions of `Values` and states of several runs at once, one on each device.
 
-    `init(initialiser)(values)`, `step(state, batch, numbers)`, `look(state, batch,
+    `init(initialiser)(values)`, `step(state, batch, numbers)`, `probe(state, batch,
     numbers)` and `evaluate(variables, batch, numbers)`.
     """
 
     def __init__(
-        self, shape: Arm, num_train: int, num_classes: int, devices: Sequence[jax.Device]
+        self, shape: Run, num_train: int, num_classes: int, devices: Sequence[jax.Device]
     ) -> None:
         self.shape, self.devices = shape, devices
         spec = spec_of(shape)
@@ -135,8 +135,8 @@ class Programs:
         )
         step = partial(train_step, options=options, axis_name=DATA_AXIS)
         self.step = ArmParallel(step, devices, donate=True)
-        look = partial(_look, network=network, preprocess=self.preprocess)
-        self.look = ArmParallel(look, devices)
+        probe = partial(_probe, network=network, preprocess=self.preprocess)
+        self.probe = ArmParallel(probe, devices)
         evaluate = partial(
             eval_step, network=network, preprocess=self.preprocess, axis_name=DATA_AXIS
         )
@@ -167,7 +167,7 @@ def _init(values: Values, *, network: Network, optimizer: OptimizerConfig) -> Tr
     return state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
 
 
-def _look(
+def _probe(
     state: TrainState,
     batch: Batch,
     numbers: Numbers,
@@ -176,9 +176,9 @@ def _look(
     preprocess: PreprocessSpec,
 ) -> dict[str, Array]:
     """The signals on the images of `batch`, with their loss and accuracy."""
-    found = probe_step(state, batch, numbers, network=network, preprocess=preprocess)
-    logits, labels = found["logits"], batch["label"]
-    return found | {
+    signals = probe_step(state, batch, numbers, network=network, preprocess=preprocess)
+    logits, labels = signals["logits"], batch["label"]
+    return signals | {
         "loss": jnp.mean(cross_entropy(logits, labels)),
         "accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
     }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is on record of an arm, one JSON line each, and how to look at many of them.
+"""What is on record of a run, one JSON line each, and how to look at many of them.
 
 A record holds:
-  arm: the fields of `Arm`.
-  settings: what all arms of a folder share.
+  run: the fields of `Run`.
+  settings: what all runs of a folder share.
   loss, grad_norm: of the training batches, means of `loss_every` steps each, up to the
     first loss that is not finite; None where a mean is not.
   probes: lists with one entry a probe, of fixed images, batch statistics as in training:
@@ -21,59 +21,75 @@ from typing import Any
 
 import numpy as np
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.outcomes import Outcome
+from experiments.residual_scaling.runs import Run
 from inception_jax.storage.jsonl import read_json_lines
 from inception_jax.training.metrics import means
 
 Record = dict[str, Any]
-Records = Mapping[Arm, Record]
+Records = Mapping[Run, Record]
 
 
-def read_records(path: Path) -> dict[Arm, Record]:
-    """The arms on record in a file; ValueError on what another version wrote."""
+# Labels of earlier versions, which also called a run "arm" and the file arms.jsonl.
+EARLIER_OUTCOMES = {"part dead": Outcome.HALF_DEAD, "scarred": Outcome.IMPAIRED}
+
+
+def records_file(folder: Path) -> Path:
+    """Return the file of a study folder that holds its records, one JSON line per run."""
+    earlier = folder / "arms.jsonl"
+    return earlier if earlier.exists() else folder / "runs.jsonl"
+
+
+def read_records(path: Path) -> dict[Run, Record]:
+    """Read the finished runs from a file of records.
+
+    Raises ValueError if a line is not the record of a run of this version of the study.
+    """
     records = {}
+    names = {field.name for field in fields(Run)}
     for number, record in enumerate(read_json_lines(path), start=1):
-        known = {field.name for field in fields(Arm)}
-        if not isinstance(record.get("arm"), dict) or set(record["arm"]) != known:
+        if "arm" in record:
+            record = {"run": record.pop("arm"), **record}
+            record["outcome"] = EARLIER_OUTCOMES.get(record["outcome"], record["outcome"])
+        if not isinstance(record.get("run"), dict) or set(record["run"]) != names:
             raise ValueError(
-                f"{path}, line {number} is no arm of this version of the study; choose "
+                f"{path}, line {number} is not a run of this version of the study; choose "
                 "another --workdir."
             )
         try:
-            records[Arm(**record["arm"])] = record
+            records[Run(**record["run"])] = record
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, line {number} is no arm: {error}") from None
+            raise ValueError(f"{path}, line {number} is not a valid run: {error}") from None
     return records
 
 
-def pick(records: Records, **fixed: Any) -> dict[Arm, Record]:
-    """Arms whose fields have the given values."""
+def select(records: Records, **fixed: Any) -> dict[Run, Record]:
+    """Runs whose fields have the given values."""
     return {
-        arm: record
-        for arm, record in records.items()
-        if all(getattr(arm, name) == value for name, value in fixed.items())
+        run: record
+        for run, record in records.items()
+        if all(getattr(run, name) == value for name, value in fixed.items())
     }
 
 
-def settings_in(records: Iterable[Arm]) -> list[Arm]:
-    """The different settings of some arms, in their order, each as its arm of seed 0."""
-    return list(dict.fromkeys(arm.setting for arm in records))
+def settings_in(records: Iterable[Run]) -> list[Run]:
+    """The different settings of some runs, in their order, each as its run of seed 0."""
+    return list(dict.fromkeys(run.setting for run in records))
 
 
-def seeds_of(records: Records, setting: Arm) -> dict[int, Record]:
+def seeds_of(records: Records, setting: Run) -> dict[int, Record]:
     """The repetitions of a setting, by seed."""
     return {
-        arm.seed: record
-        for arm, record in records.items()
-        if arm.setting == setting.setting
+        run.seed: record
+        for run, record in records.items()
+        if run.setting == setting.setting
     }
 
 
 def steps_taken(record: Record) -> int:
-    """The steps of an arm, or those to its first loss that is not finite."""
+    """The steps of a run, or those to its first loss that is not finite."""
     diverged = record["outcome"] == Outcome.DIVERGED
-    return record["death_step"] if diverged else record["arm"]["steps"]
+    return record["death_step"] if diverged else record["run"]["steps"]
 
 
 def training_loss(record: Record) -> np.ndarray:
@@ -87,7 +103,7 @@ def loss_steps(record: Record) -> np.ndarray:
     return np.minimum(steps, steps_taken(record))
 
 
-def probed(record: Record, name: str) -> np.ndarray:
+def signal(record: Record, name: str) -> np.ndarray:
     """A signal over the probes, `[probes]` or `[probes, blocks]`."""
     return np.array(record["probes"][name], float)
 

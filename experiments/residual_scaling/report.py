@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m experiments.residual_scaling.report FOLDER`: the report of a study.
 
-Made from the arms on record in the folder: report.html, one file that loads nothing;
-report.md, the same with its pictures beside it; arms.csv, probes.csv, verdicts.csv.
+Made from the runs on record in the folder: report.html, one file that loads nothing;
+report.md, the same with its pictures beside it; runs.csv, probes.csv, verdicts.csv.
 """
 
 import sys
@@ -23,7 +23,7 @@ from experiments.reports import (
 from experiments.residual_scaling.claims import judge
 from experiments.residual_scaling.contents import contents
 from experiments.residual_scaling.figures import Picture, draw
-from experiments.residual_scaling.records import Records, read_records
+from experiments.residual_scaling.records import Records, read_records, records_file
 from experiments.residual_scaling.tables import write_tables
 from experiments.residual_scaling.verdicts import Verdict
 from inception_jax.text import printable
@@ -34,9 +34,9 @@ PICTURES = "pictures"  # the folder of the Markdown page's
 
 @dataclass(frozen=True)
 class Options:
-    """Make the report of a study anew from the arms on record."""
+    """Make the report of a study anew from the runs on record."""
 
-    # The folder with arms.jsonl.
+    # The folder with runs.jsonl.
     folder: Annotated[Path, tyro.conf.Positional]
 
 
@@ -45,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program = "python -m experiments.residual_scaling.report"
     try:
         folder = tyro.cli(Options, prog=program, args=arguments).folder
-        records = read_records(folder / "arms.jsonl")
+        records = read_records(records_file(folder))
         if not records:
             raise ValueError(
-                f"{folder} holds no arms.jsonl with arms on record; name the --workdir of "
+                f"{folder} holds no runs.jsonl with runs on record; name the --workdir of "
                 "a study."
             )
         note = folder / LEFT_OUT

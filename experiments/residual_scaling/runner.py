@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the arms: one compilation per shape, one JSON line per finished arm."""
+"""Trains the runs: one compilation per shape, one JSON line per finished run."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,9 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.residual_scaling.arms import DEFAULTS, Arm
-from experiments.residual_scaling.looks import Looks
 from experiments.residual_scaling.outcomes import history
+from experiments.residual_scaling.probe_log import ProbeLog
 from experiments.residual_scaling.programs import (
     OPTIMIZER,
     Programs,
@@ -23,6 +22,7 @@ from experiments.residual_scaling.programs import (
 )
 from experiments.residual_scaling.progress import Progress
 from experiments.residual_scaling.records import Record, read_records, test_accuracy
+from experiments.residual_scaling.runs import DEFAULTS, Run
 from experiments.residual_scaling.study import Study
 from inception_jax.data.batches import eval_batches, train_batches
 from inception_jax.data.source import Source
@@ -37,7 +37,7 @@ MAX_POINTS = 1000  # of a loss curve on record; a longer one is thinned to means
 
 
 def settings_of(study: Study) -> dict[str, Any]:
-    """What no arm says itself and must be equal in all; saved with every arm."""
+    """What no run says itself and must be equal in all; saved with every run."""
     optimizer = {
         name: value
         for name, value in asdict(OPTIMIZER).items()
@@ -46,41 +46,41 @@ def settings_of(study: Study) -> dict[str, Any]:
     return flat({"optimizer": optimizer, "probe_images": study.plan.probe_images})
 
 
-def finished_arms(study: Study) -> dict[Arm, Record]:
-    """Arms of this study that are already on record, in the study's order.
+def finished_runs(study: Study) -> dict[Run, Record]:
+    """Runs of this study that are already on record, in the study's order.
 
-    Raises ValueError if the folder holds arms that were trained with other settings.
+    Raises ValueError if the folder holds runs that were trained with other settings.
     """
-    records = read_records(study.arms_file)
+    records = read_records(study.records_file)
     for record in records.values():
         if different := told_apart(record["settings"], settings_of(study)):
             raise ValueError(
-                f"{study.folder} holds arms of other settings ({', '.join(different)}); "
+                f"{study.folder} holds runs of other settings ({', '.join(different)}); "
                 "choose another --workdir."
             )
-    return {arm: records[arm] for arm in study.arms if arm in records}
+    return {run: records[run] for run in study.runs if run in records}
 
 
-def run(study: Study, started: float | None = None) -> dict[Arm, Record]:
-    """Train the arms that are not on record yet; returns all that are, in order.
+def train_study(study: Study, started: float | None = None) -> dict[Run, Record]:
+    """Train the runs that are not on record yet; returns all that are, in order.
 
-    Every finished arm is saved at once; an interrupted one is trained again by the next
-    call. Arms that would not end within the study's minutes, counted from `started` (a
+    Every finished run is saved at once; an interrupted one is trained again by the next
+    call. Runs that would not end within the study's minutes, counted from `started` (a
     `time.perf_counter()`), are left out. Raises ValueError on settings that do not fit.
     """
     started = time.perf_counter() if started is None else started
-    done = finished_arms(study)
-    remaining = [arm for arm in study.arms if arm not in done]
+    done = finished_runs(study)
+    remaining = [run for run in study.runs if run not in done]
     if done:
-        print(f"{len(done)} of {len(study.arms)} arms are on record and kept.")
+        print(f"{len(done)} of {len(study.runs)} runs are on record and kept.")
     if not remaining:
         return done
     study.folder.mkdir(parents=True, exist_ok=True)
     lab = Lab(study)
     print(
-        f"{study.plan.what}\n{len(remaining)} arms, one at a time on each of "
+        f"{study.plan.what}\n{len(remaining)} runs, one at a time on each of "
         f"{describe(lab.devices)}, for at most {study.seconds / 60:.3g} minutes. Ctrl-C "
-        "keeps finished arms.",
+        "keeps finished runs.",
         flush=True,
     )
     deadline = started + study.seconds
@@ -88,43 +88,43 @@ def run(study: Study, started: float | None = None) -> dict[Arm, Record]:
         while together := progress.next():
             progress.start(together)
             programs = lab.programs(together[0])
-            for record in train_arms(lab, programs, together, progress):
-                append_json_line(study.arms_file, record)
-                progress.finish(Arm(**record["arm"]), _in_words(record))
+            for record in train_runs(lab, programs, together, progress):
+                append_json_line(study.records_file, record)
+                progress.finish(Run(**record["run"]), _result_line(record))
     if progress.left_out:
         print(
-            f"{len(progress.left_out)} arms would not have ended in time and are left out; "
+            f"{len(progress.left_out)} runs would not have ended in time and are left out; "
             "the same command goes on with them."
         )
-    return finished_arms(study)
+    return finished_runs(study)
 
 
 class Lab:
-    """What arms have in common: devices, data, compiled programs."""
+    """What runs have in common: devices, data, compiled programs."""
 
     def __init__(self, study: Study) -> None:
         self.study, self.devices = study, arm_devices()
-        self._programs: dict[Arm, Programs] = {}
-        # Most arms have the same seeds, hence the same batches.
+        self._programs: dict[Run, Programs] = {}
+        # Most runs have the same seeds, hence the same batches.
         self.batch = lru_cache(maxsize=1024)(self._batch)
         self._batches = lru_cache(maxsize=64)(self._training)
 
-    def data(self, arm: Arm, split: str) -> Source:
-        return open_data(arm, split, self.study.data_dir)
+    def data(self, run: Run, split: str) -> Source:
+        return open_data(run, split, self.study.data_dir)
 
-    def programs(self, arm: Arm) -> Programs:
-        program = arm.program
+    def programs(self, run: Run) -> Programs:
+        program = run.program
         if program not in self._programs:
             train = self.data(program, "train")
             sizes = len(train), len(train.class_names)
             self._programs[program] = Programs(program, *sizes, self.devices)
         return self._programs[program]
 
-    def _batch(self, shape: Arm, seed: int, step: int) -> dict[str, np.ndarray]:
+    def _batch(self, shape: Run, seed: int, step: int) -> dict[str, np.ndarray]:
         """Training batch of a step, counted from 0."""
         return self._batches(shape, seed)[step]
 
-    def _training(self, shape: Arm, seed: int) -> Any:
+    def _training(self, shape: Run, seed: int) -> Any:
         return train_batches(
             self.data(shape, "train"),
             preprocess=self.programs(shape).preprocess,
@@ -134,54 +134,54 @@ class Lab:
         )
 
 
-def train_arms(
-    lab: Lab, programs: Programs, arms: Sequence[Arm], progress: Progress
+def train_runs(
+    lab: Lab, programs: Programs, runs: Sequence[Run], progress: Progress
 ) -> list[Record]:
-    """Train arms of one shape at once, one on each device; their records, in order."""
+    """Train runs of one shape at once, one on each device; their records, in order."""
     start = time.perf_counter()
-    shape = arms[0].shape
-    # Devices without an arm of their own repeat the last one.
-    each = [*arms, *[arms[-1]] * (len(lab.devices) - len(arms))]
-    values: Values = _stack([values_of(arm) for arm in each])
-    batches = [partial(lab.batch, shape, arm.seed) for arm in each]
-    probe = next(_testing(lab, shape, lab.study.plan.probe_images))
-    looks = Looks(programs, _repeat(probe, len(each)), values)
-    state = programs.init(arms[0].init)(values)
-    looks(0, state, None, None)
+    shape = runs[0].shape
+    # Devices without a run of their own repeat the last one.
+    each = [*runs, *[runs[-1]] * (len(lab.devices) - len(runs))]
+    values: Values = _stack([values_of(run) for run in each])
+    batches = [partial(lab.batch, shape, run.seed) for run in each]
+    probe_batch = next(_testing(lab, shape, lab.study.plan.probe_images))
+    log = ProbeLog(programs, _repeat(probe_batch, len(each)), values)
+    state = programs.init(runs[0].init)(values)
+    log.record(0, state)
     curves: list[tuple[np.ndarray, np.ndarray]] = []  # losses and norms, step by step
     pending = []
     for step in range(1, shape.steps + 1):
         probing = step % shape.probe_every == 0 or step == shape.steps
-        before = looks.logits(state) if probing else None
+        logits_before = log.logits(state) if probing else None
         batch = _stack([batch_of(step - 1) for batch_of in batches])
         state, metrics = programs.step(state, batch, values.numbers)
         pending.append((metrics["loss_sum"] / metrics["count"], metrics["grad_norm"]))
         if probing:
-            looks(step, state, before, metrics)
+            log.record(step, state, logits_before, metrics)
             curves += jax.device_get(pending)
             pending.clear()
-            progress.show(step, curves[-1][0], looks.last["pool_dead"])
+            progress.show(step, curves[-1][0], log.entries[-1]["pool_dead"])
             if not np.isfinite(curves[-1][0]).any():
                 break  # none of them comes back
     tests = _test_sums(lab, programs, state, shape, values)
-    seconds = round((time.perf_counter() - start) / len(arms), 2)
+    seconds = round((time.perf_counter() - start) / len(runs), 2)
     return [
-        _record(lab, arm, *np.array(curves)[:, :, i].T, looks.of(i))
+        _record(lab, run, *np.array(curves)[:, :, i].T, log.of_run(i))
         | {"test": {name: float(x[i]) for name, x in tests.items()}, "seconds": seconds}
-        for i, arm in enumerate(arms)
+        for i, run in enumerate(runs)
     ]
 
 
 def _record(
-    lab: Lab, arm: Arm, loss: np.ndarray, norm: np.ndarray, probes: dict[str, list]
+    lab: Lab, run: Run, loss: np.ndarray, norm: np.ndarray, probes: dict[str, list]
 ) -> Record:
     if not np.isfinite(loss).all():
         loss = loss[: np.argmin(np.isfinite(loss)) + 1]
-    classes = len(lab.data(arm, "train").class_names)
+    classes = len(lab.data(run, "train").class_names)
     told = history(loss.tolist(), probes["pool_dead"], probes["step"], classes)
-    every = -(-arm.steps // MAX_POINTS)
+    every = -(-run.steps // MAX_POINTS)
     return {
-        "arm": asdict(arm),
+        "run": asdict(run),
         "settings": settings_of(lab.study),
         "loss_every": every,
         "loss": rounded(_thinned(loss, every)),
@@ -199,14 +199,14 @@ def _thinned(values: np.ndarray, every: int) -> np.ndarray:
     return np.array([values[i : i + every].mean() for i in range(0, len(values), every)])
 
 
-def _testing(lab: Lab, shape: Arm, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def _testing(lab: Lab, shape: Run, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
     source, preprocess = lab.data(shape, "eval"), lab.programs(shape).preprocess
     for batch in eval_batches(source, preprocess=preprocess, batch_size=batch_size):
         yield {n: batch[n] for n in ("image", "label", "mask")}
 
 
 def _test_sums(
-    lab: Lab, programs: Programs, state: Any, shape: Arm, values: Values
+    lab: Lab, programs: Programs, state: Any, shape: Run, values: Values
 ) -> dict[str, np.ndarray]:
     total: dict[str, np.ndarray] = {}
     for batch in _testing(lab, shape, lab.study.plan.probe_images):
@@ -225,7 +225,7 @@ def _repeat(tree: Any, count: int) -> Any:
     return _stack([tree] * count)
 
 
-def _in_words(record: Record) -> str:
+def _result_line(record: Record) -> str:
     dead = record["probes"]["pool_dead"][-1]
     return (
         f"{record['outcome']}, final loss {record['loss'][-1]:.3g}, {dead:.0%} of the "

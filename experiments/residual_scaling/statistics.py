@@ -22,7 +22,7 @@ RESAMPLES = 199  # of a bootstrap
 
 @dataclass(frozen=True)
 class Share:
-    """`count` of `total` arms."""
+    """`count` of `total` runs."""
 
     count: int
     total: int
@@ -62,14 +62,14 @@ class Estimate:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def more_than_half(share: Share) -> float:
+def majority_p(share: Share) -> float:
     """One-sided p-value of the exact binomial test against a proportion of 1/2."""
     if not share.total:
         return 1.0
     return float(stats.binomtest(share.count, share.total, alternative="greater").pvalue)
 
 
-def fisher(strata: Iterable[tuple[Share, Share]]) -> float:
+def fisher_p(strata: Iterable[tuple[Share, Share]]) -> float:
     """Two-sided p-value of Fisher's exact test of the first shares against the second.
 
     Over several strata: the sum of the first counts, given every stratum's margins (the
@@ -97,7 +97,7 @@ def excess(strata: Iterable[tuple[Share, Share]]) -> float:
     )
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
+def mcnemar_p(only_first: int, only_second: int) -> float:
     """Two-sided p-value of McNemar's exact test, from the pairs that differ."""
     return float(mcnemar_test([[0, only_first], [only_second, 0]], exact=True).pvalue)
 
@@ -108,7 +108,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in found]
 
 
-def at_least(differences: Sequence[float], bound: float) -> tuple[float, float]:
+def paired_tost(differences: Sequence[float], bound: float) -> tuple[float, float]:
     """Paired TOST, margin `-bound`: p of "the mean is above `bound`", p of equivalence.
 
     1.0 of fewer than three pairs.
@@ -173,7 +173,7 @@ def median_time(times: Sequence[float], happened: Sequence[bool]) -> Estimate:
     return Estimate(first(curve.probabilities), *map(first, ends))
 
 
-def sooner(strata: Iterable[tuple[stats.CensoredData, stats.CensoredData]]) -> float:
+def log_rank_p(strata: Iterable[tuple[stats.CensoredData, stats.CensoredData]]) -> float:
     """One-sided p of "the first come sooner": log-rank, strata joined by Stouffer.
 
     0.5 where nothing happened.
@@ -236,7 +236,7 @@ def held_out_loss(
     return -np.log(np.where(happened, predicted[:, 1], predicted[:, 0]))
 
 
-def sign_flips(differences: Sequence[float]) -> float:
+def sign_flip_p(differences: Sequence[float]) -> float:
     """Two-sided p-value of a mean of 0, by flipping the signs of paired differences."""
     if len(differences) < 2:
         return 1.0

@@ -4,9 +4,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.plans import PLANS, Plan
-from experiments.residual_scaling.records import Records, settings_in
+from experiments.residual_scaling.records import Records, records_file, settings_in
+from experiments.residual_scaling.runs import Run
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Study:
     data_dir: str | None = None
 
     @property
-    def arms(self) -> list[Arm]:
-        """All arms, the most important first, each once."""
-        return list(dict.fromkeys(arm for g in self.plan.groups for arm in g.arms))
+    def runs(self) -> list[Run]:
+        """All runs, the most important first, each once."""
+        return list(dict.fromkeys(run for g in self.plan.groups for run in g.runs))
 
     @property
     def seconds(self) -> float:
@@ -66,18 +66,18 @@ class Study:
         return 60 * (self.plan.minutes if self.minutes is None else self.minutes)
 
     @property
-    def arms_file(self) -> Path:
-        """The record of the study: one JSON line for each finished arm."""
-        return self.folder / "arms.jsonl"
+    def records_file(self) -> Path:
+        """The file of records: one JSON line for each finished run."""
+        return records_file(self.folder)
 
     def left_out(self, records: Records) -> list[str]:
         """What of the plan is not on record, group by group, in words."""
         words = []
         for group in self.plan.groups:
-            missing = [arm for arm in group.arms if arm not in records]
+            missing = [run for run in group.runs if run not in records]
             if missing:
-                settings = "; ".join(arm.words for arm in settings_in(missing))
+                settings = "; ".join(run.description for run in settings_in(missing))
                 words.append(
-                    f"{group.question} {len(missing)} of {len(group.arms)} arms: {settings}"
+                    f"{group.question} {len(missing)} of {len(group.runs)} runs: {settings}"
                 )
         return words

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study as tables: arms.csv, probes.csv and verdicts.csv."""
+"""The study as tables: runs.csv, probes.csv and verdicts.csv."""
 
 import csv
 import hashlib
@@ -12,21 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.outcomes import WINDOW
 from experiments.residual_scaling.records import (
     Record,
     Records,
-    probed,
+    signal,
     steps_taken,
     test_accuracy,
     training_loss,
 )
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.verdicts import Verdict
 from inception_jax.text import one_line
 from inception_jax.training.diagnostics import BLOCK_SIGNALS
 
-ARMS, PROBES, VERDICTS = "arms.csv", "probes.csv", "verdicts.csv"
+RUNS, PROBES, VERDICTS = "runs.csv", "probes.csv", "verdicts.csv"
 
 
 def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) -> list[Path]:
@@ -35,8 +35,8 @@ def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) ->
     An empty `scale` stands for the scales as published.
     """
     tables = {
-        ARMS: [arm_row(arm, record) for arm, record in records.items()],
-        PROBES: [row for arm, r in records.items() for row in probe_rows(arm, r)],
+        RUNS: [run_row(run, record) for run, record in records.items()],
+        PROBES: [row for run, r in records.items() for row in probe_rows(run, r)],
         VERDICTS: [verdict_row(verdict) for verdict in verdicts],
     }
     for name, rows in tables.items():
@@ -44,15 +44,15 @@ def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) ->
     return [folder / name for name in tables]
 
 
-def arm_id(arm: Arm) -> str:
-    """A short name of an arm, the same wherever and whenever it was trained."""
-    text = json.dumps(asdict(arm), sort_keys=True)
+def run_id(run: Run) -> str:
+    """A short name of a run, the same wherever and whenever it was trained."""
+    text = json.dumps(asdict(run), sort_keys=True)
     # The letter keeps readers of tables from taking it for a number.
     return "a" + hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
 
 
 def final_loss(record: Record) -> float:
-    """Mean training loss of the last steps, in nats; NaN of an arm that diverged.
+    """Mean training loss of the last steps, in nats; NaN of a run that diverged.
 
     Of a thinned curve, of as many of its numbers as hold these steps.
     """
@@ -67,33 +67,33 @@ def highest_loss(record: Record) -> float:
     return float(finite.max()) if len(finite) else math.nan
 
 
-def arm_row(arm: Arm, record: Record) -> dict[str, Any]:
-    """A line of arms.csv."""
+def run_row(run: Run, record: Record) -> dict[str, Any]:
+    """A line of runs.csv."""
     return {
-        "id": arm_id(arm),
-        **asdict(arm),
+        "id": run_id(run),
+        **asdict(run),
         **{n: record[n] for n in ("outcome", "death_step", "recovered", "spikes")},
         "steps_taken": steps_taken(record),
         "final_loss": _rounded(final_loss(record)),
         "highest_loss": _rounded(highest_loss(record)),
         "test_accuracy": _rounded(test_accuracy(record)),
-        "final_pool_dead": _rounded(probed(record, "pool_dead")[-1]),
-        "curvature_at_start": _rounded(probed(record, "curvature")[0]),
+        "final_pool_dead": _rounded(signal(record, "pool_dead")[-1]),
+        "curvature_at_start": _rounded(signal(record, "curvature")[0]),
         "seconds": record["seconds"],
         "devices": one_line(record["devices"]),
         "jax": one_line(record["versions"]["jax"]),
     }
 
 
-def probe_rows(arm: Arm, record: Record) -> Iterator[dict[str, Any]]:
-    """The lines of probes.csv of an arm, one for each probe; four digits of each number.
+def probe_rows(run: Run, record: Record) -> Iterator[dict[str, Any]]:
+    """The lines of probes.csv of a run, one for each probe; four digits of each number.
 
-    Of the signals with one number for each block it holds `dead`; arms.jsonl has all.
+    Of the signals with one number for each block it holds `dead`; runs.jsonl has all.
     """
     probes = record["probes"]
     scalars = [name for name in probes if name not in (*BLOCK_SIGNALS, "step")]
     for i, step in enumerate(probes["step"]):
-        row = {"id": arm_id(arm), "step": int(step)}
+        row = {"id": run_id(run), "step": int(step)}
         row |= {name: _rounded(probes[name][i]) for name in scalars}
         blocks = enumerate(probes["dead"][i], start=1)
         yield row | {f"dead_{block}": _rounded(value) for block, value in blocks}

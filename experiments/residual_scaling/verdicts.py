@@ -6,13 +6,13 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from experiments.residual_scaling.arms import PAPER_LEARNING_RATE, Arm, in_words
+from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, Run, describe_field
 
 MIN_SEEDS = 5  # 5 of 5 against 0 of 5 is the first split that Fisher's test tells apart
 
 REPRODUCED = "reproduced"  # the test finds what the claim says
 CONTRADICTED = "contradicted"  # the test finds the opposite
-NOT_REPRODUCED = "not reproduced"  # enough arms, and an interval without the claim
+NOT_REPRODUCED = "not reproduced"  # enough runs, and an interval without the claim
 UNDECIDED = "undecided"
 NOT_TESTED = "not tested at this scale"
 
@@ -55,7 +55,7 @@ class Verdict:
 
 
 def not_tested(number: int, reason: str, setting: str = "") -> Verdict:
-    """The row of a claim for which arms are missing."""
+    """The row of a claim for which runs are missing."""
     return Verdict(number, setting, "", reason, NOT_TESTED)
 
 
@@ -66,28 +66,28 @@ def rate_kind(rate: float) -> str:
     return "lower than the paper's" if rate < PAPER_LEARNING_RATE else "accelerated"
 
 
-def rate_in_words(rate: float) -> str:
+def rate_label(rate: float) -> str:
     """A learning rate: "learning rate 0.2 (accelerated)"."""
     return f"learning rate {rate:g} ({rate_kind(rate)})"
 
 
-def place(arm: Arm) -> str:
+def setting_label(run: Run) -> str:
     """A setting in words, but for its scale."""
-    shown = {"width": arm.width, "learning_rate": arm.learning_rate} | arm.changes
-    return ", ".join(in_words(n, v) for n, v in shown.items() if n != "scale")
+    shown = {"width": run.width, "learning_rate": run.learning_rate} | run.changes
+    return ", ".join(describe_field(n, v) for n, v in shown.items() if n != "scale")
 
 
-def span(arms: Iterable[Arm]) -> str:
-    """The settings of some arms in words: "digits, width 64/256, depth 10, ..."."""
-    arms = list(arms)
-    words = ["/".join(sorted({arm.data for arm in arms}))]
+def describe_runs(runs: Iterable[Run]) -> str:
+    """The settings of some runs in words: "digits, width 64/256, depth 10, ..."."""
+    runs = list(runs)
+    words = ["/".join(sorted({run.data for run in runs}))]
     for name in ("width", "depth", "learning_rate", "steps"):
-        values = sorted({getattr(arm, name) for arm in arms})
+        values = sorted({getattr(run, name) for run in runs})
         words.append(f"{name.replace('_', ' ')} {'/'.join(f'{v:g}' for v in values)}")
     return ", ".join(words)
 
 
-def listing(verdicts: Iterable[Verdict]) -> str:
+def format_verdicts(verdicts: Iterable[Verdict]) -> str:
     """The verdicts for a terminal, claim by claim."""
     lines, number = [], None
     for verdict in verdicts:

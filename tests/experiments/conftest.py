@@ -9,7 +9,7 @@ import pytest
 
 from experiments.residual_scaling import programs as programs_module
 from experiments.residual_scaling import runner
-from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.study import Study
 from tests.experiments.made_up import made_up
 from tests.experiments.tiny_study import TINY
@@ -21,7 +21,7 @@ def _programs(*of: Any) -> programs_module.Programs:
     return programs_module.Programs(*sizes, devices)
 
 
-def programs(shape: Arm, num_train: int, num_classes: int, devices: list) -> Any:
+def programs(shape: Run, num_train: int, num_classes: int, devices: list) -> Any:
     """One `Programs` for all tests: nothing is traced and compiled twice."""
     return _programs(shape, num_train, num_classes, tuple(devices))
 
@@ -43,10 +43,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> tuple[Stud
     study = Study(TINY, tmp_path_factory.mktemp("whole") / "run", data_dir=data_dir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "Programs", programs)
-        return study, runner.run(study)
+        return study, runner.train_study(study)
 
 
 @pytest.fixture(scope="session")
-def records() -> dict[Arm, dict[str, Any]]:
+def records() -> dict[Run, dict[str, Any]]:
     """Plausible records of a whole study, to write reports of; not to be changed."""
     return made_up()

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made-up records of arms, and the rows that they lead to."""
+"""Made-up records of runs, and the rows that they lead to."""
 
 from dataclasses import replace
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.claims import judge
 from experiments.residual_scaling.outcomes import Outcome
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.verdicts import Verdict
 
-DEAD, HALF, CHANCE = Outcome.DEAD, Outcome.PART_DEAD, Outcome.CHANCE
-SCARRED, HEALTHY, DIVERGED = Outcome.SCARRED, Outcome.HEALTHY, Outcome.DIVERGED
-EIGHT = Arm(width=2048)  # with eight seeds 8 of 8 against 0 of 8 outlives Holm
+DEAD, HALF, CHANCE = Outcome.DEAD, Outcome.HALF_DEAD, Outcome.CHANCE
+IMPAIRED, HEALTHY, DIVERGED = Outcome.IMPAIRED, Outcome.HEALTHY, Outcome.DIVERGED
+EIGHT = Run(width=2048)  # with eight seeds 8 of 8 against 0 of 8 outlives Holm
 
 
 def record(outcome=HEALTHY, *, death=None, accuracy=0.9, curvature=1.0, reached=None):
-    """A record of an arm that came to `outcome`; `reached`: its step of 95 % accuracy."""
+    """A record of a run that came to `outcome`; `reached`: its step of 95 % accuracy."""
     dead = {DEAD: 1.0, HALF: 0.7}.get(outcome, 0.0)
     return {
         "outcome": str(outcome),
@@ -32,10 +32,10 @@ def record(outcome=HEALTHY, *, death=None, accuracy=0.9, curvature=1.0, reached=
     }
 
 
-def repeat(arm: Arm, count: int, seeds: int = 8, bad=HALF, good=HEALTHY, **more):
-    """`seeds` repetitions of an arm; `count` of them come to `bad`, the rest to `good`."""
+def repeat(run: Run, count: int, seeds: int = 8, bad=HALF, good=HEALTHY, **more):
+    """`seeds` repetitions of a run; `count` of them come to `bad`, the rest to `good`."""
     return {
-        replace(arm, seed=seed): record(bad if seed < count else good, **more)
+        replace(run, seed=seed): record(bad if seed < count else good, **more)
         for seed in range(seeds)
     }
 

@@ -7,18 +7,18 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.outcomes import history
 from experiments.residual_scaling.records import Record
+from experiments.residual_scaling.runs import Run
 
 GROUPS = ("stem", "branches", "linear", "other", "classifier")
 CLASSES = 10
-FATES = (0.3, 0.55, 0.15)  # of an arm beyond the limit: hurt, dies, diverges
+FATES = (0.3, 0.55, 0.15)  # of a run beyond the limit: hurt, dies, diverges
 
 
-def plan() -> Iterator[Arm]:
+def plan() -> Iterator[Run]:
     """A grid with a seed missing, a second grid, interventions, plain and concat blocks."""
-    base = Arm(depth=4, steps=40)
+    base = Run(depth=4, steps=40)
     for width in (64, 256, 1024):
         for rate in (0.045, 0.2):
             for scale in (1.0, 0.3, 0.1, None):
@@ -46,27 +46,27 @@ def plan() -> Iterator[Arm]:
         yield from (replace(base, scale=scale, steps=200, seed=seed) for seed in range(2))
 
 
-def made_up(arms: Iterable[Arm] | None = None, seed: int = 0) -> dict[Arm, Record]:
-    """Records of `arms`; those with a high control number die, diverge or stop early."""
+def made_up(runs: Iterable[Run] | None = None, seed: int = 0) -> dict[Run, Record]:
+    """Records of `runs`; those with a high control number die, diverge or stop early."""
     rng = np.random.default_rng(seed)
-    return {arm: record(arm, rng) for arm in (plan() if arms is None else arms)}
+    return {run: record(run, rng) for run in (plan() if runs is None else runs)}
 
 
-def small(**changes: object) -> dict[Arm, Record]:
+def small(**changes: object) -> dict[Run, Record]:
     """Two seeds of an unscaled and a scaled setting; the smallest comparison there is."""
-    base = Arm(depth=2, steps=20, width=16, **changes)
+    base = Run(depth=2, steps=20, width=16, **changes)
     return made_up([replace(base, scale=s, seed=i) for s in (1.0, 0.1) for i in (0, 1)])
 
 
-def record(arm: Arm, rng: np.random.Generator) -> Record:
-    scale = 0.17 if arm.scale is None else arm.scale
-    if arm.learned_scale != "none":
-        scale *= arm.learned_scale_init
-    norm2 = arm.width * (0.2 + 2 * scale**2) * rng.uniform(0.8, 1.2)
+def record(run: Run, rng: np.random.Generator) -> Record:
+    scale = 0.17 if run.scale is None else run.scale
+    if run.learned_scale != "none":
+        scale *= run.learned_scale_init
+    norm2 = run.width * (0.2 + 2 * scale**2) * rng.uniform(0.8, 1.2)
     curvature = norm2 / CLASSES * rng.uniform(0.9, 1.1)
-    control = arm.learning_rate * arm.classifier_rate * curvature / (2 * (1 + arm.momentum))
+    control = run.learning_rate * run.classifier_rate * curvature / (2 * (1 + run.momentum))
     kind = "calm" if control < 0.6 else rng.choice(["hurt", "dies", "diverges"], p=FATES)
-    steps = arm.steps if kind != "diverges" else int(rng.integers(10, arm.steps))
+    steps = run.steps if kind != "diverges" else int(rng.integers(10, run.steps))
     loss = 2.3 * np.exp(-np.arange(steps) / rng.uniform(8, 15)) + 0.1
     loss *= rng.uniform(0.8, 1.2, steps)
     if kind != "calm":
@@ -75,15 +75,15 @@ def record(arm: Arm, rng: np.random.Generator) -> Record:
         loss[12:] = 2.303
     loss[0] = 2.3
     losses = [float(f"{x:.7g}") for x in loss] + ([None] if kind == "diverges" else [])
-    probe_steps = [*range(0, len(losses), arm.probe_every)]
+    probe_steps = [*range(0, len(losses), run.probe_every)]
     if kind != "diverges":
-        probe_steps = sorted({*probe_steps, arm.steps})
-    probes = signals(arm, scale, kind, norm2, curvature, probe_steps, loss, rng)
+        probe_steps = sorted({*probe_steps, run.steps})
+    probes = signals(run, scale, kind, norm2, curvature, probe_steps, loss, rng)
     numbers = [math.nan if x is None else x for x in losses]
     what = history(numbers, probes["pool_dead"], probe_steps, CLASSES)
     hits = 297 * (0.1 if kind in ("dies", "diverges") else rng.uniform(0.85, 0.98))
     return {
-        "arm": asdict(arm),
+        "run": asdict(run),
         "settings": {"bn_sync": "global", "optimizer.decay_rate": 0.94, "num_images": 128},
         "loss_every": 1,
         "loss": losses,
@@ -104,27 +104,27 @@ def record(arm: Arm, rng: np.random.Generator) -> Record:
     }
 
 
-def signals(arm, scale, kind, norm2, curvature, steps, loss, rng) -> dict[str, list]:
-    """The signals at each probe; None where an arm has none or has diverged."""
-    depth = np.arange(1, arm.depth + 1)
+def signals(run, scale, kind, norm2, curvature, steps, loss, rng) -> dict[str, list]:
+    """The signals at each probe; None where a run has none or has diverged."""
+    depth = np.arange(1, run.depth + 1)
     severity = {"calm": 0.0, "hurt": 0.3}.get(kind, 1.0)
     rows: dict[str, list] = {}
     learned = 0.05 if kind in ("dies", "diverges") else 0.9
-    pace = rng.uniform(8, 15) * (2 if arm.block == "plain" else 1)
+    pace = rng.uniform(8, 15) * (2 if run.block == "plain" else 1)
     for step in steps:
         part = severity * min(1.0, step / 20)
         if kind == "hurt" and step > 25:
             part /= 4
-        dead = np.clip(part * (depth / arm.depth) ** 0.5 * 1.02, 0, 1)
+        dead = np.clip(part * (depth / run.depth) ** 0.5 * 1.02, 0, 1)
         lost = kind == "diverges" and step == steps[-1] and len(steps) > 1
-        ratio = scale * rng.uniform(0.5, 1.0, arm.depth)
+        ratio = scale * rng.uniform(0.5, 1.0, run.depth)
         per_block = {
             "dead": dead,
             "tiny": np.clip(dead * 1.1, 0, 1),
             "dead_images": dead / 2,
-            "stream_rms": np.sqrt(norm2 / arm.width) * (1 + scale * depth) * (1 + part),
+            "stream_rms": np.sqrt(norm2 / run.width) * (1 + scale * depth) * (1 + part),
             "stream_mean": 0.4 + scale * depth / 10 - part,
-            "residual_ratio": None if arm.block in ("plain", "concat") else ratio,
+            "residual_ratio": None if run.block in ("plain", "concat") else ratio,
             "residual_mean": -part * ratio,
         }
         now = {
@@ -144,7 +144,7 @@ def signals(arm, scale, kind, norm2, curvature, steps, loss, rng) -> dict[str, l
             now[f"grad_norm/{group}"] = None if step == 0 else 0.5
             now[f"update_ratio/{group}"] = None if step == 0 else 0.01
         for name, values in per_block.items():
-            now[name] = [None] * arm.depth if values is None else [*map(float, values)]
+            now[name] = [None] * run.depth if values is None else [*map(float, values)]
         for name, value in now.items():
             rows.setdefault(name, []).append(value)
     return rows

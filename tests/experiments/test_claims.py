@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     NOT_REPRODUCED,
@@ -19,7 +19,7 @@ from tests.experiments.made_records import (
     DEAD,
     EIGHT,
     HALF,
-    SCARRED,
+    IMPAIRED,
     only,
     repeat,
     rows,
@@ -36,8 +36,8 @@ from tests.experiments.made_records import (
     ],
 )
 def test_wide_networks_die(died, outcome, verdict, qualifier):
-    arm = replace(EIGHT, learning_rate=0.2)
-    row = only(repeat(arm, died, 16, outcome), 1)
+    run = replace(EIGHT, learning_rate=0.2)
+    row = only(repeat(run, died, 16, outcome), 1)
     assert (row.verdict, row.qualifier) == (verdict, qualifier)
     assert f"half dead or worse {died}/16" in row.evidence
 
@@ -54,13 +54,13 @@ def test_a_short_life_at_the_papers_rate_says_nothing(steps, verdict):
     [
         (0, 12, REPRODUCED, ""),
         (12, 12, CONTRADICTED, "most narrow ones die too"),
-        (0, 0, NOT_TESTED, "no arm died, narrow or wide"),
+        (0, 0, NOT_TESTED, "no run died, narrow or wide"),
         (12, 0, CONTRADICTED, "more narrow ones die"),
         (6, 6, UNDECIDED, ""),
     ],
 )
 def test_narrow_networks_survive(narrow, wide, verdict, qualifier):
-    records = repeat(Arm(width=64), narrow, 12) | repeat(EIGHT, wide, 12)
+    records = repeat(Run(width=64), narrow, 12) | repeat(EIGHT, wide, 12)
     row = only(records, 1, "narrower")
     assert (row.verdict, row.qualifier) == (verdict, qualifier)
     assert f"width 64 {narrow}/12" in row.evidence
@@ -68,7 +68,7 @@ def test_narrow_networks_survive(narrow, wide, verdict, qualifier):
 
 
 def test_threshold_lies_between_the_widths_that_live_and_those_that_die():
-    records = repeat(Arm(width=64), 0) | repeat(Arm(width=256), 8) | repeat(EIGHT, 8)
+    records = repeat(Run(width=64), 0) | repeat(Run(width=256), 8) | repeat(EIGHT, 8)
     evidence = only(records, 1, "narrower").evidence
     assert re.search(r"half of them at width 1\d\d(\.\d)? \[64, 256\]", evidence), evidence
 
@@ -77,10 +77,10 @@ def test_claim_1_keeps_initialisers_rates_and_remedies_apart():
     records = {}
     for init in ("he", "glorot"):
         for rate in (0.045, 0.2):
-            arm = Arm(width=2048, init=init, learning_rate=rate)
-            records |= repeat(arm, 5 if init == "he" else 0, 5)
-    records |= repeat(Arm(width=2048, clip_norm=1.0), 0, 5)
-    records |= repeat(Arm(width=2048, head="published"), 0, 5)  # its pool sees no ReLU
+            run = Run(width=2048, init=init, learning_rate=rate)
+            records |= repeat(run, 5 if init == "he" else 0, 5)
+    records |= repeat(Run(width=2048, clip_norm=1.0), 0, 5)
+    records |= repeat(Run(width=2048, head="published"), 0, 5)  # its pool sees no ReLU
     shown = [row.evidence.split(" [")[0][-3:] for row in rows(records, 1)]
     assert sorted(shown) == ["0/5", "0/5", "5/5", "5/5"]
 
@@ -89,7 +89,7 @@ def test_claim_1_keeps_initialisers_rates_and_remedies_apart():
     ("dead", "verdict"), [(12, REPRODUCED), (0, NOT_REPRODUCED), (6, UNDECIDED)]
 )
 def test_failing_networks_give_only_zeros(dead, verdict):
-    records = repeat(Arm(), dead, 12, DEAD, CHANCE) | repeat(Arm(width=64), 0)
+    records = repeat(Run(), dead, 12, DEAD, CHANCE) | repeat(Run(width=64), 0)
     row = only(records, 2, "only zeros")
     assert row.verdict == verdict
     assert f"dead {dead}/12" in row.evidence
@@ -105,10 +105,10 @@ def test_failing_networks_give_only_zeros(dead, verdict):
     ],
 )
 def test_the_dead_stay_dead(recovered, verdict, qualifier):
-    records = repeat(Arm(steps=400), 14, 14, DEAD)
-    for arm, made in records.items():
-        made["recovered"] = arm.seed < recovered
-    row = only(records | repeat(Arm(steps=399), 14, 14), 2, "stays dead")
+    records = repeat(Run(steps=400), 14, 14, DEAD)
+    for run, made in records.items():
+        made["recovered"] = run.seed < recovered
+    row = only(records | repeat(Run(steps=399), 14, 14), 2, "stays dead")
     assert (row.verdict, row.qualifier) == (verdict, qualifier)
     assert f"recovered {recovered}/14" in row.evidence
 
@@ -128,16 +128,16 @@ def test_death_after_tens_of_thousands_of_steps(death, verdict, qualifier):
 
 
 def test_that_narrow_networks_live_long_says_nothing():
-    row = only(repeat(Arm(width=64, steps=30_000), 0), 3)
+    row = only(repeat(Run(width=64, steps=30_000), 0), 3)
     assert row.verdict == UNDECIDED
 
 
 def test_short_arms_say_nothing_of_long_ones():
-    short = Arm(learning_rate=0.2)
-    row = only(repeat(short, 8, death=30) | repeat(Arm(steps=9_999), 8), 3)
+    short = Run(learning_rate=0.2)
+    row = only(repeat(short, 8, death=30) | repeat(Run(steps=9_999), 8), 3)
     assert row.verdict == NOT_TESTED
     assert "(accelerated) median time to death 30 [30, 30] steps (n = 8)" in row.evidence
-    assert (row.setting, len(row.details)) == ("unscaled arms", 2)
+    assert (row.setting, len(row.details)) == ("unscaled runs", 2)
 
 
 REMEDIES = [
@@ -162,16 +162,16 @@ REMEDIES = [
     ],
 )
 def test_remedies_that_should_fail(number, setting, change, without, with_it, verdict):
-    records = repeat(Arm(), without, 12) | repeat(Arm(**change), with_it, 12)
+    records = repeat(Run(), without, 12) | repeat(Run(**change), with_it, 12)
     assert only(records, number, setting).verdict == verdict
 
 
 def test_a_lower_rate_is_held_against_the_way_it_goes():
-    low = Arm(learning_rate=0.0045)
-    row = only(repeat(Arm(), 8) | repeat(low, 0), 4)
+    low = Run(learning_rate=0.0045)
+    row = only(repeat(Run(), 8) | repeat(low, 0), 4)
     assert (row.verdict, row.qualifier) == (UNDECIDED, "over a smaller steps x rate")
     assert "0.1 times the steps x rate" in row.setting
-    row = only(repeat(Arm(), 8) | repeat(replace(low, steps=800, probe_every=100), 0), 4)
+    row = only(repeat(Run(), 8) | repeat(replace(low, steps=800, probe_every=100), 0), 4)
     assert (row.verdict, row.qualifier) == (CONTRADICTED, "")
     assert "10 times the steps, so 1 times the steps x rate" in row.setting
 
@@ -198,31 +198,31 @@ HELPS = [
     ],
 )
 def test_remedies_that_should_help(number, setting, change, without, with_it, verdict):
-    records = repeat(Arm(), without, 12) | repeat(Arm(**change), with_it, 12)
+    records = repeat(Run(), without, 12) | repeat(Run(**change), with_it, 12)
     assert {row.verdict for row in rows(records, number, setting)} == {verdict}
 
 
 def test_five_seeds_that_all_die_in_spite_of_a_cure_are_no_reproduction():
-    row = only(repeat(Arm(), 5, 5) | repeat(Arm(scale=0.1), 5, 5), 6, "keeps alive")
+    row = only(repeat(Run(), 5, 5) | repeat(Run(scale=0.1), 5, 5), 6, "keeps alive")
     assert row.verdict == NOT_REPRODUCED
-    row = only(repeat(Arm(), 5, 5) | repeat(Arm(pool_norm="after_relu"), 5, 5), 5)
+    row = only(repeat(Run(), 5, 5) | repeat(Run(pool_norm="after_relu"), 5, 5), 5)
     assert row.verdict == UNDECIDED  # for a claim that it does not help
 
 
 def test_a_cure_is_no_failure_where_nothing_was_wrong():
-    records = repeat(Arm(), 12, 12) | repeat(Arm(scale=0.1), 6, 12)
-    records |= repeat(Arm(width=64), 4, 12) | repeat(Arm(width=64, scale=0.1), 12, 12)
+    records = repeat(Run(), 12, 12) | repeat(Run(scale=0.1), 6, 12)
+    records |= repeat(Run(width=64), 4, 12) | repeat(Run(width=64, scale=0.1), 12, 12)
     assert only(records, 6, "keeps alive").verdict == UNDECIDED
 
 
 def test_slower_residuals_leave_the_blow_up():
-    slow = Arm(linear_rate=0.01)
-    records = repeat(Arm(), 12, 12) | repeat(slow, 12, 12, bad=SCARRED)
+    slow = Run(linear_rate=0.01)
+    records = repeat(Run(), 12, 12) | repeat(slow, 12, 12, bad=IMPAIRED)
     assert only(records, 11, "linear rate").verdict == REPRODUCED
 
 
 def test_stability_counts_arms_that_were_hurt_and_lived():
-    records = repeat(Arm(), 8, bad=SCARRED) | repeat(Arm(scale=0.1), 0)
+    records = repeat(Run(), 8, bad=IMPAIRED) | repeat(Run(scale=0.1), 0)
     assert only(records, 6, "stabilises").verdict == REPRODUCED
     assert only(records, 6, "keeps alive").verdict == NOT_TESTED
 
@@ -231,9 +231,9 @@ def test_strata_are_pooled_but_not_across_rates():
     records = {}
     for width in (64, 256):
         for rate in (0.045, 0.1, 0.2):
-            arm = Arm(width=width, learning_rate=rate)
+            run = Run(width=width, learning_rate=rate)
             died = 5 if rate > 0.045 else 0
-            records |= repeat(arm, died, 5) | repeat(replace(arm, scale=0.1), 0, 5)
+            records |= repeat(run, died, 5) | repeat(replace(run, scale=0.1), 0, 5)
     fast = only(records, 6, "keeps alive, learning rate accelerated")
     assert fast.verdict == REPRODUCED
     assert "20/20" in fast.evidence
@@ -245,7 +245,7 @@ def test_strata_are_pooled_but_not_across_rates():
 
 def test_a_lower_rate_is_held_against_the_arm_that_goes_as_far():
     long = {"steps": 800, "probe_every": 100}
-    high = repeat(Arm(), 8) | repeat(Arm(**long), 0)
-    row = only(high | repeat(Arm(learning_rate=0.0045, **long), 0), 4)
+    high = repeat(Run(), 8) | repeat(Run(**long), 0)
+    row = only(high | repeat(Run(learning_rate=0.0045, **long), 0), 4)
     assert "10 times the steps, so 1 times the steps x rate" in row.setting
     assert row.verdict == CONTRADICTED

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.residual_scaling.arms import Arm
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     NOT_TESTED,
@@ -23,12 +23,12 @@ from tests.experiments.made_records import (
 
 
 def scaled_pair(gain, width=256, seeds=8, rate=0.045):
-    """Unscaled and scaled arms; `gain(seed)` is what scaling adds to the accuracy."""
+    """Unscaled and scaled runs; `gain(seed)` is what scaling adds to the accuracy."""
     made = {}
     for seed in range(seeds):
-        arm = Arm(width=width, seed=seed, learning_rate=rate)
-        made[arm] = record(accuracy=0.5 + 0.05 * seed)
-        made[replace(arm, scale=0.1)] = record(accuracy=0.5 + 0.05 * seed + gain(seed))
+        run = Run(width=width, seed=seed, learning_rate=rate)
+        made[run] = record(accuracy=0.5 + 0.05 * seed)
+        made[replace(run, scale=0.1)] = record(accuracy=0.5 + 0.05 * seed + gain(seed))
     return made
 
 
@@ -41,8 +41,8 @@ def test_harm_is_measured_over_pairs_of_the_same_seed():
     )
     assert only(scaled_pair(lambda seed: 0.001 * (seed % 2)), 8).verdict == REPRODUCED
     shuffled = {
-        replace(arm, seed=(3 * arm.seed) % 8) if arm.scale == 1.0 else arm: made
-        for arm, made in harmed.items()
+        replace(run, seed=(3 * run.seed) % 8) if run.scale == 1.0 else run: made
+        for run, made in harmed.items()
     }
     assert only(shuffled, 8).verdict == UNDECIDED
 
@@ -68,8 +68,8 @@ def test_each_side_is_judged_at_its_own_best_rate():
 
 def test_a_scaled_arm_that_diverged_is_harmed():
     records = scaled_pair(lambda seed: 0.0)
-    for arm, made in records.items():
-        if arm.scale != 1.0:
+    for run, made in records.items():
+        if run.scale != 1.0:
             made["outcome"] = str(DIVERGED)
             made["test"]["top1_sum"] = None
     assert only(records, 8).verdict == CONTRADICTED
@@ -89,7 +89,7 @@ def test_deeper_networks_need_lower_scales(bad_at, verdict):
     for depth in (4, 10):
         for scale in (1.0, 0.3, 0.1):
             bad = (depth, scale) in bad_at
-            records |= repeat(Arm(depth=depth, scale=scale), 6 * bad, 6)
+            records |= repeat(Run(depth=depth, scale=scale), 6 * bad, 6)
     row = only(records, 10, "half dead")
     assert row.verdict == verdict
     if verdict == REPRODUCED:
@@ -101,25 +101,25 @@ def test_deeper_networks_need_lower_scales(bad_at, verdict):
 
 
 def curvature_grid(control):
-    """36 settings; arms are hurt where `control(arm, curvature)` is above 1."""
+    """36 settings; runs are hurt where `control(run, curvature)` is above 1."""
     rng = random.Random(0)
     records = {}
     for width in (64, 256, 1024):
         for scale in (1.0, 0.3, 0.1):
             for rate in (0.02, 0.05, 0.1, 0.2):
                 curvature = math.exp(rng.uniform(0, 6))
-                arm = Arm(width=width, scale=scale, learning_rate=rate)
-                bad = 5 * (control(arm, curvature) > 1)
-                records |= repeat(arm, bad, 5, curvature=curvature)
+                run = Run(width=width, scale=scale, learning_rate=rate)
+                bad = 5 * (control(run, curvature) > 1)
+                records |= repeat(run, bad, 5, curvature=curvature)
     return records
 
 
 @pytest.mark.slow
 def test_curvature_against_the_settings_as_predictors():
-    row = only(curvature_grid(lambda arm, c: arm.learning_rate * c / 3.8), 11)
+    row = only(curvature_grid(lambda run, c: run.learning_rate * c / 3.8), 11)
     assert row.verdict == REPRODUCED
     assert "AUC of rate x curvature 1.000" in row.evidence
-    row = only(curvature_grid(lambda arm, c: arm.width * arm.scale / 100), 11)
+    row = only(curvature_grid(lambda run, c: run.width * run.scale / 100), 11)
     assert row.verdict == CONTRADICTED
 
 
@@ -135,9 +135,9 @@ def test_curvature_against_the_settings_as_predictors():
 )
 @pytest.mark.parametrize("block", ["plain", "concat"])
 def test_residual_connections_speed_up(residual, plain, block, verdict):
-    records = repeat(Arm(scale=0.1), 0, reached=residual)
-    records |= repeat(Arm(block=block), 0, reached=plain)
-    records |= repeat(Arm(scale=0.0), 0, reached=10)
+    records = repeat(Run(scale=0.1), 0, reached=residual)
+    records |= repeat(Run(block=block), 0, reached=plain)
+    records |= repeat(Run(scale=0.0), 0, reached=10)
     row = only(records, 12)
     assert row.verdict == verdict
     if (residual, plain) == (10, 30):

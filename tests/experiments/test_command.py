@@ -37,7 +37,7 @@ def environment(data_dir: str) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_study_killed_and_interrupted_ends_with_the_same_table(whole, tmp_path, data_dir):
     """One process is killed at a random moment, the next one gets Ctrl-C."""
-    command, file = run_command(tmp_path, data_dir), tmp_path / "arms.jsonl"
+    command, file = run_command(tmp_path, data_dir), tmp_path / "runs.jsonl"
     start = partial(subprocess.Popen, command, env=environment(data_dir), text=True)
     killed = start(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (file.exists() and file.read_bytes()):
@@ -61,15 +61,15 @@ def test_a_study_killed_and_interrupted_ends_with_the_same_table(whole, tmp_path
         command, env=environment(data_dir), capture_output=True, text=True
     )
     assert again.returncode == 0, again.stderr
-    assert "arms are on record and kept" in again.stdout
+    assert "runs are on record and kept" in again.stdout
     assert file.read_text().startswith(kept)
     assert (tmp_path / "report.html").stat().st_size > 0
     study, expected = whole
-    finished = runner.finished_arms(replace(study, folder=tmp_path))
-    assert {arm: lasting(r) for arm, r in finished.items()} == {
-        arm: lasting(r) for arm, r in expected.items()
+    finished = runner.finished_runs(replace(study, folder=tmp_path))
+    assert {run: lasting(r) for run, r in finished.items()} == {
+        run: lasting(r) for run, r in expected.items()
     }
-    assert len(file.read_text().splitlines()) == len(study.arms)
+    assert len(file.read_text().splitlines()) == len(study.runs)
 
 
 @pytest.mark.parametrize(

@@ -6,27 +6,27 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.figures import curves, draw, maps, settings
-from experiments.residual_scaling.figures.style import median_of, styles
+from experiments.residual_scaling.figures.style import line_styles, median_of
 from experiments.residual_scaling.grids import grids, main_grids
 from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.records import test_accuracy as accuracy_of
+from experiments.residual_scaling.runs import Run
 from tests.experiments.made_up import made_up, small
 
 
 @pytest.mark.parametrize("block", ["plain", "concat"])
 def test_arms_without_residuals_can_be_drawn(block):
-    records = made_up([Arm(depth=2, steps=20, block=block)])
+    records = made_up([Run(depth=2, steps=20, block=block)])
     assert all(picture.missing for picture in draw(records))
 
 
 def test_grids_hold_arms_that_differ_in_their_axes_alone(records):
     sizes = [len(grid.records) for grid in grids(records)]
     assert sizes == sorted(sizes, reverse=True)
-    # The default block with a missing seed in two cells; prototypes; long arms.
+    # The default block with a missing seed in two cells; prototypes; long runs.
     assert sizes == [3 * 2 * 4 * 5 - 2, 4, 4]
-    assert [grid.arm.data for grid in main_grids(records)] == ["digits", "prototypes"]
+    assert [grid.run.data for grid in main_grids(records)] == ["digits", "prototypes"]
     grid = grids(records)[0]
     assert grid.scales == [1.0, 0.3, 0.1, None]
     assert len(grid.cell(1024, 0.2).at(0.3)) == 4
@@ -59,8 +59,8 @@ def test_median_counts_a_seed_that_diverged_as_infinite():
 
 def test_survival_is_the_kaplan_meier_estimate():
     records = small()
-    unscaled = [r for arm, r in records.items() if arm.scale == 1.0]
-    scaled = [r for arm, r in records.items() if arm.scale == 0.1]
+    unscaled = [r for run, r in records.items() if run.scale == 1.0]
+    scaled = [r for run, r in records.items() if run.scale == 0.1]
     for record, death in zip(unscaled, (10, None), strict=True):
         record |= {"death_step": death, "loss": [1.0] * (20 if death else 15)}
     for record in scaled:
@@ -76,7 +76,7 @@ def test_outcome_maps_count_the_seeds(records):
     grid = grids(records)[0]
     figure = maps.outcome_maps(grid)
     for row, bad in enumerate(
-        ({"diverged", "dead", "part dead"}, set(Outcome) - {"healthy"})
+        ({"diverged", "dead", "half dead"}, set(Outcome) - {"healthy"})
     ):
         for column, scale in enumerate(grid.scales):
             panel = figure.axes[row * len(grid.scales) + column]
@@ -84,9 +84,9 @@ def test_outcome_maps_count_the_seeds(records):
             wanted = []
             for rate in grid.rates:
                 for width in grid.widths:
-                    arms = grid.cell(width, rate).at(scale).values()
-                    count = sum(record["outcome"] in bad for record in arms)
-                    wanted.append(f"{count}/{len(arms)}")
+                    runs = grid.cell(width, rate).at(scale).values()
+                    count = sum(record["outcome"] in bad for record in runs)
+                    wanted.append(f"{count}/{len(runs)}")
             assert shown == wanted
 
 
@@ -104,13 +104,13 @@ def test_curvature_is_drawn_against_its_limit(records):
 
 def test_collapse_shows_every_residual_arm_twice(records):
     figure = settings.collapse(records)
-    residual = [arm for arm in records if arm.block in ("v1", "v2")]
+    residual = [run for run in records if run.block in ("v1", "v2")]
     for axes in figure.axes:
         points = np.concatenate([c.get_offsets() for c in axes.collections])
         assert len(points) == len(residual)
         labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
         named = Counter(labels[round(y)] for _, y in points)
-        assert named == Counter(records[arm]["outcome"] for arm in residual)
+        assert named == Counter(records[run]["outcome"] for run in residual)
 
 
 def test_forest_has_a_row_for_each_single_change(records):
@@ -145,7 +145,7 @@ def test_accuracy_is_the_mean_of_the_seeds(records):
 
 def test_blocks_are_drawn_from_input_to_output(records):
     cell = maps.widest_and_fastest(grids(records)[0])
-    assert (cell.arm.width, cell.arm.learning_rate) == (1024, 0.2)
+    assert (cell.run.width, cell.run.learning_rate) == (1024, 0.2)
     image = maps.dead_by_block(grids(records)[0]).axes[0].images[0].get_array()
     lives = [np.array(r["probes"]["dead"]) for r in cell.at(1.0).values()]
     start = np.mean([dead[1] for dead in lives], axis=0)
@@ -166,15 +166,15 @@ def test_convergence_shows_medians_of_all_kinds_of_blocks(records):
 
 
 def test_lines_are_told_apart_without_colour():
-    looks = styles(range(50))
-    assert len({(str(x["linestyle"]), x["marker"]) for x in looks.values()}) == 50
+    styles = line_styles(range(50))
+    assert len({(str(x["linestyle"]), x["marker"]) for x in styles.values()}) == 50
 
 
 def test_thinned_curves_are_drawn_over_their_steps():
     whole = small()
     thinned = {
-        arm: record | {"loss_every": 4, "loss": record["loss"][3::4]}
-        for arm, record in whole.items()
+        run: record | {"loss_every": 4, "loss": record["loss"][3::4]}
+        for run, record in whole.items()
     }
     (grid,) = grids(thinned)
     figure = curves.loss_and_dead_of_single_cells(thinned)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for the verdicts on all claims: seeds, Holm, any subset of arms."""
+"""What holds for the verdicts on all claims: seeds, Holm, any subset of runs."""
 
 import math
 import random
@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.claims import judge
-from experiments.residual_scaling.comparisons import matched
+from experiments.residual_scaling.comparisons import match_settings
 from experiments.residual_scaling.outcomes import Outcome
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.verdicts import (
     CLAIMS,
     CONTRADICTED,
@@ -30,7 +30,7 @@ from tests.experiments.test_claims import HELPS, REMEDIES
 
 def test_every_claim_has_a_row_without_arms():
     verdicts = judge({})
-    assert [v.number for v in verdicts if "arm" in v.evidence] == sorted(CLAIMS)
+    assert [v.number for v in verdicts if "run" in v.evidence] == sorted(CLAIMS)
     assert {v.verdict for v in verdicts} == {NOT_TESTED}
     assert all(v.p is None and v.p_holm is None for v in verdicts)
 
@@ -39,7 +39,7 @@ def test_every_claim_has_a_row_without_arms():
 def test_few_seeds_decide_nothing(seeds):
     records = {}
     for width in (64, 128, 256, 512, 2048):
-        base = Arm(width=width)
+        base = Run(width=width)
         records |= repeat(base, seeds, seeds)
         for change in ({"scale": 0.1}, {"clip_norm": 1.0}, {"pool_norm": "after_relu"}):
             records |= repeat(replace(base, **change), 0, seeds)
@@ -50,12 +50,12 @@ def test_few_seeds_decide_nothing(seeds):
 
 
 def test_holm_corrects_for_all_rows_and_says_so():
-    one = repeat(Arm(), 5, 5) | repeat(Arm(pool_norm="after_relu"), 0, 5)
+    one = repeat(Run(), 5, 5) | repeat(Run(pool_norm="after_relu"), 0, 5)
     assert only(one, 5).p == pytest.approx(2 * 2 / 252)
     assert only(one, 5).verdict == CONTRADICTED
     many = dict(one)
     for clip in range(1, 9):
-        many |= repeat(Arm(clip_norm=float(clip)), 2, 5)
+        many |= repeat(Run(clip_norm=float(clip)), 2, 5)
     row = only(many, 5)
     assert row.p == only(one, 5).p < 0.05 < row.p_holm
     assert row.verdict == UNDECIDED
@@ -64,19 +64,19 @@ def test_holm_corrects_for_all_rows_and_says_so():
 
 def test_partners_differ_in_the_named_fields_alone():
     records = {
-        Arm(): {},
-        Arm(scale=0.1): {},
-        Arm(scale=0.1, seed=1): {},
-        Arm(scale=0.1, width=64): {},
-        Arm(scale=0.3, depth=4): {},
+        Run(): {},
+        Run(scale=0.1): {},
+        Run(scale=0.1, seed=1): {},
+        Run(scale=0.1, width=64): {},
+        Run(scale=0.3, depth=4): {},
     }
-    (match,) = matched(records, scale=1.0)
-    assert (match.base, match.changed) == (Arm(), Arm(scale=0.1))
-    assert list(match.with_it) == [Arm(scale=0.1), Arm(scale=0.1, seed=1)]
+    (match,) = match_settings(records, scale=1.0)
+    assert (match.base, match.changed) == (Run(), Run(scale=0.1))
+    assert list(match.with_it) == [Run(scale=0.1), Run(scale=0.1, seed=1)]
 
 
 def everything() -> dict:
-    """A few arms of every kind, with all that can be missing or not a number."""
+    """A few runs of every kind, with all that can be missing or not a number."""
     rng = random.Random(1)
     changes = [change for *_, change in REMEDIES + HELPS]
     changes += [{}, {"depth": 4}, {"steps": 30_000}, {"steps": 400}, {"scale": 0.0}]
@@ -86,24 +86,24 @@ def everything() -> dict:
     for change in changes:
         for width in (64, 2048):
             for seed in range(5):
-                arm = replace(Arm(width=width, seed=seed), **change)
+                run = replace(Run(width=width, seed=seed), **change)
                 outcome = rng.choice(list(Outcome))
-                made[arm] = record(
+                made[run] = record(
                     outcome,
                     accuracy=rng.random(),
                     reached=rng.choice([None, 10, 20]),
                     curvature=rng.choice([None, math.exp(rng.uniform(0, 6))]),
                 )
-                made[arm]["recovered"] = rng.random() < 0.5
+                made[run]["recovered"] = rng.random() < 0.5
                 if rng.random() < 0.1:
-                    del made[arm]["test"]
+                    del made[run]["test"]
                 elif rng.random() < 0.1:
-                    made[arm]["test"]["top1_sum"] = None
+                    made[run]["test"]["top1_sum"] = None
                 if rng.random() < 0.1:
-                    del made[arm]["probes"]["accuracy"], made[arm]["probes"]["curvature"]
+                    del made[run]["probes"]["accuracy"], made[run]["probes"]["curvature"]
                 if outcome == DIVERGED:
-                    made[arm]["probes"]["pool_dead"] = [0.0, None]
-                    made[arm]["death_step"] = 7
+                    made[run]["probes"]["pool_dead"] = [0.0, None]
+                    made[run]["death_step"] = 7
     return made
 
 

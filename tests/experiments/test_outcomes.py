@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels of arms, by the written rules."""
+"""Labels of runs, by the written rules."""
 
 import math
 
@@ -22,18 +22,18 @@ def told(loss, dead, classes=10):
         ([2.3, math.nan, *LEARNING], [0, 0], Outcome.DIVERGED),
         ([2.3, math.inf, *LEARNING], [0, 0], Outcome.DIVERGED),
         (GUESSING, [0, 0.99, 1.0, 1.0], Outcome.DEAD),
-        (GUESSING, [0, 0.98, 1.0, 1.0], Outcome.PART_DEAD),  # not at three probes
+        (GUESSING, [0, 0.98, 1.0, 1.0], Outcome.HALF_DEAD),  # not at three probes
         (GUESSING, [1.0, 1.0, 1.0, 0.2], Outcome.CHANCE),  # recovered, but learned nothing
-        (LEARNING, [0, 0, 0.5], Outcome.PART_DEAD),
+        (LEARNING, [0, 0, 0.5], Outcome.HALF_DEAD),
         (GUESSING, [0, 0, 0], Outcome.CHANCE),
-        ([2.3, 4.7, *LEARNING], [0, 0, 0], Outcome.SCARRED),
-        (LEARNING, [0, 0.05, 0], Outcome.SCARRED),
+        ([2.3, 4.7, *LEARNING], [0, 0, 0], Outcome.IMPAIRED),
+        (LEARNING, [0, 0.05, 0], Outcome.IMPAIRED),
         ([2.3, 4.6, *LEARNING], [0, 0.049, 0], Outcome.HEALTHY),
         ([2.27] * 14, [0, 0, 0], Outcome.HEALTHY),  # 0.99 ln(10) is 2.2796
         ([2.28] * 14, [0, 0, 0], Outcome.CHANCE),
         (3 * GUESSING + [0.5] * 10, [0, 0, 0], Outcome.HEALTHY),  # the last ten count
         (LEARNING + [2.3] * 9 + [2.2], [0, 0, 0], Outcome.CHANCE),
-        (GUESSING, [1.0, 1.0], Outcome.PART_DEAD),  # too few probes to say more
+        (GUESSING, [1.0, 1.0], Outcome.HALF_DEAD),  # too few probes to say more
         (GUESSING, [0, 0, 1.0, 1.0, 1.0], Outcome.DEAD),
     ],
 )

@@ -1,51 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arms and plans as data."""
+"""Runs and plans as data."""
 
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from experiments.residual_scaling.arms import DEFAULTS, VALUES, Arm
 from experiments.residual_scaling.plans import BASE, PLANS, Group, changed, combined, grid
+from experiments.residual_scaling.runs import DEFAULTS, VALUES, Run
 from experiments.residual_scaling.study import Options
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_a_group_goes_seed_by_seed_and_names_no_arm_twice(name):
     for group in PLANS[name].groups:
-        assert len(group.arms) == len(set(group.arms)) == group.seeds * len(group.settings)
-        assert [arm.seed for arm in group.arms] == sorted(arm.seed for arm in group.arms)
+        assert len(group.runs) == len(set(group.runs)) == group.seeds * len(group.settings)
+        assert [run.seed for run in group.runs] == sorted(run.seed for run in group.runs)
 
 
 def test_the_main_job_has_what_verdicts_need():
     plan = PLANS["cpu"]
     assert all(group.seeds >= 5 for group in plan.groups)
-    arms = {arm for group in plan.groups for arm in group.settings}
-    assert {arm.width for arm in arms if arm.width > 1000}, "the claim starts at 1000"
-    assert 0.045 in {arm.learning_rate for arm in arms}, "the paper's rate is missing"
-    assert BASE in arms, "nothing to hold the cures against"
+    runs = {run for group in plan.groups for run in group.settings}
+    assert {run.width for run in runs if run.width > 1000}, "the claim starts at 1000"
+    assert 0.045 in {run.learning_rate for run in runs}, "the paper's rate is missing"
+    assert BASE in runs, "nothing to hold the cures against"
 
 
 def test_the_gpu_plan_has_the_papers_widths_and_horizon():
-    arms = {arm for group in PLANS["gpu"].groups for arm in group.settings}
-    assert any(arm.network == "BC" and arm.width == 2080 for arm in arms)
-    long = [a for a in arms if a.steps >= 30_000 and a.learning_rate == 0.045]
-    assert {arm.scale for arm in long} >= {1.0, 0.1}
+    runs = {run for group in PLANS["gpu"].groups for run in group.settings}
+    assert any(run.network == "BC" and run.width == 2080 for run in runs)
+    long = [a for a in runs if a.steps >= 30_000 and a.learning_rate == 0.045]
+    assert {run.scale for run in long} >= {1.0, 0.1}
 
 
 def test_shape_keeps_what_is_compiled_and_drops_what_is_a_value():
-    arm = Arm(width=8, scale=0.1, seed=3, init="glorot", clip_norm=1.0, steps=7)
-    assert arm.shape == Arm(width=8, steps=7)
-    assert arm.program == replace(arm, probe_every=3).program == Arm(width=8)
-    assert arm.setting == replace(arm, seed=0)
-    assert set(VALUES) < set(DEFAULTS) == {field.name for field in fields(Arm)}
+    run = Run(width=8, scale=0.1, seed=3, init="glorot", clip_norm=1.0, steps=7)
+    assert run.shape == Run(width=8, steps=7)
+    assert run.program == replace(run, probe_every=3).program == Run(width=8)
+    assert run.setting == replace(run, seed=0)
+    assert set(VALUES) < set(DEFAULTS) == {field.name for field in fields(Run)}
 
 
 def test_an_arm_says_what_is_special_about_it():
-    assert str(Arm(seed=2)) == "width 256, scale 1, learning rate 0.045, seed 2"
-    arm = Arm(pool_norm="before_relu", scale=None, warmup_steps=40)
-    assert str(arm) == (
+    assert str(Run(seed=2)) == "width 256, scale 1, learning rate 0.045, seed 2"
+    run = Run(pool_norm="before_relu", scale=None, warmup_steps=40)
+    assert str(run) == (
         "width 256, scale as published, learning rate 0.045, pool norm before_relu, "
         "warmup steps 40, seed 0"
     )
@@ -56,7 +56,7 @@ def test_grids_and_changes():
     one, two = changed([BASE], {"depth": 2}, {"depth": 3})
     assert (one.depth, two.depth) == (2, 3)
     assert combined((one, two), (two,)) == (one, two)
-    assert [arm.depth for arm in Group("?", (one, two), seeds=2).arms] == [2, 3, 2, 3]
+    assert [run.depth for run in Group("?", (one, two), seeds=2).runs] == [2, 3, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_grids_and_changes():
 )
 def test_bad_arms_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        Arm(**change)
+        Run(**change)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_bad_options_are_refused(change, message):
 
 def test_options_change_the_plan():
     study = Options(plan="quick", seeds=3).study
-    assert {arm.seed for arm in study.arms} == {0, 1, 2}
+    assert {run.seed for run in study.runs} == {0, 1, 2}
     assert str(study.folder) == "runs/residual_scaling_quick"
     assert str(Options().study.folder) == "runs/residual_scaling"
     assert Options(minutes=0.5).study.seconds == 30
@@ -100,8 +100,8 @@ def test_options_change_the_plan():
 
 def test_what_is_missing_is_said_group_by_group():
     study = Options(plan="quick").study
-    first = study.arms[0]
+    first = study.runs[0]
     (words,) = study.left_out({first: {}})
-    assert words.startswith("Do unscaled networks die? 7 of 8 arms: width 64, scale 0.1,")
+    assert words.startswith("Do unscaled networks die? 7 of 8 runs: width 64, scale 0.1,")
     assert words.count("width") == 4
-    assert study.left_out({arm: {} for arm in study.arms}) == []
+    assert study.left_out({run: {} for run in study.runs}) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written down of an arm: probes, curves, and the test of its last weights."""
+"""What is written down of a run: probes, curves, and the test of its last weights."""
 
 from dataclasses import replace
 
@@ -8,42 +8,44 @@ import numpy as np
 import pytest
 
 from experiments.residual_scaling import runner
-from experiments.residual_scaling.looks import Looks
+from experiments.residual_scaling.probe_log import ProbeLog
 from experiments.residual_scaling.programs import values_of
-from tests.experiments.tiny_study import ARM, with_arms
+from tests.experiments.tiny_study import RUN, with_runs
 
 
 @pytest.mark.usefixtures("shared_programs")
-def test_probes_do_not_depend_on_how_often_one_looks(study, whole, monkeypatch):
-    often = replace(ARM, probe_every=1)
+def test_probes_do_not_depend_on_how_often_a_run_is_probed(study, whole, monkeypatch):
+    often = replace(RUN, probe_every=1)
     programs = runner.Lab(study).programs(often)
-    look, logits = programs.look, []
+    probe, logits = programs.probe, []
 
     def spy(*of):
-        found = look(*of)
+        found = probe(*of)
         logits.append(np.array(found["logits"][0], float))
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(programs, "look", spy)
-        probes = runner.run(with_arms(study, often))[often]["probes"]
+        patch.setattr(programs, "probe", spy)
+        probes = runner.train_study(with_runs(study, often))[often]["probes"]
     assert probes["step"] == list(range(7))
-    # One look at the start, and two for each update: before and after it.
+    # One probe at the start, and two for each update: before and after it.
     changes = [np.sqrt(np.mean(x**2)) for x in np.diff(logits[::2], axis=0)]
     np.testing.assert_allclose(probes["function_change"][1:], changes, rtol=1e-4)
-    seldom = whole[1][ARM]["probes"]
+    seldom = whole[1][RUN]["probes"]
     for name, values in seldom.items():
         at_the_same = probes[name][::2]
         np.testing.assert_array_equal(at_the_same[1:], values[1:], name)
-    # The last step is looked at, too.
-    uneven = replace(ARM, probe_every=4)
-    again = runner.run(replace(with_arms(study, uneven), folder=study.folder / "uneven"))
+    # The last step is probed, too.
+    uneven = replace(RUN, probe_every=4)
+    again = runner.train_study(
+        replace(with_runs(study, uneven), folder=study.folder / "uneven")
+    )
     assert again[uneven]["probes"]["step"] == [0, 4, 6]
 
 
 @pytest.mark.usefixtures("shared_programs")
 def test_the_last_weights_are_tested_and_not_their_average(study, monkeypatch):
-    programs = runner.Lab(study).programs(ARM)
+    programs = runner.Lab(study).programs(RUN)
     step, evaluate = programs.step, programs.evaluate
     states, tested = [], []
     monkeypatch.setattr(
@@ -52,8 +54,8 @@ def test_the_last_weights_are_tested_and_not_their_average(study, monkeypatch):
     monkeypatch.setattr(
         programs, "evaluate", lambda *of: tested.append(of[0]) or evaluate(*of)
     )
-    runner.run(with_arms(study, ARM))
-    assert len(states) == ARM.steps
+    runner.train_study(with_runs(study, RUN))
+    assert len(states) == RUN.steps
     last = states[-1][0].raw_variables
     assert tested
     for variables in tested:
@@ -62,24 +64,26 @@ def test_the_last_weights_are_tested_and_not_their_average(study, monkeypatch):
 
 def test_function_change_is_that_of_the_logits():
     class Fake:
-        def look(self, logits, *_):
+        def probe(self, logits, *_):
             return {"logits": logits, "loss": np.zeros(2)}
 
-    looks = Looks(Fake(), {}, values_of(ARM))
-    before = np.zeros((2, 3, 4))  # arms, images, classes
+    log = ProbeLog(Fake(), {}, values_of(RUN))
+    before = np.zeros((2, 3, 4))  # runs, images, classes
     after = before + np.array([3.0, 0.0])[:, None, None]
     after[1, :, 0] = 4.0
-    looks(1, after, before, {"update_ratio/linear": np.ones(2), "loss_sum": np.ones(2)})
-    assert looks.of(0)["function_change"] == [3.0]
-    assert looks.of(1)["function_change"] == [2.0]
-    assert set(looks.of(0)) == {"step", "loss", "function_change", "update_ratio/linear"}
+    log.record(
+        1, after, before, {"update_ratio/linear": np.ones(2), "loss_sum": np.ones(2)}
+    )
+    assert log.of_run(0)["function_change"] == [3.0]
+    assert log.of_run(1)["function_change"] == [2.0]
+    assert set(log.of_run(0)) == {"step", "loss", "function_change", "update_ratio/linear"}
 
 
 @pytest.mark.usefixtures("shared_programs")
 def test_long_curves_are_thinned_to_means(study, whole, monkeypatch):
     monkeypatch.setattr(runner, "MAX_POINTS", 4)
-    record = runner.run(with_arms(study, ARM))[ARM]
+    record = runner.train_study(with_runs(study, RUN))[RUN]
     assert record["loss_every"] == 2
     for name in ("loss", "grad_norm"):
-        expected = np.reshape(whole[1][ARM][name], (3, 2)).mean(axis=1)
+        expected = np.reshape(whole[1][RUN][name], (3, 2)).mean(axis=1)
         np.testing.assert_allclose(record[name], expected, rtol=1e-4)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an arm to its network, data and values; the measurement of what sharing saves."""
+"""From a run to its network, data and values; the measurement of what sharing saves."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,6 @@ import pytest
 
 import inception_jax
 from experiments.residual_scaling import bench, programs
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.plans import PLANS
 from experiments.residual_scaling.programs import (
     OPTIMIZER,
@@ -22,17 +21,18 @@ from experiments.residual_scaling.programs import (
     values_of,
 )
 from experiments.residual_scaling.prototypes import open_prototypes
+from experiments.residual_scaling.runs import Run
 from inception_jax.runtime.parallel import ArmParallel
 
 
-def every_shape() -> list[Arm]:
+def every_shape() -> list[Run]:
     """Of all plans; two blocks deep, since tracing takes its time."""
-    arms = [arm for plan in PLANS.values() for g in plan.groups for arm in g.settings]
-    shapes = [replace(arm.shape, init=arm.init, depth=2, steps=1) for arm in arms]
+    runs = [run for plan in PLANS.values() for g in plan.groups for run in g.settings]
+    shapes = [replace(run.shape, init=run.init, depth=2, steps=1) for run in runs]
     return list(dict.fromkeys(shapes))
 
 
-@pytest.mark.parametrize("shape", every_shape(), ids=lambda arm: arm.words)
+@pytest.mark.parametrize("shape", every_shape(), ids=lambda run: run.description)
 def test_every_network_of_the_plans_can_be_made(shape):
     spec = spec_of(shape)
     network = inception_jax.create(spec, num_classes=10)
@@ -47,25 +47,25 @@ def test_every_network_of_the_plans_can_be_made(shape):
 
 
 def test_values_are_those_of_the_arm():
-    arm = Arm(depth=3, scale=0.3, learning_rate=0.2, clip_norm=2.0, seed=4, momentum=0.5)
-    numbers = values_of(arm).numbers
+    run = Run(depth=3, scale=0.3, learning_rate=0.2, clip_norm=2.0, seed=4, momentum=0.5)
+    numbers = values_of(run).numbers
     np.testing.assert_allclose(numbers.residual_scale, [0.3] * 3)
     assert float(numbers.optimizer.learning_rate) == pytest.approx(0.2)
     assert float(numbers.optimizer.clip_norm) == 2.0
     assert float(numbers.optimizer.momentum) == 0.5
     assert int(numbers.seed) == 4
-    unclipped = values_of(replace(arm, clip_norm=None)).numbers
+    unclipped = values_of(replace(run, clip_norm=None)).numbers
     assert np.isinf(unclipped.optimizer.clip_norm)
-    published = values_of(Arm(depth=3, scale=None, head="published")).numbers
+    published = values_of(Run(depth=3, scale=None, head="published")).numbers
     np.testing.assert_allclose(published.residual_scale, [0.1, 0.1, 1.0])
-    assert values_of(Arm(block="concat")).numbers.residual_scale is None
+    assert values_of(Run(block="concat")).numbers.residual_scale is None
 
 
 def test_values_of_optimizer_and_initialisation_are_those_of_the_arm():
     given = {"warmup_steps": 7, "warmup_rate": 0.25, "classifier_rate": 0.5}
     given |= {"linear_rate": 0.125, "momentum": 0.75, "clip_norm": 2.0}
     values = values_of(
-        Arm(**given, warmup="linear", init_gain=0.5, learned_scale_init=0.0625)
+        Run(**given, warmup="linear", init_gain=0.5, learned_scale_init=0.0625)
     )
     optimizer = values.numbers.optimizer
     assert {name: float(getattr(optimizer, name)) for name in given} == given
@@ -84,21 +84,21 @@ def test_values_of_optimizer_and_initialisation_are_those_of_the_arm():
     ids=str,
 )
 def test_what_is_compiled_changes_the_network(change):
-    arm = Arm(width=8, depth=1)
-    assert traced(arm) == traced(arm)
-    assert traced(replace(arm, **change)) != traced(arm)
+    run = Run(width=8, depth=1)
+    assert traced(run) == traced(run)
+    assert traced(replace(run, **change)) != traced(run)
 
 
-def traced(arm: Arm) -> str:
+def traced(run: Run) -> str:
     """All that making the weights and looking at an image computes."""
-    spec = spec_of(arm)
+    spec = spec_of(run)
     network = inception_jax.create(spec, num_classes=10)
     make = jax.make_jaxpr(network.init_with_output)
     return str(make(jax.random.key(0), jnp.zeros((1, *spec.image_shape))))
 
 
 def test_programs_are_those_of_the_arm():
-    shape = Arm(width=8, depth=1, dtype="bfloat16", optimizer="momentum", batch_size=5)
+    shape = Run(width=8, depth=1, dtype="bfloat16", optimizer="momentum", batch_size=5)
     programs = Programs(shape, 50, 10, jax.local_devices())
     assert programs.options["dtype"] == jnp.bfloat16
     assert programs.optimizer == replace(OPTIMIZER, kind="momentum")
@@ -107,12 +107,12 @@ def test_programs_are_those_of_the_arm():
 
 
 def test_gain_and_learned_scale_start_where_the_arm_says():
-    arm = Arm(width=8, depth=1, learned_scale="channel", seed=3)
-    options = {"network": inception_jax.create(spec_of(arm)), "optimizer": OPTIMIZER}
+    run = Run(width=8, depth=1, learned_scale="channel", seed=3)
+    options = {"network": inception_jax.create(spec_of(run)), "optimizer": OPTIMIZER}
     init = jax.jit(partial(_init, **options))
-    plain = init(values_of(arm))
-    changed = init(values_of(replace(arm, init_gain=0.5, learned_scale_init=0.25)))
-    other_seed = init(values_of(replace(arm, seed=4)))
+    plain = init(values_of(run))
+    changed = init(values_of(replace(run, init_gain=0.5, learned_scale_init=0.25)))
+    other_seed = init(values_of(replace(run, seed=4)))
     expected = jax.tree.map(np.array, plain.params)
     expected["block8_1"]["Conv2d_1x1"]["kernel"] *= 0.5
     expected["block8_1"]["learned_scale"][:] = 0.25
@@ -123,20 +123,20 @@ def test_gain_and_learned_scale_start_where_the_arm_says():
 
 
 @pytest.mark.parametrize(
-    ("arm", "size"),
+    ("run", "size"),
     [
-        (Arm(data="prototypes"), (5_000, 100)),
-        (Arm(data="prototypes", network="BC", block="v2"), (20_000, 1000)),
+        (Run(data="prototypes"), (5_000, 100)),
+        (Run(data="prototypes", network="BC", block="v2"), (20_000, 1000)),
     ],
     ids=["C", "BC"],
 )
-def test_prototypes_fit_the_network(arm, size, monkeypatch):
+def test_prototypes_fit_the_network(run, size, monkeypatch):
     asked = []
     monkeypatch.setattr(programs, "open_prototypes", lambda *of: asked.append(of))
-    open_data(arm, "eval", None)
+    open_data(run, "eval", None)
     classes, train = size[::-1]
-    assert asked == [("eval", spec_of(arm).image_shape, classes, train)]
-    assert spec_of(arm).image_shape[2] == 3
+    assert asked == [("eval", spec_of(run).image_shape, classes, train)]
+    assert spec_of(run).image_shape[2] == 3
 
 
 def test_prototypes_are_the_same_every_time_and_differ_by_class_and_example():
@@ -165,11 +165,11 @@ def test_arms_side_by_side_share_nothing():
     def function(state, x):
         return state * 2, jax.lax.psum(x, "data")
 
-    run = ArmParallel(function, devices, donate=True)
-    state, total = run(np.array([1.0, np.nan]), np.array([[3.0], [4.0]]))
+    apply = ArmParallel(function, devices, donate=True)
+    state, total = apply(np.array([1.0, np.nan]), np.array([[3.0], [4.0]]))
     np.testing.assert_array_equal(state, [2.0, np.nan])
     np.testing.assert_array_equal(total, [[3.0], [4.0]])
-    after, _ = run(state, total)
+    after, _ = apply(state, total)
     np.testing.assert_array_equal(after, [4.0, np.nan])
     assert state.is_deleted()
     keeping = ArmParallel(function, devices)
@@ -179,7 +179,7 @@ def test_arms_side_by_side_share_nothing():
 
 @pytest.mark.slow
 def test_bench_compares_both_ways(capsys, data_dir, compilations, monkeypatch):
-    timed, counts = bench._arms_per_minute, {}
+    timed, counts = bench._runs_per_minute, {}
 
     def counted(*of, together):
         compilations.clear()
@@ -187,9 +187,9 @@ def test_bench_compares_both_ways(capsys, data_dir, compilations, monkeypatch):
         counts[together] = len(compilations)
         return rate
 
-    monkeypatch.setattr(bench, "_arms_per_minute", counted)
-    monkeypatch.setattr(bench, "Arm", partial(Arm, depth=1))
-    sizes = "--arms 2 --rounds 1 --width 8 --steps 4"
+    monkeypatch.setattr(bench, "_runs_per_minute", counted)
+    monkeypatch.setattr(bench, "Run", partial(Run, depth=1))
+    sizes = "--runs 2 --rounds 1 --width 8 --steps 4"
     enabled = jax.config.jax_enable_compilation_cache
     try:
         bench.main([*sizes.split(), "--data-dir", data_dir])
@@ -198,6 +198,6 @@ def test_bench_compares_both_ways(capsys, data_dir, compilations, monkeypatch):
     out = capsys.readouterr().out
     assert "one compilation" in out
     assert counts[False] > 1.8 * counts[True] > 0
-    assert "2 arms of width 8, 4 steps" in out
+    assert "2 runs of width 8, 4 steps" in out
     with pytest.raises(SystemExit, match="2"):
-        bench.main(["--arms", "0"])
+        bench.main(["--runs", "0"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which arms are next, and what is known of the time, with a clock that is set by hand."""
+"""Which runs are next, and what is known of the time, with a clock that is set by hand."""
 
 from dataclasses import replace
 
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from experiments.residual_scaling import progress as module
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.plans import grid
 from experiments.residual_scaling.progress import Progress
+from experiments.residual_scaling.runs import Run
 
-ARM = Arm(width=8, depth=1, steps=10, probe_every=5)
-WIDE = replace(ARM, width=32)
+RUN = Run(width=8, depth=1, steps=10, probe_every=5)
+WIDE = replace(RUN, width=32)
 
 
 class Clock:
@@ -30,66 +30,66 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def train(progress: Progress, clock: Clock, compiling: float, per_step: float) -> None:
-    """The next arms, whose first five steps take `compiling`, and each other `per_step`."""
-    arms = progress.next()
-    progress.start(arms)
+    """The next runs, whose first five steps take `compiling`, and each other `per_step`."""
+    runs = progress.next()
+    progress.start(runs)
     for step, seconds in ((5, compiling), (10, 5 * per_step)):
         clock.now += seconds
         progress.show(step, np.ones(4), np.zeros(4))
-    for arm in arms:
-        progress.finish(arm, "healthy")
+    for run in runs:
+        progress.finish(run, "healthy")
 
 
 def test_arms_side_by_side_have_one_shape_and_one_initialiser():
-    glorot = replace(ARM, init="glorot")
-    longer = replace(ARM, steps=20)
-    arms = [ARM, glorot, WIDE, longer, *grid(ARM, scale=(0.1, 0.2, 0.3)), WIDE]
-    arms = list(dict.fromkeys(arms))
-    progress = Progress(arms, 2, np.inf)
+    glorot = replace(RUN, init="glorot")
+    longer = replace(RUN, steps=20)
+    runs = [RUN, glorot, WIDE, longer, *grid(RUN, scale=(0.1, 0.2, 0.3)), WIDE]
+    runs = list(dict.fromkeys(runs))
+    progress = Progress(runs, 2, np.inf)
     chosen = list(iter(progress.next, []))
     assert chosen == [
-        [ARM, replace(ARM, scale=0.1)],
+        [RUN, replace(RUN, scale=0.1)],
         [glorot],
         [WIDE],
         [longer],
-        [replace(ARM, scale=0.2), replace(ARM, scale=0.3)],
+        [replace(RUN, scale=0.2), replace(RUN, scale=0.3)],
     ]
     assert progress.left_out == []
 
 
 def test_time_comes_from_the_steps_of_each_program(clock):
-    arms = [*grid(ARM, seed=(0, 1, 2, 3)), *grid(WIDE, seed=(0, 1, 2, 3))]
-    progress = Progress(arms, 2, 1000.0)
+    runs = [*grid(RUN, seed=(0, 1, 2, 3)), *grid(WIDE, seed=(0, 1, 2, 3))]
+    progress = Progress(runs, 2, 1000.0)
     assert progress.left() == "00:00"  # nothing is known yet
     train(progress, clock, compiling=60.0, per_step=1.0)
-    assert progress.expected(ARM) == pytest.approx(10)
-    assert progress.expected(replace(ARM, steps=30)) == pytest.approx(30)
+    assert progress.expected(RUN) == pytest.approx(10)
+    assert progress.expected(replace(RUN, steps=30)) == pytest.approx(30)
     # Four times the work, and compiling.
     assert progress.expected(WIDE) == pytest.approx(40 + 60)
-    # Two and four arms on two devices, and one program to compile.
+    # Two and four runs on two devices, and one program to compile.
     assert progress.left() == f"{(2 * 10 + 4 * 40) // 2 // 60 + 1:02d}:30"
     train(progress, clock, compiling=1.0, per_step=1.0)  # nothing was compiled
     train(progress, clock, compiling=30.0, per_step=2.0)
     assert progress.compiling == 60
     assert progress.expected(WIDE) == pytest.approx(20)
     # Of a program between the two the narrower one tells more.
-    between = replace(ARM, width=16)
+    between = replace(RUN, width=16)
     assert progress.expected(between) == pytest.approx(2 * 10 + 60)
     clock.now = 995.0
     assert progress.left() == "00:05"  # never more than the deadline allows
 
 
 def test_what_would_end_too_late_is_left_out_and_what_is_shorter_is_not(clock):
-    long = replace(ARM, steps=100)
-    progress = Progress([ARM, long, replace(ARM, seed=1)], 1, 100.0)
+    long = replace(RUN, steps=100)
+    progress = Progress([RUN, long, replace(RUN, seed=1)], 1, 100.0)
     train(progress, clock, compiling=20.0, per_step=1.0)
     clock.now = 50.0
-    assert progress.next() == [replace(ARM, seed=1)]
+    assert progress.next() == [replace(RUN, seed=1)]
     assert progress.left_out == [long]
     assert progress.next() == []
 
 
 def test_every_finished_arm_is_a_line(clock, capsys):
-    progress = Progress([ARM, WIDE], 1, 100.0)
+    progress = Progress([RUN, WIDE], 1, 100.0)
     train(progress, clock, compiling=1.0, per_step=1.0)
-    assert capsys.readouterr().out == f"[1/2, 00:41 left] {ARM}: healthy\n"
+    assert capsys.readouterr().out == f"[1/2, 00:41 left] {RUN}: healthy\n"

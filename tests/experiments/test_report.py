@@ -16,20 +16,21 @@ import pytest
 from experiments.residual_scaling import report
 from experiments.residual_scaling.contents import contents
 from experiments.residual_scaling.figures import KINDS
+from experiments.residual_scaling.records import read_records, records_file
 from experiments.residual_scaling.records import test_accuracy as accuracy_of
 from experiments.residual_scaling.report import main, write_report
-from experiments.residual_scaling.tables import arm_id
+from experiments.residual_scaling.tables import run_id
 from experiments.residual_scaling.verdicts import CLAIMS, Verdict, not_tested
 from tests.experiments.made_up import small
 
 PNG = b"\x89PNG"
-LEFT_OUT = ["The <b>long</b> arms & others."]
+LEFT_OUT = ["The <b>long</b> runs & others."]
 VERDICTS = [
     Verdict(6, "a", "t", "5/5 | 0/5", "reproduced", "", 5, 0.008, 0.0004, details=("d1",)),
     Verdict(6, "b", "t", "4/5", "undecided", "4 of 5 seeds", 4, 0.2, 0.6),
     Verdict(1, "c", "t", "0/5", "not reproduced", "", 5, 0.012, 0.03),
     Verdict(6, "d", "t", "5/5", "reproduced", "", 5, 0.008, 0.04),
-    not_tested(3, "no such arm"),
+    not_tested(3, "no such run"),
 ]
 
 
@@ -71,9 +72,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_the_builder_makes_everything_that_goes_wrong(records):
     outcomes = Counter(record["outcome"] for record in records.values())
-    assert {"healthy", "scarred", "dead", "diverged"} <= set(outcomes)
+    assert {"healthy", "impaired", "dead", "diverged"} <= set(outcomes)
     assert any(None in record["loss"] for record in records.values())
-    assert any(len(r["loss"]) < arm.steps for arm, r in records.items())
+    assert any(len(r["loss"]) < run.steps for run, r in records.items())
     json.dumps(list(records.values()), allow_nan=False)  # as a file would hold it
 
 
@@ -105,7 +106,7 @@ def test_pictures_of_the_page_have_words_and_are_the_files(page, folder):
 
 def test_what_others_wrote_is_escaped(folder):
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert "The &lt;b&gt;long&lt;/b&gt; arms &amp; others." in text
+    assert "The &lt;b&gt;long&lt;/b&gt; runs &amp; others." in text
     assert "5/5 \\| 0/5" in (folder / "report.md").read_text(encoding="utf-8")
 
 
@@ -118,7 +119,7 @@ def test_both_pages_say_the_same_in_the_same_order(folder, page):
         *(f"{number}. {CLAIMS[number]}" for number in (1, 3, 6)),
         *(kind.title for kind in KINDS),
         "Settings and outcomes",
-        "Every arm's settings",
+        "Every run's settings",
         "What was left out",
         "Threats",
     ]
@@ -147,9 +148,9 @@ def test_the_summary_is_computed_from_the_verdicts(folder):
 
 def test_settings_of_every_arm_are_on_the_page(records, page):
     words = Counter(page.words)
-    for arm, record in records.items():
-        assert words[arm_id(arm)] == 1
-        assert words[str(arm)] >= 1
+    for run, record in records.items():
+        assert words[run_id(run)] == 1
+        assert words[str(run)] >= 1
         assert record["devices"] in words
     assert words["optimizer.decay_rate"] == 1
 
@@ -176,43 +177,53 @@ def test_an_earlier_report_leaves_no_pictures(tmp_path):
 
 def save(folder: Path, records: dict) -> None:
     lines = [json.dumps(record) + "\n" for record in records.values()]
-    (folder / "arms.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "runs.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def test_the_command_makes_the_report_anew(tmp_path, capsys):
     save(tmp_path, small())
-    (tmp_path / "left_out.txt").write_text("Wide arms.\nLong arms.\n", encoding="utf-8")
+    (tmp_path / "left_out.txt").write_text("Wide runs.\nLong runs.\n", encoding="utf-8")
     assert main([str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    for name in ("report.html", "report.md", "arms.csv", "probes.csv", "verdicts.csv"):
+    for name in ("report.html", "report.md", "runs.csv", "probes.csv", "verdicts.csv"):
         assert str(tmp_path / name) in said
         assert (tmp_path / name).stat().st_size > 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    assert "* Wide arms.\n* Long arms.\n" in before[tmp_path / "report.md"].decode()
+    assert "* Wide runs.\n* Long runs.\n" in before[tmp_path / "report.md"].decode()
     assert len({row["claim"] for row in rows(tmp_path / "verdicts.csv")}) == len(CLAIMS)
     assert main([str(tmp_path)]) == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_records_of_earlier_versions_are_read(tmp_path):
+    (run, record), *_ = small().items()
+    fields = record.pop("run")
+    for label, outcome in (("part dead", "half dead"), ("scarred", "impaired")):
+        line = json.dumps({"arm": fields, **record, "outcome": label})
+        (tmp_path / "arms.jsonl").write_text(line + "\n", encoding="utf-8")
+        (read,) = read_records(records_file(tmp_path)).items()
+        assert read == (run, {"run": fields, **record, "outcome": outcome})
 
 
 def test_the_command_line_runs_it(tmp_path):
     command = [sys.executable, "-m", "experiments.residual_scaling.report", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
-    assert "holds no arms.jsonl" in result.stderr
+    assert "holds no runs.jsonl" in result.stderr
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "holds no arms.jsonl with arms on record; name the --workdir of a study."),
-        ('{"arm": {"width": 8}}\n', "line 1 is no arm of this version of the study"),
+        (None, "holds no runs.jsonl with runs on record; name the --workdir of a study."),
+        ('{"run": {"width": 8}}\n', "line 1 is not a run of this version of the study"),
         ("{\n", "line 1 is not JSON"),
     ],
 )
 def test_the_command_answers_mistakes_in_a_sentence(tmp_path, capsys, content, message):
     if content:
-        (tmp_path / "arms.jsonl").write_text(content, encoding="utf-8")
+        (tmp_path / "runs.jsonl").write_text(content, encoding="utf-8")
     assert main([str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert message in said

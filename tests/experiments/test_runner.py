@@ -11,24 +11,24 @@ import pytest
 
 from experiments.residual_scaling import programs as programs_module
 from experiments.residual_scaling import runner
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.plans import changed, grid
 from experiments.residual_scaling.progress import Progress
 from experiments.residual_scaling.records import training_loss
-from tests.experiments.tiny_study import ARM, lasting, with_arms
+from experiments.residual_scaling.runs import Run
+from tests.experiments.tiny_study import RUN, lasting, with_runs
 
 
 def test_a_small_study_trains(whole):
     study, done = whole
-    assert list(done) == study.arms
-    assert len(study.arms_file.read_text().splitlines()) == len(study.arms)
-    for arm, record in done.items():
-        assert record["arm"] == asdict(arm)
-        assert len(record["loss"]) == len(record["grad_norm"]) == arm.steps
+    assert list(done) == study.runs
+    assert len(study.records_file.read_text().splitlines()) == len(study.runs)
+    for run, record in done.items():
+        assert record["run"] == asdict(run)
+        assert len(record["loss"]) == len(record["grad_norm"]) == run.steps
         probes = record["probes"]
         assert probes["step"] == [0, 2, 4, 6]
-        assert np.shape(probes["dead"]) == (4, arm.depth)
+        assert np.shape(probes["dead"]) == (4, run.depth)
         assert probes["curvature"][0] > 0
         changes = np.array(probes["function_change"], float)
         assert np.isnan(changes).tolist() == [True, False, False, False]
@@ -38,16 +38,16 @@ def test_a_small_study_trains(whole):
         assert record["settings"]["probe_images"] == 32
         assert record["settings"]["optimizer.weight_decay"] == 0.0
     assert len({tuple(record["loss"]) for record in done.values()}) == len(done)
-    # Arms of one seed start alike and see the same batches.
-    scales_alone = {arm: r["loss"][0] for arm, r in done.items() if arm.shape == ARM.shape}
-    for arm, loss in scales_alone.items():
-        assert loss == scales_alone[replace(arm, learning_rate=0.2)]
-        assert loss != scales_alone[replace(arm, seed=1 - arm.seed)]
+    # Runs of one seed start alike and see the same batches.
+    scales_alone = {run: r["loss"][0] for run, r in done.items() if run.shape == RUN.shape}
+    for run, loss in scales_alone.items():
+        assert loss == scales_alone[replace(run, learning_rate=0.2)]
+        assert loss != scales_alone[replace(run, seed=1 - run.seed)]
 
 
 @pytest.mark.usefixtures("shared_programs")
 def test_the_seed_orders_the_data(study):
-    lab = runner.Lab(with_arms(study, ARM, seeds=2))
+    lab = runner.Lab(with_runs(study, RUN, seeds=2))
     batch, seen = lab.batch, {}
 
     def spy(*of):
@@ -55,49 +55,49 @@ def test_the_seed_orders_the_data(study):
         return seen[of]
 
     lab.batch = spy
-    progress = Progress(lab.study.arms, 4, np.inf)
-    arms = progress.next()
-    progress.start(arms)
-    runner.train_arms(lab, lab.programs(ARM), arms, progress)
-    assert set(seen) == {(ARM.shape, k, step) for k in (0, 1) for step in range(6)}
+    progress = Progress(lab.study.runs, 4, np.inf)
+    runs = progress.next()
+    progress.start(runs)
+    runner.train_runs(lab, lab.programs(RUN), runs, progress)
+    assert set(seen) == {(RUN.shape, k, step) for k in (0, 1) for step in range(6)}
     labels = {tuple(b["label"]) for b in seen.values()}
     assert len(labels) == len(seen)
 
 
 @pytest.mark.usefixtures("shared_programs")
 def test_arms_of_one_shape_keep_their_initialisers(study, whole):
-    glorot = replace(ARM, init="glorot")
-    records = runner.run(with_arms(study, ARM, glorot))
-    assert records[ARM]["loss"] == whole[1][ARM]["loss"]
-    assert records[glorot]["loss"][0] != records[ARM]["loss"][0]
+    glorot = replace(RUN, init="glorot")
+    records = runner.train_study(with_runs(study, RUN, glorot))
+    assert records[RUN]["loss"] == whole[1][RUN]["loss"]
+    assert records[glorot]["loss"][0] != records[RUN]["loss"][0]
 
 
 def test_finished_arms_are_kept_and_other_settings_are_refused(whole, monkeypatch):
     study, done = whole
-    monkeypatch.setattr(runner, "train_arms", None)  # nothing is left to train
-    assert runner.run(study) == done
+    monkeypatch.setattr(runner, "train_runs", None)  # nothing is left to train
+    assert runner.train_study(study) == done
     more = replace(study, plan=replace(study.plan, probe_images=16))
     with pytest.raises(ValueError, match=r"other settings \(probe_images 32 there, 16"):
-        runner.run(more)
+        runner.train_study(more)
 
 
 def test_one_compilation_serves_all_arms_of_a_shape(study, compilations):
     every_value = changed(
-        [ARM],
+        [RUN],
         *({"scale": 0.1}, {"learning_rate": 0.1}, {"momentum": 0.0}),
         *({"clip_norm": 0.1}, {"warmup_steps": 3}, {"init_gain": 0.1}),
         {"warmup_steps": 3, "warmup": "linear", "warmup_rate": 1e-3},
         *({"classifier_rate": 0.1}, {"linear_rate": 0.1}),
     )
-    runner.run(with_arms(study, ARM))
+    runner.train_study(with_runs(study, RUN))
     compilations.clear()
-    lab = runner.Lab(with_arms(study, ARM, *every_value, seeds=2))
-    progress = Progress(lab.study.arms, len(lab.devices), np.inf)
+    lab = runner.Lab(with_runs(study, RUN, *every_value, seeds=2))
+    progress = Progress(lab.study.runs, len(lab.devices), np.inf)
     first = True
     losses = set()
-    while arms := progress.next():
-        progress.start(arms)
-        records = runner.train_arms(lab, lab.programs(arms[0]), arms, progress)
+    while runs := progress.next():
+        progress.start(runs)
+        records = runner.train_runs(lab, lab.programs(runs[0]), runs, progress)
         losses |= {tuple(record["loss"]) for record in records}
         if first:
             assert compilations
@@ -105,26 +105,26 @@ def test_one_compilation_serves_all_arms_of_a_shape(study, compilations):
             first = False
     assert not compilations
     # Warm-up and the classifier's rate are seen in the loss too: each value has an effect.
-    assert len(losses) == len(lab.study.arms)
+    assert len(losses) == len(lab.study.runs)
 
 
 @pytest.mark.slow
 def test_an_arm_does_not_depend_on_its_company_or_on_the_devices(whole, monkeypatch):
     study, many = whole
     assert all(record["devices"].startswith("4 x") for record in many.values())
-    # The last group has two arms for four devices.
-    some = with_arms(study, ARM, study.arms[-1].setting, seeds=2)
+    # The last group has two runs for four devices.
+    some = with_runs(study, RUN, study.runs[-1].setting, seeds=2)
     monkeypatch.setattr(runner, "arm_devices", lambda: jax.local_devices()[:1])
-    one = runner.run(replace(some, folder=study.folder / "one"))
-    assert {arm: lasting(r) for arm, r in one.items()} == {
-        arm: lasting(many[arm]) for arm in some.arms
+    one = runner.train_study(replace(some, folder=study.folder / "one"))
+    assert {run: lasting(r) for run, r in one.items()} == {
+        run: lasting(many[run]) for run in some.runs
     }
 
 
 def test_arms_of_known_construction_get_their_labels(study, monkeypatch):
-    diverging = replace(ARM, learning_rate=1e30)
-    healthy = replace(ARM, scale=0.1, learning_rate=0.05, steps=40, probe_every=10)
-    records = runner.run(with_arms(study, diverging, healthy))
+    diverging = replace(RUN, learning_rate=1e30)
+    healthy = replace(RUN, scale=0.1, learning_rate=0.05, steps=40, probe_every=10)
+    records = runner.train_study(with_runs(study, diverging, healthy))
     assert records[diverging]["outcome"] == Outcome.DIVERGED
     assert records[healthy]["outcome"] == Outcome.HEALTHY
     assert not np.isfinite(training_loss(records[diverging])[-1])
@@ -139,8 +139,8 @@ def test_arms_of_known_construction_get_their_labels(study, monkeypatch):
         return state
 
     monkeypatch.setattr(programs_module, "init_state", killed)
-    dead = replace(ARM, linear_rate=0.0, classifier_rate=0.0)
-    (record,) = runner.run(with_arms(study, dead)).values()
+    dead = replace(RUN, linear_rate=0.0, classifier_rate=0.0)
+    (record,) = runner.train_study(with_runs(study, dead)).values()
     assert record["probes"]["pool_dead"] == [1.0] * 4
     assert record["outcome"] == Outcome.DEAD
     assert record["death_step"] == 0
@@ -148,26 +148,28 @@ def test_arms_of_known_construction_get_their_labels(study, monkeypatch):
 
 @pytest.mark.usefixtures("shared_programs")
 def test_a_diverged_arm_ends_neither_its_company_nor_the_study(study):
-    arms = changed([ARM], {"learning_rate": 1e30}, {"learning_rate": 0.05})
-    alone = runner.run(with_arms(study, arms[1]))[arms[1]]
-    both = runner.run(replace(with_arms(study, *arms), folder=study.folder / "both"))
-    assert both[arms[0]]["outcome"] == Outcome.DIVERGED
-    *numbers, last = np.isfinite(training_loss(both[arms[0]]))
+    runs = changed([RUN], {"learning_rate": 1e30}, {"learning_rate": 0.05})
+    alone = runner.train_study(with_runs(study, runs[1]))[runs[1]]
+    both = runner.train_study(
+        replace(with_runs(study, *runs), folder=study.folder / "both")
+    )
+    assert both[runs[0]]["outcome"] == Outcome.DIVERGED
+    *numbers, last = np.isfinite(training_loss(both[runs[0]]))
     assert all(numbers)
     assert not last
-    assert len(both[arms[0]]["grad_norm"]) == len(numbers) + 1 < ARM.steps
-    assert lasting(both[arms[1]]) == lasting(alone)
+    assert len(both[runs[0]]["grad_norm"]) == len(numbers) + 1 < RUN.steps
+    assert lasting(both[runs[1]]) == lasting(alone)
 
 
 @pytest.mark.usefixtures("shared_programs")
 @pytest.mark.slow
 def test_unscaled_residuals_kill_channels_and_scaled_ones_do_not(study):
     """The finding itself, at the smallest size that shows it in seconds."""
-    arms = grid(
-        Arm(width=64, depth=4, learning_rate=0.4, steps=20, probe_every=10),
+    runs = grid(
+        Run(width=64, depth=4, learning_rate=0.4, steps=20, probe_every=10),
         scale=(1.0, 0.1),
     )
-    unscaled, scaled = runner.run(with_arms(study, *arms)).values()
+    unscaled, scaled = runner.train_study(with_runs(study, *runs)).values()
     dead = [record["probes"]["pool_dead"] for record in (unscaled, scaled)]
     assert dead[0][0] == dead[1][0] == 0.0
     assert dead[0][-1] > 0.5
@@ -179,9 +181,9 @@ def test_unscaled_residuals_kill_channels_and_scaled_ones_do_not(study):
 @pytest.mark.usefixtures("shared_programs")
 def test_what_does_not_fit_into_the_time_is_left_out_and_done_next_time(study, capsys):
     short = replace(study, minutes=1e-3)
-    done = runner.run(short)
-    assert 0 < len(done) < len(study.arms)
+    done = runner.train_study(short)
+    assert 0 < len(done) < len(study.runs)
     out = capsys.readouterr().out
-    assert runner.run(short, started=time.perf_counter() - 1) == done
-    assert f"{len(study.arms) - len(done)} arms would not have ended in time" in out
-    assert list(runner.run(study)) == study.arms
+    assert runner.train_study(short, started=time.perf_counter() - 1) == done
+    assert f"{len(study.runs) - len(done)} runs would not have ended in time" in out
+    assert list(runner.train_study(study)) == study.runs

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments.residual_scaling.arms import Arm
-from experiments.residual_scaling.tables import arm_id, arm_row, write_tables
+from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.tables import run_id, run_row, write_tables
 from experiments.residual_scaling.verdicts import CLAIMS, Verdict, not_tested
 
 VERDICTS = [
     Verdict(6, "a", "t", "5/5", "reproduced", "", 5, 0.008, 0.0004, details=("d", "e")),
-    not_tested(3, "no such arm"),
+    not_tested(3, "no such run"),
 ]
 
 
@@ -29,11 +29,11 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_arms_table_against_the_records(records, folder):
-    table = rows(folder / "arms.csv")
+    table = rows(folder / "runs.csv")
     assert len({row["id"] for row in table}) == len(table) == len(records)
-    for row, (arm, record) in zip(table, records.items(), strict=True):
-        assert int(row["width"]) == arm.width
-        assert row["scale"] == ("" if arm.scale is None else str(arm.scale))
+    for row, (run, record) in zip(table, records.items(), strict=True):
+        assert int(row["width"]) == run.width
+        assert row["scale"] == ("" if run.scale is None else str(run.scale))
         assert row["outcome"] == record["outcome"]
         assert float(row["test_accuracy"]) == pytest.approx(
             record["test"]["top1_sum"] / record["test"]["count"], rel=1e-3
@@ -57,12 +57,12 @@ def test_arms_table_against_the_records(records, folder):
 
 def test_probes_table_against_the_records(records, folder):
     table = iter(rows(folder / "probes.csv"))
-    for arm, record in records.items():
+    for run, record in records.items():
         probes = record["probes"]
         for i, step in enumerate(probes["step"]):
             row = next(table)
-            assert (row["id"], row["step"]) == (arm_id(arm), str(step))
-            for block in range(arm.depth):
+            assert (row["id"], row["step"]) == (run_id(run), str(step))
+            for block in range(run.depth):
                 value = float(row[f"dead_{block + 1}"])
                 assert value == pytest.approx(probes["dead"][i][block], rel=1e-3)
             loss, change = probes["loss"][i], probes["function_change"][i]
@@ -81,16 +81,16 @@ def test_verdicts_table(folder):
 
 
 def test_names_of_arms_tell_all_fields_apart():
-    arms = [Arm(), Arm(seed=1), Arm(scale=None), Arm(scale=0.1), Arm(clip_norm=1.0)]
-    assert len({arm_id(arm) for arm in arms}) == len(arms)
-    assert not any(name[0].isdigit() for name in map(arm_id, arms))
+    runs = [Run(), Run(seed=1), Run(scale=None), Run(scale=0.1), Run(clip_norm=1.0)]
+    assert len({run_id(run) for run in runs}) == len(runs)
+    assert not any(name[0].isdigit() for name in map(run_id, runs))
 
 
 def test_a_thinned_loss_curve_keeps_its_steps(records):
-    arm, record = next((a, r) for a, r in records.items() if None not in r["loss"])
+    run, record = next((a, r) for a, r in records.items() if None not in r["loss"])
     thinned = record | {"loss_every": 5, "loss": record["loss"][4::5]}
-    row = arm_row(arm, thinned)
-    assert row["steps_taken"] == arm.steps
+    row = run_row(run, thinned)
+    assert row["steps_taken"] == run.steps
     assert float(row["final_loss"]) == pytest.approx(
         sum(thinned["loss"][-2:]) / 2, rel=1e-3
     )

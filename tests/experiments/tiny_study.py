@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study's command with one more plan, `tiny`, whose arms train in a moment.
+"""The study's command with one more plan, `tiny`, whose runs train in a moment.
 
 `python -m tests.experiments.tiny_study --plan tiny` is a real run in a process of its own.
 """
@@ -7,24 +7,24 @@
 from dataclasses import replace
 
 from experiments.residual_scaling import __main__ as command
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.plans import PLANS, Group, Plan, grid
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.study import Study
 
-ARM = Arm(
+RUN = Run(
     width=8, depth=1, learning_rate=0.2, steps=6, batch_size=8, probe_every=2, scale=1.0
 )
 # Four settings of one shape, and one of another.
 GROUPS = (
-    Group("Scales and rates?", grid(ARM, scale=(1.0, 0.1), learning_rate=(0.2, 0.1)), 2),
-    Group("And wider?", grid(ARM, width=(16,)), 2),
+    Group("Scales and rates?", grid(RUN, scale=(1.0, 0.1), learning_rate=(0.2, 0.1)), 2),
+    Group("And wider?", grid(RUN, width=(16,)), 2),
 )
 TINY = Plan("for tests", GROUPS, minutes=5.0, probe_images=32)
 
 
-def with_arms(study: Study, *arms: Arm, seeds: int = 1) -> Study:
-    """The study with other arms."""
-    groups = (Group("?", arms, seeds),)
+def with_runs(study: Study, *runs: Run, seeds: int = 1) -> Study:
+    """The study with other runs."""
+    groups = (Group("?", runs, seeds),)
     return replace(study, plan=replace(study.plan, groups=groups))
 
 

@@ -25,7 +25,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Kind:
-    """What can be drawn of the arms."""
+    """What can be drawn of the runs."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class Kind:
     of_all: Callable[[Records], Figure | None] | None = None
 
 
-SEVERAL = "arms of two scales at more than one width or learning rate"
+SEVERAL = "runs of two scales at more than one width or learning rate"
 
 KINDS = (
     Kind(
@@ -74,8 +74,8 @@ KINDS = (
     Kind(
         "survival",
         "Survival",
-        "Kaplan-Meier estimates of the share of arms not yet half dead for good, with 95 % "
-        "bands; arms that lived are censored at their last step, a death has the step of "
+        "Kaplan-Meier estimates of the share of runs not yet half dead for good, with 95 % "
+        "bands; runs that lived are censored at their last step, a death has the step of "
         "the first probe that saw it. The question is whether death comes early or after "
         "a long time in good health.",
         "Step curves that fall from 100 % with every death, for each width and learning "
@@ -129,13 +129,13 @@ KINDS = (
     ),
     Kind(
         "collapse",
-        "One number for all arms, or the width?",
-        "Every residual arm once in each panel, shifted a little so that points do not "
+        "One number for all runs, or the width?",
+        "Every residual run once in each panel, shifted a little so that points do not "
         "hide one another. If the number on the left decides, outcomes change near 1 for "
         "all scales alike; on the right, scales should then lie far apart.",
         "Two scatter charts of the outcomes: against the control number, and against the "
         "width; one marker for each scale.",
-        "residual arms",
+        "residual runs",
         of_all=settings.collapse,
     ),
     Kind(
@@ -151,11 +151,11 @@ KINDS = (
     Kind(
         "forest",
         "One change at a time",
-        "Each row changes one thing of the unscaled arms in the first; shares of seeds "
+        "Each row changes one thing of the unscaled runs in the first; shares of seeds "
         "with 95 % Wilson intervals. A cure moves both squares to the left.",
         "Forest charts: share half dead or worse and share unstable with intervals, a row "
         "for each change.",
-        "unscaled arms with one thing changed",
+        "unscaled runs with one thing changed",
         of_all=settings.forest,
     ),
     Kind(
@@ -165,14 +165,14 @@ KINDS = (
         'the sum out, "concat" concatenates branches of the same cost.',
         "Line charts of accuracy over training steps: residual blocks of each scale, "
         "blocks without sum, and concatenated blocks.",
-        "arms with plain or concat blocks and residual partners",
+        "runs with plain or concat blocks and residual partners",
         of_all=curves.convergence,
     ),
 )
 
 
 def draw(records: Records) -> Iterator[Picture]:
-    """All pictures; a kind that has a picture for each grid of arms is numbered."""
+    """All pictures; a kind that has a picture for each grid of runs is numbered."""
     large = [grid for grid in grids(records) if len(grid.cells) > 1]
     for kind in KINDS:
         words = kind.title, kind.caption, kind.alt
@@ -184,6 +184,6 @@ def draw(records: Records) -> Iterator[Picture]:
         if not large:
             yield Picture(kind.name, *words, None, missing)
         for i, grid in enumerate(large, 1):
-            caption = f"{kind.caption} Arms: {grid}."
+            caption = f"{kind.caption} Runs: {grid}."
             name = kind.name if len(large) == 1 else f"{kind.name}_{i}"
             yield Picture(name, kind.title, caption, kind.alt, kind.of_grid(grid))

@@ -10,35 +10,35 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.residual_scaling.arms import Arm
 from experiments.residual_scaling.claims_mechanism import limit
 from experiments.residual_scaling.figures.style import (
     Line,
-    Look,
+    LineStyle,
     finish,
     grid_panels,
     light_grid,
+    line_styles,
     median_line,
     panels,
     percent,
-    styles,
     title,
 )
 from experiments.residual_scaling.grids import (
     Cell,
     Grid,
     grids,
-    scale_in_words,
+    scale_label,
 )
 from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.records import (
     Record,
     Records,
     loss_steps,
-    probed,
+    signal,
     steps_taken,
     training_loss,
 )
+from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.statistics import censored
 
 Rows = Sequence[Sequence[Cell | None]]
@@ -70,7 +70,7 @@ def _tops(figure: Figure, columns: int) -> list[Axes]:
 
 
 def _loss_and_dead(rows: Rows, scales: Sequence[float | None]) -> Figure:
-    looks = styles(scales)
+    styles = line_styles(scales)
     figure, axes = panels(2 * len(rows), len(rows[0]), height=2.1, sharex="col")
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
@@ -80,8 +80,8 @@ def _loss_and_dead(rows: Rows, scales: Sequence[float | None]) -> Figure:
                 bottom.set_axis_off()
                 continue
             for scale in cell.scales:
-                _lines(top, cell.at(scale), _losses, scale, looks)
-                _lines(bottom, cell.at(scale), _dead, scale, looks)
+                _lines(top, cell.at(scale), _losses, scale, styles)
+                _lines(bottom, cell.at(scale), _dead, scale, styles)
             title(top, cell)
             top.set_yscale("log")
             percent(bottom)
@@ -100,11 +100,11 @@ def _losses(record: Record) -> Line:
 
 
 def _dead(record: Record) -> Line:
-    return probed(record, "step"), probed(record, "pool_dead")
+    return signal(record, "step"), signal(record, "pool_dead")
 
 
 def _curvature(record: Record) -> Line:
-    return probed(record, "step"), probed(record, "curvature")
+    return signal(record, "step"), signal(record, "curvature")
 
 
 def _lines(
@@ -112,22 +112,22 @@ def _lines(
     records: Records,
     line: Callable[[Record], Line],
     scale: float | None,
-    looks: dict[float | None, Look],
+    styles: dict[float | None, LineStyle],
 ) -> None:
     diverged = [record["outcome"] == Outcome.DIVERGED for record in records.values()]
     lines = [line(record) for record in records.values()]
-    median_line(axes, lines, diverged, scale_in_words(scale), looks[scale])
+    median_line(axes, lines, diverged, scale_label(scale), styles[scale])
 
 
 def curvature(grid: Grid) -> Figure:
     """Curvature of the classifier's block, and the limit of the learning rate."""
-    looks = styles(grid.known_scales)
+    styles = line_styles(grid.known_scales)
     figure, found = grid_panels(grid, "largest eigenvalue", sharey=True)
     for panel, cell in found:
         for scale in cell.scales:
-            _lines(panel, cell.at(scale), _curvature, scale, looks)
+            _lines(panel, cell.at(scale), _curvature, scale, styles)
         panel.axhline(
-            limit(cell.arm), color="black", linewidth=1.4, linestyle=(0, (1, 1)),
+            limit(cell.run), color="black", linewidth=1.4, linestyle=(0, (1, 1)),
             label="limit 2 (1 + momentum) / learning rate",
         )  # fmt: skip
         panel.set_yscale("log")
@@ -136,27 +136,29 @@ def curvature(grid: Grid) -> Figure:
 
 
 def survival(grid: Grid) -> Figure:
-    """Kaplan-Meier estimates of the share of arms that live, with 95 % bands."""
-    looks = styles(grid.known_scales)
-    figure, found = grid_panels(grid, "arms not yet half dead for good", sharey=True)
+    """Kaplan-Meier estimates of the share of runs that live, with 95 % bands."""
+    styles = line_styles(grid.known_scales)
+    figure, found = grid_panels(grid, "runs not yet half dead for good", sharey=True)
     for panel, cell in found:
         for scale in cell.scales:
-            records, words = cell.at(scale).values(), scale_in_words(scale)
-            _kaplan_meier(panel, records, words, looks[scale])
+            records, words = cell.at(scale).values(), scale_label(scale)
+            _kaplan_meier(panel, records, words, styles[scale])
         percent(panel)
         panel.set_xlabel("training step", fontsize=9)
     return finish(figure)
 
 
-def _kaplan_meier(axes: Axes, records: Collection[Record], label: str, look: Look) -> None:
+def _kaplan_meier(
+    axes: Axes, records: Collection[Record], label: str, style: LineStyle
+) -> None:
     died = [record["death_step"] is not None for record in records]
     times = [
         record["death_step"] if dead else steps_taken(record)
         for record, dead in zip(records, died, strict=True)
     ]
     end = max(steps_taken(record) for record in records)
-    line = {name: value for name, value in look.items() if name != "marker"}
-    mark = {"marker": look["marker"], "markersize": 5, "markevery": [-1]}
+    line = {name: value for name, value in style.items() if name != "marker"}
+    mark = {"marker": style["marker"], "markersize": 5, "markevery": [-1]}
     if not any(died):
         axes.plot([0, end], [1, 1], linewidth=2, label=label, **line, **mark)
         return
@@ -172,7 +174,7 @@ def _kaplan_meier(axes: Axes, records: Collection[Record], label: str, look: Loo
         np.r_[1, side.probabilities, side.probabilities[-1]]
         for side in (band.low, band.high)
     )
-    axes.fill_between(steps, low, high, step="post", alpha=0.15, color=look["color"])
+    axes.fill_between(steps, low, high, step="post", alpha=0.15, color=style["color"])
 
 
 def convergence(records: Records) -> Figure | None:
@@ -181,16 +183,16 @@ def convergence(records: Records) -> Figure | None:
     if not cells:
         return None
     names = list(dict.fromkeys(name for cell in cells for name in cell))
-    looks = styles(sorted(names))
+    styles = line_styles(sorted(names))
     columns = min(3, len(cells))
     figure, axes = panels(-(-len(cells) // columns), columns, 4.4, 3.2, sharey=True)
     for panel in axes.flat[len(cells) :]:
         panel.set_axis_off()
     for panel, cell in zip(axes.flat, cells, strict=False):
         for name, found in cell.items():
-            _range(panel, list(found.values()), name, looks[name])
-        arm = next(iter(next(iter(cell.values()))))
-        title(panel, Cell(arm, {}))
+            _range(panel, list(found.values()), name, styles[name])
+        run = next(iter(next(iter(cell.values()))))
+        title(panel, Cell(run, {}))
         percent(panel)
         light_grid(panel)
         panel.set_xlabel("training step", fontsize=9)
@@ -198,26 +200,26 @@ def convergence(records: Records) -> Figure | None:
     return finish(figure)
 
 
-def _comparisons(records: Records) -> list[dict[str, dict[Arm, Record]]]:
-    """Arms by kind of block and scale, for all that have partners without a sum."""
-    cells: dict[Arm, dict[str, dict[Arm, Record]]] = {}
-    for arm, record in records.items():
-        same = replace(arm, block="v1", scale=1.0, seed=0)
-        name = arm.block
-        if arm.block in RESIDUAL:
-            name = f"residual {arm.block}, {scale_in_words(arm.scale)}"
-        cells.setdefault(same, {}).setdefault(name, {})[arm] = record
+def _comparisons(records: Records) -> list[dict[str, dict[Run, Record]]]:
+    """Runs by kind of block and scale, for all that have partners without a sum."""
+    cells: dict[Run, dict[str, dict[Run, Record]]] = {}
+    for run, record in records.items():
+        same = replace(run, block="v1", scale=1.0, seed=0)
+        name = run.block
+        if run.block in RESIDUAL:
+            name = f"residual {run.block}, {scale_label(run.scale)}"
+        cells.setdefault(same, {}).setdefault(name, {})[run] = record
     wanted = {"plain", "concat"}
     return [cell for cell in cells.values() if wanted & set(cell) and set(cell) - wanted]
 
 
-def _range(axes: Axes, records: Sequence[Record], name: str, look: Look) -> None:
+def _range(axes: Axes, records: Sequence[Record], name: str, style: LineStyle) -> None:
     """Median over the seeds, and from the worst to the best; of the probes all have."""
     length = min(len(record["probes"]["step"]) for record in records)
-    steps = probed(records[0], "step")[:length]
-    values = np.stack([probed(record, "accuracy")[:length] for record in records])
+    steps = signal(records[0], "step")[:length]
+    values = np.stack([signal(record, "accuracy")[:length] for record in records])
     median = np.median(values, axis=0)
-    axes.plot(steps, median, linewidth=2, label=name, markersize=5, **look)
+    axes.plot(steps, median, linewidth=2, label=name, markersize=5, **style)
     axes.fill_between(
-        steps, values.min(axis=0), values.max(axis=0), alpha=0.15, color=look["color"]
+        steps, values.min(axis=0), values.max(axis=0), alpha=0.15, color=style["color"]
     )

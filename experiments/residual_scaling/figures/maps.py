@@ -9,34 +9,34 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from experiments.residual_scaling.comparisons import ended_in
+from experiments.residual_scaling.comparisons import count_outcomes
 from experiments.residual_scaling.figures.style import (
     SEQUENTIAL,
-    Look,
+    LineStyle,
     finish,
     light_grid,
+    line_styles,
     panels,
-    styles,
 )
 from experiments.residual_scaling.grids import (
     Cell,
     Grid,
-    cell_in_words,
-    scale_in_words,
+    cell_label,
+    scale_label,
 )
-from experiments.residual_scaling.outcomes import DYING, UNSTABLE, Outcome
-from experiments.residual_scaling.records import Record, probed
+from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome
+from experiments.residual_scaling.records import Record, signal
 
 
 def outcome_maps(grid: Grid) -> Figure:
-    """Shares of arms half dead or worse (above) and unstable (below); a panel a scale."""
-    kinds = {"half dead or worse": DYING, "unstable": UNSTABLE}
+    """Shares of runs half dead or worse (above) and unstable (below); a panel a scale."""
+    kinds = {"half dead or worse": FAILED, "unstable": UNSTABLE}
     size = 0.62 * len(grid.widths) + 1.1, 0.5 * len(grid.rates) + 0.8
     figure, axes = panels(2, len(grid.scales), *size, sharex=True, sharey=True)
     for row, (words, outcomes) in zip(axes, kinds.items(), strict=True):
         for panel, scale in zip(row, grid.scales, strict=True):
             image = _shares(panel, grid, scale, outcomes)
-            panel.set_title(f"{scale_in_words(scale)}\n{words}", fontsize=9)
+            panel.set_title(f"{scale_label(scale)}\n{words}", fontsize=9)
         row[0].set_ylabel("learning rate", fontsize=9)
     for panel in axes[-1]:
         panel.set_xlabel("width (channels)", fontsize=9)
@@ -52,7 +52,7 @@ def _shares(
     values = np.full(shape, np.nan)
     for i, row in enumerate(grid.rows):
         for j, cell in enumerate(row):
-            found = ended_in(cell.at(scale) if cell else {}, outcomes)
+            found = count_outcomes(cell.at(scale) if cell else {}, outcomes)
             if not found.total:
                 axes.text(j, i, "none", ha="center", va="center", fontsize=8)
                 continue
@@ -75,7 +75,7 @@ def widest_and_fastest(grid: Grid) -> Cell:
     Chosen by what was planned and not by what came out.
     """
     several = [cell for cell in grid.cells if len(cell.scales) > 1]
-    return max(several, key=lambda cell: (cell.arm.width, cell.arm.learning_rate))
+    return max(several, key=lambda cell: (cell.run.width, cell.run.learning_rate))
 
 
 def dead_by_block(grid: Grid) -> Figure:
@@ -86,10 +86,10 @@ def dead_by_block(grid: Grid) -> Figure:
     figure, axes = panels(1, 2, 3.8, 3.2, sharey=True)
     for panel, scale in zip(axes[0], chosen, strict=True):
         image = _blocks(panel, list(cell.at(scale).values()))
-        panel.set_title(scale_in_words(scale), fontsize=10)
+        panel.set_title(scale_label(scale), fontsize=10)
         panel.set_xlabel("training step", fontsize=9)
     axes[0, 0].set_ylabel("residual block, input to output", fontsize=9)
-    figure.suptitle(cell_in_words(cell.arm).replace("\n", ", "), fontsize=9)
+    figure.suptitle(cell_label(cell.run).replace("\n", ", "), fontsize=9)
     bar = figure.colorbar(image, ax=axes, label="share of dead channels")
     bar.ax.tick_params(labelsize=8)
     return figure
@@ -98,11 +98,11 @@ def dead_by_block(grid: Grid) -> Figure:
 def _blocks(axes: Axes, records: Sequence[Record]) -> AxesImage:
     """Probes that not all seeds reached show those that did."""
     longest = max(records, key=lambda record: len(record["probes"]["step"]))
-    steps = probed(longest, "step")
-    blocks = probed(longest, "dead").shape[1]
+    steps = signal(longest, "step")
+    blocks = signal(longest, "dead").shape[1]
     stack = np.full((len(records), len(steps), blocks), np.nan)
     for row, record in zip(stack, records, strict=True):
-        dead = probed(record, "dead")
+        dead = signal(record, "dead")
         row[: len(dead)] = dead
     mean = np.ma.masked_invalid(stack).mean(axis=0)
     image = axes.imshow(
@@ -125,12 +125,12 @@ SIGNALS = {
 def propagation(grid: Grid) -> Figure:
     """Signals by block before the first step and at the last probe; medians of seeds."""
     cell = widest_and_fastest(grid)
-    looks = styles(grid.known_scales)
+    styles = line_styles(grid.known_scales)
     figure, axes = panels(len(SIGNALS), 2, 3.8, 2.1, sharex=True, sharey="row")
     for row, (name, (words, axis_scale)) in zip(axes, SIGNALS.items(), strict=True):
         for panel, probe in zip(row, (0, -1), strict=True):
             for scale in cell.scales:
-                _by_block(panel, cell.at(scale).values(), name, probe, looks[scale], scale)
+                _by_block(panel, cell.at(scale).values(), name, probe, styles[scale], scale)
             panel.set_yscale(axis_scale)
             light_grid(panel)
         row[0].set_ylabel(words, fontsize=9)
@@ -139,7 +139,7 @@ def propagation(grid: Grid) -> Figure:
     for panel in axes[-1]:
         panel.set_xlabel("residual block, input to output", fontsize=9)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(cell_in_words(cell.arm).replace("\n", ", "), fontsize=9)
+    figure.suptitle(cell_label(cell.run).replace("\n", ", "), fontsize=9)
     return finish(figure)
 
 
@@ -148,15 +148,15 @@ def _by_block(
     records: Iterable[Record],
     name: str,
     probe: int,
-    look: Look,
+    style: LineStyle,
     scale: float | None,
 ) -> None:
-    values = np.stack([probed(record, name)[probe] for record in records])
+    values = np.stack([signal(record, name)[probe] for record in records])
     values = values[np.isfinite(values).all(axis=1)]
     if not len(values):
         return
     blocks = np.arange(1, values.shape[1] + 1)
     axes.plot(
         blocks, np.median(values, axis=0), linewidth=1.8, markersize=5,
-        label=scale_in_words(scale), **look,
+        label=scale_label(scale), **style,
     )  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with settings of the arms along the horizontal axis, and what came of them."""
+"""Pictures with settings of the runs along the horizontal axis, and what came of them."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,47 +8,47 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.residual_scaling.arms import Arm, in_words
 from experiments.residual_scaling.claims_mechanism import control_number
-from experiments.residual_scaling.comparisons import ended_in, grouped
+from experiments.residual_scaling.comparisons import count_outcomes, group_by
 from experiments.residual_scaling.figures.style import (
     COLORS,
-    Look,
+    LineStyle,
     finish,
     grid_panels,
     light_grid,
+    line_styles,
     panels,
-    styles,
 )
 from experiments.residual_scaling.grids import (
     Grid,
-    cell_in_words,
+    cell_label,
     differences,
     is_one_factor,
     main_grids,
-    scale_in_words,
+    scale_label,
     scales_in,
 )
-from experiments.residual_scaling.outcomes import DYING, UNSTABLE, Outcome
+from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome
 from experiments.residual_scaling.records import (
     Record,
     Records,
-    probed,
     settings_in,
+    signal,
     test_accuracy,
 )
+from experiments.residual_scaling.runs import Run, describe_field
 from experiments.residual_scaling.statistics import t_interval
 
 
 def collapse(records: Records) -> Figure | None:
-    """The outcome of every arm over its control number, and over its width."""
+    """The outcome of every run over its control number, and over its width."""
     residual = {a: r for a, r in records.items() if a.block in ("v1", "v2")}
     if not residual:
         return None
     figure, axes = panels(1, 2, 5.2, 3.6, sharey=True)
     against = {
         "learning rate x curvature before step 1 / (2 (1 + momentum))": control_number,
-        "width (channels)": lambda arm, _: arm.width,
+        "width (channels)": lambda run, _: run.width,
     }
     for panel, (words, number) in zip(axes[0], against.items(), strict=True):
         # Widths are few: their points stand side by side.
@@ -57,7 +57,7 @@ def collapse(records: Records) -> Figure | None:
         panel.set_xscale("log")
         panel.set_xlabel(words, fontsize=9)
         light_grid(panel)
-    widths = sorted({arm.width for arm in residual})
+    widths = sorted({run.width for run in residual})
     axes[0, 1].set_xticks(widths, [str(width) for width in widths])
     axes[0, 1].minorticks_off()
     axes[0, 0].axvline(1, color="black", linewidth=1.2, linestyle=(0, (1, 1)))
@@ -66,44 +66,44 @@ def collapse(records: Records) -> Figure | None:
 
 
 def _outcomes(
-    axes: Axes, records: Records, number: Callable[[Arm, Record], float], beside: float
+    axes: Axes, records: Records, number: Callable[[Run, Record], float], beside: float
 ) -> None:
     rows = {str(outcome): i for i, outcome in enumerate(reversed(Outcome))}
-    looks = styles(scales_in(records))
+    styles = line_styles(scales_in(records))
     rng = np.random.default_rng(0)  # apart, so that points do not hide one another
-    for scale, look in looks.items():
+    for scale, style in styles.items():
         mine = [(a, r) for a, r in records.items() if a.scale == scale]
-        x = np.array([number(arm, record) for arm, record in mine], float)
+        x = np.array([number(run, record) for run, record in mine], float)
         y = np.array([rows[record["outcome"]] for _, record in mine], float)
         x *= rng.uniform(1 - beside, 1 + beside, len(x))
         axes.scatter(
             x, y + rng.uniform(-0.28, 0.28, len(y)), s=26, alpha=0.75, linewidths=0.8,
-            facecolors="none", edgecolors=look["color"], marker=look["marker"],
-            label=scale_in_words(scale),
+            facecolors="none", edgecolors=style["color"], marker=style["marker"],
+            label=scale_label(scale),
         )  # fmt: skip
 
 
 def accuracy(grid: Grid) -> Figure:
     """Test accuracy by scale: means with 95 % t intervals, small points for seeds."""
-    looks = styles(grid.known_scales)
+    styles = line_styles(grid.known_scales)
     figure, found = grid_panels(grid, "test accuracy", height=2.3, sharex=True)
     places = {scale: i for i, scale in enumerate(grid.scales)}
-    names = [scale_in_words(scale) for scale in grid.scales]
+    names = [scale_label(scale) for scale in grid.scales]
     for panel, cell in found:
         for scale in cell.scales:
             records = cell.at(scale).values()
             values = np.array([test_accuracy(record) for record in records])
-            _interval(panel, places[scale], values[np.isfinite(values)], looks[scale])
+            _interval(panel, places[scale], values[np.isfinite(values)], styles[scale])
         # Each panel from its lowest to its highest: half a point has to be seen.
         panel.yaxis.set_major_formatter(PercentFormatter(1.0))
         panel.set_xticks(range(len(names)), names, rotation=30, ha="right")
     return figure
 
 
-def _interval(axes: Axes, place: int, values: np.ndarray, look: Look) -> None:
+def _interval(axes: Axes, place: int, values: np.ndarray, style: LineStyle) -> None:
     if not len(values):
         return
-    color, marker = look["color"], look["marker"]
+    color, marker = style["color"], style["marker"]
     mean = t_interval(values)
     low, high = max(mean.low, 0.0), min(mean.high, 1.0)
     spread = [[mean.value - low], [high - mean.value]]
@@ -118,16 +118,16 @@ def _interval(axes: Axes, place: int, values: np.ndarray, look: Look) -> None:
 
 def feature_norm(grid: Grid) -> Figure:
     """Squared norm of the pooled features over the width, before and after training."""
-    looks = styles(grid.known_scales)
+    styles = line_styles(grid.known_scales)
     figure, axes = panels(1, 2, 4.2, 3.2, sharey=True)
     for panel, probe in zip(axes[0], (0, -1), strict=True):
         for scale in grid.scales:
             points = [
-                (arm.width, float(probed(record, "feature_norm2")[probe]))
-                for arm, record in grid.records.items()
-                if arm.scale == scale
+                (run.width, float(signal(record, "feature_norm2")[probe]))
+                for run, record in grid.records.items()
+                if run.scale == scale
             ]
-            _over_width(panel, points, scale_in_words(scale), looks[scale])
+            _over_width(panel, points, scale_label(scale), styles[scale])
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         panel.set_xticks(grid.widths, [str(width) for width in grid.widths])
@@ -141,22 +141,22 @@ def feature_norm(grid: Grid) -> Figure:
 
 
 def _over_width(
-    axes: Axes, points: Sequence[tuple[int, float]], label: str, look: Look
+    axes: Axes, points: Sequence[tuple[int, float]], label: str, style: LineStyle
 ) -> None:
     finite = [(width, value) for width, value in points if np.isfinite(value)]
     widths = sorted({width for width, _ in finite})
     groups = [[v for w, v in finite if w == width] for width in widths]
     if not groups:
         return
-    axes.plot(widths, [np.median(g) for g in groups], label=label, linewidth=2, **look)
+    axes.plot(widths, [np.median(g) for g in groups], label=label, linewidth=2, **style)
     axes.fill_between(
         widths, [min(g) for g in groups], [max(g) for g in groups], alpha=0.12,
-        color=look["color"],
+        color=style["color"],
     )  # fmt: skip
 
 
 def forest(records: Records) -> Figure | None:
-    """One change at a time to an unscaled arm: shares with Wilson intervals."""
+    """One change at a time to an unscaled run: shares with Wilson intervals."""
     groups = [g for grid in main_grids(records) for g in _interventions(records, grid)]
     if not groups:
         return None
@@ -165,7 +165,7 @@ def forest(records: Records) -> Figure | None:
     axes = figure.subplots(
         len(groups), 2, squeeze=False, sharex=True, height_ratios=heights
     )
-    kinds = {"half dead or worse": DYING, "unstable": UNSTABLE}
+    kinds = {"half dead or worse": FAILED, "unstable": UNSTABLE}
     for line, (words, rows) in zip(axes, groups, strict=True):
         for panel, (kind, outcomes) in zip(line, kinds.items(), strict=True):
             _shares(panel, rows, outcomes)
@@ -183,22 +183,24 @@ NO_CHANGES = {"data", "network", "width", "learning_rate"}  # but other cells or
 def _interventions(records: Records, grid: Grid) -> list[tuple[str, list[Row]]]:
     """For each unscaled setting of a grid all that change one thing; none: left out."""
     groups = []
-    settings = grouped(records, lambda arm: arm.setting)
-    for base in settings_in(arm for arm in grid.records if arm.scale == 1.0):
+    settings = group_by(records, lambda run: run.setting)
+    for base in settings_in(run for run in grid.records if run.scale == 1.0):
         rows = [("as it is", settings[base])]
         for setting, found in settings.items():
             change = differences(setting, base)
             if is_one_factor(change) and not NO_CHANGES & set(change):
-                words = ", ".join(in_words(name, value) for name, value in change.items())
+                words = ", ".join(
+                    describe_field(name, value) for name, value in change.items()
+                )
                 rows.append((words, found))
         if any(not words.startswith("scale ") for words, _ in rows[1:]):
-            groups.append((cell_in_words(base).replace("\n", ", "), rows))
+            groups.append((cell_label(base).replace("\n", ", "), rows))
     return groups
 
 
 def _shares(axes: Axes, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
     for place, (_, records) in enumerate(rows):
-        found = ended_in(records, outcomes)
+        found = count_outcomes(records, outcomes)
         middle, (low, high) = found.count / found.total, found.interval
         axes.plot([low, high], [place, place], color=COLORS[1], linewidth=2)
         marker, color = ("D", COLORS[0]) if place == 0 else ("s", COLORS[1])

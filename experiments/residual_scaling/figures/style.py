@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.residual_scaling.grids import Cell, Grid, cell_in_words
+from experiments.residual_scaling.grids import Cell, Grid, cell_label
 
 # Okabe and Ito's colours, told apart by the colour-blind; dashes and markers tell the
 # lines apart without colour. The three lists have no common divisor in their lengths.
@@ -20,17 +20,17 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 SEQUENTIAL = "cividis"  # as lightness alone tells its values apart
 
 
-Look = dict[str, Any]  # colour, dashes and marker, as matplotlib takes them
+LineStyle = dict[str, Any]  # colour, dashes and marker, as matplotlib takes them
 Line = tuple[np.ndarray, np.ndarray]  # steps and values
 
 
-def styles(values: Sequence[Any]) -> dict[Any, Look]:
+def line_styles(values: Sequence[Any]) -> dict[Any, LineStyle]:
     """Colour, dashes and marker for each value; as many different ones as are needed."""
-    looks = zip(cycle(COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
+    styles = zip(cycle(COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
     return {
         value: {"color": color, "linestyle": dashes, "marker": marker}
         for value, (color, dashes, marker) in zip(
-            values, islice(looks, len(values)), strict=True
+            values, islice(styles, len(values)), strict=True
         )
     }
 
@@ -46,7 +46,7 @@ def panels(
 
 def title(axes: Axes, cell: Cell) -> None:
     """Width and learning rate above a panel."""
-    axes.set_title(cell_in_words(cell.arm), fontsize=9)
+    axes.set_title(cell_label(cell.run), fontsize=9)
 
 
 def grid_panels(
@@ -100,18 +100,22 @@ def light_grid(axes: Axes) -> None:
 
 
 def median_line(
-    axes: Axes, lines: Sequence[Line], diverged: Sequence[bool], label: str, look: Look
+    axes: Axes,
+    lines: Sequence[Line],
+    diverged: Sequence[bool],
+    label: str,
+    style: LineStyle,
 ) -> None:
     """Thin lines for seeds, a thick one for their median."""
-    look, marker = look.copy(), look["marker"]
-    del look["marker"]
+    style, marker = style.copy(), style["marker"]
+    del style["marker"]
     for x, y in lines:
-        axes.plot(x, y, linewidth=0.7, alpha=0.45, **look)
+        axes.plot(x, y, linewidth=0.7, alpha=0.45, **style)
     x, median = median_of(lines, diverged)
     every = max(1, len(x) // 8)
     axes.plot(
         x, median, linewidth=2, label=label, marker=marker, markevery=every,
-        markersize=5, **look,
+        markersize=5, **style,
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an arm of the study is: one training run, and everything that defines it."""
+"""What a run of the study is: one training run, and everything that defines it."""
 
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Literal, get_args, get_origin
@@ -11,8 +11,8 @@ PAPER_WIDTH = 1000  # "if the number of filters exceeded 1000" (section 3.3)
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One training run. Arms that differ in values alone share one compiled program."""
+class Run:
+    """One training run. Runs that differ in values alone share one compiled program."""
 
     # What is compiled.
     data: Literal["digits", "prototypes"] = "digits"
@@ -71,19 +71,19 @@ class Arm:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}.")
 
     @property
-    def shape(self) -> "Arm":
-        """The arm with all its values at their defaults: such arms run side by side."""
+    def shape(self) -> "Run":
+        """The run with all its values at their defaults: such runs run side by side."""
         return replace(self, **{name: DEFAULTS[name] for name in VALUES})
 
     @property
-    def program(self) -> "Arm":
+    def program(self) -> "Run":
         """The shape of any length: what decides what is compiled."""
         lengths = ("steps", "probe_every")
         return replace(self.shape, **{name: DEFAULTS[name] for name in lengths})
 
     @property
-    def setting(self) -> "Arm":
-        """The arm with seed 0: arms of one setting are repetitions."""
+    def setting(self) -> "Run":
+        """The run with seed 0: runs of one setting are repetitions."""
         return replace(self, seed=0)
 
     @property
@@ -96,13 +96,13 @@ class Arm:
         }
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The setting for people: width, scale, rate, and what else is special."""
         always = {n: getattr(self, n) for n in ("width", "scale", "learning_rate")}
-        return ", ".join(in_words(n, v) for n, v in (always | self.changes).items())
+        return ", ".join(describe_field(n, v) for n, v in (always | self.changes).items())
 
     def __str__(self) -> str:
-        return f"{self.words}, seed {self.seed}"
+        return f"{self.description}, seed {self.seed}"
 
 
 # What only a residual block or its sum can have.
@@ -110,12 +110,12 @@ RESIDUAL_FIELDS = {
     *("activation", "pool_norm", "residual_norm", "learned_scale", "init", "init_gain"),
     *("scale", "linear_rate"),
 }
-DEFAULTS = {f.name: f.default for f in fields(Arm) if f.default is not MISSING}
+DEFAULTS = {f.name: f.default for f in fields(Run) if f.default is not MISSING}
 VALUES = tuple(DEFAULTS)[tuple(DEFAULTS).index("init") :]
 
 
-def in_words(name: str, value: object) -> str:
-    """A field of an arm for people: "learning rate 0.2"."""
+def describe_field(name: str, value: object) -> str:
+    """A field of a run for people: "learning rate 0.2"."""
     if name == "scale" and value is None:
         value = "as published"
     shown = f"{value:.3g}" if isinstance(value, float) else value
