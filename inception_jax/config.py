@@ -1,336 +1,292 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be chosen about training: frozen dataclasses that check their own values.
+"""The settings of a training run: frozen dataclasses that check their own values.
 
-Defaults are the paper's section 4 where it gives a number, and slim's where it does not;
-the source stands beside each.
+The comment on a field is its help text on the command line. Defaults are those of the
+paper's section 4, or slim's where the paper gives none.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+# Annotations that say which values are valid: a type, the range in words, and its test.
+Positive = Annotated[float, "> 0", lambda x: x > 0]
+Finite = Annotated[float, "finite and > 0", lambda x: 0 < x < math.inf]
+NonNegative = Annotated[float, "finite and >= 0", lambda x: 0 <= x < math.inf]
+UpToOne = Annotated[float, "in (0, 1]", lambda x: 0 < x <= 1]
+BelowOne = Annotated[float, "in [0, 1)", lambda x: 0 <= x < 1]
+UnitInterval = Annotated[float, "in [0, 1]", lambda x: 0 <= x <= 1]
+Count = Annotated[int, "1 or more", lambda x: x >= 1]
+Natural = Annotated[int, "0 or more", lambda x: x >= 0]
+Seed = Annotated[int, "from 0 to 2**31 - 1", lambda x: 0 <= x < 2**31]
+
+
+class _Checked:
+    """Base class of dataclasses whose values are checked against their annotations."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            _check(each.name, each.type, getattr(self, each.name))
+
+
+def _check(name: str, annotation: Any, value: Any) -> None:
+    """Raise ValueError unless `value` is one of a Literal or in the annotated range."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    members = get_args(annotation) if is_union else (annotation,)
+    kind, *others = (member for member in members if member is not NoneType)
+    choices = [None] if NoneType in members else []
+    if others or (value is None and choices):
+        return
+    if get_origin(kind) is Literal:
+        choices += get_args(kind)
+        _require(value in choices, name, value, " or ".join(map(str, choices)))
+    elif get_origin(kind) is Annotated:
+        expected, is_valid = kind.__metadata__
+        _require(is_valid(value), name, value, expected)
+
+
+def _require(valid: bool, name: str, value: object, expected: str) -> None:
+    if not valid:
+        raise ValueError(f"{name} must be {expected}, got {value!r}.")
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """Optimizer, its schedule, and what is done to gradients and weights around it."""
+class OptimizerConfig(_Checked):
+    """Optimizer, learning-rate schedule, and averaging of the weights."""
 
-    # "rmsprop" is TensorFlow 1's, section 4's best; "momentum" the early experiments'.
+    # TensorFlow 1's RMSProp, the paper's best, or SGD with momentum, its early choice.
     kind: Literal["rmsprop", "momentum"] = "rmsprop"
-    learning_rate: float = 0.045  # section 4
-    decay_rate: float = 0.94  # section 4: "using an exponential rate of 0.94"
-    epochs_per_decay: float = 2.0  # section 4: "decayed every two epochs"
-    momentum: float = 0.9  # section 4 for momentum; slim's flag for rmsprop
-    rms_decay: float = 0.9  # section 4
-    epsilon: float = 1.0  # section 4
-    # On kernels only. slim: weight_decay=0.00004; the paper is silent.
-    weight_decay: float = 4e-5
-    # Global norm; the AAAI version finds clipping "useful" and gives no threshold.
-    clip_norm: float | None = None
-    # Section 3.3 tried a first phase at 0.00001 ("constant"); "linear" rises from there.
+    # Learning rate after warm-up and before decay; section 4.
+    learning_rate: Positive = 0.045
+    decay_rate: UpToOne = 0.94  # Factor on the learning rate at each decay; section 4.
+    # Epochs between two decays of the learning rate; section 4.
+    epochs_per_decay: Positive = 2.0
+    momentum: BelowOne = 0.9  # Momentum; section 4 for SGD, slim's flag for RMSProp.
+    # Decay of RMSProp's moving average of squared gradients; section 4.
+    rms_decay: BelowOne = 0.9
+    epsilon: Positive = 1.0  # Constant that RMSProp adds under the square root; section 4.
+    # L2 weight decay of the kernels; slim's value, since the paper gives none.
+    weight_decay: NonNegative = 4e-5
+    # Largest global norm of the gradients; None disables clipping. The paper gives none.
+    clip_norm: Positive | None = None
+    # Warm-up: constant at warmup_rate, as section 3.3 tried, or rising linearly from it.
     warmup: Literal["constant", "linear"] = "constant"
-    warmup_steps: int = 0
-    warmup_rate: float = 1e-5
-    # Factors on the learning rate of the classifier, and of the linear 1x1 convolutions
-    # that end the residual blocks; for ablations.
-    classifier_rate: float = 1.0
-    linear_rate: float = 1.0
-    # Likewise of the body, which is all but the classifiers; 0 leaves it as it is.
-    body_rate: float = 1.0
-    # Section 4 evaluates "a running average of the parameters"; 0.9999 is facenet's.
-    ema_decay: float = 0.9999
-
-    def __post_init__(self) -> None:
-        kinds = ("rmsprop", "momentum")
-        _require(self.kind in kinds, "kind", self.kind, "rmsprop or momentum")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "> 0")
-        _require(0 < self.decay_rate <= 1, "decay_rate", self.decay_rate, "in (0, 1]")
-        _require(
-            self.epochs_per_decay > 0, "epochs_per_decay", self.epochs_per_decay, "> 0"
-        )
-        _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        _require(0 <= self.rms_decay < 1, "rms_decay", self.rms_decay, "in [0, 1)")
-        _require(self.epsilon > 0, "epsilon", self.epsilon, "> 0")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
-        if self.clip_norm is not None:
-            _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0 or None")
-        phases = ("constant", "linear")
-        _require(self.warmup in phases, "warmup", self.warmup, "constant or linear")
-        rates = ("warmup_rate", "classifier_rate", "linear_rate", "body_rate")
-        for name in ("warmup_steps", *rates):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
+    warmup_steps: Natural = 0  # Number of warm-up steps.
+    warmup_rate: NonNegative = 1e-5  # Learning rate at the start of warm-up; section 3.3.
+    # Factor on the learning rate of the layers that output logits.
+    classifier_rate: NonNegative = 1.0
+    # Factor on the learning rate of the linear 1x1 convolutions of residual blocks.
+    linear_rate: NonNegative = 1.0
+    # Factor on the learning rate of everything except the classifiers; 0 freezes it.
+    body_rate: NonNegative = 1.0
+    # Decay of the averaged weights, which section 4 evaluates; facenet's value.
+    ema_decay: BelowOne = 0.9999
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """What is minimised besides the cross-entropy of the main classifier."""
+class LossConfig(_Checked):
+    """Terms of the loss besides the cross-entropy of the main classifier."""
 
-    # The paper is silent; slim's flag defaults to 0, Inception-v3's paper uses 0.1.
-    label_smoothing: float = 0.0
-    aux_weight: float = 0.4  # slim/train_image_classifier.py; used with aux_head=True
-
-    def __post_init__(self) -> None:
-        _require(
-            0 <= self.label_smoothing < 1,
-            "label_smoothing",
-            self.label_smoothing,
-            "in [0, 1)",
-        )
-        _require(self.aux_weight >= 0, "aux_weight", self.aux_weight, ">= 0")
+    # Label smoothing; slim's default, since the paper gives none. Inception-v3 used 0.1.
+    label_smoothing: BelowOne = 0.0
+    # Weight of the auxiliary classifier's loss, used with aux_head; slim's value.
+    aux_weight: NonNegative = 0.4
 
 
 @dataclass(frozen=True)
-class ParallelConfig:
-    """How a step is spread over devices.
+class ParallelConfig(_Checked):
+    """How a step is distributed over devices."""
 
-    `bn_sync` decides whose batch statistics a replica uses: "none", its own, like the
-    paper's 20 replicas of one GPU each; a number k, those of groups of k neighbouring
-    devices; "global", those of the whole batch.
-    """
-
+    # JAX transformation that maps a step over the devices.
     wrapper: Literal["pmap", "shard_map"] = "pmap"
+    # Devices that share batch statistics: none, as the paper's 20 one-GPU replicas; all
+    # (global); or groups of this many neighbouring devices.
     bn_sync: Literal["none", "global"] | int = "none"
 
     def __post_init__(self) -> None:
-        _require(
-            self.wrapper in ("pmap", "shard_map"),
-            "wrapper",
-            self.wrapper,
-            "pmap or shard_map",
-        )
-        _require(
-            self.bn_sync in ("none", "global")
-            or (isinstance(self.bn_sync, int) and self.bn_sync > 1),
-            "bn_sync",
-            self.bn_sync,
-            "none, global or a group size of 2 or more",
-        )
+        super().__post_init__()
+        sync = self.bn_sync
+        valid = sync in ("none", "global") or (isinstance(sync, int) and sync > 1)
+        _require(valid, "bn_sync", sync, "none, global or a group size of 2 or more")
 
 
 @dataclass(frozen=True)
-class PreprocessSpec:
-    """How an image becomes the input of a network: one for training, evaluation and use.
+class PreprocessSpec(_Checked):
+    """How an image file becomes the input of a network; stored with the weights.
 
-    It is stored with the weights. The defaults are slim's for the paper's networks: the
-    central 87.5 % of both sides, stretched to `image_shape`, bilinear, in [-1, 1].
+    The defaults are slim's: the central 87.5 % of both sides, stretched to `image_shape`
+    with bilinear interpolation, in the range [-1, 1].
     """
 
-    image_shape: tuple[int, int, int] = (299, 299, 3)  # height, width, channels
-    crop_fraction: float = 0.875  # slim/preprocessing/inception_preprocessing.py
-    # "stretch": that share of both sides, whatever the aspect, as slim; "keep": the
-    # shorter side is resized to size / crop_fraction and the centre cut out, as timm.
+    image_shape: tuple[int, int, int] = (299, 299, 3)  # Height, width and channels.
+    crop_fraction: UpToOne = 0.875  # Fraction of height and width in the central crop.
+    # Crop that fraction of both sides and stretch it, as slim does; or, with "keep", resize
+    # the shorter side to size / crop_fraction and crop the centre, as timm does.
     aspect: Literal["stretch", "keep"] = "stretch"
-    resize: Literal["bilinear", "bicubic"] = "bilinear"
-    low: float = -1.0  # what a pixel of 0 becomes
-    high: float = 1.0  # what a pixel of 255 becomes
+    resize: Literal["bilinear", "bicubic"] = "bilinear"  # Interpolation.
+    low: float = -1.0  # Input value of a pixel of 0.
+    high: float = 1.0  # Input value of a pixel of 255.
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         height, width, channels = self.image_shape
         _require(min(height, width) >= 1, "image_shape", self.image_shape, "positive")
         _require(channels in (1, 3), "channels", channels, "1 or 3")
-        _require(
-            0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction, "in (0, 1]"
-        )
-        _require(
-            self.aspect in ("stretch", "keep"), "aspect", self.aspect, "stretch or keep"
-        )
-        _require(
-            self.resize in ("bilinear", "bicubic"),
-            "resize",
-            self.resize,
-            "bilinear or bicubic",
-        )
         _require(self.low < self.high, "low", self.low, f"below high, {self.high}")
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
-    """Random changes of training images: those of the paper's code, each can be left out.
+class AugmentConfig(_Checked):
+    """Random changes of training images; slim/preprocessing/inception_preprocessing.py."""
 
-    Source: slim/preprocessing/inception_preprocessing.py, preprocess_for_train.
-    """
-
-    crop: bool = True  # a random box of the image, stretched; otherwise as in evaluation
-    area: tuple[float, float] = (0.05, 1.0)  # share of the image that is drawn as a box
-    ratio: tuple[float, float] = (0.75, 1.33)  # width / height of the box
-    # slim's min_object_covered. Its trainer takes the whole image for the object, so that
-    # a box below this share is drawn again, and the 0.05 above is never reached.
+    # Train on a random crop, stretched to the image size, instead of the evaluation crop.
+    crop: bool = True
+    # Smallest and largest area of the random crop, as a fraction of the image.
+    area: tuple[float, float] = (0.05, 1.0)
+    # Smallest and largest aspect ratio (width / height) of the random crop.
+    ratio: tuple[float, float] = (0.75, 1.33)
+    # Area below which a crop is drawn again, slim's min_object_covered. slim's trainer
+    # takes the whole image as the object, so crops never get as small as 0.05.
     min_covered: float = 0.1
-    flip: bool = True  # left and right, half of the time
-    color: bool = True  # brightness, saturation, hue and contrast
+    flip: bool = True  # Flip half of the images horizontally.
+    color: bool = True  # Distort brightness, saturation, hue and contrast.
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         low, high = self.area
         _require(0 < low <= high <= 1, "area", self.area, "in (0, 1], rising")
-        _require(
-            0 <= self.min_covered <= high,
-            "min_covered",
-            self.min_covered,
-            f"from 0 to the largest area, {high}",
-        )
+        limits = f"from 0 to the largest area, {high}"
+        _require(0 <= self.min_covered <= high, "min_covered", self.min_covered, limits)
         _require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "> 0, rising")
 
 
 @dataclass(frozen=True)
-class HostsConfig:
-    """The processes of a run; the default is a run of one process."""
+class HostsConfig(_Checked):
+    """The processes of a run; by default there is one."""
 
-    # Where process 0 listens, HOST:PORT; auto: JAX finds out (Cloud TPU, GKE, SLURM, MPI).
+    # Address of process 0, HOST:PORT; auto lets JAX detect the cluster (Cloud TPU, GKE,
+    # SLURM or MPI); None trains in one process.
     coordinator: str | None = None
-    # Number of processes, and which of them this one is; with HOST:PORT.
-    count: int | None = None
-    index: int | None = None
-    # Seconds for all processes to start, for a compilation, and for the first update.
-    start_timeout: float = 1800.0
-    # Seconds without a sign of life after which a process counts as dead.
-    heartbeat_timeout: int = 60
-    # Seconds without progress that end the run; five times the longest wait so far if that
-    # is more.
-    hang_timeout: float = 90.0
+    count: Count | None = None  # Number of processes; required with HOST:PORT.
+    index: int | None = None  # Index of this process, from 0; required with HOST:PORT.
+    # Seconds allowed for all processes to start, for a compilation and for the first step.
+    start_timeout: Finite = 1800.0
+    # Seconds without a heartbeat after which a process counts as dead.
+    heartbeat_timeout: Count = 60
+    # Seconds without progress that end the run, or five times the longest wait if more.
+    hang_timeout: Finite = 90.0
 
     def __post_init__(self) -> None:
-        for name in ("start_timeout", "heartbeat_timeout", "hang_timeout"):
-            value = getattr(self, name)
-            _require(0 < value < float("inf"), name, value, "> 0")
-        given = (self.count, self.index)
+        super().__post_init__()
+        count, index = self.count, self.index
         if self.coordinator is None or self.coordinator == "auto":
-            why = "None unless coordinator is HOST:PORT"
-            _require(given == (None, None), "count and index", given, why)
+            unset = count is None and index is None
+            _require(unset, "count and index", (count, index), "None without HOST:PORT")
             return
         host, _, port = self.coordinator.rpartition(":")
-        _require(
-            bool(host) and port.isdecimal(), "coordinator", self.coordinator, "HOST:PORT"
-        )
-        _require(None not in given, "count and index", given, "given with a coordinator")
-        _require(self.count >= 1, "count", self.count, "1 or more")
-        _require(
-            0 <= self.index < self.count, "index", self.index, f"from 0 to {self.count - 1}"
-        )
+        valid = bool(host) and port.isdecimal()
+        _require(valid, "coordinator", self.coordinator, "HOST:PORT")
+        if count is None or index is None:
+            raise ValueError("count and index must be given with a coordinator HOST:PORT.")
+        _require(0 <= index < count, "index", index, f"from 0 to {count - 1}")
 
 
 @dataclass(frozen=True)
-class AblationConfig:
+class AblationConfig(_Checked):
     """Changes to a network with residual blocks; the defaults change nothing.
 
     See `inception_jax.models.residual.ResidualOptions` for sources.
     """
 
-    # Of all convolutions with batch norm; default: as published.
+    # Initialiser of convolutions with batch norm; None keeps the published one.
     kernel_init: Literal["glorot", "he", "lecun", "stddev_0.1"] | None = None
-    # Of the linear 1x1 that end the residuals; default: as published.
+    # Initialiser of the blocks' linear 1x1 convolutions; None keeps the published one.
     residual_init: Literal["glorot", "he", "lecun", "stddev_0.1", "zeros"] | None = None
-    # A trained factor on every residual, on top of residual_scale.
+    # Trained factor on every residual, in addition to residual_scale.
     learned_scale: Literal["none", "scalar", "channel"] = "none"
-    # What that factor starts with.
-    learned_scale_init: float = 1.0
-    # Batch norm after the linear 1x1.
-    residual_norm: bool = False
-    # Of the residual sums; "pre": before the branches instead.
+    learned_scale_init: NonNegative = 1.0  # Initial value of that factor.
+    residual_norm: bool = False  # Batch norm after the linear 1x1 convolution.
+    # Activation after the residual sum; pre applies ReLU before the branches instead.
     activation: Literal["relu", "leaky_relu", "pre"] = "relu"
-    # Extra batch norm before the average pool.
+    # Additional batch norm before the average pool.
     pool_norm: Literal["none", "before_relu", "after_relu"] = "none"
 
     def __post_init__(self) -> None:
-        initializers = (None, "glorot", "he", "lecun", "stddev_0.1")
-        for name, known in (
-            ("kernel_init", initializers),
-            ("residual_init", (*initializers, "zeros")),
-            ("learned_scale", ("none", "scalar", "channel")),
-            ("activation", ("relu", "leaky_relu", "pre")),
-            ("pool_norm", ("none", "before_relu", "after_relu")),
-        ):
-            value = getattr(self, name)
-            _require(value in known, name, value, " or ".join(map(str, known)))
+        super().__post_init__()
         start = self.learned_scale_init
-        _require(0 <= start < float("inf"), "learned_scale_init", start, "0 or more")
-        _require(
-            start == 1 or self.learned_scale != "none",
-            "learned_scale_init",
-            start,
-            "1.0 without a learned_scale",
-        )
+        valid = start == 1 or self.learned_scale != "none"
+        _require(valid, "learned_scale_init", start, "1.0 without a learned_scale")
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """One training run: a network, its data, and everything that decides the outcome."""
+class RunConfig(_Checked):
+    """A training run: the network, its data, and everything that decides the outcome."""
 
-    # A name of `inception-jax networks`.
-    network: str = "inception_v4"
-    # TFDS name, folder:DIR, digits or synthetic.
-    data: str = "imagenet2012"
-    # Split to train on, or a part of one, such as train[:99%].
-    train_split: str = "train"
-    # Split to evaluate on, likewise.
-    eval_split: str = "eval"
-    # Folder of prepared data sets; default: TFDS's own.
-    data_dir: str | None = None
-    # Folder for everything the run writes.
-    workdir: Path = Path("runs/run")
-    # Height and width of the images; default: the network's own, 299.
-    image_size: int | None = None
-    # Share of both sides that evaluation sees; slim's.
-    crop_fraction: float = 0.875
-    # Stretched, as slim, or with the aspect kept, as timm: see PreprocessSpec.
+    network: str = "inception_v4"  # Name of a network; `inception-jax networks` lists them.
+    data: str = "imagenet2012"  # Data: a TFDS name, folder:DIR, digits or synthetic.
+    train_split: str = "train"  # Split to train on, or a part of one, such as train[:99%].
+    eval_split: str = "eval"  # Split to evaluate on, or a part of one.
+    data_dir: str | None = None  # Folder of prepared data sets; None uses TFDS's default.
+    workdir: Path = Path("runs/run")  # Folder for everything that the run writes.
+    # Height and width of the images in pixels; None uses the network's, 299.
+    image_size: Count | None = None
+    # Fraction of height and width in the evaluation crop; slim's value.
+    crop_fraction: UpToOne = 0.875
+    # Stretch the crop to a square, as slim does, or keep its aspect ratio, as timm does.
     aspect: Literal["stretch", "keep"] = "stretch"
-    # Kernel for resizing.
+    # Interpolation for resizing images.
     resize: Literal["bilinear", "bicubic"] = "bilinear"
-    # What pixels of 0 and of 255 become.
-    pixel_range: tuple[float, float] = (-1.0, 1.0)
-    # Model folder, run or name (see inception_jax.load) whose averaged weights are the
-    # first; default: random ones. It is needed until there is a checkpoint.
+    pixel_range: tuple[float, float] = (-1.0, 1.0)  # Input values of pixels of 0 and 255.
+    # Model folder, run folder or model name whose averaged weights the run starts from;
+    # None starts from random weights. Not needed to resume.
     first_weights: str | None = None
-    # Classifier for the classes of the data: random, or the one of first_weights.
+    # Initial classifier: random (new), or the one of first_weights (kept).
     head: Literal["new", "kept"] = "new"
-    # Examples per update, over all devices. The paper's 20 replicas of slim's 32.
-    batch_size: int = 640
-    # Times the training set is seen; Figs 23 to 26 go to 160.
-    epochs: float = 160.0
-    # Updates, instead of epochs.
-    steps: int | None = None
-    # Parts of a device's share that are gone through one after another, to save memory.
-    accumulate: int = 1
-    # Blocks are computed again for their gradients: a third to half of the temporary memory
-    # on a TPU, a third more operations, and the same update but for rounding.
+    # Examples per step over all devices; the paper's 20 replicas with slim's 32 each.
+    batch_size: Count = 640
+    epochs: Finite = 160.0  # Passes over the training set; Figs 23 to 26 show 160.
+    steps: Count | None = None  # Length of the run in steps; overrides epochs.
+    # Split a device's share of the batch into this many parts, to save memory.
+    accumulate: Count = 1
+    # Recompute blocks in the backward pass: less memory for a third more operations.
     remat: bool = False
-    # Of the computation; parameters and batch statistics stay float32.
+    # Type of the computation; parameters and batch statistics stay float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
-    # Of the weights, the order of the data, augmentation and dropout.
-    seed: int = 0
-    # Batch norm with gamma; slim trains without.
-    bn_scale: bool = False
-    # Share of the moving averages kept; default: as published, 0.9997.
-    bn_decay: float | None = None
-    # Moving averages in training as well, which stay as they are.
+    # Seed of the initial weights, the order of the data, augmentation and dropout.
+    seed: Seed = 0
+    bn_scale: bool = False  # Train the scale (gamma) of batch norm; slim does not.
+    # Decay of the moving averages of batch norm; None uses the published one, 0.9997.
+    bn_decay: BelowOne | None = None
+    # Use the moving averages of batch norm in training as well, and leave them unchanged.
     bn_frozen: bool = False
-    # Default: as published, 0.2.
-    dropout_rate: float | None = None
-    # slim's auxiliary classifier, in training only; needs 299 pixels.
+    # Dropout rate before the classifier; None uses the published one, 0.2.
+    dropout_rate: BelowOne | None = None
+    # Train with slim's auxiliary classifier; it needs 299-pixel images.
     aux_head: bool = False
-    # Factor on every residual; default: as published.
-    residual_scale: float | None = None
-    # Epochs between evaluations of the whole evaluation split.
-    eval_every: float = 1.0
-    # Evaluations without a better one of the averaged weights, after which the run is over.
-    patience: int | None = None
-    # Epochs between checkpoints; there is always one at the end.
-    checkpoint_every: float = 1.0
-    # Newest checkpoints to keep.
-    keep_checkpoints: int = 3
-    # Updates between two lines of metrics.jsonl.
-    log_every: int = 50
-    # Updates between two probes of the signals of section 3.3; default: none.
-    probe_every: int | None = None
-    # Images of a probe, all in one batch: the first of the evaluation split.
-    probe_images: int = 1024
-    # A loss or gradient that is no number ends the run, or is put on record.
+    # Factor on every residual; None uses the published ones.
+    residual_scale: UnitInterval | None = None
+    # Epochs between two evaluations on the whole evaluation split.
+    eval_every: Finite = 1.0
+    # Stop after this many evaluations without a better one; None never stops early.
+    patience: Count | None = None
+    # Epochs between two checkpoints; the last step is always saved.
+    checkpoint_every: Finite = 1.0
+    keep_checkpoints: Count = 3  # Number of newest checkpoints to keep.
+    log_every: Count = 50  # Steps between two lines of metrics.jsonl.
+    # Steps between two probes of the signals of section 3.3; None disables them.
+    probe_every: Count | None = None
+    # Number of probe images, the first of the evaluation split; they form one batch.
+    probe_images: Count = 1024
+    # Reaction to a NaN or infinite loss or gradient: end the run, or record it and go on.
     on_nonfinite: Literal["abort", "record"] = "abort"
-    # An image that cannot be read ends the run, or is replaced and put on record.
+    # Reaction to an unreadable image: end the run, or replace it and record its name.
     on_bad_image: Literal["error", "skip"] = "error"
-    # Processes that read and decode (Docker: see --shm-size); 0: threads of this one.
-    workers: int = 0
-    # Project of Weights & Biases to log to as well.
-    wandb: str | None = None
+    # Processes that read and decode images (in Docker, see --shm-size); 0 uses threads.
+    workers: Natural = 0
+    wandb: str | None = None  # Weights & Biases project to log to as well.
+
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -339,37 +295,6 @@ class RunConfig:
     ablation: AblationConfig = field(default_factory=AblationConfig)
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "accumulate", "keep_checkpoints", "log_every")
-        optional = ("steps", "image_size", "patience", "probe_every", "probe_images")
-        for name in (*counts, *optional):
-            if (value := getattr(self, name)) is not None:
-                _require(value >= 1, name, value, "1 or more")
-        for name in ("epochs", "eval_every", "checkpoint_every"):
-            value = getattr(self, name)
-            _require(0 < value < float("inf"), name, value, "> 0")
-        _require(self.workers >= 0, "workers", self.workers, "0 or more")
-        _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
-        for name in ("bn_decay", "dropout_rate"):
-            value = getattr(self, name)
-            if value is not None:
-                _require(0 <= value < 1, name, value, "in [0, 1)")
-        if self.residual_scale is not None:
-            scale = self.residual_scale
-            _require(0 <= scale <= 1, "residual_scale", scale, "in [0, 1]")
-        for name, known in (
-            ("aspect", ("stretch", "keep")),
-            ("resize", ("bilinear", "bicubic")),
-            ("head", ("new", "kept")),
-            ("dtype", ("float32", "bfloat16")),
-            ("on_nonfinite", ("abort", "record")),
-            ("on_bad_image", ("error", "skip")),
-        ):
-            value = getattr(self, name)
-            _require(value in known, name, value, " or ".join(known))
+        super().__post_init__()
         low, high = self.pixel_range
         _require(low < high, "pixel_range", self.pixel_range, "rising")
-
-
-def _require(holds: bool, name: str, value: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value!r}.")

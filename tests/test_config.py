@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A value that cannot be meant gives one sentence with the value and what is expected."""
+"""An invalid setting raises ValueError with the value and what is expected."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from inception_jax.models.ablation import ablated
 from inception_jax.models.residual import ResidualOptions
 from inception_jax.models.spec import INITIALIZERS, NetworkSpec
 
-# The file itself, run without the tests' checks of annotations: what a user meets.
+# The module without the run-time type checks of the tests, as users get it.
 PLAIN = runpy.run_path(config.__file__)
 NAN = float("nan")
 RATES = ("warmup_rate", "classifier_rate", "linear_rate", "body_rate")
@@ -26,18 +26,19 @@ INVALID = [
     *(("OptimizerConfig", "momentum", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
     *(("OptimizerConfig", "rms_decay", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
     *(("OptimizerConfig", "epsilon", bad, "> 0") for bad in (0.0, -1.0, NAN)),
-    *(("OptimizerConfig", "weight_decay", bad, ">= 0") for bad in (-1e-5, NAN)),
-    *(("OptimizerConfig", "clip_norm", bad, "> 0 or None") for bad in (0.0, -1.0, NAN)),
+    *(("OptimizerConfig", "weight_decay", bad, "finite and >= 0") for bad in (-1e-5, NAN)),
+    *(("OptimizerConfig", "clip_norm", bad, "> 0") for bad in (0.0, -1.0, NAN)),
     *(("OptimizerConfig", "ema_decay", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
     *(("OptimizerConfig", "kind", bad, "rmsprop or momentum") for bad in ("adam", None)),
     *(("OptimizerConfig", "warmup", bad, "constant or linear") for bad in ("cosine", None)),
     *(
-        ("OptimizerConfig", name, bad, ">= 0")
-        for name in ("warmup_steps", *RATES)
+        ("OptimizerConfig", name, bad, "finite and >= 0")
+        for name in RATES
         for bad in (-1, NAN)
     ),
+    *(("OptimizerConfig", "warmup_steps", bad, "0 or more") for bad in (-1, NAN)),
     *(("LossConfig", "label_smoothing", bad, "in [0, 1)") for bad in (-0.1, 1.0, NAN)),
-    *(("LossConfig", "aux_weight", bad, ">= 0") for bad in (-0.4, NAN)),
+    *(("LossConfig", "aux_weight", bad, "finite and >= 0") for bad in (-0.4, NAN)),
     *(("ParallelConfig", "wrapper", bad, "pmap or shard_map") for bad in ("jit", None)),
     *(
         ("ParallelConfig", "bn_sync", bad, "none, global or a group size of 2 or more")
@@ -49,7 +50,7 @@ INVALID = [
         for bad in (0, -1)
     ),
     *(
-        ("RunConfig", name, bad, "> 0")
+        ("RunConfig", name, bad, "finite and > 0")
         for name in ("epochs", "eval_every", "checkpoint_every")
         for bad in (0.0, -1.0, NAN, float("inf"))
     ),
@@ -76,7 +77,7 @@ INVALID = [
         )
     ),
     *(
-        ("AblationConfig", "learned_scale_init", bad, "0 or more")
+        ("AblationConfig", "learned_scale_init", bad, "finite and >= 0")
         for bad in (-0.1, NAN, float("inf"))
     ),
     ("AblationConfig", "learned_scale_init", 0.5, "1.0 without a learned_scale"),
@@ -121,14 +122,14 @@ def test_invalid_value(name, field, value, expected):
 
 
 @pytest.mark.parametrize(("name", "options"), VALID)
-def test_ends_of_the_ranges_are_taken(name, options):
+def test_the_limits_of_ranges_are_valid(name, options):
     made = getattr(config, name)(**options)
     assert all(getattr(made, field) == value for field, value in options.items())
 
 
 def test_defaults_are_the_paper_s():
-    """arXiv 1602.07261, section 4; what it leaves open is slim's train_image_classifier.py,
-    and facenet's moving_average_decay."""
+    """The values of arXiv 1602.07261, section 4. The rest are the defaults of slim's
+    train_image_classifier.py and facenet's moving_average_decay."""
     assert config.OptimizerConfig() == config.OptimizerConfig(
         kind="rmsprop",
         learning_rate=0.045,
@@ -152,8 +153,8 @@ def test_defaults_are_the_paper_s():
     assert config.ParallelConfig().bn_sync == "none"
 
 
-def test_ablations_are_those_that_the_networks_know():
-    """Names, defaults and choices; zeros make no network of the boxes."""
+def test_ablations_match_the_options_of_the_networks():
+    """Names, defaults and choices match; kernels cannot be initialised with zeros."""
     options = inspect.signature(ablated).parameters
     known = {name: option.default for name, option in options.items() if name != "spec"}
     assert asdict(config.AblationConfig()) == known
