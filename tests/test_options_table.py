@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "inception_jax" / "training" / "OPTIONS.md"
 INTRODUCTION = """# Options of a training run
 
 These are the options of `python -m experiments.run RECIPE`; a recipe may change defaults.
-This page is generated from [config.py](../config.py) by `python -m tests.test_options_table`.
+`python -m tests.test_options_table` generates this page from [config.py](../config.py).
 
 | option | default | meaning |
 |---|---|---|
