@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step of training and of evaluation, as pure functions of one shard of the batch."""
+"""Training and evaluation steps as pure functions of one shard of a batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,55 +26,69 @@ from inception_jax.training.optimizer import (
     update_ema,
 )
 
-# image, label, and color_seed in training or mask in evaluation; [examples, ...].
+# "image", "label" and, optionally, "color_seed" (training) or "mask" (evaluation); every
+# array has a leading axis of examples.
 Batch = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    """All that changes while training: arrays only, the same on every device."""
+    """Everything that changes during training; the same on every device."""
 
-    step: Int[Array, ""]  # updates done
+    step: Int[Array, ""]  # number of updates done
     params: dict
-    batch_stats: dict  # moving means and variances of batch normalisation
-    # Running averages, which the paper evaluates; slim averages the statistics as well.
+    batch_stats: dict  # moving averages of batch normalisation
+    # Averages of the two above. The paper evaluates them; slim averages batch_stats too.
     ema_params: dict
     ema_batch_stats: dict
     opt_state: Any
 
     @property
     def raw_variables(self) -> dict[str, dict]:
-        """Weights as trained, for `network.apply` in evaluation."""
+        """Raw weights, as `network.apply` takes them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def ema_variables(self) -> dict[str, dict]:
-        """Averaged weights, for `network.apply` in evaluation."""
+        """Averaged weights, as `network.apply` takes them."""
         return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
 
 
 class Numbers(NamedTuple):
-    """What a compiled step takes as values, so that sweeping it compiles nothing."""
+    """Traced arguments of a step: changing them does not recompile it."""
 
     optimizer: OptimizerNumbers
-    residual_scale: Float[Array, "..."] | None  # None: the network's own
+    residual_scale: Float[Array, "..."] | None  # None: the network's default
     seed: Int[Array, ""]  # of dropout
 
 
-@lru_cache(maxsize=4)  # traced and compiled once for the runs of one process
+@dataclass(frozen=True)
+class TrainOptions:
+    """Static arguments of a training step: changing them recompiles it."""
+
+    network: Network
+    optimizer: OptimizerConfig
+    steps_per_epoch: float
+    loss: LossConfig = field(default_factory=LossConfig)
+    preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
+    accumulate: int = 1  # number of parts of a shard whose gradients are averaged
+    group_metrics: bool = False  # adds the metrics of `diagnostics.GROUPS`
+
+
+@lru_cache(maxsize=4)  # compile once for all runs of a process
 def jitted_init(network: Network, config: OptimizerConfig) -> Callable[[int], TrainState]:
-    """`init_state` of a seed, jitted."""
+    """Return `init_state` as a jitted function of the seed."""
     return jax.jit(partial(init_state, network, config))
 
 
 def state_shapes(network: Network, config: OptimizerConfig) -> TrainState:
-    """What `jitted_init` gives, as `jax.ShapeDtypeStruct`; nothing is compiled."""
+    """Return an initial state of `jax.ShapeDtypeStruct`; nothing is compiled."""
     return jax.eval_shape(jitted_init(network, config), 0)
 
 
 def init_state(
     network: Network, config: OptimizerConfig, seed: int | Int[Array, ""]
 ) -> TrainState:
-    """A fresh state; jit it, which compiles once for all seeds."""
+    """Return the initial state with random weights."""
     images = jnp.zeros((1, *network.spec.image_shape))
     variables = network.init(jax.random.key(seed), images)
     params, batch_stats = variables["params"], variables["batch_stats"]
@@ -82,7 +96,7 @@ def init_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        # Copies: two names for one buffer cannot both be donated to the step.
+        # Copies, because a buffer cannot be donated to the step twice.
         ema_params=jax.tree.map(jnp.copy, params),
         ema_batch_stats=jax.tree.map(jnp.copy, batch_stats),
         opt_state=make_optimizer(config, 0.0).init(trainable_params(params, config)),
@@ -90,25 +104,11 @@ def init_state(
 
 
 def network_input(batch: Batch, preprocess: PreprocessSpec) -> Float[Array, "n h w c"]:
-    """Images as the network takes them: colours distorted where the batch has seeds for
-    it, then from 0..255 to the range of `preprocess`."""
+    """Distort colours if the batch has "color_seed", then scale images from 0..255."""
     images = batch["image"]
     if "color_seed" in batch:
         images = distort_color(images, batch["color_seed"])
     return normalize(images, preprocess.low, preprocess.high)
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What is fixed when a training step is compiled."""
-
-    network: Network
-    optimizer: OptimizerConfig
-    steps_per_epoch: float
-    loss: LossConfig = field(default_factory=LossConfig)
-    preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
-    accumulate: int = 1  # parts of a shard, gone through one after another
-    group_metrics: bool = False  # what `signals.GROUPS` got and how far they moved
 
 
 def train_step(
@@ -119,104 +119,78 @@ def train_step(
     options: TrainOptions,
     axis_name: AxisName,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update from this shard of the batch, averaged with the others over `axis_name`.
+    """Return the state after one update, and its metrics.
 
-    `batch` has `image` `[n, h, w, c]` in uint8, `label` `[n]` and, where colours are to be
-    distorted, `color_seed` `[n]`. With `accumulate`, gradients of the parts are averaged;
-    each part has batch statistics of its own and moves the moving averages.
+    `batch` is one shard, with `image` `[n, h, w, c]` in uint8, `label` `[n]` and, to
+    distort colours, `color_seed` `[n]`. Gradients are averaged over `axis_name`. With
+    `options.accumulate`, each part of the shard is normalised with its own batch
+    statistics and updates the moving averages in turn.
 
-    Returns the new state and metrics: `*_sum` and `count` over the whole batch,
-    `grad_norm` (before weight decay and clipping), `learning_rate` and, with
-    `group_metrics`, `grad_norm/GROUP` likewise and `update_ratio/GROUP`.
+    The metrics are `*_sum` and `count` over the whole batch, `grad_norm` (before weight
+    decay and clipping), `learning_rate` and, with `options.group_metrics`,
+    `grad_norm/GROUP` and `update_ratio/GROUP`.
     """
     rng = jax.random.fold_in(jax.random.key(numbers.seed), state.step)
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
-    # Gradients of params marked as varying over the axis are this shard's own, under pmap
-    # and shard_map alike; of params not so marked, shard_map returns the sum over shards.
+    # Gradients by parameters marked as varying are those of this shard, under pmap and
+    # shard_map alike. By other parameters, shard_map returns the sum over all shards.
     trained = trainable_params(state.params, options.optimizer)
-    gradients = partial(
-        _gradients,
-        varying(trained, axis_name),
-        {name: x for name, x in state.params.items() if name not in trained},
-        numbers.residual_scale,
-        options,
-    )
+    marked = state._replace(params=state.params | varying(trained, axis_name))
+
+    def gradients(batch_stats: dict, batch: Batch, rng: Array) -> Gradients:
+        current = marked._replace(batch_stats=batch_stats)
+        return batch_gradients(current, batch, rng, numbers.residual_scale, options)
+
     if options.accumulate == 1:
-        grads, batch_stats, sums = gradients(state.batch_stats, batch, rng)
+        result = gradients(state.batch_stats, batch, rng)
     else:
-        grads, batch_stats, sums = accumulate_gradients(
+        result = accumulate_gradients(
             gradients, state.batch_stats, batch, rng, options.accumulate, axis_name
         )
-    grads, batch_stats = mean_over((grads, batch_stats), axis_name)
+    grads, batch_stats = mean_over((result.grads, result.batch_stats), axis_name)
+    if options.network.bn_frozen:
+        batch_stats = state.batch_stats  # unchanged bit for bit, unlike a mean of copies
 
     rate = learning_rate_at(
         state.step, numbers.optimizer, options.optimizer, options.steps_per_epoch
     )
     optimizer = make_optimizer(options.optimizer, rate, numbers.optimizer)
-    if options.network.bn_frozen:
-        batch_stats = state.batch_stats  # bit by bit, which a mean over devices is not
-    new_state = _updated(state, trained, grads, batch_stats, optimizer, options)
+    new_state = _update(state, grads, batch_stats, optimizer, options)
     squares = [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)]
-    metrics = jax.lax.psum(sums, axis_name) | {
+    metrics = jax.lax.psum(result.sums, axis_name) | {
         "grad_norm": jnp.sqrt(sum(squares)),
         "learning_rate": rate,
     }
     if options.group_metrics:
         after = trainable_params(new_state.params, options.optimizer)
-        metrics |= _group_metrics(grads, trained, after)
+        for group, norm in group_norms(grads).items():
+            metrics[f"grad_norm/{group}"] = norm
+        for group, ratio in update_ratios(trained, after).items():
+            metrics[f"update_ratio/{group}"] = ratio
     return new_state, metrics
 
 
-def _group_metrics(grads: dict, before: dict, after: dict) -> dict[str, Float[Array, ""]]:
-    norms, ratios = group_norms(grads), update_ratios(before, after)
-    return {
-        **{f"grad_norm/{group}": norm for group, norm in norms.items()},
-        **{f"update_ratio/{group}": ratio for group, ratio in ratios.items()},
-    }
+class Gradients(NamedTuple):
+    """The contribution of one batch to an update."""
+
+    grads: dict  # of the mean loss
+    batch_stats: dict  # moving averages after the batch
+    sums: Sums
 
 
-def _updated(
+def batch_gradients(
     state: TrainState,
-    trained: dict,
-    grads: dict,
-    batch_stats: dict,
-    optimizer: optax.GradientTransformation,
-    options: TrainOptions,
-) -> TrainState:
-    """The state after an update of `trained`; what is frozen stays, bit by bit."""
-    config = options.optimizer
-    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
-    params = jax.tree.map(jnp.add, trained, updates)
-    average = partial(update_ema, step=state.step, config=config)
-    moving = not options.network.bn_frozen
-    return TrainState(
-        step=state.step + 1,
-        params=state.params | params,
-        batch_stats=batch_stats,
-        ema_params=state.ema_params
-        | average(trainable_params(state.ema_params, config), params),
-        ema_batch_stats=average(state.ema_batch_stats, batch_stats)
-        if moving
-        else state.ema_batch_stats,
-        opt_state=opt_state,
-    )
-
-
-def _gradients(
-    trained: dict,
-    frozen: dict,
-    residual_scale: Float[Array, "..."] | None,
-    options: TrainOptions,
-    batch_stats: dict,
     batch: Batch,
     rng: Array,
-) -> tuple[dict, dict, Sums]:
-    """Gradients of the mean loss by `trained`, batch statistics and sums of this batch."""
+    residual_scale: Float[Array, "..."] | None,
+    options: TrainOptions,
+) -> Gradients:
+    """Return the gradients of the mean loss of `batch` by the trainable parameters."""
     labels, loss = batch["label"], options.loss
 
     def mean_loss(trained: dict) -> tuple[Float[Array, ""], tuple]:
         (logits, endpoints), updated = options.network.apply(
-            {"params": trained | frozen, "batch_stats": batch_stats},
+            {"params": state.params | trained, "batch_stats": state.batch_stats},
             network_input(batch, options.preprocess),
             residual_scale,
             train=True,
@@ -231,33 +205,62 @@ def _gradients(
         sums = classification_sums(logits, labels, losses, jnp.ones_like(losses))
         return total, (updated["batch_stats"], sums)
 
+    trained = trainable_params(state.params, options.optimizer)
     grads, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(trained)
-    return grads, batch_stats, sums
+    return Gradients(grads, batch_stats, sums)
 
 
 def accumulate_gradients(
-    gradients: Callable[[dict, Batch, Array], tuple[dict, dict, Sums]],
+    gradients: Callable[[dict, Batch, Array], Gradients],
     batch_stats: dict,
     batch: Batch,
     rng: Array,
     parts: int,
     axis_name: AxisName,
-) -> tuple[dict, dict, Sums]:
-    """`gradients` of one part of the batch after another: their mean, and all sums."""
-    cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+) -> Gradients:
+    """Call `gradients` on equal parts of a batch in turn; average grads and add sums."""
+    batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
     rngs = jax.random.split(rng, parts)
-    shapes = jax.eval_shape(gradients, batch_stats, jax.tree.map(lambda x: x[0], cut), rng)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[2]))
+    first = jax.tree.map(lambda x: x[0], batches)
+    shapes = jax.eval_shape(gradients, batch_stats, first, rng)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes.grads, shapes.sums))
 
-    def add(carry: tuple, part: tuple) -> tuple[tuple, None]:
-        batch_stats, so_far = carry
-        grads, batch_stats, sums = gradients(batch_stats, *part)
-        carry = batch_stats, jax.tree.map(jnp.add, so_far, (grads, sums))
-        return varying(carry, axis_name), None
+    def add_part(carry: tuple, part: tuple) -> tuple[tuple, None]:
+        batch_stats, totals = carry
+        result = gradients(batch_stats, *part)
+        totals = jax.tree.map(jnp.add, totals, (result.grads, result.sums))
+        return varying((result.batch_stats, totals), axis_name), None
 
     start = varying((batch_stats, zeros), axis_name)
-    (batch_stats, (grads, sums)), _ = jax.lax.scan(add, start, (cut, rngs))
-    return jax.tree.map(lambda g: g / parts, grads), batch_stats, sums
+    (batch_stats, (grads, sums)), _ = jax.lax.scan(add_part, start, (batches, rngs))
+    return Gradients(jax.tree.map(lambda g: g / parts, grads), batch_stats, sums)
+
+
+def _update(
+    state: TrainState,
+    grads: dict,
+    batch_stats: dict,
+    optimizer: optax.GradientTransformation,
+    options: TrainOptions,
+) -> TrainState:
+    """Apply gradients and update the averages; frozen parts stay unchanged bit for bit."""
+    config = options.optimizer
+    trained = trainable_params(state.params, config)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    params = jax.tree.map(jnp.add, trained, updates)
+    ema_trained = trainable_params(state.ema_params, config)
+    ema_params = update_ema(ema_trained, params, state.step, config)
+    ema_batch_stats = state.ema_batch_stats
+    if not options.network.bn_frozen:
+        ema_batch_stats = update_ema(ema_batch_stats, batch_stats, state.step, config)
+    return TrainState(
+        step=state.step + 1,
+        params=state.params | params,
+        batch_stats=batch_stats,
+        ema_params=state.ema_params | ema_params,
+        ema_batch_stats=ema_batch_stats,
+        opt_state=opt_state,
+    )
 
 
 def eval_step(
@@ -269,10 +272,9 @@ def eval_step(
     preprocess: PreprocessSpec,
     axis_name: AxisName,
 ) -> Sums:
-    """Sums over the examples whose `mask` is 1, with moving averages and no dropout.
+    """Return the sums of `classification_sums` over the examples with a `mask` of 1.
 
-    `variables` are a state's `raw_variables` or `ema_variables`. Add the results of all
-    batches and divide by `count`: `metrics.means`.
+    `variables` are the `raw_variables` or `ema_variables` of a state.
     """
     images = network_input(batch, preprocess)
     logits, _ = network.apply(variables, images, numbers.residual_scale)

@@ -23,6 +23,7 @@ from inception_jax.runtime.parallel import DataParallel
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.optimizer import make_optimizer, optimizer_numbers
 from inception_jax.training.step import (
+    Gradients,
     Numbers,
     TrainOptions,
     TrainState,
@@ -179,9 +180,9 @@ def test_metrics_of_groups_only_where_asked_for():
 
 
 def test_parts_of_a_batch_have_their_own_dropout():
-    def draw(stats: dict, batch: dict, rng: jax.Array) -> tuple[dict, dict, dict]:
+    def draw(stats: dict, batch: dict, rng: jax.Array) -> Gradients:
         x = jax.random.uniform(rng) + 0 * batch["x"][0]
-        return {"g": x}, stats, {"sum": x, "squares": x**2}
+        return Gradients({"g": x}, stats, {"sum": x, "squares": x**2})
 
     one = partial(accumulate_gradients, draw, {}, parts=2, axis_name="data")
     rngs = jax.random.split(jax.random.key(0), 1)
