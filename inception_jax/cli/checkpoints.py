@@ -3,14 +3,14 @@
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import tyro
 
+from inception_jax.cli.arguments import Run, Step, Weights
 from inception_jax.storage.digests import CheckpointError, some
 from inception_jax.storage.run_folder import checkpoints_path, read_record
 from inception_jax.text import table
@@ -23,66 +23,75 @@ from inception_jax.weights.model import (
     read_run,
 )
 
-Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Arrays = dict[str, np.ndarray]
 
 
 def list_checkpoints(run: Run, /) -> None:
-    """The checkpoints of a run: step, when it was written, sizes, digest.
+    """List the checkpoints of a run with step, time, sizes and digest.
 
-    The digest is one of all arrays and their names, as they were saved; two checkpoints
-    with the same digest hold the same. Whether the arrays are still that: ckpt verify.
+    Example: inception-jax ckpt ls runs/digits
 
-    Args:
-        run: folder of a run.
+    The digest is that of all arrays and their names when they were saved: checkpoints with
+    equal digests are identical. To compare the arrays on disk with it, use ckpt verify.
     """
-    saved = open_checkpoints(run)
+    checkpoints = open_checkpoints(run)
     lines = []
-    for step in saved.steps():
-        path = checkpoints_path(run) / str(step)
-        written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(path.stat().st_mtime))
-        disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    for step in checkpoints.steps():
+        folder = checkpoints_path(run) / str(step)
+        modified = time.localtime(folder.stat().st_mtime)
+        on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         try:
-            record = saved.record(step)
+            record = checkpoints.record(step)
         except CheckpointError:
-            about = ("-", "-", "damaged")
+            count, size, digest = "-", "-", "damaged"
         else:
-            size = sum(leaf.num_bytes for leaf in record.leaves.values())
-            about = (f"{len(record.leaves):,}", f"{size:,}", record.digest[:16])
-        lines.append((str(step), written, *about[:2], f"{disk:,}", about[2]))
+            count = f"{len(record.leaves):,}"
+            size = f"{sum(leaf.num_bytes for leaf in record.leaves.values()):,}"
+            digest = record.digest[:16]
+        written = time.strftime("%Y-%m-%d %H:%M:%S", modified)
+        lines.append((str(step), written, count, size, f"{on_disk:,}", digest))
     header = ("step", "written", "arrays", "bytes", "bytes on disk", "digest")
     print(table(header, lines, right=(0, 2, 3, 4)))
-    aside = run / "quarantine"
-    if names := sorted(path.name for path in aside.glob("*") if path.is_dir()):
-        print(f"\n{aside} holds damaged ones: {', '.join(names)}")
+    quarantine = run / "quarantine"
+    damaged = sorted(path.name for path in quarantine.glob("*") if path.is_dir())
+    if damaged:
+        print(f"\nDamaged checkpoints in {quarantine}: {', '.join(damaged)}")
 
 
-def verify_checkpoints(run: Run, /, step: int | None = None) -> None:
+def verify_checkpoints(
+    run: Run,
+    /,
+    step: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
+    ] = None,
+) -> None:
     """Read checkpoints and compare every array with its digest.
 
-    Exits with 0 if all are as they were saved, 1 if one is not. Nothing is changed.
+    Example: inception-jax ckpt verify runs/digits
+
+    Exit status: 0 if all are intact, 1 if one is damaged. Nothing is changed.
 
     Args:
-        run: folder of a run.
-        step: the checkpoint of this step alone.
+        step: Step of the only checkpoint to verify.
     """
-    saved = open_checkpoints(run)
-    bad = False
-    for each in saved.steps() if step is None else [check_step(saved, run, step)]:
+    checkpoints = open_checkpoints(run)
+    steps = checkpoints.steps() if step is None else [check_step(checkpoints, run, step)]
+    any_damaged = False
+    for each in steps:
         start = time.perf_counter()
         try:
-            arrays = saved.read(each)
+            arrays = checkpoints.read(each)
         except CheckpointError as error:
-            bad = True
+            any_damaged = True
             print(f"step {each}: DAMAGED. {error}", flush=True)
-        else:
-            print(
-                f"step {each}: good, {len(arrays):,} arrays, "
-                f"{sum(x.nbytes for x in arrays.values()):,} bytes, "
-                f"{time.perf_counter() - start:.1f} s",
-                flush=True,
-            )
-    if bad:
+            continue
+        size = sum(x.nbytes for x in arrays.values())
+        seconds = time.perf_counter() - start
+        print(
+            f"step {each}: intact, {len(arrays):,} arrays, {size:,} bytes, {seconds:.1f} s",
+            flush=True,
+        )
+    if any_damaged:
         raise SystemExit(1)
 
 
@@ -90,107 +99,115 @@ def diff_checkpoints(
     a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")],
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")],
     /,
-    steps: tuple[int, int] | None = None,
+    steps: Annotated[
+        tuple[int, int] | None,
+        tyro.conf.arg(
+            metavar="INT INT",
+            help_behavior_hint="(default: the newest undamaged checkpoint of each)",
+        ),
+    ] = None,
 ) -> None:
-    """Where the states of two runs, or of one at two steps, are not the same.
+    """Compare the training states of two runs, or of one run at two steps.
 
-    Exits with 0 if they are identical to the bit, 1 if not. A relative difference is that
-    of two numbers divided by the larger one.
+    Example: inception-jax ckpt diff runs/digits runs/digits --steps 100 200
+
+    Prints the largest absolute and relative difference for each group of arrays. The
+    relative difference of two numbers is divided by the larger of their absolute values.
+    Exit status: 0 if the states are bit-identical, 1 otherwise.
 
     Args:
-        a: folder of a run.
-        b: folder of a run.
-        steps: of A and of B; default: the newest good one of each.
+        a: Folder of the first run.
+        b: Folder of the second run, which may be the same.
+        steps: Step of A's checkpoint and step of B's.
     """
-    sides = []
-    for run, wanted in zip((a, b), steps or (None, None), strict=True):
-        step, arrays = read_checkpoint(run, wanted)
+    step_a, step_b = steps or (None, None)
+    states = []
+    for run, wanted_step in ((a, step_a), (b, step_b)):
+        step, arrays = read_checkpoint(run, wanted_step)
         print(f"{run}: step {step}, {len(arrays):,} arrays")
-        sides.append(arrays)
-    lines = list(_differences(*sides))
+        states.append(arrays)
+    lines = _differences(*states)
     if not lines:
         print("identical")
         return
     header = ("group", "arrays", "differ", "largest difference", "largest relative")
     print(f"\n{table(header, lines, right=(1, 2, 3, 4))}")
-    if other := _of_another_kind(*sides):
-        print(f"\nonly in one, or of another shape or type: {some(other)}")
+    if incomparable := _incomparable(*states):
+        print(f"\nonly in one, or of different shape or type: {some(incomparable)}")
     raise SystemExit(1)
 
 
-def export_weights(
+def export_checkpoint(
     run: Run,
     /,
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.npz")],
-    weights: Literal["raw", "ema"] = "ema",
-    step: int | None = None,
+    weights: Weights = "ema",
+    step: Step = None,
 ) -> None:
-    """Write a network's weights to a plain .npz, which NumPy reads without pickle.
+    """Write a checkpoint's weights to an .npz file, which NumPy reads without pickle.
 
-    Arrays have names such as params/Logits/kernel and batch_stats/...; model.json in it is
-    text, the card of a model (network, classes, preprocessing), and so is run.json, the
-    record of the run with step and weights. weights export has other formats.
+    Example: inception-jax ckpt export runs/digits --out digits.npz
+
+    Arrays have names such as params/Logits/kernel and batch_stats/... The file also holds
+    two JSON texts: model.json (network, class names, preprocessing) and run.json (the
+    run's record, step and weights). For other formats, use weights export.
 
     Args:
-        run: folder of a run.
-        out: file to write, whole or not at all; must not be there yet.
-        weights: as trained, or their running averages.
-        step: of the checkpoint; default: the newest good one.
+        out: New file to write.
     """
     check_output_path("npz", out)
     record = asdict(read_record(run))
     card, arrays = read_run(run, weights, step)
-    about = {**record, "step": card.origin.step, "weights": weights}
-    write_npz(out, card, arrays, {"run.json": json.dumps(about, default=str)})
-    count, step = sum(x.size for x in arrays.values()), card.origin.step
-    print(f"Wrote {count:,} numbers in {len(arrays):,} arrays, of step {step}, to {out}.")
+    saved_step = card.origin.step
+    description = {**record, "step": saved_step, "weights": weights}
+    write_npz(out, card, arrays, {"run.json": json.dumps(description, default=str)})
+    count = sum(x.size for x in arrays.values())
+    contents = f"{count:,} numbers in {len(arrays):,} arrays, of step {saved_step}"
+    print(f"Wrote {contents}, to {out}.")
 
 
-def _of_another_kind(a: Arrays, b: Arrays) -> list[str]:
-    kinds = [{name: (x.dtype, x.shape) for name, x in side.items()} for side in (a, b)]
-    return [n for n in kinds[0] | kinds[1] if kinds[0].get(n) != kinds[1].get(n)]
+def _incomparable(a: Arrays, b: Arrays) -> list[str]:
+    """Return the names of arrays that only one has, or that differ in shape or type."""
+
+    def kind(arrays: Arrays, name: str) -> object:
+        return (arrays[name].dtype, arrays[name].shape) if name in arrays else None
+
+    return [name for name in a | b if kind(a, name) != kind(b, name)]
 
 
-def _differences(a: Arrays, b: Arrays) -> Iterator[tuple[str, ...]]:
-    """A line for each group of leaves, such as params, in which some differ."""
-    other = set(_of_another_kind(a, b))
+def _differences(a: Arrays, b: Arrays) -> list[tuple[str, ...]]:
+    """Return a line for each group of arrays, such as params, that has differences."""
+    incomparable = set(_incomparable(a, b))
     groups: dict[str, list[str]] = {}
     for name in a | b:
         groups.setdefault(name.split("/")[0], []).append(name)
+    lines = []
     for group, names in groups.items():
-        differ = [n for n in names if n in other or a[n].tobytes() != b[n].tobytes()]
-        if not differ:
+        comparable = [name for name in names if name not in incomparable]
+        unequal = [n for n in comparable if a[n].tobytes() != b[n].tobytes()]
+        count = len(names) - len(comparable) + len(unequal)
+        if not count:
             continue
-        largest = [_largest(a[n], b[n]) for n in differ if n not in other]
-        figures = [f"{max(x):.3g}" for x in zip(*largest, strict=True)] or ["-", "-"]
-        yield group, f"{len(names):,}", f"{len(differ):,}", *figures
+        absolute, relative = "-", "-"
+        if unequal:
+            largest = [_largest_differences(a[n], b[n]) for n in unequal]
+            absolute = f"{max(x for x, _ in largest):.3g}"
+            relative = f"{max(x for _, x in largest):.3g}"
+        lines.append((group, f"{len(names):,}", f"{count:,}", absolute, relative))
+    return lines
 
 
-def _largest(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Largest difference of two numbers of the same place, absolute and relative.
+def _largest_differences(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Return the largest absolute and the largest relative difference of two elements.
 
-    Infinite where one is not finite and the other is something else.
+    They are infinite if one of two unequal elements is NaN or infinite.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         x, y = a.astype(np.float64), b.astype(np.float64)
-        same = (x == y) | (np.isnan(x) & np.isnan(y))
-        apart = np.where(same, 0.0, np.abs(x - y))
-        relative = apart / np.where(same, 1.0, np.maximum(np.abs(x), np.abs(y)))
-    apart, relative = (np.where(np.isnan(z), np.inf, z) for z in (apart, relative))
-    return float(apart.max()), float(relative.max())
-
-
-def checkpoints(
-    command: Annotated[
-        Annotated[None, tyro.conf.subcommand("ls", constructor=list_checkpoints)]
-        | Annotated[None, tyro.conf.subcommand("verify", constructor=verify_checkpoints)]
-        | Annotated[None, tyro.conf.subcommand("diff", constructor=diff_checkpoints)]
-        | Annotated[None, tyro.conf.subcommand("export", constructor=export_weights)],
-        tyro.conf.arg(name=""),
-    ],
-) -> None:
-    """Checkpoints of a run: list, verify, compare, export.
-
-    Args:
-        command: what to do.
-    """
+        equal = (x == y) | (np.isnan(x) & np.isnan(y))
+        absolute = np.where(equal, 0.0, np.abs(x - y))
+        larger = np.where(equal, 1.0, np.maximum(np.abs(x), np.abs(y)))
+        relative = absolute / larger
+    absolute = np.where(np.isnan(absolute), np.inf, absolute)
+    relative = np.where(np.isnan(relative), np.inf, relative)
+    return float(absolute.max()), float(relative.max())

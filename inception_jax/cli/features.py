@@ -8,7 +8,15 @@ from typing import Annotated
 
 import tyro
 
-from inception_jax.cli.images import Images, Watch, Weights, load_model
+from inception_jax.cli.arguments import (
+    ImageBatchSize,
+    Images,
+    ModelName,
+    Step,
+    Weights,
+    load_model,
+)
+from inception_jax.cli.progress import ImageProgress
 from inception_jax.data.image_paths import expand_image_paths
 from inception_jax.inference.batches import BatchOutputs
 from inception_jax.inference.features import (
@@ -20,41 +28,35 @@ from inception_jax.inference.features import (
 from inception_jax.storage.atomic import check_new
 from inception_jax.text import format_bytes
 
-# From here on it is said beforehand how large a file will be.
+# Files larger than this are announced before they are written.
 LARGE = 2 * 2**30
 
 
-def features_of_images(
+def write_image_features(
     images: Images = (),
     /,
     *,
-    endpoint: str,
+    endpoint: Annotated[str, tyro.conf.arg(metavar="NAME")],
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")],
-    model: str | None = None,
+    model: ModelName = None,
     weights: Weights = "ema",
-    step: int | None = None,
+    step: Step = None,
     pool: bool = False,
-    batch_size: int = 32,
+    batch_size: ImageBatchSize = 32,
 ) -> None:
-    """Write what a network makes of images at one of its endpoints to .npz or .parquet.
+    """Write a network's features of images, at one of its endpoints, to a file.
 
-    Rows are in the order of the images and go to the disk as they come. Images that cannot
-    be read are named on standard error and left out.
+    Example: inception-jax features photos --endpoint PreLogitsFlatten --out features.npz
 
-    Exits with 0 if all were read, 1 if not.
+    The rows of the file are in the order of the images. Unreadable images are reported on
+    standard error and left out. Exit status: 0 if all images were read, 1 otherwise.
 
     Args:
-        images: files, folders (all images below) or patterns such as 'photos/**/*.jpg'.
-        endpoint: PreLogitsFlatten for the features the classifier sees; any name of
-            slim's endpoints. A wrong one gives the list.
-        out: file to write, whole or not at all; must not be there yet. .npz has the arrays
-            features and names, .parquet the columns name and features.
-        model: folder of a model or of a run, or a name; default: the only one there is in
-            $INCEPTION_JAX_MODELS or ~/.local/share/inception_jax/models.
-        weights: of a run: running averages, or as trained.
-        step: of a run: the checkpoint of this step; default: the newest good one.
-        pool: the mean over height and width instead of the whole map.
-        batch_size: images at a time.
+        endpoint: Endpoint, under its name in TF-slim. PreLogitsFlatten is the input of the
+            classifier. An unknown name prints the list.
+        out: New .npz file with the arrays "features" and "names", or new .parquet file
+            with the columns "name" and "features".
+        pool: Average the endpoint over height and width.
     """
     check_new(out, ".npz", ".parquet")
     paths = expand_image_paths(images)
@@ -63,16 +65,17 @@ def features_of_images(
     check_disk_space(out, chosen, len(paths))
     size = len(paths) * chosen.num_bytes
     if size > LARGE:
-        print(f"{len(paths):,} images: {format_bytes(size)} to write.", file=sys.stderr)
-    watch = Watch(len(paths))
+        print(f"Writing {format_bytes(size)} for {len(paths):,} images.", file=sys.stderr)
+    progress = ImageProgress(len(paths))
 
-    def watched() -> Iterator[BatchOutputs]:
-        batches = extract_features(loaded, variables, paths, chosen, batch_size=batch_size)
-        for batch in batches:
-            watch.batch(len(batch.paths), batch.errors)
+    def batches_with_progress() -> Iterator[BatchOutputs]:
+        for batch in extract_features(
+            loaded, variables, paths, chosen, batch_size=batch_size
+        ):
+            progress.add_batch(len(batch.paths), batch.errors)
             yield batch
 
-    count = write_features(out, loaded.card, chosen, watched())
+    count = write_features(out, loaded.card, chosen, batches_with_progress())
     shape = ", ".join(map(str, (count, *chosen.shape)))
     print(f"Wrote {chosen.name} [{shape}] to {out}.")
-    watch.end()
+    progress.finish()

@@ -16,7 +16,7 @@ from inception_jax.text import table
 from inception_jax.training.from_config import preprocess_for
 
 
-def plan(
+def plan_training(
     network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")],
     /,
     topology: str = "v5e:4x4",

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import tyro
 
-from inception_jax.cli.images import Images, Watch, Weights, load_model
+from inception_jax.cli.arguments import (
+    ImageBatchSize,
+    Images,
+    ModelName,
+    Step,
+    Weights,
+    load_model,
+)
+from inception_jax.cli.progress import ImageProgress
 from inception_jax.data.image_paths import expand_image_paths
 from inception_jax.inference.contact_sheet import contact_sheets, num_pages
 from inception_jax.inference.predict import Prediction, predict, to_csv, to_json
@@ -17,78 +25,80 @@ from inception_jax.text import one_line, printable
 
 STDOUT = Path("-")
 
-Out = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+OutputFile = Annotated[
+    Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: not written)")
+]
 
 
 def predict_images(
     images: Images = (),
     /,
-    model: str | None = None,
+    model: ModelName = None,
     weights: Weights = "ema",
-    step: int | None = None,
+    step: Step = None,
     top: int = 5,
-    batch_size: int = 32,
-    json: Out = None,
-    csv: Out = None,
-    sheet: Out = None,
+    batch_size: ImageBatchSize = 32,
+    json: OutputFile = None,
+    csv: OutputFile = None,
+    sheet: OutputFile = None,
 ) -> None:
-    """What is on images: the likeliest classes with their probabilities.
+    """Classify images and print the most likely classes with their probabilities.
 
-    How images are cut and resized, and what the classes are called, is read from the
-    model. Images that cannot be read are named on standard error and left out.
+    Example: inception-jax predict photos --model models/v4 --csv predictions.csv
 
-    Exits with 0 if all were read, 1 if not.
+    Preprocessing and class names are those of the model. Unreadable images are reported on
+    standard error and left out. Exit status: 0 if all images were read, 1 otherwise.
 
     Args:
-        images: files, folders (all images below) or patterns such as 'photos/**/*.jpg'.
-        model: folder of a model or of a run, or a name; default: the only one there is in
-            $INCEPTION_JAX_MODELS or ~/.local/share/inception_jax/models.
-        weights: of a run: running averages, or as trained.
-        step: of a run: the checkpoint of this step; default: the newest good one.
-        top: how many classes of each image.
-        batch_size: images at a time.
-        json: file .json to write as well, or - for standard output instead of the list.
-        csv: file .csv to write as well, or - likewise.
-        sheet: picture .png to draw: thumbnails with the likeliest class and its
-            probability, 40 on a page; further pages are FILE-2.png, ...
+        top: Number of classes per image.
+        json: Write the predictions to this new .json file as well; with -, print JSON
+            instead of the list.
+        csv: Write the predictions to this new .csv file as well; with -, print CSV instead
+            of the list.
+        sheet: Draw the images with their most likely class in this new .png file, 40 on a
+            page. Further pages are FILE-2.png, FILE-3.png, ...
     """
-    to_stdout = [out for out in (json, csv) if out == STDOUT]
-    if len(to_stdout) > 1:
+    prints_file = STDOUT in (json, csv)
+    if json == csv == STDOUT:
         raise ValueError("--json - and --csv - would be mixed; give one of them a file.")
     paths = expand_image_paths(images)
-    pages = _pages(sheet, len(paths))
-    for out, ending in ((json, ".json"), (csv, ".csv"), *((p, ".png") for p in pages)):
+    pages = _page_paths(sheet, len(paths))
+    outputs = [(json, ".json"), (csv, ".csv"), *((page, ".png") for page in pages)]
+    for out, suffix in outputs:
         if out is not None and out != STDOUT:
-            check_new(out, ending)
+            check_new(out, suffix)
     name, loaded, variables = load_model(model, weights, step)
-    watch, predictions = Watch(len(paths)), []
-    batches = predict(loaded, variables, paths, top=top, batch_size=batch_size)
-    for found, faults in batches:
-        predictions += found
-        if not to_stdout:
-            watch.clear()
-            _print(found)
-        watch.batch(len(found), faults)
+    progress = ImageProgress(len(paths))
+    predictions: list[Prediction] = []
+    for batch, errors in predict(loaded, variables, paths, top=top, batch_size=batch_size):
+        predictions += batch
+        if not prints_file:
+            progress.clear_line()
+            _print_predictions(batch)
+        progress.add_batch(len(batch), errors)
     if json is not None:
-        _write(json, to_json(loaded.card, name, predictions, watch.faults))
+        _write(json, to_json(loaded.card, name, predictions, progress.errors))
     if csv is not None:
         _write(csv, to_csv(predictions))
+    # There are fewer pages than planned if images could not be read.
     for page, path in zip(contact_sheets(predictions), pages, strict=False):
         with new_file(path) as draft:
             page.save(draft, "PNG")
-    watch.end()
+    progress.finish()
 
 
-def _print(predictions: Sequence[Prediction]) -> None:
+def _print_predictions(predictions: Sequence[Prediction]) -> None:
     for prediction in predictions:
         print(one_line(prediction.path))
         for guess in prediction.guesses:
-            also = "" if guess.title == guess.class_name else f" ({guess.class_name})"
-            print(f"  {guess.probability:7.2%}  {one_line(guess.title + also)}")
+            label = guess.title
+            if guess.title != guess.class_name:
+                label += f" ({guess.class_name})"
+            print(f"  {guess.probability:7.2%}  {one_line(label)}")
 
 
-def _pages(sheet: Path | None, images: int) -> list[Path]:
-    """FILE.png, FILE-2.png, ... for so many images."""
+def _page_paths(sheet: Path | None, images: int) -> list[Path]:
+    """Return FILE.png, FILE-2.png, ..., enough for `images` thumbnails."""
     if sheet is None:
         return []
     numbers = range(2, num_pages(images) + 1)
@@ -96,12 +106,13 @@ def _pages(sheet: Path | None, images: int) -> list[Path]:
 
 
 def _write(out: Path, text: str) -> None:
-    # Names that are not UTF-8 as the bytes they are.
+    # File names that are not valid UTF-8 are written as their original bytes.
     if out != STDOUT:
         with new_file(out) as draft:
             draft.write_bytes(text.encode("utf-8", "surrogateescape"))
         return
-    shown = printable(text) if sys.stdout.isatty() else text
+    if sys.stdout.isatty():
+        text = printable(text)
     sys.stdout.flush()
-    sys.stdout.buffer.write(shown.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()

@@ -1,114 +1,217 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands `inception-jax weights import` and `export`."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+from tyro.conf import Positional, arg
 
-from inception_jax.cli.export import export_model
+from inception_jax.cli.arguments import Step, Weights
 from inception_jax.data.crops import describe_preprocessing
 from inception_jax.storage.digests import by_name
 from inception_jax.text import one_line
+from inception_jax.weights.export import Format, check_output_path, export
 from inception_jax.weights.import_file import Imported, import_file
 from inception_jax.weights.layouts import FACENET
-from inception_jax.weights.model import models_folder, save
+from inception_jax.weights.model import load, models_folder, save
+from inception_jax.weights.model_folder import WEIGHTS_FILE, Card
+from inception_jax.weights.stablehlo import PROGRAM_FILE
 
 
 def import_weights(
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    file: Annotated[Path, Positional, arg(metavar="FILE")],
     /,
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
-    classes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
-    sha256: Annotated[str | None, tyro.conf.arg(metavar="HEX")] = None,
+    out: Annotated[
+        Path | None,
+        arg(
+            metavar="DIR",
+            help_behavior_hint="(default: $INCEPTION_JAX_MODELS/NETWORK.SOURCE)",
+        ),
+    ] = None,
+    classes: Annotated[
+        Path | None, arg(metavar="FILE", help_behavior_hint="(default: ImageNet's)")
+    ] = None,
+    sha256: Annotated[
+        str | None, arg(metavar="HEX", help_behavior_hint="(default: not checked)")
+    ] = None,
 ) -> None:
-    """Make a model folder of the weights that another library wrote.
+    """Convert a weight file of another library to a model folder.
 
-    Reads timm's, Cadene's and facenet-pytorch's .safetensors and .pth, Keras's .h5,
-    .weights.h5 and .keras, and the checkpoints of TF-slim and facenet; the names in the
-    file say which it is. Every array has to fit exactly, else nothing is written. Nothing
-    is downloaded: inception_jax/weights/README.md says where such files are.
+    Example: inception-jax weights import inception_v4.safetensors --out models/v4
+
+    Supported: .safetensors and .pth of timm, Cadene and facenet-pytorch; .h5,
+    .weights.h5 and .keras of Keras; checkpoints of TF-slim and of facenet. The library is
+    recognised by the names of the arrays. All arrays must fit the network exactly.
+    Nothing is downloaded: inception_jax/weights/README.md lists where to find such files.
 
     Args:
-        file: to read; of a TensorFlow checkpoint its prefix.
-        out: folder to write, whole or not at all; must not be there yet; default:
-            NETWORK.SOURCE in $INCEPTION_JAX_MODELS.
-        classes: text file with a name for each class in a line of its own; needed for
-            other classes than ImageNet's.
-        sha256: of the file, as where it is from states it; another one is refused.
+        file: File to read. For a TensorFlow checkpoint, its prefix.
+        out: New model folder to write.
+        classes: Text file with one class name per line.
+        sha256: Expected SHA-256 of the file, as its publisher states it. A file with
+            another checksum is rejected.
     """
     if out is not None:
         _check_new(out)
-    names = None if classes is None else _lines(classes)
+    names = None if classes is None else _read_lines(classes)
     if sys.stderr.isatty():
-        print(f"reading {one_line(file)} ...", file=sys.stderr, flush=True)
+        print(f"Reading {one_line(file)} ...", file=sys.stderr, flush=True)
     imported = import_file(file, names, sha256)
     card = imported.card
     if out is None:
         out = models_folder() / f"{card.network}.{card.origin.source}"
         _check_new(out)
     save(out, card, imported.variables)
-    print(_about(imported, file, out))
+    print(_summary(imported, file, out))
+    print(f"\n{_next_command(card, out)}")
 
 
 def _check_new(out: Path) -> None:
     if out.exists():
         raise ValueError(
-            f"{one_line(out)} is there already; remove it or choose another --out."
+            f"{one_line(out)} already exists; remove it or choose another --out."
         )
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise ValueError(f"{one_line(path)} is not text in UTF-8.") from None
+        raise ValueError(
+            f"{one_line(path)} is not UTF-8 text; expected one class name per line."
+        ) from None
 
 
-def _about(imported: Imported, file: Path, out: Path) -> str:
-    """What was read, for people, and what to do next."""
+def _summary(imported: Imported, file: Path, out: Path) -> str:
     card, arrays = imported.card, by_name(imported.variables)
     params = sum(x.size for name, x in arrays.items() if name.startswith("params/"))
     statistics = sum(x.size for x in arrays.values()) - params
-    names = list(map(one_line, card.class_names))
-    known = f"{len(names):,}: {names[0]} ... {names[-1]}" if names else "none: features"
-    options = (
-        *(card.network, "" if card.bn_scale else "batch norm without gamma"),
-        "with aux head" if card.aux_head else "",
-    )
-    extras = len(imported.left_out)
-    more = f"; {extras:,} more {'is' if extras == 1 else 'are'} not the network's"
+    network = card.network
+    if not card.bn_scale:
+        network += ", batch norm without gamma"
+    if card.aux_head:
+        network += ", with aux head"
+    used = f"{len(arrays):,}, each used once"
+    if unused := len(imported.left_out):
+        used += f"; {unused:,} more in the file not used by the network"
+    classes = "none: the network gives features"
+    if card.class_names:
+        first, last = one_line(card.class_names[0]), one_line(card.class_names[-1])
+        classes = f"{len(card.class_names):,}: {first} ... {last}"
+    if card.origin.background_removed:
+        classes += ", without the background class"
     rows = {
         "file": f"{one_line(file)}, SHA-256 {card.origin.sha256}",
         "source": card.origin.source,
-        "network": ", ".join(filter(None, options)),
-        "arrays": f"{len(arrays):,}, each used once{more if extras else ''}",
-        "numbers": f"{params:,} parameters, {statistics:,} moving statistics",
-        "classes": known
-        + (", without the background class" if card.origin.background_removed else ""),
+        "network": network,
+        "arrays": used,
+        "numbers": f"{params:,} parameters, {statistics:,} moving averages",
+        "classes": classes,
         "images": describe_preprocessing(card.preprocess),
         "written": one_line(out),
     }
-    lines = [f"{name:10} {text}" for name, text in rows.items()]
+    return "\n".join(f"{label:10} {text}" for label, text in rows.items())
+
+
+def _next_command(card: Card, out: Path) -> str:
+    """Return a command that applies the model in `out` to an image."""
     model = one_line(out.name if out.parent == models_folder() else out)
-    command = f"inception-jax predict IMAGE --model {model}"
-    if not names:
-        endpoint = "Embeddings" if card.network == FACENET else "global_pool"
-        command = f"inception-jax features IMAGE --model {model}"
-        command += f" --endpoint {endpoint} --out features.npz"
-    return "\n".join([*lines, "", command])
+    if card.class_names:
+        return f"inception-jax predict IMAGE --model {model}"
+    endpoint = "Embeddings" if card.network == FACENET else "global_pool"
+    return (
+        f"inception-jax features IMAGE --model {model} --endpoint {endpoint} "
+        "--out features.npz"
+    )
 
 
-def weights(
-    command: Annotated[
-        Annotated[None, tyro.conf.subcommand("import", constructor=import_weights)]
-        | Annotated[None, tyro.conf.subcommand("export", constructor=export_model)],
-        tyro.conf.arg(name=""),
-    ],
+def export_weights(
+    model: Annotated[str, Positional, arg(metavar="MODEL")],
+    /,
+    format: Format,
+    out: Annotated[Path, arg(metavar="PATH")],
+    weights: Weights = "ema",
+    step: Step = None,
 ) -> None:
-    """Weights of other libraries: import and export.
+    """Write a network and its weights in a format that another program loads.
+
+    Example: inception-jax weights export models/v4 --format stablehlo --out v4_program
+
+    Formats: folder is a model folder of this package. safetensors and npz hold the arrays
+    under this package's names. timm, keras and facenet_pytorch are files for those
+    libraries. stablehlo is a folder with a program for jax.export and its weights.
+    Preprocessing and class names are included. The command to load the result is printed.
 
     Args:
-        command: what to do.
+        model: Model folder, run folder, or name of a model in $INCEPTION_JAX_MODELS.
+        format: Format to write.
+        out: New file or folder to write.
     """
+    check_output_path(format, out)
+    loaded, variables = load(model, weights=weights, step=step)
+    if sys.stderr.isatty():
+        print(f"Writing {one_line(out)} ...", file=sys.stderr, flush=True)
+    notes = export(loaded, variables, format, out)
+    numbers = sum(x.size for x in by_name(variables).values())
+    size = sum(p.stat().st_size for p in (out, *out.rglob("*")) if p.is_file())
+    print(
+        f"Wrote {loaded.card.network}, {numbers:,} numbers, to {one_line(out)}: "
+        f"{size:,} bytes."
+    )
+    for note in notes:
+        print(note)
+    print(f"Images: {describe_preprocessing(loaded.card.preprocess)}.\n\nTo load it:")
+    for line in loading_code(format, out, loaded.card):
+        print(f"    {line}")
+
+
+def loading_code(format: Format, out: Path, card: Card) -> list[str]:
+    """Return lines of Python that load an exported file with the library it is for."""
+    classes = len(card.class_names)
+    keras = "InceptionV3" if card.network == "inception_v3" else "InceptionResNetV2"
+    keras_head = f"classes={classes}, classifier_activation=None"
+    facenet_head = f"classify=True, num_classes={classes}"
+    if not classes:
+        keras_head, facenet_head = 'include_top=False, pooling="avg"', ""
+    code = _LOADING_CODE[format].format(
+        file=json.dumps(str(out)),
+        program=json.dumps(str(out / PROGRAM_FILE)),
+        weights=json.dumps(str(out / WEIGHTS_FILE)),
+        network=json.dumps(card.network),
+        classes=classes,
+        keras=f"keras.applications.{keras}",
+        keras_head=keras_head,
+        facenet_head=facenet_head,
+    )
+    return code.splitlines()
+
+
+_LOADING_CODE: dict[Format, str] = {
+    "folder": """\
+import inception_jax
+model, variables = inception_jax.load({file})""",
+    "safetensors": """\
+import safetensors.numpy
+arrays = safetensors.numpy.load_file({file})""",
+    "npz": """\
+import numpy
+arrays = numpy.load({file})""",
+    "stablehlo": """\
+import jax.export, pathlib, safetensors.numpy
+program = bytearray(pathlib.Path({program}).read_bytes())
+weights = safetensors.numpy.load_file({weights})
+logits = jax.export.deserialize(program).call(weights, images)""",
+    "timm": """\
+import timm
+model = timm.create_model({network}, num_classes={classes}, checkpoint_path={file})
+model.eval()""",
+    "keras": """\
+import keras
+model = {keras}(weights={file}, {keras_head})""",
+    "facenet_pytorch": """\
+import facenet_pytorch, safetensors.torch
+model = facenet_pytorch.InceptionResnetV1({facenet_head}).eval()
+model.load_state_dict(safetensors.torch.load_file({file}))""",
+}

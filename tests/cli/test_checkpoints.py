@@ -84,21 +84,21 @@ def test_ls(ckpt, run):
     assert [row[3:5] for row in rows] == [["7", "84"], ["7", "84"], ["-", "-"]]
     assert [row[-1] for row in rows[:2]] == [tree_digest(state(s))[:16] for s in (2, 4)]
     assert rows[2][-1] == "damaged"
-    assert lines[-1].endswith("quarantine holds damaged ones: 5")
+    assert lines[-1].endswith("quarantine: 5")
 
 
 def test_verify(ckpt, run):
     status, output, errors = ckpt("verify", run)
     assert (status, errors) == (0, "")
     assert [line.split(",")[:3] for line in output.splitlines()] == [
-        [f"step {step}: good", " 7 arrays", " 84 bytes"] for step in (2, 4)
+        [f"step {step}: intact", " 7 arrays", " 84 bytes"] for step in (2, 4)
     ]
     damage(run, 2)
     status, output, errors = ckpt("verify", run)
     assert (status, errors) == (1, "")
     bad, good = output.splitlines()
     assert bad.startswith(f"step 2: DAMAGED. {run / 'checkpoints' / '2'} is damaged: ")
-    assert good.startswith("step 4: good")
+    assert good.startswith("step 4: intact")
     assert ckpt("verify", run, "--step", 4)[0] == 0
     assert ckpt("verify", run, "--step", 2)[0] == 1
 
@@ -136,7 +136,7 @@ def test_diff_of_odd_numbers_and_other_arrays(ckpt, tmp_path):
         *(["x", "1", "1", "0", "0"], ["y", "1", "1", "inf", "inf"]),
         ["z", "1", "1", "-", "-"],
     ]
-    assert last == "only in one, or of another shape or type: u, z, v"
+    assert last == "only in one, or of different shape or type: u, z, v"
 
 
 @pytest.mark.parametrize("weights", ["raw", "ema"])

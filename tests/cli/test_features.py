@@ -66,7 +66,7 @@ def test_broken_images_are_named_and_left_out(features, model, tmp_path, monkeyp
     status, output, errors = features(tmp_path / "a", *arguments)
     assert (status, output) == (1, f"Wrote block8_1 [2, 4, 4, 8] to {out}.\n")
     large, fault, last = errors.splitlines()
-    assert large == "3 images: 1.5 kB to write."
+    assert large == "Writing 1.5 kB for 3 images."
     assert fault.startswith(f"inception-jax: '{paths[1]}' cannot be read: ")
     assert last == "inception-jax: 1 of 3 images could not be read and were left out."
     assert np.load(out, allow_pickle=False)["names"].tolist() == paths[::2]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from inception_jax.cli import main as cli
+from inception_jax.cli import networks
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True, scope="module")
 def _each_network_is_traced_once():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "summarise", cache(cli.summarise))
+        patch.setattr(networks, "summarise", cache(networks.summarise))
         yield
 
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 import inception_jax
 from inception_jax.cli import main as cli
-from inception_jax.cli.export import export_model
+from inception_jax.cli.weights import export_weights
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.models.inputs import block_scales
 from inception_jax.models.zoo import SPECS
@@ -36,7 +36,7 @@ def arrays_of(folder: Path) -> dict[str, np.ndarray]:
 
 def test_safetensors_hold_arrays_and_card(folder, tmp_path, capsys):
     out = tmp_path / "x.safetensors"
-    export_model(str(folder), format="safetensors", out=out)
+    export_weights(str(folder), format="safetensors", out=out)
     model, expected = inception_jax.load(folder)[0], arrays_of(folder)
     found = safetensors.numpy.load_file(out)
     assert found.keys() == expected.keys()
@@ -56,7 +56,7 @@ def test_safetensors_hold_arrays_and_card(folder, tmp_path, capsys):
 
 def test_npz_holds_arrays_and_card_without_pickle(folder, tmp_path):
     out = tmp_path / "x.npz"
-    export_model(str(folder), format="npz", out=out)
+    export_weights(str(folder), format="npz", out=out)
     expected = arrays_of(folder)
     with np.load(out, allow_pickle=False) as found:
         assert set(found) == {*expected, "model.json"}
@@ -69,7 +69,7 @@ def test_npz_holds_arrays_and_card_without_pickle(folder, tmp_path):
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_plain_files_are_read_back(folder, tmp_path, suffix):
     out = tmp_path / f"x{suffix}"
-    export_model(str(folder), format=suffix[1:], out=out)
+    export_weights(str(folder), format=suffix[1:], out=out)
     card, arrays = array_file.read(out)
     assert card == inception_jax.load(folder)[0].card
     expected = arrays_of(folder)
@@ -101,7 +101,7 @@ def test_other_peoples_plain_files_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_model_folder_is_the_same_model(folder, tmp_path, capsys):
-    export_model(str(folder), format="folder", out=tmp_path / "copy")
+    export_weights(str(folder), format="folder", out=tmp_path / "copy")
     model, _ = inception_jax.load(tmp_path / "copy")
     assert model.card == inception_jax.load(folder)[0].card
     jax.tree.map(
@@ -116,7 +116,7 @@ def test_a_model_folder_is_the_same_model(folder, tmp_path, capsys):
 @pytest.mark.parametrize("form", ["folder", "safetensors", "npz", "stablehlo"])
 def test_the_lines_that_are_shown_load_it(folder, tmp_path, capsys, form):
     out = tmp_path / f'"{export.SUFFIXES.get(form, "")}'
-    export_model(str(folder), format=form, out=out)
+    export_weights(str(folder), format=form, out=out)
     shown = capsys.readouterr().out.split("To load it:\n")[1]
     names = {"images": np.zeros((2, 8, 8, 1), np.float32)}
     exec(textwrap.dedent(shown), names)
@@ -132,7 +132,7 @@ def test_the_lines_that_are_shown_load_it(folder, tmp_path, capsys, form):
 def test_flatbuffers_are_asked_for(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     with pytest.raises(ImportError, match=r'flatbuffers .*"inception_jax\[weights\]"'):
-        export_model(str(folder), format="stablehlo", out=tmp_path / "out")
+        export_weights(str(folder), format="stablehlo", out=tmp_path / "out")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r'h5py .*"inception_jax\[weights\]"'):
         write_keras.write(tmp_path / "out", ["a"], {}, CARD)
@@ -202,15 +202,15 @@ def test_what_cannot_be_written_is_refused(folder, tmp_path, form, out, expected
     (tmp_path / "there.npz").write_bytes(b"")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=expected):
-        export_model(str(folder), format=form, out=tmp_path / out)
+        export_weights(str(folder), format=form, out=tmp_path / out)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_place_that_cannot_be_is_told_before_anything_is_read(tmp_path):
     with pytest.raises(ValueError, match="folder that exists"):
-        export_model("none", format="npz", out=tmp_path / "no" / "x.npz")
+        export_weights("none", format="npz", out=tmp_path / "no" / "x.npz")
     with pytest.raises(ValueError, match="there is no model none"):
-        export_model("none", format="npz", out=tmp_path / "x.npz")
+        export_weights("none", format="npz", out=tmp_path / "x.npz")
 
 
 def test_an_ablation_has_no_layout(tmp_path):
@@ -269,5 +269,5 @@ def test_nothing_half_written_stays(folder, tmp_path, monkeypatch, form):
     monkeypatch.setattr(Path, "rename", full)
     out = tmp_path / f"x{export.SUFFIXES.get(form, '')}"
     with pytest.raises(CheckpointError, match=r"x.* cannot be written: .*No space left"):
-        export_model(str(folder), format=form, out=out)
+        export_weights(str(folder), format=form, out=out)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from inception_jax.cli.export import export_model, how_to_load
+from inception_jax.cli.weights import export_weights, loading_code
 from inception_jax.config import PreprocessSpec
 from inception_jax.weights.model import Model, save
 from inception_jax.weights.model_folder import Card, Origin
@@ -36,7 +36,7 @@ def exported(source: str, format: str, tmp_path: Path, name: str) -> Path:
     """What the command wrote of that model."""
     model = model_of(source)
     save(tmp_path / "model", model.card, golden_variables(source, model.shapes))
-    export_model(str(tmp_path / "model"), format=format, out=tmp_path / name)
+    export_weights(str(tmp_path / "model"), format=format, out=tmp_path / name)
     return tmp_path / name
 
 
@@ -71,7 +71,7 @@ def test_facenet_pytorch_loads_it_and_gives_the_golden_embeddings(tmp_path):
 def loaded(format: str, file: Path, source: str) -> Any:
     """The model that the lines make that the command shows."""
     names: dict[str, Any] = {}
-    exec("\n".join(how_to_load(format, file, model_of(source).card)), names)
+    exec("\n".join(loading_code(format, file, model_of(source).card)), names)
     return names["model"]
 
 
@@ -85,7 +85,7 @@ def test_keras_loads_it_and_gives_the_golden_logits(source, tmp_path):
     np.save(tmp_path / "images.npy", images(299), allow_pickle=False)
     lines = [
         "import sys, numpy",
-        *how_to_load("keras", file, model_of(source).card),
+        *loading_code("keras", file, model_of(source).card),
         "numpy.save(sys.argv[2], model.predict(numpy.load(sys.argv[1]), verbose=0))",
     ]
     places = map(str, (tmp_path / "images.npy", tmp_path / "out.npy"))

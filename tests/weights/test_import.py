@@ -79,8 +79,8 @@ def test_a_file_becomes_a_model_folder(ours, command, tmp_path):
     assert said.splitlines()[1:5] == [
         "source     timm",
         "network    tiny",
-        "arrays     19, each used once; 1 more is not the network's",
-        f"numbers    {count:,} parameters, 88 moving statistics",
+        "arrays     19, each used once; 1 more in the file not used by the network",
+        f"numbers    {count:,} parameters, 88 moving averages",
     ]
     assert "classes    3: 0 ... 2\n" in said
     assert said.endswith(f"\n\ninception-jax predict IMAGE --model {tmp_path}/out\n")
@@ -95,7 +95,7 @@ def test_the_models_folder_is_where_models_go(ours, command, tmp_path, monkeypat
     assert inception_jax.load("tiny.slim")[0].card.preprocess.aspect == "keep"
     status, _, errors = command(file)
     assert status == 2
-    assert f"{tmp_path}/models/tiny.slim is there already" in errors
+    assert f"{tmp_path}/models/tiny.slim already exists" in errors
 
 
 def test_1001_classes_are_1000_and_background(ours, command, tmp_path):
@@ -122,7 +122,7 @@ def test_a_source_without_gamma_gives_a_network_without(ours, command, tmp_path)
     card, found = loaded(tmp_path / "out")
     assert_same(found, arrays)
     assert (card.bn_scale, card.origin.background_removed) == (False, True)
-    assert "2 more are not the network's" in said
+    assert "2 more in the file not used by the network" in said
     wrong = {f"{kernel}/RMSPropp": np.zeros(2, np.float32)}
     file = save(theirs | wrong, tmp_path / "b")
     status, _, errors = command(file, "--out", tmp_path / "wrong")
@@ -228,7 +228,7 @@ def test_another_digest_is_refused_before_anything_is_read(ours, command, tmp_pa
     )
     (tmp_path / "out").mkdir()
     status, _, errors = command(file, "--out", tmp_path / "out")
-    assert (status, errors.split(" is there already")[0]) == (
+    assert (status, errors.split(" already exists")[0]) == (
         2,
         f"inception-jax: {tmp_path}/out",
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import inception_jax
-from inception_jax.cli.export import export_model
+from inception_jax.cli.weights import export_weights
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.models.zoo import SPECS
 from inception_jax.storage.digests import by_name
@@ -53,7 +53,7 @@ def called_alone(folder: Path, images: np.ndarray, tmp_path: Path) -> list[np.nd
 
 
 def test_stablehlo_is_the_same_function_without_this_package(folder, tmp_path):
-    export_model(str(folder), format="stablehlo", out=tmp_path / "out")
+    export_weights(str(folder), format="stablehlo", out=tmp_path / "out")
     model, variables = inception_jax.load(folder)
     images = np.random.default_rng(1).uniform(-0.5, 2, (7, 8, 8, 1)).astype(np.float32)
     results = called_alone(tmp_path / "out", images, tmp_path)
