@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
@@ -33,32 +34,7 @@ from inception_jax.text import table
 from inception_jax.training.from_config import network_for, preprocess_for
 from inception_jax.training.step import Batch
 
-# Copied from XLA, xla/tools/hlo_opt/gpu_specs/h100_sxm.txtpb.
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  shared_memory_per_block: 49152
-  shared_memory_per_core: 233472
-  threads_per_core_limit: 2048
-  core_count: 132
-  fpus_per_core: 128
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000
-  l2_cache_size: 52428800
-  clock_rate_ghz: 1.98
-  device_memory_size: 84978434048
-  shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 }
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 8 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
+H100 = Path(__file__).with_name("h100.txtpb")  # a description of the chip, from XLA
 # Without a device there is no autotuning, which Triton's matrix multiplications need. The
 # package never uses those: see `parallel.compiler_options`.
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
@@ -147,7 +123,7 @@ def run(options: Options) -> None:
     jax.config.update("jax_platforms", "cpu")  # do not look for a GPU
     # A program for an absent device cannot be loaded from the compilation cache.
     jax.config.update("jax_enable_compilation_cache", False)
-    device = gpu_elsewhere(H100)
+    device = gpu_elsewhere(H100.read_text())
     programs = list(product(options.networks, options.tasks, options.implementations))
     rows = []
     try:

@@ -154,24 +154,19 @@ def _matmul_share(records: Records, case: Case, rate: float) -> str:
 
 def _best_batches(records: Records) -> str:
     """Compare the best batch of each implementation, if several batches were measured."""
+    best: dict[tuple[str, str, str], tuple[float, int]] = {}  # median rate and batch
+    for case in [case for task in TASKS for case in _cases(records, task)]:
+        for name in IMPLEMENTATIONS:
+            if measured := rates(records, case, name).values():
+                key = (case.network, case.task, name)
+                candidate = statistics.median(measured), case.batch
+                best[key] = max(best.get(key, candidate), candidate)
     header = ("network", "task", "implementation", "best batch", "images/s", SPEEDUP)
     rows = []
-    for task in TASKS:
-        cases = _cases(records, task)
-        for network in dict.fromkeys(case.network for case in cases):
-            best = {}  # (median rate, batch) by implementation
-            for name in IMPLEMENTATIONS:
-                measured = {
-                    case.batch: rates(records, case, name).values()
-                    for case in cases
-                    if case.network == network
-                }
-                medians = [(statistics.median(r), b) for b, r in measured.items() if r]
-                if medians:
-                    best[name] = max(medians)
-            for name, (rate, batch) in best.items():
-                ratio = f"{best[REFERENCE][0] / rate:.3g}" if REFERENCE in best else "-"
-                rows.append((network, task, name, batch, _rounded(rate), ratio))
+    for (network, task, name), (rate, batch) in best.items():
+        ours = best.get((network, task, REFERENCE))
+        ratio = f"{ours[0] / rate:.3g}" if ours else "-"
+        rows.append((network, task, name, batch, _rounded(rate), ratio))
     title = "**best batch of each implementation**: medians"
     several = len({(x["task"], x["batch"]) for x in records if "batch" in x}) > 2
     return f"{title}\n\n{markdown_table(header, rows)}" if several and rows else ""
