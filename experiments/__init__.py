@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reproductions and ablations of the paper; README.md is the lab journal."""
+"""Reproductions of the paper and further experiments; README.md lists them."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.accuracy RUN...`: Tables 2 to 5, the paper's values beside ours.
+"""Make Tables 2 to 5 with our results: `python -m experiments.accuracy RUN...`.
 
-Made from the records that `experiments.evaluate` writes; ours are the averaged weights of a
-run, as in the paper, or the published ones of a model folder.
+The results are the records that `experiments.evaluate` writes. They are those of averaged
+weights, as in the paper, or of published weights.
 """
 
 from collections.abc import Sequence
@@ -26,53 +26,53 @@ IMAGENET = "imagenet2012"
 
 @dataclass(frozen=True)
 class Options:
-    """Print Tables 2 to 5 and write them as Markdown."""
+    """Print Tables 2 to 5 with our results, and write them as Markdown."""
 
-    # Folders of runs, or files with evaluations.
+    # Run folders, or files that experiments.evaluate wrote.
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    # Markdown file to write.
     out: Path = Path("runs/accuracy.md")
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise ValueError("name at least one folder of a run, such as runs/digits.")
+            raise ValueError("name at least one run folder, such as runs/digits.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input."""
+    """Run the command; return the exit status of `run_command`."""
 
-    def do() -> None:
+    def action() -> None:
         options = tyro.cli(Options, prog="python -m experiments.accuracy", args=arguments)
         text = "\n\n".join(render_tables(read_evaluations(options.runs)))
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text + "\n", encoding="utf-8")
         print(printable(f"{text}\n\nWrote {options.out}"))
 
-    return run_command("experiments.accuracy", do, if_interrupted="nothing was written")
+    return run_command("experiments.accuracy", action, if_interrupted="nothing was written")
 
 
 def read_evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Records of all runs. Raises ValueError naming a run that was not evaluated."""
-    found = []
+    """Return the evaluations of all runs. Raises ValueError if a run has none."""
+    evaluations = []
     for path in paths:
-        file = evaluations_path(path) if path.is_dir() else path
-        records = read_json_lines(file)
+        records = read_json_lines(evaluations_path(path) if path.is_dir() else path)
         if not records:
             raise ValueError(
-                f"{path} holds no evaluations; python -m experiments.evaluate {path} "
-                "makes one, of a model folder in runs/evaluations.jsonl."
+                f"{path} holds no evaluations; python -m experiments.evaluate {path} makes "
+                "one, which for a model folder is in runs/evaluations.jsonl."
             )
         if not all("crops" in record for record in records):
-            raise ValueError(f"{path} holds other records than evaluations.")
-        found += records
-    return found
+            raise ValueError(f"{path} holds records that are not evaluations.")
+        evaluations += records
+    return evaluations
 
 
 def render_tables(records: Sequence[dict[str, Any]]) -> list[str]:
-    """Tables 2 to 5 in Markdown, once for each data set that was evaluated on."""
-    sets = sorted({(record["data"], record["split"]) for record in records})
+    """Return Tables 2 to 5 in Markdown, once for each split that was evaluated."""
+    splits = sorted({(record["data"], record["split"]) for record in records})
     return [
         render_table(number, table, data, split, records)
-        for data, split in sets
+        for data, split in splits
         for number, table in TABLES.items()
     ]
 
@@ -84,16 +84,16 @@ def render_table(
     split: str,
     records: Sequence[dict[str, Any]],
 ) -> str:
-    """One table: errors in percent, with their standard deviation over several runs."""
+    """Return one table: errors in percent, with standard deviations over several runs."""
     chosen = [
         record
         for record in records
         if (record["data"], record["split"], record["crops"]) == (data, split, table.views)
-        and _averaged(record)
-        # The list of excluded images is ImageNet's; no other data has one.
+        and _sums(record)
+        # Only ImageNet has a list of images to exclude.
         and (bool(record["excluded"]) == table.excludes or data != IMAGENET)
     ]
-    counts = sorted({int(_averaged(record)["count"]) for record in chosen})
+    counts = sorted({int(_sums(record)["count"]) for record in chosen})
     images = " or ".join(map(str, counts)) or "no"
     note = "" if data == IMAGENET else "; other data, not to be compared"
     lines = [
@@ -104,38 +104,36 @@ def render_table(
         "|---|---|---|---|---|---|",
     ]
     for row in table.rows:
-        theirs = "-" if row.top1 is None else f"{row.top1:.1f}"
-        ours = _ours(row, chosen)
-        lines.append(f"| {row.label} | {theirs} | {row.top5:.1f} | {' | '.join(ours)} |")
+        top1 = "-" if row.top1 is None else f"{row.top1:.1f}"
+        ours = " | ".join(_our_cells(row, chosen))
+        lines.append(f"| {row.label} | {top1} | {row.top5:.1f} | {ours} |")
     return "\n".join(lines)
 
 
-def _averaged(record: dict[str, Any]) -> dict[str, float] | None:
-    """Sums with averaged or published weights; None where there are only raw ones."""
+def _sums(record: dict[str, Any]) -> dict[str, float] | None:
+    """Return the sums of averaged or published weights; None if there are only raw ones."""
     return record.get("ema") or record.get("published")
 
 
-def _ours(row: Row, records: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
+def _our_cells(row: Row, records: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
     if not row.networks:
         return "not in this project", "", ""
-    # The newest evaluation of each run, or of each set of runs.
-    same = {
-        tuple(record["runs"]): means(_averaged(record))
-        for record in records
-        if sorted(record["networks"]) == sorted(row.networks)
-    }
-    if not same:
+    newest = {}  # evaluation of each run, or of each ensemble of runs
+    for record in records:
+        if sorted(record["networks"]) == sorted(row.networks):
+            newest[tuple(record["runs"])] = means(_sums(record))
+    if not newest:
         return "not run", "not run", "0"
-    errors = {
-        name: [100 * (1 - mean[name]) for mean in same.values()]
+    top1, top5 = (
+        _mean_and_deviation([100 * (1 - mean[name]) for mean in newest.values()])
         for name in ("top1", "top5")
-    }
-    cells = [
-        f"{np.mean(values):.2f}"
-        + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
-        for values in errors.values()
-    ]
-    return cells[0], cells[1], str(len(same))
+    )
+    return top1, top5, str(len(newest))
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    text = f"{np.mean(values):.2f}"
+    return f"{text} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else text
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.cost [RECIPE ...]`: plan the recipes and put it on their record.
+"""Estimate the cost of the recipes: `python -m experiments.cost [RECIPE ...]`.
 
-Compiles the training step of each recipe on ImageNet for a TPU slice, as `inception-jax
-plan` does and with the same minutes. What was found goes into experiments/networks:
-plans.json, and from it the lines "Cost" of the recipes' docstrings.
+Compiles the training step of each ImageNet recipe for a TPU slice, as `inception-jax plan`
+does, which takes minutes. The estimates are written to experiments/networks/plans.json and
+to the "Cost" entries of the recipes' docstrings.
 """
 
 import json
@@ -19,6 +19,7 @@ from typing import Annotated
 
 import tyro
 
+from experiments.command import run_command
 from experiments.networks import RECIPES
 from inception_jax.config import RunConfig
 from inception_jax.data.imagenet import NUM_TRAIN_IMAGES
@@ -33,17 +34,17 @@ ON_IMAGENET = tuple(
 
 @dataclass(frozen=True)
 class Cost:
-    """A recipe's plan in the figures that are kept; of a step, and of one chip."""
+    """The estimates kept of a recipe's plan, for one training step on one chip."""
 
     topology: str
-    batch_size: int  # images of a step, on all chips
+    batch_size: int  # images in a step, over all chips
     needed: int  # bytes of HBM
-    largest: int | None  # images that fit, among powers of two; None: not asked for
+    largest: int | None  # largest power of two of images that fits; None if not searched
     flops: float
     hbm_bytes: int
     all_reduce_bytes: int
     roofline_seconds: float
-    expected_seconds: float | None  # by the compiler, with the all-reduce after it
+    expected_seconds: float | None  # the compiler's estimate plus the all-reduce
     compiler: str
 
     @property
@@ -51,76 +52,82 @@ class Cost:
         return get_slice(self.topology).chips
 
     def hours(self, images: float, seconds: float) -> float:
-        """For so many training images, at so many seconds a step."""
+        """Return the hours for a number of training images at `seconds` per step."""
         return images / self.batch_size * seconds / 3600
 
 
-def cost_from_plan(found: Plan) -> Cost:
-    """Figures of a plan."""
-    moved = found.program.movement
-    size = moved.bytes["all-reduce"]
-    expected = found.expected_seconds
+def cost_from_plan(plan: Plan) -> Cost:
+    """Return the estimates that are kept of a plan."""
+    movement = plan.program.movement
+    all_reduce = movement.bytes["all-reduce"]
+    seconds = plan.expected_seconds
+    if seconds is not None:
+        seconds += plan.slice.all_reduce_seconds(all_reduce)
     return Cost(
-        topology=found.slice.name,
-        batch_size=found.config.batch_size,
-        needed=found.program.needed,
-        largest=found.largest and found.largest.images,
-        flops=found.program.flops,
-        hbm_bytes=moved.hbm_bytes,
-        all_reduce_bytes=size,
-        roofline_seconds=found.step_seconds,
-        expected_seconds=expected and expected + found.slice.all_reduce_seconds(size),
+        topology=plan.slice.name,
+        batch_size=plan.config.batch_size,
+        needed=plan.program.needed,
+        largest=plan.largest.images if plan.largest else None,
+        flops=plan.program.flops,
+        hbm_bytes=movement.hbm_bytes,
+        all_reduce_bytes=all_reduce,
+        roofline_seconds=plan.step_seconds,
+        expected_seconds=seconds,
         compiler=f"jax {version('jax')}, libtpu {version('libtpu')}",
     )
 
 
 def read_costs(folder: Path = FOLDER) -> dict[str, Cost]:
-    """What plans.json says, by recipe."""
-    there = json.loads((folder / "plans.json").read_text())
-    return {name: Cost(**figures) for name, figures in there.items()}
+    """Read plans.json; return the costs keyed by recipe."""
+    plans = json.loads((folder / "plans.json").read_text())
+    return {name: Cost(**figures) for name, figures in plans.items()}
 
 
 def record_cost(name: str, cost: Cost, folder: Path = FOLDER) -> None:
-    """Write a plan into plans.json and into the docstring of its recipe."""
+    """Write a cost to plans.json and to the docstring of its recipe."""
     path = folder / "plans.json"
-    known = read_costs(folder) if path.exists() else {}
-    kept = {key: asdict(value) for key, value in sorted((known | {name: cost}).items())}
-    path.write_text(json.dumps(kept, indent=1) + "\n")
+    costs = read_costs(folder) if path.exists() else {}
+    costs[name] = cost
+    plans = {key: asdict(value) for key, value in sorted(costs.items())}
+    path.write_text(json.dumps(plans, indent=1) + "\n")
     recipe = folder / f"{name}.py"
-    recipe.write_text(replace_cost_entry(recipe.read_text(), RECIPES[name].CONFIG, cost))
+    text = replace_cost_entry(recipe.read_text(), RECIPES[name].CONFIG, cost)
+    recipe.write_text(text)
 
 
 def replace_cost_entry(text: str, config: RunConfig, cost: Cost) -> str:
-    """A recipe's text with the lines of "Cost", up to the next word, made anew."""
+    """Return the source of a recipe with a new "Cost" entry in its docstring."""
     entry = re.compile(r"^Cost {9}\S.*\n(?: {13}\S.*\n)*", re.MULTILINE)
     replaced, count = entry.subn(lambda _: cost_entry(config, cost), text)
     if count != 1:
-        raise ValueError(f"{config.network}: {count} entries Cost in its docstring, not 1.")
+        raise ValueError(
+            f"{config.network}: its docstring has {count} Cost entries, expected 1."
+        )
     return replaced
 
 
 def cost_entry(config: RunConfig, cost: Cost) -> str:
-    """The entry of a docstring."""
+    """Return the "Cost" entry of a recipe's docstring."""
     hbm = get_slice(cost.topology).chip.hbm
     per_chip = cost.batch_size // cost.chips
     images = config.epochs * NUM_TRAIN_IMAGES
     most = "" if cost.largest is None else f" (at most {cost.largest} fit)"
-    least = cost.hours(images, cost.roofline_seconds)
-    words = (
-        f"{cost.flops / per_chip * images:.1e} operations. On TPU {cost.topology}, by "
-        f"its compiler: {cost.needed / GIB:.1f} of {hbm / GIB:.0f} GiB per chip "
-        f"with {per_chip} images each{most}, {config.epochs:g} epochs in {least:.1f} "
-        "hours or more by the roofline"
-    )
+    hours = f"at least {cost.hours(images, cost.roofline_seconds):.1f} hours (roofline)"
     if cost.expected_seconds:
-        words += f", {cost.hours(images, cost.expected_seconds):.0f} as it expects"
-    words += f". Not measured (python -m experiments.cost {config.network})."
-    margin = {"initial_indent": f"{'Cost':<13}", "subsequent_indent": " " * 13}
-    return textwrap.fill(words, 92, break_on_hyphens=False, **margin) + "\n"
+        expected = cost.hours(images, cost.expected_seconds)
+        hours += f", about {expected:.0f} by the compiler's estimate"
+    text = (
+        f"estimated, not measured: {cost.flops / per_chip * images:.1e} operations; on TPU "
+        f"{cost.topology} {config.epochs:g} epochs take {hours}, with "
+        f"{cost.needed / GIB:.1f} of {hbm / GIB:.0f} GiB of memory on each chip for "
+        f"{per_chip} images{most}. Source: python -m experiments.cost {config.network}"
+    )
+    indents = {"initial_indent": f"{'Cost':<13}", "subsequent_indent": " " * 13}
+    return textwrap.fill(text, 92, break_on_hyphens=False, **indents) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Plan and record the recipes that are named, by default all on ImageNet."""
+    """Run the command; return the exit status of `run_command`."""
 
     def run(
         recipes: Annotated[tuple[str, ...], tyro.conf.Positional] = ON_IMAGENET,
@@ -129,6 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         largest: bool = True,
         fresh: bool = False,
     ) -> None:
+        """Plan the recipes and record their costs.
+
+        Args:
+            recipes: recipes on ImageNet; by default all of them.
+            topology: TPU type and shape of the slice, such as v5e:4x4.
+            largest: also search for the largest batch that fits on a chip.
+            fresh: compile again instead of reading earlier results from the cache.
+        """
         if unknown := set(recipes) - set(ON_IMAGENET):
             raise ValueError(
                 f"recipes are {', '.join(ON_IMAGENET)}, got {', '.join(sorted(unknown))}."
@@ -136,21 +151,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log = partial(print, file=sys.stderr, flush=True)
         for name in recipes:
             config = RECIPES[name].CONFIG
-            found = make_plan(config, topology, largest=largest, fresh=fresh, log=log)
-            record_cost(name, cost_from_plan(found), FOLDER)
+            plan = make_plan(config, topology, largest=largest, fresh=fresh, log=log)
+            record_cost(name, cost_from_plan(plan), FOLDER)
             print(cost_entry(config, read_costs(FOLDER)[name]), end="", flush=True)
 
-    try:
-        tyro.cli(
-            run, prog="python -m experiments.cost", description=__doc__, args=arguments
-        )
-    except (ValueError, ImportError, OSError) as error:
-        print(f"experiments.cost: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted; what was compiled before is kept.", file=sys.stderr)
-        return 130
-    return 0
+    def action() -> None:
+        prog = "python -m experiments.cost"
+        tyro.cli(run, prog=prog, description=__doc__, args=arguments)
+
+    return run_command(
+        "experiments.cost", action, if_interrupted="what was compiled before is kept"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.curves RUN...`: Figs 21 to 26, error over epochs.
+"""Draw Figs 21 to 26, error over epochs: `python -m experiments.curves RUN...`.
 
-Made from the evaluations in the metrics.jsonl of the runs; ours are the averaged weights.
+The errors are those of the averaged weights in the metrics.jsonl of the runs.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from inception_jax.storage.run_folder import RunRecord, metrics_path, read_recor
 from inception_jax.text import one_line, printable
 from inception_jax.training.metrics import means
 
-# Colours of Okabe and Ito, for every eye; dashes for print without colour.
+# Okabe and Ito's colours suit colour-blind readers; dashes suit print without colour.
 STYLES = {
     "inception_v3": ("#000000", (0, (1, 1))),
     "inception_resnet_v1": ("#E69F00", "--"),
@@ -34,37 +34,41 @@ STYLES = {
 class Options:
     """Draw Figs 21 to 26 from runs of the four networks."""
 
-    # Folders of runs, all on the same data.
+    # Run folders, all on the same data.
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    # PNG file to write.
     out: Path = Path("runs/curves.png")
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise ValueError("name at least one folder of a run, such as runs/digits.")
+            raise ValueError("name at least one run folder, such as runs/digits.")
 
 
 @dataclass(frozen=True)
 class Run:
-    """Errors in percent of one run at each of its evaluations."""
+    """Errors of one run, in percent, at each of its evaluations."""
 
     record: RunRecord
     epochs: np.ndarray
-    errors: dict[str, np.ndarray]  # by "top1" and "top5"
+    errors: dict[str, np.ndarray]  # keyed by "top1" and "top5"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input."""
+    """Run the command; return the exit status of `run_command`."""
 
-    def do() -> None:
+    def action() -> None:
         options = tyro.cli(Options, prog="python -m experiments.curves", args=arguments)
         draw([read_run(path) for path in options.runs], options.out)
         print(f"Wrote {printable(options.out)}")
 
-    return run_command("experiments.curves", do, if_interrupted="nothing was written")
+    return run_command("experiments.curves", action, if_interrupted="nothing was written")
 
 
 def read_run(path: Path) -> Run:
-    """Raises ValueError where there is no run, or none of the figures' networks."""
+    """Read the evaluations of a run.
+
+    Raises ValueError if there are none, or if no figure shows the network.
+    """
     record = read_record(path)
     if record.config.network not in STYLES:
         raise ValueError(
@@ -74,33 +78,37 @@ def read_run(path: Path) -> Run:
     lines = [r for r in read_json_lines(metrics_path(path)) if r["kind"] == "eval"]
     if not lines:
         raise ValueError(f"{path} holds no evaluations yet.")
-    found = [means(line["ema"]) for line in lines]
+    accuracies = [means(line["ema"]) for line in lines]
     errors = {
-        name: np.array([100 * (1 - mean[name]) for mean in found])
+        name: np.array([100 * (1 - accuracy[name]) for accuracy in accuracies])
         for name in ("top1", "top5")
     }
     return Run(record, np.array([line["epoch"] for line in lines]), errors)
 
 
 def draw(runs: Sequence[Run], out: Path) -> None:
-    """A panel for each figure; several runs of a network are lines of one style.
+    """Draw a panel for each figure; several runs of a network share a line style.
 
-    Raises ValueError where the runs are not all on the same data.
+    Raises ValueError if the runs are on different data.
     """
-    sets = sorted({run.record.config.data for run in runs})
-    if len(sets) > 1:
-        raise ValueError(f"runs on different data ({', '.join(sets)}) have no common axis.")
+    datasets = sorted({run.record.config.data for run in runs})
+    if len(datasets) > 1:
+        raise ValueError(
+            f"runs on different data ({', '.join(datasets)}) cannot share a figure."
+        )
+    on_imagenet = datasets == ["imagenet2012"]
     figure = Figure(figsize=(10, 11), layout="constrained")
     panels = figure.subplots(3, 2).flat
     for axes, (number, curves) in zip(panels, CURVES.items(), strict=True):
-        _draw_panel(axes, number, curves, runs, on_imagenet=sets == ["imagenet2012"])
+        _draw_panel(axes, number, curves, runs, on_imagenet)
     count = runs[0].record.num_eval
-    figure.suptitle(
-        f"Error on {one_line(sets[0])} ({count} images, single crop, running average of "
-        "the weights)"
-        + ("" if sets == ["imagenet2012"] else "\nnot the paper's data: forms, not values"),
-        parse_math=False,  # in the name of a folder, $ is a letter
+    title = (
+        f"Error on {one_line(datasets[0])} ({count} images, single crop, averaged weights)"
     )
+    if not on_imagenet:
+        title += "\nnot the paper's data: compare shapes, not values"
+    # A dollar sign in the name of a folder does not begin a formula.
+    figure.suptitle(title, parse_math=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
 
@@ -110,8 +118,8 @@ def _draw_panel(
 ) -> None:
     for name in curves.networks:
         color, dashes = STYLES[name]
-        mine = [run for run in runs if run.record.config.network == name]
-        for i, run in enumerate(mine):
+        runs_of_network = [run for run in runs if run.record.config.network == name]
+        for i, run in enumerate(runs_of_network):
             axes.plot(
                 run.epochs,
                 run.errors[curves.metric],
@@ -121,7 +129,7 @@ def _draw_panel(
                 markersize=3,
                 label=None if i else name,
             )
-        if not mine:
+        if not runs_of_network:
             axes.plot([], [], color=color, linestyle=dashes, label=f"{name}: not run")
         if on_imagenet:
             row = next(row for row in TABLES[2].rows if row.networks == (name,))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.evaluate MODEL...`: accuracy of a model, or of an ensemble.
+"""Evaluate a model or an ensemble: `python -m experiments.evaluate MODEL...`.
 
-A model is a run, a model folder such as `inception-jax weights import` makes, or its name.
-A run's raw and averaged weights side by side, or the published ones, over every image, with
-1, 10, 12 or 144 crops as in Tables 2 to 5; and whether batch norm's moving averages fit.
+A model is a run folder, a model folder such as `inception-jax weights import` writes, or
+the name of a model. Every image is evaluated with 1, 10, 12 or 144 crops, as in Tables 2 to
+5: with the raw and the averaged weights of a run, or with published weights. For a single
+model the command also checks that the moving averages of batch norm fit the weights.
 """
 
 import time
@@ -44,37 +45,39 @@ from inception_jax.training.metrics import means
 from inception_jax.weights.model import find_model
 from inception_jax.weights.model_folder import is_model_folder
 
-# Batches that both modes of batch norm are compared on, and the loss of top-1 accuracy
-# from where on it is told.
-GAP_BATCHES = 8
-MAX_GAP = 0.02
+GAP_BATCHES = 8  # batches on which the two modes of batch norm are compared
+MAX_GAP = 0.02  # loss of top-1 accuracy above which a warning is printed
 
 
 @dataclass(frozen=True)
 class Options:
-    """Evaluate one model, or several together."""
+    """Evaluate a model, or several models as an ensemble, and record the result."""
 
-    # Runs, model folders or names of models; of several, the softmax is averaged (Table 5).
+    # Run folders, model folders or names of models. The softmax outputs of several models
+    # are averaged (Table 5).
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    # Views of each image: the paper's single crop, ResNet's 10, 12, GoogLeNet's 144.
+    # Views of each image: the paper's single crop, ResNet's 10, the paper's 12 or
+    # GoogLeNet's 144.
     crops: Literal["1", "10", "12", "144"] = "1"
-    # TFDS name, folder:DIR or digits; default: the (first) run's own.
+    # TFDS name, folder:DIR or digits; by default the data of the first run.
     data: str | None = None
-    # Split, or a part of one, such as eval[:1000]; default: the run's own, or eval.
+    # Split or part of a split, such as eval[:1000]; by default that of the first run, or
+    # eval.
     split: str | None = None
-    # Folder of prepared data sets; default: the run's own, or TFDS's.
+    # Folder of prepared data sets; by default that of the first run, or TFDS's.
     data_dir: str | None = None
-    # Step of a run's checkpoint; default: the newest.
+    # Step of the checkpoint to evaluate; by default the newest.
     step: int | None = None
-    # File with the images to leave out, one name or number of a validation image on a
-    # line, such as ILSVRC2014_clsloc_validation_blacklist.txt for Table 2.
+    # File that lists images to leave out, one name or validation number on each line, such
+    # as ILSVRC2014_clsloc_validation_blacklist.txt for Table 2.
     exclude: Path | None = None
-    # Views at once over all devices; an image with more views than that goes alone. Without
-    # a run also the batch whose statistics the moving averages are compared with.
+    # Views in a batch over all devices; an image with more views is a batch of its own.
+    # Without a run it is also the batch size at which the modes of batch norm are compared.
     batch_size: int = 128
-    # An image that cannot be read: an error, or left out and named.
+    # Whether an unreadable image is an error, or is skipped and listed.
     on_bad_image: Literal["error", "skip"] = "error"
-    # Where the result is appended; default: evaluations.jsonl in the first run, or in runs.
+    # File to append the result to; by default evaluations.jsonl in the first run folder, or
+    # in runs.
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -83,28 +86,32 @@ class Options:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {self.batch_size}.")
         if self.step is not None and len(self.models) > 1:
-            raise ValueError("--step is for one run; an ensemble takes the newest of each.")
+            raise ValueError(
+                "--step needs a single run; an ensemble uses the newest checkpoint of each."
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 74 damaged checkpoint, 130 interrupted."""
+    """Run the command; return the exit status of `run_command`."""
 
-    def do() -> None:
+    def action() -> None:
         options = tyro.cli(Options, prog="python -m experiments.evaluate", args=arguments)
         compile_cache.enable()
         run(options)
 
-    return run_command("experiments.evaluate", do, if_interrupted="nothing was recorded")
+    return run_command(
+        "experiments.evaluate", action, if_interrupted="nothing was recorded"
+    )
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Evaluate, print, append the record and return it."""
+    """Evaluate, print the summary, append the record to the output file and return it."""
     devices = all_devices()
     folders = [find_model(path) for path in options.models]
     runs = [folder for folder in folders if not is_model_folder(folder)]
     out = options.out or evaluations_path(runs[0] if runs else Path("runs"))
     if out.is_dir():
-        raise ValueError(f"{out} is a folder; --out takes a file to append to.")
+        raise ValueError(f"{out} is a directory; --out expects a file to append to.")
     excluded = read_exclusions(options.exclude)
     options = _with_defaults(options, runs)
     source = open_source(options.data, options.split, options.data_dir)
@@ -113,10 +120,10 @@ def run(options: Options) -> dict[str, Any]:
     start = time.perf_counter()
     totals, skipped = _with_progress(options, models, source, devices)
     record = {
-        "networks": [one.card.network for one in models],
+        "networks": [model.card.network for model in models],
         "runs": [str(folder) for folder in folders],
-        "sources": [one.card.origin.source for one in models],
-        "steps": [one.card.origin.step for one in models],
+        "sources": [model.card.origin.source for model in models],
+        "steps": [model.card.origin.step for model in models],
         "data": options.data,
         "split": options.split,
         "excluded": len(excluded),
@@ -138,33 +145,34 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _with_defaults(options: Options, runs: Sequence[Path]) -> Options:
-    """Data, split and their folder, where not given, as the first run's."""
-    given = (options.data, options.split, options.data_dir)
+    """Return the options with missing data settings taken from the first run."""
     if runs:
         config = read_record(runs[0]).config
-        own = (config.data, config.eval_split, config.data_dir)
-    elif options.data:
-        own = (None, "eval", None)
-    else:
-        raise ValueError(
-            f"{options.models[0]} is a model folder, which names no data; say on what: "
-            "--data imagenet2012, for example, or --data folder:DIR."
+        return replace(
+            options,
+            data=options.data or config.data,
+            split=options.split or config.eval_split,
+            data_dir=options.data_dir or config.data_dir,
         )
-    data, split, data_dir = (x or y for x, y in zip(given, own, strict=True))
-    return replace(options, data=data, split=split, data_dir=data_dir)
+    if not options.data:
+        raise ValueError(
+            f"{options.models[0]} is a model folder and has no data of its own; name some, "
+            "for example --data imagenet2012 or --data folder:DIR."
+        )
+    return replace(options, split=options.split or "eval")
 
 
 def _with_progress(
     options: Options, models: Sequence[TrainedModel], source: Source, devices: Sequence[Any]
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     views = int(options.crops)
-    at_once = max(options.batch_size // views // len(devices), 1) * len(devices)
+    batch_size = max(options.batch_size // views // len(devices), 1) * len(devices)
     with tqdm(total=len(source), unit="image", disable=None) as bar:
         return evaluate(
             models,
             source,
             views=views,
-            batch_size=at_once,
+            batch_size=batch_size,
             devices=devices,
             on_bad_image=options.on_bad_image,
             on_batch=bar.update,
@@ -172,33 +180,37 @@ def _with_progress(
 
 
 def read_exclusions(path: Path | None) -> list[str]:
-    """Names or numbers, one on a line, each once; ValueError without a file or any."""
+    """Return the distinct names or numbers in a file that has one on each line.
+
+    Raises ValueError if the file does not exist or is empty.
+    """
     if path is None:
         return []
     if not path.is_file():
-        raise ValueError(f"{path} is no file; --exclude takes a list of images.")
+        raise ValueError(f"{path} is not a file; --exclude expects a list of images.")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    if not (names := list(dict.fromkeys(line for line in lines if line))):
+    names = list(dict.fromkeys(line for line in lines if line))
+    if not names:
         raise ValueError(f"{path} names no image to exclude.")
     return names
 
 
 def summary(record: dict[str, Any]) -> str:
-    """What was evaluated, and a line for each kind of weights."""
+    """Describe what was evaluated, with a line of errors for each kind of weights."""
+    models = []
+    for name, source, step in zip(
+        record["networks"], record["sources"], record["steps"], strict=True
+    ):
+        models.append(f"{name} ({source if step is None else f'step {step}'})")
     kinds = [kind for kind in WEIGHT_KINDS if kind in record]
-    count = int(record[kinds[0]]["count"])
-    what = " + ".join(
-        f"{name} ({source if step is None else f'step {step}'})"
-        for name, source, step in zip(
-            record["networks"], record["sources"], record["steps"], strict=True
-        )
-    )
-    left_out = f", {record['excluded']} excluded" if record["excluded"] else ""
+    images = f"{int(record[kinds[0]]['count'])} images"
+    if record["excluded"]:
+        images += f", {record['excluded']} excluded"
     if record["skipped"]:
-        left_out += f", {len(record['skipped'])} that cannot be read left out"
+        images += f", {len(record['skipped'])} unreadable and skipped"
     crops = "1 crop" if record["crops"] == 1 else f"{record['crops']} crops"
     lines = [
-        f"{what} on {record['data']} {record['split']}: {count} images{left_out}, {crops}",
+        f"{' + '.join(models)} on {record['data']} {record['split']}: {images}, {crops}",
         f"{'weights':10}{'top-1 error':>14}{'top-5 error':>14}{'loss':>10}",
     ]
     for kind in kinds:
@@ -206,44 +218,50 @@ def summary(record: dict[str, Any]) -> str:
         lines.append(
             f"{kind:10}{1 - mean['top1']:14.2%}{1 - mean['top5']:14.2%}{mean['loss']:10.4f}"
         )
-    return "\n".join(lines + [f"left out: {name}" for name in record["skipped"]])
+    return "\n".join(lines + [f"skipped: {name}" for name in record["skipped"]])
 
 
 def compare_batch_norm_modes(
     trained: TrainedModel, source: Source, devices: Sequence[Any], batch_size: int
 ) -> str:
-    """Evaluation-mode against training-mode loss, with advice where they disagree."""
-    each = min(batch_size, len(source)) // len(devices)  # as in training
-    # In any order: a batch of one class, as folders give them, has other statistics.
+    """Compare evaluation with moving averages and with batch statistics, in a few lines.
+
+    Warns if moving averages cost more than `MAX_GAP` of top-1 accuracy.
+    """
+    per_device = max(min(batch_size, len(source)) // len(devices), 1)  # as in training
+    # Shuffled, since folders are in the order of their classes, and the statistics of a
+    # batch of one class are not typical.
     order = np.random.default_rng(0).permutation(len(source)).tolist()
-    whole = eval_batches(
+    all_batches = eval_batches(
         replace(source, examples=Subset(source.examples, order)),
         preprocess=trained.card.preprocess,
-        batch_size=max(each, 1) * len(devices),
-        on_bad_image="skip",  # an error has come before
+        batch_size=per_device * len(devices),
+        on_bad_image="skip",  # the evaluation before has already raised the error
     )
     batches = [
         {"image": batch["image"], "label": batch["label"]}
-        for batch in islice(whole, GAP_BATCHES)
+        for batch in islice(all_batches, GAP_BATCHES)
         if batch["mask"].all()
     ]
     if not batches:
         return "Too few images to compare training and evaluation mode."
-    again = "; make them anew: python -m experiments.recalibrate RUN --out DIR"
-    advice = again if trained.card.origin.source == "run" else " on these images"
+    advice = " on these images"
+    if trained.card.origin.source == "run":
+        advice = "; recompute them: python -m experiments.recalibrate RUN --out DIR"
     lines = []
     for kind, variables in trained.variables.items():
-        found = mode_gap(trained.model, variables, batches, devices)
-        gap = found["eval"]["top1"] - found["train"]["top1"]
+        modes = mode_gap(trained.model, variables, batches, devices)
+        averages, batch = modes["eval"], modes["train"]
         lines.append(
-            f"{kind}: with moving averages loss {found['eval']['loss']:.4f}, top-1 "
-            f"{found['eval']['top1']:.2%}; with statistics of batches of {each} loss "
-            f"{found['train']['loss']:.4f}, top-1 {found['train']['top1']:.2%}"
+            f"{kind}: with moving averages loss {averages['loss']:.4f}, top-1 "
+            f"{averages['top1']:.2%}; with statistics of batches of {per_device} loss "
+            f"{batch['loss']:.4f}, top-1 {batch['top1']:.2%}"
         )
-        if gap < -MAX_GAP:
+        gap = batch["top1"] - averages["top1"]
+        if gap > MAX_GAP:
             lines.append(
-                f"WARNING: {kind} weights lose {-gap:.1%} to their moving averages of "
-                f"batch statistics, which do not fit them{advice}."
+                f"WARNING: {kind} weights lose {gap:.1%} of top-1 accuracy because their "
+                f"moving averages of batch statistics do not fit{advice}."
             )
     return "\n".join(lines)
 

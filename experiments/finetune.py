@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.finetune --data folder:DIR --from MODEL`: new classes for a model.
+"""Fine-tune a model: `python -m experiments.finetune --data folder:DIR --from MODEL`.
 
-A training run like those of `python -m experiments.run`, which begins from weights that are
-there: it saves, resumes, stops and records as they do. At the end the best of its
-evaluations is a model folder, WORKDIR/model, and WORKDIR/report shows what it gets wrong.
+The command is a training run like those of `python -m experiments.run`: it saves, resumes,
+stops and records as they do. When it is complete, the weights of its best evaluation are
+saved as the model folder WORKDIR/model, and WORKDIR/report shows the model's mistakes.
 """
 
 from collections.abc import Sequence
@@ -24,78 +24,77 @@ from inception_jax.config import (
 from inception_jax.runtime import hosts
 
 PROG = "python -m experiments.finetune"
-# Epochs unless that makes fewer updates, which a small set needs: a new classifier that is
-# trained at 0.01 is far from done after a few dozen.
-EPOCHS, MIN_UPDATES = 30.0, 300
+# A new classifier needs some hundred steps, so small data sets are seen more often than
+# `EPOCHS` times.
+EPOCHS, MIN_STEPS = 30.0, 300
 BATCH_SIZE = 32  # slim's for one device
 LOG_EVERY = 10
-# What a run has from the weights it begins from.
-OF_SOURCE = (
-    *("network", "bn_scale", "residual_scale", "ablation"),
-    *("image_size", "crop_fraction", "aspect", "resize", "pixel_range"),
-)
+# Settings that are taken from the initial weights.
+NETWORK_SETTINGS = ("network", "bn_scale", "residual_scale", "ablation")
+PREPROCESSING = ("image_size", "crop_fraction", "aspect", "resize", "pixel_range")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Fine-tune a model on pictures in folders, one for each class."""
+    """Fine-tune a model on images in folders, one folder for each class."""
 
-    # Pictures: folder:DIR with DIR/CLASS or DIR/train/CLASS and DIR/val/CLASS; or a data
-    # set of TFDS.
+    # Images: folder:DIR with DIR/CLASS, or with DIR/train/CLASS and DIR/val/CLASS; or the
+    # name of a TFDS data set.
     data: str
-    # Weights to begin from: a model folder, the folder of a run, or a model's name.
+    # Initial weights: a model folder, a run folder or the name of a model.
     weights: Annotated[str, tyro.conf.arg(name="from")]
     # Folder for the run, its model and its report.
     workdir: Path = Path("runs/finetune")
-    # A new classifier for the classes of the data, or the one that is there, for the same
-    # classes.
+    # Train a new classifier for the classes of the data, or keep the classifier of the
+    # initial weights, which must have the same classes.
     head: Literal["new", "kept"] = "new"
-    # Factor on the learning rate of all but the classifier; 0 leaves it as it is, which
-    # costs a third of the time and suits few pictures. What was learned from a million
-    # pictures is to be changed little by some hundred.
+    # Factor on the learning rate of all layers except the classifier. 0 freezes these
+    # layers, which saves two thirds of the time and suits small data sets.
     body_rate: float = 0.1
-    # Batch norm by the moving averages of the weights, which stay, or trained anew: with
-    # few pictures, hence small batches, statistics of batches are noise.
+    # Use the moving averages of the initial weights unchanged, or train batch norm. With
+    # small batches, batch statistics are noisy.
     batch_norm: Literal["frozen", "trained"] = "frozen"
-    # Of the classifier. The paper's 0.045 is for 640 random pictures and a random network;
-    # it falls in thirty steps of 0.9 to a twentieth.
+    # Initial learning rate of the classifier; it decays to a twentieth over the run. The
+    # paper's 0.045 is for batches of 640 images and random initial weights.
     learning_rate: float = 0.01
-    # On kernels that are trained: slim's.
+    # Weight decay of trained kernels; the default is slim's.
     weight_decay: float = 4e-5
-    # None: a few classes that are seen some hundred times are not labelled by a crowd.
+    # Label smoothing; it helps little with a few, reliably labelled classes.
     label_smoothing: float = 0.0
-    # Share of what the classifier sees that is left out; default: as published, 0.2.
+    # Dropout rate before the classifier; by default that of the network, 0.2.
     dropout_rate: float | None = None
-    # Pictures per update; default: 32, or the largest power of two that there are to train
-    # on. A multiple of the number of devices.
+    # Images in a batch, a multiple of the number of devices; by default 32, or the largest
+    # power of two that does not exceed the training set.
     batch_size: int | None = None
-    # Times the training pictures are seen; default: 30, or as many as make 300 updates.
+    # Passes over the training images; by default 30, or as many as make 300 steps.
     epochs: float | None = None
-    # Evaluations, spread evenly over the epochs; each is a checkpoint too.
+    # Number of evaluations, evenly spaced; each also saves a checkpoint.
     evaluations: int = 30
-    # Evaluations without a better one after which training ends. So many checkpoints and
-    # one are kept, since the best can be as old.
+    # Evaluations without improvement after which training stops. One checkpoint more than
+    # this is kept, since the best can be that old.
     patience: int = 5
-    # Height and width that pictures are brought to; default: those of the weights.
+    # Height and width of the network's input; by default those of the initial weights.
     image_size: int | None = None
-    # Split to train on and split to evaluate on, or parts such as train[:90%].
+    # Training split, or a part such as train[:90%].
     train_split: str = "train"
+    # Evaluation split, or a part such as train[90%:].
     eval_split: str = "eval"
-    # Folder of prepared data sets; default: TFDS's own.
+    # Folder of prepared data sets; by default TFDS's own.
     data_dir: str | None = None
-    # Parts of a device's share of a batch, one after another, to save memory.
+    # Parts of each device's batch that are computed one after another, to save memory.
     accumulate: int = 1
-    # Of the computation; weights stay float32.
+    # Precision of the computation; weights stay float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
-    # Of the new classifier, the order of the data, augmentation and dropout.
+    # Seed of the new classifier, the order of the data, augmentation and dropout.
     seed: int = 0
-    # An image that cannot be read ends the run, or is replaced and put on record.
+    # Whether an unreadable image ends the run, or is replaced and recorded.
     on_bad_image: Literal["error", "skip"] = "error"
-    # Processes that read and decode; 0: threads of this one.
+    # Processes that read and decode images; with 0, threads do.
     workers: int = 0
-    # Boxes from a quarter of a picture on: smaller ones may not show what it is of. Colour
-    # is left alone where the network takes grey.
+    # Augmentation. Crops cover at least a quarter of an image, since smaller ones may not
+    # show its subject. Colours are not changed if the network takes grey images.
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(area=(0.25, 1.0)))
+    # Processes of a run on several hosts.
     hosts: HostsConfig = field(default_factory=HostsConfig)
 
     def __post_init__(self) -> None:
@@ -106,38 +105,42 @@ class Options:
 
 
 def parse(arguments: Sequence[str] | None = None) -> RunConfig:
-    """The run that a command line means. Raises ValueError where its data or its weights
-    are not there, CheckpointError where they are damaged."""
+    """Return the configuration of the run that a command line asks for.
+
+    Raises ValueError if the data or the weights do not exist, CheckpointError if they are
+    damaged.
+    """
     options = tyro.cli(Options, prog=PROG, description=__doc__, args=arguments)
     return config_for(options)
 
 
 def config_for(options: Options) -> RunConfig:
-    """The run of `options`. Raises as `parse` does."""
+    """Return the configuration of the run for `options`. Raises as `parse` does."""
     from inception_jax.data.open_source import open_source
 
-    of_source = _of_source(options)
+    from_weights = _settings_of_weights(options)
     num_train = len(open_source(options.data, options.train_split, options.data_dir))
     batch_size = options.batch_size or _power_of_two(min(BATCH_SIZE, num_train))
-    epochs = options.epochs or max(EPOCHS, MIN_UPDATES * batch_size / num_train)
+    epochs = options.epochs or max(EPOCHS, MIN_STEPS * batch_size / num_train)
     interval = epochs / options.evaluations
+    frozen = options.batch_norm == "frozen"
     same = ("data", "workdir", "head", "train_split", "eval_split", "data_dir", "seed")
     same += ("accumulate", "dtype", "on_bad_image", "workers", "dropout_rate", "hosts")
     return RunConfig(
-        **of_source,
+        **from_weights,
         **{name: getattr(options, name) for name in same},
         first_weights=options.weights,
         batch_size=batch_size,
         epochs=epochs,
-        bn_frozen=options.batch_norm == "frozen",
-        # Some hundred updates: the networks' own 0.9997 would still be what it was.
-        bn_decay=None if options.batch_norm == "frozen" else 0.99,
+        bn_frozen=frozen,
+        # With a few hundred steps, the default of 0.9997 would hardly change the averages.
+        bn_decay=None if frozen else 0.99,
         eval_every=interval,
         checkpoint_every=interval,
         patience=options.patience,
         keep_checkpoints=options.patience + 1,
         log_every=LOG_EVERY,
-        augment=_augmentation(options, of_source["network"]),
+        augment=_augmentation(options, from_weights["network"]),
         loss=LossConfig(label_smoothing=options.label_smoothing),
         optimizer=OptimizerConfig(
             # With epsilon = 1 and small gradients the paper's RMSProp is nearly this.
@@ -147,26 +150,27 @@ def config_for(options: Options) -> RunConfig:
             epochs_per_decay=epochs / 30,
             weight_decay=options.weight_decay,
             body_rate=options.body_rate,
-            ema_decay=0.99,  # of hundreds of updates, not of the paper's millions
+            ema_decay=0.99,  # for hundreds of steps, not the paper's millions
         ),
     )
 
 
-def _of_source(options: Options) -> dict[str, Any]:
-    """What the weights decide; a run that has begun knows it without them."""
+def _settings_of_weights(options: Options) -> dict[str, Any]:
+    """Return the settings of the initial weights, which a resumed run has on record."""
     from inception_jax.storage import run_folder
     from inception_jax.training import initial_weights
 
     if run_folder.record_path(options.workdir).exists():
-        before = run_folder.read_record(options.workdir).config
-        found = {name: getattr(before, name) for name in OF_SOURCE}
+        config = run_folder.read_record(options.workdir).config
+        names = NETWORK_SETTINGS + PREPROCESSING
+        settings = {name: getattr(config, name) for name in names}
     else:
         card = initial_weights.source_card(options.weights)
-        found = {name: getattr(card, name) for name in OF_SOURCE[:4]}
-        found |= initial_weights.preprocessing_settings(card.preprocess)
+        settings = {name: getattr(card, name) for name in NETWORK_SETTINGS}
+        settings |= initial_weights.preprocessing_settings(card.preprocess)
     if options.image_size is not None:
-        found["image_size"] = options.image_size
-    return found
+        settings["image_size"] = options.image_size
+    return settings
 
 
 def _augmentation(options: Options, network: str) -> AugmentConfig:
@@ -177,13 +181,14 @@ def _augmentation(options: Options, network: str) -> AugmentConfig:
 
 
 def _power_of_two(most: int) -> int:
+    """Return the largest power of two that is not above `most`."""
     return 2 ** (most.bit_length() - 1)
 
 
 def finish(config: RunConfig) -> None:
-    """Write the best model of a complete run, and the report on it; process 0 does.
+    """Write the best model of a complete run and its report, in process 0 only.
 
-    Raises CheckpointError where its checkpoint is damaged or there is no room.
+    Raises CheckpointError if the checkpoint is damaged or the disk is full.
     """
     from experiments.finetuning.report import write_best_model, write_report
     from inception_jax.runtime.parallel import this_host
@@ -196,7 +201,7 @@ def finish(config: RunConfig) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: as of `experiments.run`."""
+    """Run the command; the exit status is that of `experiments.run`."""
     return run.main(arguments, parse, finish)
 
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results that the paper prints, read off the tables and figures of arXiv 1602.07261v2."""
+"""Results that the paper reports, from the tables and figures of arXiv 1602.07261v2."""
 
 from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """A line of a table: errors on ILSVRC 2012's validation set, in percent."""
+    """A row of a table: errors on the validation set of ILSVRC 2012, in percent."""
 
     label: str  # as the paper prints it
-    networks: tuple[str, ...]  # this project's names; () where it does not hold the network
+    networks: tuple[str, ...]  # names in this project; () if it lacks the network
     top1: float | None
     top5: float
 
@@ -18,8 +18,7 @@ class Table(NamedTuple):
 
     title: str
     views: int  # crops per image
-    # About 1,700 images that are left out ("the non-blacklisted subset").
-    excludes: bool
+    excludes: bool  # about 1,700 images ("the non-blacklisted subset")
     rows: tuple[Row, ...]
 
 

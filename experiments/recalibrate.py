@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.recalibrate RUN --out DIR`: batch norm's averages made anew.
+"""Recompute moving averages: `python -m experiments.recalibrate RUN --out DIR`.
 
-Means and variances are taken over training batches, with the weights standing still, for
-raw and for averaged weights. DIR becomes a run like RUN, with the same weights.
+The means and variances of batch norm are computed over training batches with fixed weights,
+for the raw and for the averaged weights. DIR becomes a run with the weights of RUN.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,37 +30,39 @@ from inception_jax.training.step import Batch
 
 @dataclass(frozen=True)
 class Options:
-    """Make the moving averages of a run anew."""
+    """Recompute the moving averages of batch norm of a run, and save them as a new run."""
 
-    # Folder of the run.
+    # Run folder to read.
     run: Annotated[Path, tyro.conf.Positional]
-    # Folder of the new run.
+    # Run folder to create.
     out: Path
-    # Training batches, of the run's own size, to take the statistics over.
+    # Number of training batches, of the run's batch size, to average over.
     batches: int = 100
 
     def __post_init__(self) -> None:
         if self.batches < 1:
             raise ValueError(f"batches must be 1 or more, got {self.batches}.")
         if self.out.exists():
-            raise ValueError(f"{self.out} exists; choose another --out.")
+            raise ValueError(f"{self.out} already exists; choose another --out.")
         check_path(self.out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 74 damaged checkpoint, 130 interrupted."""
+    """Run the command; return the exit status of `run_command`."""
 
-    def do() -> None:
+    def action() -> None:
         prog = "python -m experiments.recalibrate"
         options = tyro.cli(Options, prog=prog, args=arguments)
         compile_cache.enable()
         run(options)
 
-    return run_command("experiments.recalibrate", do, if_interrupted="nothing was written")
+    return run_command(
+        "experiments.recalibrate", action, if_interrupted="nothing was written"
+    )
 
 
 def run(options: Options) -> None:
-    """Measure, then write the new run."""
+    """Compute the statistics, then write the new run."""
     devices = all_devices()
     restored = load_state(options.run, devices)
     record = restored.record
@@ -89,13 +91,13 @@ def run(options: Options) -> None:
     }
     state = restored.state._replace(batch_stats=stats["raw"], ema_batch_stats=stats["ema"])
     options.out.mkdir(parents=True)
-    with Checkpoints(checkpoints_path(options.out), keep=1) as saved:
-        saved.save(restored.step, state)
+    with Checkpoints(checkpoints_path(options.out), keep=1) as checkpoints:
+        checkpoints.save(restored.step, state)
     write_record(options.out, replace(record, config=replace(config, workdir=options.out)))
     out = printable(options.out)
     print(
-        f"Batch statistics over {options.batches} batches of {config.batch_size} training "
-        f"images; wrote {out}. See: python -m experiments.evaluate {out}"
+        f"Computed batch statistics over {options.batches} batches of {config.batch_size} "
+        f"training images and wrote {out}. Next: python -m experiments.evaluate {out}"
     )
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.run RECIPE [options]`: train a network, or go on training it.
+"""Train a network, or resume its run: `python -m experiments.run RECIPE [options]`.
 
-The recipes are the files of experiments/networks; their options are the fields of
+The recipes are the files of experiments/networks. Their options are the fields of
 `inception_jax.config.RunConfig`.
 """
 
@@ -20,12 +20,11 @@ from inception_jax.text import printable
 
 STARTED = time.perf_counter()
 
-
-Configs = dict[str, tuple[str, RunConfig]]  # what each is, and its settings, by name
+Configs = dict[str, tuple[str, RunConfig]]  # name to description and settings
 
 
 def recipes() -> Configs:
-    """The recipes of experiments/networks, each in a folder of its own."""
+    """Return the recipes of experiments/networks, each with its own run folder."""
     return {
         name: (recipe.TITLE, replace(recipe.CONFIG, workdir=Path("runs") / name))
         for name, recipe in RECIPES.items()
@@ -38,8 +37,10 @@ def parse(
     prog: str = "python -m experiments.run",
     description: str | None = __doc__,
 ) -> RunConfig:
-    """The configuration of a command line: one of `configs`, by default the recipes, and
-    what is changed of it."""
+    """Return the configuration that a command line selects and changes.
+
+    `configs` are the configurations to select from, by default the recipes.
+    """
     return tyro.extras.overridable_config_cli(
         recipes() if configs is None else configs,
         prog=prog,
@@ -53,13 +54,14 @@ def main(
     parse: Callable[..., RunConfig] = parse,
     finish: Callable[[RunConfig], None] = lambda config: None,
 ) -> int:
-    """Train what the command line says; when the run is complete comes `finish`.
+    """Train as the command line says and call `finish` when the run is complete.
 
-    Exit status: 0 done, 2 bad input, else as in `inception_jax.runtime.stopping`.
+    The exit status is 0 for success, 2 for bad input, else as in
+    `inception_jax.runtime.stopping`.
     """
     try:
         config = parse(arguments)
-        # Imported after the command line is read: --help and mistakes answer at once.
+        # Imported after parsing, so that --help and mistakes are answered at once.
         from inception_jax.training.fit import HostLostError, fit
         from inception_jax.training.loop import NonFiniteError
     except OSError as error:
@@ -70,8 +72,8 @@ def main(
         return _fail(f'{error.name} is missing: pip install "inception_jax[train]"')
     try:
         compile_cache.enable()
-        done = fit(config, STARTED)
-        if done:
+        complete = fit(config, STARTED)
+        if complete:
             finish(config)
     except NonFiniteError as error:
         return _fail(error, stopping.NOT_FINITE)
@@ -82,10 +84,10 @@ def main(
     except (ValueError, TypeError, ImportError) as error:
         return _fail(error)
     except KeyboardInterrupt:
-        print("\nInterrupted; the last checkpoint stands.", file=sys.stderr)
+        print("\nInterrupted; the last checkpoint is kept.", file=sys.stderr)
         return stopping.INTERRUPTED
-    if not done:
-        print("Stopped and saved; the same command goes on from there.", file=sys.stderr)
+    if not complete:
+        print("Stopped and saved; run the same command to continue.", file=sys.stderr)
         return stopping.RUN_AGAIN
     return 0
 

@@ -1,33 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.transfer`: does fine-tuning beat a linear classifier on pixels?
+"""Compare fine-tuning with a linear classifier on pixels: `python -m experiments.transfer`.
 
-Scans of the digits 5 to 9, of which a few are labelled, and a network that has seen 0 to 4.
+A network is trained on the digits 0 to 4 and fine-tuned on a few scans of 5 to 9. The
+protocol, which was fixed before the seeds were run, is in experiments/finetuning/README.md.
+The methods are
 
-Fixed before the run of these seeds. It is the third protocol; `experiments/README.md` has
-the first two, in which the body learned at a tenth of the classifier's rate, and how they
-failed:
-
-Data      scikit-learn's digits, 8x8 pixels, as PNG files in folders. Source: 0 to 4 of the
-          first 1,500 (evaluated on those of the last 297). Target: 5 to 9; to train on, 5
-          and 20 a class, drawn by the seed from the first 1,500; to test on, all others.
-Seeds     10 to 19, of the draw, the new classifier, the order and the augmentation
-Source    inception_resnet_small, 10 epochs in batches of 32, the digits recipe's optimizer
-          at 0.2, where networks of this kind with scaled residuals are stable
-head      `experiments.finetune --body-rate 0` with its own defaults but a rate of 0.1: 300
-          updates, batch norm frozen; in batches of 16
-all       the same with a body rate of 1
-scratch   the same network and updates from random weights, batch norm trained
-linear    logistic regression on the pixels of the same images, its penalty the best of
-          nine (1e-4 to 1e4) in five-fold cross-validation on these images
-views     likewise on 20 random views of each image, boxes as the networks see them, since
-          the networks' augmentation is knowledge that linear does not have; folds by image
-
-Outcome   share of the test images right, of the networks by the averaged weights after the
-          last update; nothing is chosen by the test images
-Claims    all beats linear at 5 and at 20 images a class: the 98.75 % interval (t, over
-          seeds, paired) of the difference lies above 0. 98.75: 5 % over these two and the
-          two protocols before. Not blind: a body rate of 1 was tried on the seeds of the
-          second protocol after its end, and was better there.
+linear    logistic regression on pixels, the penalty chosen by five-fold cross-validation
+views     the same on 20 random views of each image, cropped as for the networks
+scratch   the network from random weights, batch norm trained
+head      fine-tuning of a new classifier, all other layers frozen
+all       fine-tuning of all layers
 """
 
 import csv
@@ -44,7 +26,7 @@ from jaxtyping import UInt8
 from experiments import finetune
 from experiments.command import run_command
 from experiments.networks import digits as recipe
-from inception_jax.config import AugmentConfig, PreprocessSpec, RunConfig
+from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.data.augment import train_view
 from inception_jax.data.decoding import decode
 from inception_jax.data.digits import digit_examples
@@ -53,15 +35,16 @@ from inception_jax.storage import run_folder
 from inception_jax.training.metrics import means
 
 SHOTS, SEEDS = (5, 20), range(10, 20)
-SOURCE_RATE, RATE, BODY_RATE = 0.2, 0.1, 1.0  # learning rates, and a factor on the last
-LEVEL = 0.9875  # of the claims' intervals
+SOURCE_RATE, RATE, BODY_RATE = 0.2, 0.1, 1.0  # learning rates; the last is a factor
+LEVEL = 0.9875  # of the intervals of the claims
 METHODS = ("linear", "views", "scratch", "head", "all")
-NUM_TRAIN = 1500  # the first of scikit-learn's scans; the others are of other writers
-BATCH_SIZE = 16  # of the target; 25 images are the smallest training set
+NUM_TRAIN = 1500  # the first of scikit-learn's scans; other writers wrote the others
+BATCH_SIZE = 16  # of the target, whose smallest training set has 25 images
 PENALTIES = 10.0 ** np.arange(-4, 5)
 VIEWS = 20
-AUGMENT = recipe.CONFIG.augment
 NEVER = 1e9  # epochs
+
+Images = tuple[np.ndarray, np.ndarray]  # pixels and labels
 
 
 @dataclass(frozen=True)
@@ -83,55 +66,54 @@ class Result:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 74 damaged checkpoint, 130 interrupted."""
+    """Run the command; return the exit status of `run_command`."""
 
-    def do() -> None:
+    def action() -> None:
         options = tyro.cli(Options, prog="python -m experiments.transfer", args=arguments)
         compile_cache.enable()
         print(report(run(options.workdir), options.workdir))
 
-    return run_command(
-        "experiments.transfer", do, if_interrupted="the same command goes on from there"
-    )
+    hint = "run the same command to continue"
+    return run_command("experiments.transfer", action, if_interrupted=hint)
 
 
 def run(
     workdir: Path, shots: Sequence[int] = SHOTS, seeds: Sequence[int] = SEEDS
 ) -> list[Result]:
-    """All methods on all draws; what is complete is not done again."""
+    """Evaluate every method on every draw; complete training runs are not repeated."""
     files, pixels, labels = scans()
     early = np.arange(len(labels)) < NUM_TRAIN
     source = workdir / "data" / "source"
     old = labels < 5
     write_images(source, files, labels, {"train": old & early, "val": old & ~early})
-    accuracy = _trained(source_config(source, workdir / "source"))
-    print(f"source, digits 0 to 4: {accuracy:.2%} right", flush=True)
+    accuracy = _train(source_config(source, workdir / "source"))
+    print(f"source, digits 0 to 4: accuracy {accuracy:.2%}", flush=True)
     results = []
     for count in shots:
         for seed in seeds:
-            chosen = draw(labels, count, seed)
-            drawn = np.isin(np.arange(len(labels)), chosen)
+            drawn = np.isin(np.arange(len(labels)), draw(labels, count, seed))
             test = (labels >= 5) & ~drawn
             name = f"{count}_{seed}"
             folder = workdir / "data" / name
             write_images(folder, files, labels, {"train": drawn, "val": test})
-            known = pixels[drawn], labels[drawn]
-            unknown = pixels[test], labels[test]
-            found = {
-                "linear": linear(known, unknown, views=0, seed=seed),
-                "views": linear(known, unknown, views=VIEWS, seed=seed),
+            train_images = pixels[drawn], labels[drawn]
+            test_images = pixels[test], labels[test]
+            by_method = {
+                "linear": linear(train_images, test_images, views=0, seed=seed),
+                "views": linear(train_images, test_images, views=VIEWS, seed=seed),
             }
             for method in ("scratch", "head", "all"):
-                config = target_config(method, folder, workdir, name, seed)
-                found[method] = _trained(config)
-            results += [Result(count, seed, *item) for item in found.items()]
-            shares = ", ".join(f"{method} {x:.2%}" for method, x in found.items())
+                by_method[method] = _train(
+                    target_config(method, folder, workdir, name, seed)
+                )
+            results += [Result(count, seed, *item) for item in by_method.items()]
+            shares = ", ".join(f"{method} {x:.2%}" for method, x in by_method.items())
             print(f"{count} a class, seed {seed}: {shares}", flush=True)
     return results
 
 
 def scans() -> tuple[list[bytes], UInt8[np.ndarray, "n 8 8"], np.ndarray]:
-    """All digits as PNG files, their pixels and their labels."""
+    """Return all digits as PNG files, as pixels, and their labels."""
     examples = list(digit_examples())
     files = [example["image"] for example in examples]
     pixels = np.stack([decode(file, "a digit", 1)[..., 0] for file in files])
@@ -139,14 +121,10 @@ def scans() -> tuple[list[bytes], UInt8[np.ndarray, "n 8 8"], np.ndarray]:
 
 
 def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Positions of `count` training scans of each of the digits 5 to 9."""
+    """Return the positions of `count` training scans of each of the digits 5 to 9."""
     rng = np.random.default_rng(seed)
-    return np.concatenate(
-        [
-            rng.choice(np.flatnonzero(labels[:NUM_TRAIN] == digit), count, replace=False)
-            for digit in range(5, 10)
-        ]
-    )
+    candidates = [np.flatnonzero(labels[:NUM_TRAIN] == digit) for digit in range(5, 10)]
+    return np.concatenate([rng.choice(x, count, replace=False) for x in candidates])
 
 
 def write_images(
@@ -155,7 +133,7 @@ def write_images(
     labels: np.ndarray,
     splits: dict[str, np.ndarray],
 ) -> None:
-    """FOLDER/SPLIT/CLASS/NUMBER.png of what each split holds, unless they are there."""
+    """Write FOLDER/SPLIT/CLASS/NUMBER.png for each split, unless FOLDER exists."""
     if folder.exists():
         return
     draft = folder.with_suffix(".tmp")
@@ -168,7 +146,7 @@ def write_images(
 
 
 def source_config(data: Path, workdir: Path) -> RunConfig:
-    """Training on the digits that are not asked for."""
+    """Return the configuration of training on the digits 0 to 4."""
     return replace(
         recipe.CONFIG,
         network="inception_resnet_small",
@@ -185,7 +163,7 @@ def source_config(data: Path, workdir: Path) -> RunConfig:
 def target_config(
     method: str, data: Path, workdir: Path, name: str, seed: int
 ) -> RunConfig:
-    """Fine-tuning as the command does it, but that only the last weights are looked at."""
+    """Return the command's configuration, except that only the last step is evaluated."""
     options = finetune.Options(
         data=f"folder:{data}",
         weights=str(workdir / "source"),
@@ -193,12 +171,12 @@ def target_config(
         batch_size=BATCH_SIZE,
         learning_rate=RATE,
         seed=seed,
-        augment=AUGMENT,
+        augment=recipe.CONFIG.augment,
         body_rate=0.0 if method == "head" else BODY_RATE,
     )
     config = replace(
         finetune.config_for(options),
-        steps=finetune.MIN_UPDATES,
+        steps=finetune.MIN_STEPS,
         eval_every=NEVER,
         checkpoint_every=NEVER,
         keep_checkpoints=1,
@@ -207,67 +185,59 @@ def target_config(
     )
     if method != "scratch":
         return config
-    return replace(
-        config,
-        first_weights=None,
-        bn_frozen=False,
-        bn_decay=recipe.CONFIG.bn_decay,
-    )
+    bn_decay = recipe.CONFIG.bn_decay
+    return replace(config, first_weights=None, bn_frozen=False, bn_decay=bn_decay)
 
 
-def _trained(config: RunConfig) -> float:
-    """Share of the evaluation split that the averaged weights get right at the end."""
+def _train(config: RunConfig) -> float:
+    """Train unless the run is complete; return the final top-1 of averaged weights."""
     from inception_jax.training.fit import fit
 
     if not run_folder.evaluations(config.workdir):
         if not fit(config):
             raise KeyboardInterrupt
-        jax.clear_caches()  # programs of sixty runs are gigabytes
+        jax.clear_caches()  # the programs of sixty runs would take gigabytes
     return means(run_folder.evaluations(config.workdir)[-1]["ema"])["top1"]
 
 
-Images = tuple[np.ndarray, np.ndarray]  # pixels and labels
-
-
-def linear(known: Images, unknown: Images, *, views: int, seed: int) -> float:
-    """Accuracy of logistic regression on pixels, or on random views of the images."""
+def linear(train: Images, test: Images, *, views: int, seed: int) -> float:
+    """Return the accuracy of logistic regression on pixels or on `views` random views."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-    images, labels = known
-    folds = list(_folds(StratifiedKFold(5, shuffle=True, random_state=seed), known, views))
+    images, labels = train
+    folds = list(_folds(StratifiedKFold(5, shuffle=True, random_state=seed), train, views))
     if views:
         images = np.concatenate(list(_views(images, views, seed)))
         labels = np.repeat(labels, views)
     search = GridSearchCV(LogisticRegression(max_iter=10_000), {"C": PENALTIES}, cv=folds)
-    search.fit(_flat(images), labels)
-    return float(search.score(_flat(unknown[0]), unknown[1]))
+    search.fit(_flatten(images), labels)
+    return float(search.score(_flatten(test[0]), test[1]))
 
 
 def _folds(
-    splitter: object, known: Images, views: int
+    splitter: object, train: Images, views: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All views of an image are on one side."""
-    each = np.arange(max(views, 1))
-    for sides in splitter.split(*known):
-        yield tuple((side[:, None] * len(each) + each).ravel() for side in sides)
+    """Yield the positions of views in each fold; the views of an image stay together."""
+    offsets = np.arange(max(views, 1))
+    for parts in splitter.split(*train):
+        yield tuple((part[:, None] * len(offsets) + offsets).ravel() for part in parts)
 
 
 def _views(images: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray]:
-    """`count` random views of each image after another."""
+    """Yield `count` random views of each image."""
     spec, rng = PreprocessSpec((8, 8, 1), crop_fraction=1.0), np.random.default_rng(seed)
-    augment: AugmentConfig = AUGMENT
-    for image in images:
-        views = [train_view(image[..., None], rng, spec, augment) for _ in range(count)]
+    for image in images[..., None]:
+        views = [train_view(image, rng, spec, recipe.CONFIG.augment) for _ in range(count)]
         yield np.stack(views)[..., 0]
 
 
-def _flat(images: np.ndarray) -> np.ndarray:
+def _flatten(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1) / 255
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean and half of its interval, by Student's t."""
+    """Return the mean and half the width of its interval by Student's t."""
     from scipy.stats import t
 
     error = np.std(values, ddof=1) / math.sqrt(len(values))
@@ -275,38 +245,36 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
 
 
 def accuracies(results: Sequence[Result], shots: int, method: str) -> np.ndarray:
-    """In the order of the seeds."""
-    found = [r for r in results if (r.shots, r.method) == (shots, method)]
-    return np.array([r.accuracy for r in sorted(found, key=lambda r: r.seed)])
+    """Return the accuracies of a method in the order of the seeds."""
+    chosen = [r for r in results if (r.shots, r.method) == (shots, method)]
+    return np.array([r.accuracy for r in sorted(chosen, key=lambda r: r.seed)])
 
 
 def report(results: Sequence[Result], workdir: Path) -> str:
-    """results.csv and results.md; returns what the latter says."""
+    """Write results.csv and results.md; return the text of the latter."""
     with (workdir / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("shots", "seed", "method", "accuracy"))
         writer.writerows((r.shots, r.seed, r.method, r.accuracy) for r in results)
     lines = [
-        "| images a class | method | right, % | above linear, points |",
+        "| images a class | method | accuracy, % | above linear, points |",
         "|--:|---|--:|--:|",
     ]
-    for shots in sorted({r.shots for r in results}):
+    all_shots = sorted({r.shots for r in results})
+    for shots in all_shots:
         baseline = accuracies(results, shots, "linear")
         for method in METHODS:
             own = accuracies(results, shots, method)
-            right, above = (_in_words(100 * x) for x in (own, own - baseline))
-            above = "" if method == "linear" else above
-            lines.append(f"| {shots} | {method} | {right} | {above} |")
-    lines.append("")
-    for shots in sorted({r.shots for r in results}):
-        lines.append(f"- {claim(results, shots)}")
+            above = "" if method == "linear" else _percent(own - baseline)
+            lines.append(f"| {shots} | {method} | {_percent(own)} | {above} |")
+    lines += ["", *(f"- {claim(results, shots)}" for shots in all_shots)]
     text = "\n".join(lines) + "\n"
     (workdir / "results.md").write_text(text, encoding="utf-8")
     return text
 
 
 def claim(results: Sequence[Result], shots: int) -> str:
-    """Whether `all` beats `linear`, in a sentence."""
+    """Say in a sentence whether `all` beats `linear`."""
     own, baseline = (accuracies(results, shots, name) for name in ("all", "linear"))
     mean, error = interval(100 * (own - baseline), LEVEL)
     verdict = "holds" if mean - error > 0 else "is not shown"
@@ -316,8 +284,9 @@ def claim(results: Sequence[Result], shots: int) -> str:
     )
 
 
-def _in_words(values: np.ndarray) -> str:
-    return "{:.1f} ± {:.1f}".format(*interval(values))
+def _percent(values: np.ndarray) -> str:
+    mean, error = interval(100 * values)
+    return f"{mean:.1f} ± {error:.1f}"
 
 
 if __name__ == "__main__":

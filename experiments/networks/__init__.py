@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: one file for each network of the paper, and one for data that is here.
+"""Recipes: one file for each network of the paper, and one for the digits.
 
-On ImageNet, what the paper says of training is followed: RMSProp with decay 0.9 and
-epsilon 1.0, a learning rate of 0.045, times 0.94 every two epochs, a running average of
-the parameters. It gives no batch size, epochs (here: the end of the figures' axis), weight
-decay, label smoothing, augmentation or initialisation; those are slim's, with their source
-in `inception_jax.config`. bfloat16 is ours.
+The ImageNet recipes train as the paper does: RMSProp with decay 0.9 and epsilon 1.0, a
+learning rate of 0.045 that is multiplied by 0.94 every two epochs, and a running average
+of the parameters. The number of epochs is the end of the axis of the paper's figures. The
+paper does not give the batch size, weight decay, label smoothing, augmentation or
+initialisation; these are slim's, with sources in `inception_jax.config`. bfloat16 is our
+choice.
 """
 
 from types import ModuleType

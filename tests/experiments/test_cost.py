@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recipes' read_costs: what is written where, and that it is what the plans say."""
+"""Costs of the recipes: plans.json, the docstrings, and the command that writes them."""
 
 import shutil
 from dataclasses import replace
@@ -27,11 +27,11 @@ COST = Cost("v5e:4x4", 640, 5 * GIB, 128, 2.8e12, 10**10, 10**8, 0.02, 0.07, "ja
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the recipes, to write into."""
+    """A writable copy of the recipes."""
     return shutil.copytree(cost.FOLDER, tmp_path / "networks")
 
 
-def test_a_cost_is_put_on_record_in_one_place(folder):
+def test_a_cost_is_recorded_once(folder):
     recipe = folder / "inception_v4.py"
     before = recipe.read_text()
     record_cost("inception_v4", COST, folder)
@@ -47,34 +47,36 @@ def test_a_cost_is_put_on_record_in_one_place(folder):
     assert read_costs(folder) == read_costs()
 
 
-def test_the_words_of_a_cost():
+def test_cost_entry():
     # 2.8e12 / 40 operations for each of 160 x 1,281,167 images; 320,292 steps.
-    said = " ".join(cost_entry(CONFIG, COST).split())
-    assert "Cost 1.4e+19 operations" in said
-    assert "5.0 of 16 GiB per chip with 40 images each (at most 128 fit)" in said
-    assert "160 epochs in 1.8 hours or more by the roofline, 6 as it expects." in said
-    unasked = cost_entry(CONFIG, replace(COST, largest=None))
-    assert "with 40 images each, 160 epochs" in " ".join(unasked.split())
+    text = " ".join(cost_entry(CONFIG, COST).split())
+    assert text.startswith(
+        "Cost estimated, not measured: 1.4e+19 operations; on TPU v5e:4x4"
+    )
+    assert "5.0 of 16 GiB of memory on each chip for 40 images (at most 128 fit)." in text
+    assert "160 epochs take at least 1.8 hours (roofline), about 6 by the compiler" in text
+    not_searched = cost_entry(CONFIG, replace(COST, largest=None))
+    assert "for 40 images. Source" in " ".join(not_searched.split())
     assert max(map(len, cost_entry(CONFIG, COST).splitlines())) <= 92
 
 
-def test_a_recipe_without_the_entry_is_left_alone():
-    with pytest.raises(ValueError, match="0 entries Cost"):
+def test_a_recipe_needs_exactly_one_entry():
+    with pytest.raises(ValueError, match="has 0 Cost entries, expected 1"):
         replace_cost_entry('"""A recipe."""\n', CONFIG, COST)
     text = "Cost         a\nCost         b\n"
-    with pytest.raises(ValueError, match="2 entries Cost"):
+    with pytest.raises(ValueError, match="has 2 Cost entries, expected 1"):
         replace_cost_entry(text, CONFIG, COST)
 
 
 @pytest.mark.parametrize("name", cost.ON_IMAGENET)
-def test_recipes_say_what_their_plans_say(name):
-    known, config = read_costs()[name], RECIPES[name].CONFIG
-    assert cost_entry(config, known) in RECIPES[name].__doc__
-    assert known.batch_size == config.batch_size
-    assert known.roofline_seconds < known.expected_seconds
+def test_recipes_agree_with_their_plans(name):
+    recorded, config = read_costs()[name], RECIPES[name].CONFIG
+    assert cost_entry(config, recorded) in RECIPES[name].__doc__
+    assert recorded.batch_size == config.batch_size
+    assert recorded.roofline_seconds < recorded.expected_seconds
 
 
-def test_the_command_plans_and_writes(folder, monkeypatch, capsys):
+def test_the_command_plans_and_records(folder, monkeypatch, capsys):
     moved = Movement({"all-reduce": 1}, {"all-reduce": 10**9}, 0, 819 * 10**8, 0, 3 * 10**8)
     memory = {"arguments": GIB, "results": 0, "reused": 0, "temporary": GIB, "code": 0}
     program = CompiledStep(16, 1.0, memory | {"peak": 1}, 1e12, moved, (), 1, 2, 3)

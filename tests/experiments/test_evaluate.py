@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run ends, and what an evaluation says, without either."""
+"""Exit statuses of a run and printed results of an evaluation."""
 
 from dataclasses import replace
 
@@ -21,9 +21,9 @@ from tests.inference.test_evaluate import EXAMPLES, _one, model, source  # noqa:
     ("end", "status", "message"),
     [
         (lambda: True, 0, ""),
-        (lambda: False, 75, "Stopped and saved; the same command goes on from there."),
+        (lambda: False, 75, "Stopped and saved; run the same command to continue."),
         (NonFiniteError("step 3: the loss is nan."), 3, "step 3: the loss is nan."),
-        (KeyboardInterrupt(), 130, "Interrupted; the last checkpoint stands."),
+        (KeyboardInterrupt(), 130, "Interrupted; the last checkpoint is kept."),
         (UnreadableImage("a.jpg", "no image"), 2, "a.jpg"),
         (OSError("No space left on device"), 74, "No space left on device"),
         (CheckpointError("5 is damaged and no other is left."), 74, "5 is damaged"),
@@ -43,7 +43,7 @@ def test_status_of_a_run(monkeypatch, capsys, end, status, message):
     assert bool(said) == bool(message)
 
 
-def test_errors_of_both_kinds_of_weights():
+def test_summary_of_an_evaluation():
     raw = {"loss_sum": 100.0, "top1_sum": 150.0, "top5_sum": 180.0, "count": 200.0}
     record = {
         **{"networks": ["a", "b"], "sources": ["run", "run"], "steps": [3, 4]},
@@ -53,14 +53,14 @@ def test_errors_of_both_kinds_of_weights():
     }
     first, _, *weights, last = evaluate.summary(record).splitlines()
     assert first == (
-        "a (step 3) + b (step 4) on somewhere eval: 200 images, 7 excluded, 1 that cannot "
-        "be read left out, 12 crops"
+        "a (step 3) + b (step 4) on somewhere eval: 200 images, 7 excluded, "
+        "1 unreadable and skipped, 12 crops"
     )
     assert [line.split() for line in weights] == [
         ["raw", "25.00%", "10.00%", "0.5000"],
         ["ema", "5.00%", "0.50%", "0.5000"],
     ]
-    assert last == "left out: x.jpg"
+    assert last == "skipped: x.jpg"
     timm = {"networks": ["a"], "sources": ["timm"], "steps": [None], "published": raw}
     kept = {key: x for key, x in record.items() if key not in ("raw", "ema")}
     first, _, line, _ = evaluate.summary(kept | timm).splitlines()
@@ -70,7 +70,7 @@ def test_errors_of_both_kinds_of_weights():
 
 @pytest.fixture
 def gaps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Sizes of the batches that modes are compared on; averages cost 5 % of ema's top-1."""
+    """Sizes of the compared batches; moving averages cost ema weights 5 % of top-1."""
     sizes = []
 
     def mode_gap(one, variables, batches, devices):
@@ -84,7 +84,7 @@ def gaps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return sizes
 
 
-def test_averages_that_do_not_fit_are_warned_of(gaps):
+def test_a_warning_if_moving_averages_do_not_fit(gaps):
     one = model()
     said = evaluate.compare_batch_norm_modes(one, source(100), jax.devices()[:2], 16)
     assert gaps == [[16] * 6] * 2  # 100 // 16
@@ -100,11 +100,11 @@ def test_averages_that_do_not_fit_are_warned_of(gaps):
     imported = model(origin=Origin("timm", "a.safetensors"))
     imported = replace(imported, variables={"published": imported.weights("ema")})
     said = evaluate.compare_batch_norm_modes(imported, source(), jax.devices()[:1], 16)
-    assert "published weights lose 5.0% to their" in said
+    assert "published weights lose 5.0% of top-1 accuracy because" in said
     assert "recalibrate" not in said
 
 
-def test_modes_are_compared_without_images_that_cannot_be_read(gaps):
+def test_modes_are_compared_without_unreadable_images(gaps):
     examples = [*EXAMPLES[:3], EXAMPLES[3] | {"image": b"no image"}, *EXAMPLES[4:16]]
     one, some = model(), replace(source(), examples=examples)
     evaluate.compare_batch_norm_modes(one, some, jax.devices()[:1], 8)
@@ -115,7 +115,7 @@ def test_modes_are_compared_without_images_that_cannot_be_read(gaps):
 
 
 def test_modes_are_compared_on_mixed_classes(monkeypatch):
-    """Folders give one class after the other, and such a batch is like no other."""
+    """Folders are ordered by class, and a batch of one class is not typical."""
     labels = []
 
     def mode_gap(one, variables, batches, devices):

@@ -125,7 +125,9 @@ def test_recalibration_makes_a_run_of_its_own(tiny_recipe, tmp_path, capsys, mon
     with pytest.raises(SystemExit, match="2"):
         recalibrate.main([folder, "--out", new])
     # Broken into lines, where depends on the length of the path.
-    assert "exists; choose another --out" in " ".join(capsys.readouterr().err.split())
+    assert "already exists; choose another --out" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,17 +207,17 @@ def trained(tmp_path_factory, data_dir) -> Path:
     [
         ([], "name at least one run or model folder"),
         (["nowhere"], "there is no model nowhere: expected a folder"),
-        (["MODEL"], "model is a model folder, which names no data; say on what: --data"),
+        (["MODEL"], "model is a model folder and has no data of its own; name some"),
         (["MODEL", "--data", "digits", "--step", "2"], "step can be chosen of a run"),
         (["MODEL", "--data", "synthetic"], "evaluate it on data with its own classes"),
-        (["RUN", "--exclude", "nowhere"], "nowhere is no file; --exclude takes"),
+        (["RUN", "--exclude", "nowhere"], "nowhere is not a file; --exclude expects"),
         (["RUN", "--step", "5"], "holds no checkpoint of step 5; there are: 2"),
-        (["RUN", "RUN", "--step", "2"], "--step is for one run"),
+        (["RUN", "RUN", "--step", "2"], "--step needs a single run"),
         (["RUN", "--batch-size", "0"], "batch_size must be 1 or more"),
         (["RUN", "--split", "tests"], "split 'tests' of 'digits'; there are train"),
         (["RUN", "--data", "synthetic"], "evaluate it on data with its own classes"),
         (["RUN", "--crops", "11"], "144"),
-        (["RUN", "--out", "RUN"], "run is a folder; --out takes a file"),
+        (["RUN", "--out", "RUN"], "run is a directory; --out expects a file"),
     ],
 )
 def test_bad_options_of_an_evaluation(

@@ -90,7 +90,7 @@ def test_a_file_of_other_records(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
     append_json_line(path, {"kind": "train", "step": 1})
     assert accuracy.main([str(path), "--out", str(tmp_path / "table.md")]) == 2
-    assert "other records than evaluations" in capsys.readouterr().err
+    assert "holds records that are not evaluations" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -126,7 +126,9 @@ def test_a_figure_is_the_error_of_averaged_weights_over_epochs(run, number, erro
 def test_runs_of_other_data_or_networks(run, tmp_path):
     one = curves.read_run(run)
     there = replace(one.record, config=replace(one.record.config, data="digits"))
-    with pytest.raises(ValueError, match=r"different data \(digits, imagenet2012\)"):
+    with pytest.raises(
+        ValueError, match=r"different data \(digits, imagenet2012\) cannot share"
+    ):
         curves.draw([one, replace(one, record=there)], tmp_path / "curves.png")
     config = replace(one.record.config, network="facenet")
     write_record(run, replace(one.record, config=config))

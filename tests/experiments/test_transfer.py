@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transfer experiment: data, baselines, table; and, slowly, the claim that holds."""
+"""The transfer experiment: data, baselines, the table, and the claim that holds (slow)."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from inception_jax.data.open_source import open_source
 
 
 def test_images_of_a_draw(tmp_path):
-    """So many of each new digit to train on, from the first scans; all others to test."""
+    """Only the first scans of the new digits are drawn; they have their class's folder."""
     files, _, labels = transfer.scans()
     chosen = draw(labels, 5, seed=1)
     assert np.bincount(labels[chosen], minlength=10).tolist() == [0] * 5 + [5] * 5
     assert (chosen < 1500).all()
     assert set(chosen) != set(draw(labels, 5, seed=2))
     drawn = np.isin(np.arange(len(labels)), chosen)
-    some = (labels >= 5) & ~drawn & (np.arange(len(labels)) > 1700)
-    transfer.write_images(tmp_path / "x", files, labels, {"train": drawn, "val": some})
+    last = (labels >= 5) & ~drawn & (np.arange(len(labels)) > 1700)
+    transfer.write_images(tmp_path / "x", files, labels, {"train": drawn, "val": last})
     source = open_source(f"folder:{tmp_path / 'x'}", "train")
     assert source.class_names == tuple("56789")
     assert len(source) == 25
@@ -32,27 +32,26 @@ def test_images_of_a_draw(tmp_path):
 @pytest.mark.parametrize("views", [0, 3])
 def test_linear_baselines_learn(views):
     _, pixels, labels = transfer.scans()
-    known = np.sort(draw(labels, 5, seed=0))
-    test = np.setdiff1d(np.flatnonzero(labels >= 5), known)[:200]
-    sides = [(pixels[x], labels[x]) for x in (known, test)]
-    right = linear(*sides, views=views, seed=0)
-    assert 0.75 < right < 1
+    drawn = np.sort(draw(labels, 5, seed=0))
+    test = np.setdiff1d(np.flatnonzero(labels >= 5), drawn)[:200]
+    sets = [(pixels[x], labels[x]) for x in (drawn, test)]
+    assert 0.75 < linear(*sets, views=views, seed=0) < 1
 
 
-def test_views_of_an_image_are_on_one_side_of_a_fold():
+def test_views_of_an_image_are_in_one_fold():
     class Halves:
         def split(self, images: np.ndarray, labels: np.ndarray):
             yield np.array([0, 2]), np.array([1])
 
-    known = np.zeros((3, 8, 8), np.uint8), np.arange(3)
-    ((train, test),) = transfer._folds(Halves(), known, 2)
+    images = np.zeros((3, 8, 8), np.uint8), np.arange(3)
+    ((train, test),) = transfer._folds(Halves(), images, 2)
     assert (train.tolist(), test.tolist()) == ([0, 1, 4, 5], [2, 3])
-    ((train, test),) = transfer._folds(Halves(), known, 0)
+    ((train, test),) = transfer._folds(Halves(), images, 0)
     assert (train.tolist(), test.tolist()) == ([0, 2], [1])
 
 
 def test_the_table(tmp_path):
-    """Means with intervals of Student's t, and differences seed by seed."""
+    """Means with intervals by Student's t, and differences paired by seed."""
     shares = {"linear": (0.5, 0.7), "all": (0.6, 0.8)}
     results = [
         Result(5, seed, method, shares.get(method, (0.1, 0.1))[seed])
@@ -71,18 +70,18 @@ def test_the_table(tmp_path):
     ("above", "verdict"), [((0.25, 0.3, 0.35), "holds"), ((0.2, 0.3, 0.4), "is not shown")]
 )
 def test_a_claim_needs_its_own_interval(above, verdict):
-    """Intervals of 95 % lie above 0 in both: t of two degrees of freedom is 4.303; at
-    98.75 % it is 8.860."""
+    """With two degrees of freedom, t is 4.303 at 95 % and 8.860 at 98.75 %; both 95 %
+    intervals are above 0."""
     results = [Result(5, seed, "linear", 0.1) for seed in range(3)]
     results += [Result(5, seed, "all", 0.1 + x) for seed, x in enumerate(above)]
-    said = transfer.claim(results, 5)
-    assert said.startswith(f"That all beats linear at 5 images a class {verdict}: 30.0 ± ")
-    assert said.endswith("points (98.75 %, 3 seeds).")
+    text = transfer.claim(results, 5)
+    assert text.startswith(f"That all beats linear at 5 images a class {verdict}: 30.0 ± ")
+    assert text.endswith("points (98.75 %, 3 seeds).")
 
 
 @pytest.mark.slow
 def test_fine_tuning_beats_a_linear_classifier(tmp_path):
-    """With three of the protocol's seeds, at 20 images a class; at 5 it does not."""
+    """Three of the protocol's seeds with 20 images a class; with 5 it does not."""
     results = transfer.run(tmp_path, shots=(20,), seeds=range(10, 13))
     own, linear = (transfer.accuracies(results, 20, name) for name in ("all", "linear"))
     assert linear.mean() > 0.9
