@@ -98,7 +98,7 @@ def test_a_warning_if_moving_averages_do_not_fit(gaps):
     evaluate.compare_batch_norm_modes(one, source(), jax.devices()[:1], 4)
     assert gaps[-1] == [4] * 8
     imported = model(origin=Origin("timm", "a.safetensors"))
-    imported = replace(imported, variables={"published": imported.weights("ema")})
+    imported = replace(imported, variables={"published": imported.weights_or_only("ema")})
     said = evaluate.compare_batch_norm_modes(imported, source(), jax.devices()[:1], 16)
     assert "published weights lose 5.0% of top-1 accuracy because" in said
     assert "recalibrate" not in said
