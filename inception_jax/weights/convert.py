@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays of other libraries as ours and back, where every name is used exactly once.
+"""Conversion of arrays between this package's names and axes and another library's.
 
-Pure functions on flat dicts of arrays by name; ours are named as in a model folder.
+Arrays are flat dicts by name. `arrays` have this package's names, as in a model folder;
+`library_arrays` have the library's. Every name on either side is used exactly once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,177 +12,187 @@ import numpy as np
 
 from inception_jax.storage.digests import some
 from inception_jax.text import one_line
-from inception_jax.weights.layouts import Layout, array_names, ignored_names
+from inception_jax.weights.layouts import Layout, array_names, ignored_names, linear_kind
 
 Arrays = Mapping[str, np.ndarray]
 Shape = tuple[int, ...]
 
 CLASSIFIERS = ("params/Logits/", "params/AuxLogits/Logits/")
-# ImageNet's classes and, before them, "none of them".
+# The classes of ImageNet after a background class, "none of the 1000".
 WITH_BACKGROUND = 1001
 
 
 @dataclass(frozen=True)
-class Match:
-    """How the names of a file and those of a layout fit together."""
+class NameMatch:
+    """The result of comparing the names in a file with those of a layout."""
 
-    names: dict[str, str]  # the source's by ours, all that are needed
+    names: dict[str, str]  # all required names of the library, by this package's names
     missing: list[str]
-    left_over: list[str]
-    extras: list[str]  # known, and of no use
+    unexpected: list[str]
+    ignored: list[str]  # such as global_step
 
     @property
     def distance(self) -> float:
-        """Share of all names that only one side has: 0 where they fit, 1 for strangers."""
-        wrong = len(self.missing) + len(self.left_over)
-        return wrong / (2 * len(self.names) - len(self.missing) + len(self.left_over))
+        """The share of names without a counterpart: 0 is an exact match, 1 no overlap."""
+        unpaired = len(self.missing) + len(self.unexpected)
+        paired = len(self.names) - len(self.missing)
+        return unpaired / (2 * paired + unpaired)
 
-    def check(self, said: str, misshaped: Sequence[str] = ()) -> None:
-        """Raise ValueError, which begins with `said`, with the first of all that does not
-        fit."""
-        found = {
+    def check(self, message: str, wrong_shapes: Sequence[str] = ()) -> None:
+        """Raise ValueError, beginning with `message`, if a name or shape does not match."""
+        problems = {
             "missing": self.missing,
-            "left over": self.left_over,
-            "of another shape": misshaped,
+            "unexpected": self.unexpected,
+            "wrong shape": wrong_shapes,
         }
-        wrong = [
-            f"{what}: {some(list(map(one_line, x)))}" for what, x in found.items() if x
+        lists = [
+            f"{problem}: {some(list(map(one_line, names)))}"
+            for problem, names in problems.items()
+            if names
         ]
-        if wrong:
-            raise ValueError(f"{said}; {'; '.join(wrong)}.")
+        if lists:
+            raise ValueError(f"{message}; {'; '.join(lists)}.")
 
 
-def match(layout: Layout, found: Iterable[str]) -> Match:
+def match_names(layout: Layout, names: Iterable[str]) -> NameMatch:
     """Compare the names in a file with those of a layout.
 
-    A part that a file may lack is needed as soon as one of its arrays is there.
+    An optional part of the network is required once the file has one of its arrays.
     """
-    found = set(found)
-    every = array_names(layout)
-    there = {_part(ours) for ours, theirs in every.items() if theirs in found}
-    names = array_names(layout, set(layout.optional) - there)
-    extras = ignored_names(layout)
-    return Match(
-        names,
-        missing=[x for x in names.values() if x not in found],
-        left_over=sorted(found - set(names.values()) - extras),
-        extras=sorted(found & extras),
+    names = set(names)
+    present = {
+        _part(name)
+        for name, library_name in array_names(layout).items()
+        if library_name in names
+    }
+    required = array_names(layout, exclude=set(layout.optional) - present)
+    ignored = ignored_names(layout)
+    return NameMatch(
+        required,
+        missing=[name for name in required.values() if name not in names],
+        unexpected=sorted(names - set(required.values()) - ignored),
+        ignored=sorted(names & ignored),
     )
 
 
-def _part(ours: str) -> str:
-    return ours.split("/")[1]
+def _part(name: str) -> str:
+    return name.split("/")[1]
 
 
-def num_classes(layout: Layout, theirs: Arrays) -> int:
-    """Classes of our network for these arrays, without background; 0: no classifier.
+def num_classes(layout: Layout, library_arrays: Arrays) -> int:
+    """Return the number of classes without background, or 0 without a classifier.
 
-    Raises ValueError where the classifier's biases are not one number for each class.
+    Raises ValueError if the classifier's bias is not a vector with an entry for each class.
     """
     name = array_names(layout)["params/Logits/bias"]
-    if name not in theirs:
+    if name not in library_arrays:
         return 0
-    shape = theirs[name].shape
+    shape = library_arrays[name].shape
     if len(shape) != 1 or not shape[0]:
         raise ValueError(
             f"{one_line(name)} is {list(shape)}; expected one number for each class."
         )
-    return shape[0] - has_background(layout, theirs)
+    return shape[0] - has_background(layout, library_arrays)
 
 
-def has_background(layout: Layout, theirs: Arrays) -> bool:
-    """Whether the first class of these arrays is none of ImageNet's."""
-    biases = theirs.get(array_names(layout)["params/Logits/bias"])
-    return layout.background and biases is not None and biases.shape == (WITH_BACKGROUND,)
+def has_background(layout: Layout, library_arrays: Arrays) -> bool:
+    """Return whether the first class is a background class."""
+    bias = library_arrays.get(array_names(layout)["params/Logits/bias"])
+    return layout.background and bias is not None and bias.shape == (WITH_BACKGROUND,)
 
 
-def from_library(layout: Layout, theirs: Arrays) -> dict[str, np.ndarray]:
-    """Our arrays from the source's, without a background class.
+def from_library(layout: Layout, library_arrays: Arrays) -> dict[str, np.ndarray]:
+    """Convert a library's arrays to this package's names and axes; drop the background.
 
-    Where the source has no gamma there is none: they fit a network with bn_scale=False.
-    Raises ValueError, with the names, where one is missing or left over.
+    No array is made up: if the library has no gamma, the result fits a network with
+    bn_scale=False. Raises ValueError, with the names, if one is missing or unexpected.
     """
-    fit = match(layout, theirs)
-    fit.check(f"the arrays are not those of {layout}")
-    first = int(has_background(layout, theirs))
-    ours = {}
-    for name, source in fit.names.items():
-        x = theirs[source]
+    match = match_names(layout, library_arrays)
+    match.check(f"the arrays are not those of {layout}")
+    first_class = int(has_background(layout, library_arrays))
+    arrays = {}
+    for name, library_name in match.names.items():
+        x = library_arrays[library_name]
         if layout.convention.output_first:
             x = x.transpose(_output_last(x.ndim))
-        ours[name] = x[..., first:] if name.startswith(CLASSIFIERS) else x
-    return ours
+        arrays[name] = x[..., first_class:] if name.startswith(CLASSIFIERS) else x
+    return arrays
 
 
-def to_library(layout: Layout, ours: Arrays) -> dict[str, np.ndarray]:
-    """The source's arrays from ours, contiguous, as its own files have them.
+def to_library(layout: Layout, arrays: Arrays) -> dict[str, np.ndarray]:
+    """Convert this package's arrays to a library's names and axes, contiguous in memory.
 
-    Where the source has no gamma, ours is multiplied into kernel and mean, which changes
-    no output but by rounding; where it has one and ours has not, it is 1. An aux head,
-    which serves training alone, is left out where the source has none.
+    If only this package has gamma, it is folded into kernels and means, which changes
+    outputs by rounding only; if only the library has it, it becomes 1. The auxiliary head
+    is left out if the library has none.
 
-    Raises ValueError, with the names, where one of ours is missing or left over.
+    Raises ValueError, with the names, if one is missing or unexpected.
     """
-    words = layout.convention
-    ours = {name: np.asarray(x) for name, x in ours.items()}
+    convention = layout.convention
     parts = {_part(name) for name in array_names(layout)}
-    if "AuxLogits" not in parts:
-        ours = {name: x for name, x in ours.items() if _part(name) != "AuxLogits"}
-    ours = without_gamma(ours) if words.gamma is None else _with_gamma(ours)
-    names = array_names(layout, set(layout.optional) - {_part(name) for name in ours})
-    left_over = sorted(ours.keys() - names.keys())
-    missing = [name for name in names if name not in ours]
-    Match(names, missing, left_over, []).check(f"the arrays are not those of {layout}")
-    theirs = {}
-    for name, source in names.items():
-        x = ours[name]
-        if words.output_first:
+    arrays = {
+        name: np.asarray(x)
+        for name, x in arrays.items()
+        if _part(name) != "AuxLogits" or "AuxLogits" in parts
+    }
+    arrays = fold_gamma(arrays) if convention.gamma is None else _add_gamma(arrays)
+    present = {_part(name) for name in arrays}
+    names = array_names(layout, exclude=set(layout.optional) - present)
+    missing = [name for name in names if name not in arrays]
+    unexpected = sorted(arrays.keys() - names.keys())
+    NameMatch(names, missing, unexpected, ignored=[]).check(
+        f"the arrays are not those of {layout}"
+    )
+    library_arrays = {}
+    for name, library_name in names.items():
+        x = arrays[name]
+        if convention.output_first:
             x = x.transpose(_output_first(x.ndim))
-        theirs[source] = np.ascontiguousarray(x)
-    if words.counts_batches:
-        counts = (x for x in ignored_names(layout) if x not in theirs)
-        theirs |= {x: np.zeros((), np.int64) for x in sorted(counts)}
-    return theirs
+        library_arrays[library_name] = np.ascontiguousarray(x)
+    if convention.counts_batches:
+        for name in sorted(ignored_names(layout) - library_arrays.keys()):
+            library_arrays[name] = np.zeros((), np.int64)
+    return library_arrays
 
 
 def library_shape(layout: Layout, shape: Shape) -> Shape:
-    """Shape in the source of an array that has `shape` here, without background."""
+    """Return the library's shape of an array that has `shape` in this package."""
     if not layout.convention.output_first:
         return shape
     return tuple(shape[axis] for axis in _output_first(len(shape)))
 
 
-def without_gamma(ours: Arrays) -> dict[str, np.ndarray]:
-    """The same function of the images in a network with bn_scale=False.
+def fold_gamma(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Return arrays of the same function for a network with bn_scale=False.
 
     gamma * (kernel x - mean) / sd + beta = ((gamma kernel) x - gamma mean) / sd + beta.
     """
-    folded = {name: x for name, x in ours.items() if not name.endswith("/bn/scale")}
-    for name, gamma in ours.items():
+    folded = {name: x for name, x in arrays.items() if not name.endswith("/bn/scale")}
+    for name, gamma in arrays.items():
         if not name.endswith("/bn/scale"):
             continue
         layer = name.removeprefix("params/").removesuffix("/bn/scale")
-        linear = "fc" if layer == "Bottleneck" else "conv"
-        kernel, mean = f"params/{layer}/{linear}/kernel", f"batch_stats/{layer}/bn/mean"
-        for factor in (kernel, mean):
-            if factor in folded:  # else it is missing, which is said of all at once
+        kernel = f"params/{layer}/{linear_kind(layer)}/kernel"
+        for factor in (kernel, f"batch_stats/{layer}/bn/mean"):
+            if factor in folded:  # the caller reports missing arrays
                 folded[factor] = folded[factor] * gamma
     return folded
 
 
-def _with_gamma(ours: Arrays) -> dict[str, np.ndarray]:
-    if any(name.endswith("/bn/scale") for name in ours):
-        return dict(ours)
+def _add_gamma(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Return the arrays, with a gamma of 1 for each batch norm if there is none."""
+    if any(name.endswith("/bn/scale") for name in arrays):
+        return dict(arrays)
     ones = {
         name.removesuffix("bias") + "scale": np.ones_like(x)
-        for name, x in ours.items()
+        for name, x in arrays.items()
         if name.endswith("/bn/bias")
     }
-    return {**ours, **ones}
+    return {**arrays, **ones}
 
 
 def _output_last(rank: int) -> Shape:
-    """Axes for transpose: OIHW as HWIO, [out, in] as [in, out]."""
+    """Return the axes for `transpose`: OIHW to HWIO, [out, in] to [in, out]."""
     return {4: (2, 3, 1, 0), 2: (1, 0)}.get(rank, tuple(range(rank)))
 
 

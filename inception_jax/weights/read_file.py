@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading other libraries' files of weights: arrays by the names they have there.
+"""Readers for the weights files of other libraries: arrays by the library's own names.
 
-What a file is, its first or last bytes say. Nothing in a file is run: no pickle of Python's
-own, no code.
+The format is recognised by the first or last bytes of a file, not by its name. No code in a
+file is run: PyTorch reads with weights_only=True, NumPy without pickle.
 """
 
 import contextlib
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
-SAFETENSORS = b"\0\0\0\0{"  # end of the header's length in eight bytes, and the header
-PICKLE = b"\x80"  # of protocol 2 and later: torch before 1.6
+SAFETENSORS = b"\0\0\0\0{"  # the upper bytes of the header's length, and its first byte
+PICKLE = b"\x80"  # protocol 2 and later: PyTorch before 1.6
 
-# The first whose weights_only=True runs nothing: CVE-2025-32434, CVE-2026-24747.
+# In earlier versions a file can run code despite weights_only=True: CVE-2025-32434 and
+# CVE-2026-24747.
 SAFE_TORCH = (2, 10)
 
 Arrays = dict[str, np.ndarray]
 
 
 def file_sha256(path: Path) -> str:
-    """Of the file; of a TensorFlow checkpoint in parts: of its data files, one after
-    another, which is that of the only one there mostly is."""
+    """Return the SHA-256 of a file, or of all data files of a TensorFlow checkpoint."""
     check_exists(path)
     digest = hashlib.sha256()
     for file in read_tensorflow.data_files(path) or [path]:
@@ -51,20 +51,20 @@ def file_sha256(path: Path) -> str:
 
 
 def check_exists(path: Path) -> None:
-    """Raise ValueError where `path` is neither a file nor the prefix of a checkpoint."""
+    """Raise ValueError unless `path` is a file or the prefix of a TensorFlow checkpoint."""
     if not path.is_file() and not read_tensorflow.is_checkpoint(path):
         raise ValueError(f"there is no file {one_line(path)}.")
 
 
 def read_arrays(path: Path) -> Arrays:
-    """All arrays of a file, by name; a TensorFlow checkpoint is named by its prefix or any
-    of its parts.
+    """Read all arrays of a file, by the library's names.
 
-    Keras's layers get the names of a model built first in its process.
+    A TensorFlow checkpoint is given by its prefix or by any of its files. Keras layers are
+    named as in the first model that a process builds.
 
-    Raises ValueError where there is no such file, it is of another kind or holds other
-    things than arrays; CheckpointError where it is damaged; ImportError where what reads
-    it is missing.
+    Raises ValueError if there is no such file, its format is not supported or it holds
+    anything but arrays; CheckpointError if it is damaged; ImportError if the library that
+    reads it is not installed.
     """
     check_exists(path)
     if read_tensorflow.is_checkpoint(path):
@@ -76,12 +76,12 @@ def read_arrays(path: Path) -> Arrays:
     if start.startswith(ZIP):
         return _read_zip(path)
     if start.endswith(SAFETENSORS):
-        return _of_safetensors(path)
+        return _read_safetensors(path)
     if start.startswith(PICKLE):
         return _read_torch(path)
     raise ValueError(
-        f"{one_line(path)} is no file of weights that can be read, or an end of it is "
-        "damaged: expected safetensors, .npz, PyTorch's .pth, Keras's .h5 or .keras, or a "
+        f"{one_line(path)} is not a supported weights file, or its start or end is "
+        "damaged; expected safetensors, .npz, PyTorch's .pth, Keras's .h5 or .keras, or a "
         "TensorFlow checkpoint."
     )
 
@@ -91,28 +91,26 @@ def _read_zip(path: Path) -> Arrays:
     with errors_as_damage(path, *errors), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if read_keras.WEIGHTS in names:
-            return read_keras.read_layers(
-                io.BytesIO(archive.read(read_keras.WEIGHTS)), path
-            )
+            stream = io.BytesIO(archive.read(read_keras.WEIGHTS))
+            return read_keras.read_layers(stream, path)
         if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"{one_line(damaged)} has another checksum")
+            raise zipfile.BadZipFile(f"checksum mismatch of {one_line(damaged)}")
     if any(name.endswith("/data.pkl") for name in names):
         return _read_torch(path)
-    return _of_npz(path)
+    return _read_npz(path)
 
 
-def _of_safetensors(path: Path) -> Arrays:
+def _read_safetensors(path: Path) -> Arrays:
     try:
         with errors_as_damage(path, SafetensorError):
             return safetensors.numpy.load_file(path)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{one_line(path)} holds a type of numbers that NumPy does not have: "
-            f"{one_line(error)}."
+            f"{one_line(path)} has a number type that NumPy lacks: {one_line(error)}."
         ) from None
 
 
-def _of_npz(path: Path) -> Arrays:
+def _read_npz(path: Path) -> Arrays:
     arrays = {}
     with np.load(path, allow_pickle=False) as file:
         for name in file.files:
@@ -120,7 +118,7 @@ def _of_npz(path: Path) -> Arrays:
                 arrays[name] = np.asarray(file[name])
             except ValueError as error:
                 raise ValueError(
-                    f"{one_line(path)}: {one_line(name)} is no array of numbers: "
+                    f"{one_line(path)}: {one_line(name)} is not an array of numbers: "
                     f"{one_line(error)}"
                 ) from None
     return arrays
@@ -131,38 +129,40 @@ def _read_torch(path: Path) -> Arrays:
         import torch
     except ModuleNotFoundError:
         raise ImportError(
-            f"{one_line(path)} is PyTorch's, and torch is missing: "
+            f"{one_line(path)} is a PyTorch file, and torch is missing: "
             'pip install "inception_jax[torch]"'
         ) from None
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
         raise ImportError(
-            f"torch {torch.__version__} can be made to run what is in a file "
-            "(CVE-2026-24747): install 2.10 or later."
+            f"torch {torch.__version__} may run code that is in a file (CVE-2026-24747): "
+            "install 2.10 or later."
         )
+    errors = (
+        *(RuntimeError, EOFError, LookupError, AssertionError, struct.error),
+        *(ValueError, TypeError, AttributeError),
+    )
     try:
-        errors = (RuntimeError, EOFError, LookupError, AssertionError, struct.error)
-        errors += (ValueError, TypeError, AttributeError)
         with errors_as_damage(path, *errors), warnings.catch_warnings(action="ignore"):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         reason = one_line(error).split("\\n")[0]
         raise ValueError(
-            f"{one_line(path)} holds more than arrays, and nothing else is read: save the "
-            f"model's state_dict() ({reason})"
+            f"{one_line(path)} holds more than arrays: save the model's state_dict() "
+            f"instead ({reason})"
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(state_dict, dict):
         raise ValueError(
-            f"{one_line(path)} holds no state_dict but a {type(found).__name__}."
+            f"{one_line(path)} holds a {type(state_dict).__name__}; expected a state_dict."
         )
-    return {name: _numpy(path, name, x) for name, x in found.items()}
+    return {name: _to_numpy(path, name, x) for name, x in state_dict.items()}
 
 
-def _numpy(path: Path, name: object, x: "torch.Tensor") -> np.ndarray:
+def _to_numpy(path: Path, name: object, x: "torch.Tensor") -> np.ndarray:
     import torch
 
     if not isinstance(x, torch.Tensor) or not isinstance(name, str):
         raise ValueError(
-            f"{one_line(path)}: {one_line(name)} is no array but a {type(x).__name__}; "
+            f"{one_line(path)}: {one_line(name)} is a {type(x).__name__}, not an array; "
             "expected a state_dict()."
         )
     if x.dtype == torch.bfloat16 or x.layout != torch.strided or x.is_quantized:
@@ -175,10 +175,10 @@ def _numpy(path: Path, name: object, x: "torch.Tensor") -> np.ndarray:
 
 @contextlib.contextmanager
 def errors_as_damage(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """OSError and `errors` inside as a CheckpointError that names the file."""
+    """Turn OSError and `errors` into a CheckpointError that names the file."""
     try:
         yield
-    except CheckpointError:  # says it already
+    except CheckpointError:  # names the file already
         raise
     except (OSError, *errors) as error:
         reason = one_line(error).split("\\n")[0].rstrip(".")

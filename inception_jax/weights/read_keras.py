@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keras's files: .h5 of old, .weights.h5 and the .keras archive that holds one.
+"""Reader for Keras files: .h5, .weights.h5, and the .weights.h5 in a .keras archive.
 
-Layers have numbers there that depend on what the process had built before (.h5), or on
-their order within a class (.weights.h5). Here they get the names of the first model in a
-process, as in names/keras_*.json; names/keras_*_order.json are in the order of
-`model.layers`.
+The numbers in layer names depend on what the process had built before (.h5), or count the
+layers of a class (.weights.h5). The reader names layers as in the first model of a process;
+so do names/keras_*.json and, in the order of `model.layers`, names/keras_*_order.json.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from io import BytesIO
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from inception_jax.storage.digests import CheckpointError
 from inception_jax.text import one_line
-from inception_jax.weights.convert import match
+from inception_jax.weights.convert import match_names
 from inception_jax.weights.layouts import LAYOUTS
 from inception_jax.weights.write_keras import layer_order
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import h5py
 
 WEIGHTS = "model.weights.h5"  # in a .keras archive
-# Arrays of a layer in a .weights.h5, by its class and how many there are.
+# Names of a layer's arrays in a .weights.h5, by the layer's class and their number.
 VARIABLES = {
     ("conv2d", 1): ("kernel",),
     ("conv2d", 2): ("kernel", "bias"),
@@ -35,132 +34,138 @@ VARIABLES = {
     ("batch_normalization", 4): ("gamma", "beta", "moving_mean", "moving_variance"),
 }
 
-# What h5py and the code here raise where Keras's attributes are not what they should be.
-MALFORMED = (ValueError, TypeError, AttributeError)
-
 Arrays = dict[str, np.ndarray]
-# A layer's name in the file, and its arrays by their own names.
-Layer = tuple[str, Arrays]
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """A layer in a file: its name there ("" if it has none) and its arrays by kind."""
+
+    name: str
+    arrays: Arrays  # such as kernel
+
+
 # Layers of a .weights.h5 by class and number.
-Classes = dict[tuple[str, int], Layer]
+Classes = dict[tuple[str, int], StoredLayer]
 
 
 def read_layers(file: Path | BytesIO, path: Path) -> Arrays:
-    """All arrays by name. `path` is what the file is called, where that is a stream.
+    """Read all arrays of an HDF5 file, or of a stream from the file `path`.
 
-    Raises CheckpointError where it is damaged, ImportError without the `weights` extra.
+    Raises CheckpointError if it is damaged, ImportError without the `weights` extra.
     """
     try:
         import h5py
     except ModuleNotFoundError:
         raise ImportError(
-            f"{one_line(path)} is Keras's, and h5py is missing: "
+            f"{one_line(path)} is a Keras file, and h5py is missing: "
             'pip install "inception_jax[weights]"'
         ) from None
-    layouts = [layout for layout in LAYOUTS if layout.source == "keras"]
-    orders = {layout.network: layer_order(layout.network) for layout in layouts}
+    orders = {x: layer_order(x.network) for x in LAYOUTS if x.library == "keras"}
     try:
         with h5py.File(file, "r") as opened:
-            group = opened.get("model_weights", opened)  # so in a whole model's .h5
+            group = opened.get("model_weights", opened)  # the .h5 of a whole model has it
             if any(name.startswith("layer_names") for name in group.attrs):
-                layers = list(_of_old(group))
-                named = {x: _in_order(y, layers) for x, y in orders.items()}
+                layers = list(_legacy_layers(group))
+                named = {x: _name_by_order(order, layers) for x, order in orders.items()}
             else:
-                classes, others = _of_keras_3(opened)
-                named = {x: _by_class(y, classes) | others for x, y in orders.items()}
-    except (OSError, RuntimeError, LookupError, *MALFORMED) as error:
+                classes, rest = _keras_3_layers(opened)
+                named = {
+                    x: _name_by_class(order, classes) | rest for x, order in orders.items()
+                }
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as e:
         raise CheckpointError(
-            f"{one_line(path)} is damaged: {one_line(error).rstrip('.')}."
-        ) from error
-    best = min(layouts, key=lambda layout: match(layout, named[layout.network]).distance)
-    return named[best.network]
+            f"{one_line(path)} is damaged: {one_line(e).rstrip('.')}."
+        ) from e
+    return named[min(named, key=lambda x: match_names(x, named[x]).distance)]
 
 
-def _of_old(group: "h5py.Group") -> Iterator[Layer]:
-    """Layers with arrays of an .h5, in its order, by which Keras pairs them, too
-    (legacy_h5_format.py, load_weights_from_hdf5_group)."""
+def _legacy_layers(group: "h5py.Group") -> Iterator[StoredLayer]:
+    """Yield the layers of an .h5 that have arrays, in the order of the file."""
     for name in _texts(group, "layer_names"):
-        weights = _texts(group[name], "weight_names")
-        if weights:  # such as conv2d_204/kernel:0
-            kinds = (x.split("/")[-1].split(":")[0] for x in weights)
-            arrays = (_array(group[name][x]) for x in weights)
-            yield name, dict(zip(kinds, arrays, strict=True))
+        weights = _texts(group[name], "weight_names")  # such as conv2d_204/kernel:0
+        arrays = {x.split("/")[-1].split(":")[0]: _array(group[name][x]) for x in weights}
+        if arrays:
+            yield StoredLayer(name, arrays)
 
 
 def _texts(group: "h5py.Group", name: str) -> list[str]:
-    """Texts of an attribute, which Keras cuts in pieces where they are many."""
+    """Return the texts of an attribute, which Keras splits if there are many."""
     pieces = [name] if name in group.attrs else []
     while (piece := f"{name}{len(pieces)}") in group.attrs:
         pieces.append(piece)
-    found = [text for piece in pieces for text in group.attrs[piece]]
-    return [x.decode("utf-8") if isinstance(x, bytes) else str(x) for x in found]
+    texts = [text for piece in pieces for text in group.attrs[piece]]
+    return [x.decode("utf-8") if isinstance(x, bytes) else str(x) for x in texts]
 
 
 def _array(dataset: "h5py.Dataset") -> np.ndarray:
-    """Raises OSError where the numbers are in another file, which is not to be opened."""
+    """Read a dataset. Raises OSError if it refers to another file, which is not read."""
     if dataset.external or dataset.is_virtual:
-        raise OSError(f"{dataset.name} is kept in another file")
+        raise OSError(f"{dataset.name} is stored in another file")
     return np.asarray(dataset[()])
 
 
-def _in_order(names: list[str], layers: list[Layer]) -> Arrays:
-    arrays = {}
-    for place, (known, layer) in enumerate(zip_longest(names, layers)):
-        if layer:
-            arrays |= _renamed(known, layer, f"layer {place + 1}")
+def _name_by_order(order: list[str], layers: list[StoredLayer]) -> Arrays:
+    """Pair layers by position, as Keras does (load_weights_from_hdf5_group)."""
+    arrays: Arrays = {}
+    for index, layer in enumerate(layers):
+        expected = order[index] if index < len(order) else None
+        arrays |= _renamed(layer, expected, f"layer {index + 1}")
     return arrays
 
 
-def _renamed(known: str | None, layer: Layer, place: str) -> Arrays:
-    """A layer's arrays under the name that is known for its place, if it is one of that
-    name or of the same class: numbers do not count."""
-    name, arrays = layer
-    unnumbered = re.sub(r"_\d+$", "", name)
-    if known is None or unnumbered != re.sub(r"_\d+$", "", known):
-        known = f"{name} ({place})"
-    return {f"{known}/{kind}": x for kind, x in arrays.items()}
+def _renamed(layer: StoredLayer, expected: str | None, place: str) -> Arrays:
+    """Return the arrays under the expected name if it differs in the number only."""
+    unnumbered = re.sub(r"_\d+$", "", layer.name)
+    if expected is None or unnumbered != re.sub(r"_\d+$", "", expected):
+        expected = f"{layer.name} ({place})"
+    return {f"{expected}/{kind}": x for kind, x in layer.arrays.items()}
 
 
-def _of_keras_3(opened: "h5py.File") -> tuple[Classes, Arrays]:
-    """Layers of a .weights.h5, and what else it holds."""
+def _keras_3_layers(file: "h5py.File") -> tuple[Classes, Arrays]:
+    """Return the layers of a .weights.h5, and all other arrays by path."""
     import h5py
 
-    found: dict[tuple[str, int], dict[int, h5py.Dataset]] = {}
-    others = {}
+    datasets: dict[str, h5py.Dataset] = {}
 
-    def visit(path: str, what: "h5py.Group | h5py.Dataset") -> None:
-        if isinstance(what, h5py.Group):
-            return
+    def visit(path: str, item: "h5py.Group | h5py.Dataset") -> None:
+        if not isinstance(item, h5py.Group):
+            datasets[path] = item
+
+    file.visititems(visit)
+    layers: dict[tuple[str, int], dict[int, h5py.Dataset]] = {}
+    rest: Arrays = {}
+    for path, dataset in datasets.items():
         if parts := re.fullmatch(r"layers/(\w+?)(?:_(\d+))?/vars/(\d+)", path):
-            kind, number, index = parts.groups()
-            found.setdefault((kind, int(number or 0)), {})[int(index)] = what
-        elif not path.startswith("optimizer/"):  # a compiled model keeps it
-            others[path] = _array(what)
-
-    opened.visititems(visit)
-    return {key: _layer(key, variables) for key, variables in found.items()}, others
+            class_name, number, index = parts.groups()
+            layers.setdefault((class_name, int(number or 0)), {})[int(index)] = dataset
+        elif not path.startswith("optimizer/"):  # a compiled model stores its optimizer
+            rest[path] = _array(dataset)
+    return {key: _stored_layer(key[0], layer) for key, layer in layers.items()}, rest
 
 
-def _layer(key: tuple[str, int], variables: "Mapping[int, h5py.Dataset]") -> Layer:
-    kinds = VARIABLES.get((key[0], len(variables)))
-    if kinds is None or set(variables) != set(range(len(kinds))):
-        kinds = [f"vars/{index}" for index in sorted(variables)]
-    arrays = [_array(variables[index]) for index in sorted(variables)]
-    group = next(iter(variables.values())).parent
-    name = group.attrs.get("name", "")  # Keras 3.0 did not write it
-    return str(name), dict(zip(kinds, arrays, strict=True))
+def _stored_layer(class_name: str, datasets: "dict[int, h5py.Dataset]") -> StoredLayer:
+    indices = sorted(datasets)
+    kinds = VARIABLES.get((class_name, len(indices)))
+    if kinds is None or indices != list(range(len(kinds))):
+        kinds = tuple(f"vars/{index}" for index in indices)
+    arrays = {kind: _array(datasets[i]) for kind, i in zip(kinds, indices, strict=True)}
+    # Keras 3.0 stored no name.
+    return StoredLayer(str(datasets[indices[0]].parent.attrs.get("name", "")), arrays)
 
 
-def _by_class(names: list[str], classes: Classes) -> Arrays:
-    known: dict[str, list[str]] = {}
-    for name in names:
-        known.setdefault(_class_of(name), []).append(name)
-    arrays = {}
-    for (kind, number), (name, variables) in classes.items():
-        of_class = known.get(kind, [])
-        expected = of_class[number] if number < len(of_class) else None
-        layer = name or expected or kind, variables
-        arrays |= _renamed(expected, layer, f"layers/{kind}_{number}")
+def _name_by_class(order: list[str], classes: Classes) -> Arrays:
+    """Pair layers by their number within a class, as Keras 3 does."""
+    by_class: dict[str, list[str]] = {}
+    for name in order:
+        by_class.setdefault(_class_of(name), []).append(name)
+    arrays: Arrays = {}
+    for (class_name, number), layer in classes.items():
+        names = by_class.get(class_name, [])
+        expected = names[number] if number < len(names) else None
+        if not layer.name:
+            layer = replace(layer, name=expected or class_name)
+        arrays |= _renamed(layer, expected, f"layers/{class_name}_{number}")
     return arrays
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's checkpoints: one file (V1), or an index and its data files (V2)."""
+"""Reader for TensorFlow checkpoints: one file (V1), or an index and data files (V2)."""
 
 import os
 import re
@@ -10,28 +10,32 @@ import numpy as np
 from inception_jax.storage.digests import CheckpointError
 from inception_jax.text import one_line
 
-# Ends of a V1 file and of a V2 index: both are tables as LevelDB writes them.
+# The last bytes of a LevelDB table, which V1 files and V2 indices are.
 TABLE = bytes.fromhex("57fb808b247547db")
 PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
 def checkpoint_prefix(path: Path) -> Path:
-    """What TensorFlow calls a checkpoint whose prefix or one of whose files is `path`."""
+    """Return TensorFlow's name of the checkpoint that has `path` as a file or prefix."""
     return path.with_name(PART.sub("", path.name))
 
 
+def _has_index(prefix: Path) -> bool:
+    return prefix.with_name(f"{prefix.name}.index").is_file()
+
+
 def data_files(path: Path) -> list[Path]:
-    """The files with the arrays of a checkpoint in parts; none: `path` is nothing such."""
+    """Return the data files of a V2 checkpoint, sorted; of anything else, none."""
     prefix = checkpoint_prefix(path)
-    if not prefix.with_name(f"{prefix.name}.index").is_file():
+    if not _has_index(prefix):
         return []
-    found = (x for x in prefix.parent.iterdir() if checkpoint_prefix(x) == prefix)
-    return sorted(x for x in found if ".data-" in x.name)
+    parts = (x for x in prefix.parent.iterdir() if checkpoint_prefix(x) == prefix)
+    return sorted(x for x in parts if ".data-" in x.name)
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is the prefix of a checkpoint, or a file of one."""
-    if checkpoint_prefix(path).with_name(f"{checkpoint_prefix(path).name}.index").is_file():
+    """Return whether `path` is the prefix of a checkpoint, or a file of one."""
+    if _has_index(checkpoint_prefix(path)):
         return True
     if not path.is_file() or path.stat().st_size < len(TABLE):
         return False
@@ -41,14 +45,16 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    """All arrays by name. Raises CheckpointError where the checksum of one is another,
-    ImportError without the `tensorflow` extra."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on this machine's CPU
+    """Read all arrays by name, with their checksums verified.
+
+    Raises CheckpointError if it is damaged, ImportError without the `tensorflow` extra.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no messages about the CPU
     try:
         import tensorflow as tf
     except ModuleNotFoundError:
         raise ImportError(
-            f"{one_line(path)} is TensorFlow's, and tensorflow is missing: "
+            f"{one_line(path)} is a TensorFlow checkpoint, and tensorflow is missing: "
             'pip install "inception_jax[tensorflow]"'
         ) from None
     name = None
@@ -58,7 +64,7 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
         for name in sorted(reader.get_variable_to_shape_map()):
             arrays[name] = np.asarray(reader.get_tensor(name))
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        what = f"{one_line(name)} in {one_line(path)}" if name else one_line(path)
+        where = f"{one_line(name)} in {one_line(path)}" if name else one_line(path)
         reason = one_line(error).split("\\n")[0].rstrip(".")
-        raise CheckpointError(f"{what} is damaged: {reason}.") from error
+        raise CheckpointError(f"{where} is damaged: {reason}.") from error
     return arrays

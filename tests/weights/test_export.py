@@ -194,8 +194,8 @@ def test_a_scale_of_ones_own_goes_into_the_linear_convolutions(monkeypatch):
         ("npz", "x.safetensors", r"a file \.npz in a folder that exists, got .*x\.safe"),
         ("timm", "x.pth", r"a file \.safetensors in"),
         ("keras", "x.weights.h5", r"a file \.h5 in"),
-        ("timm", "x.safetensors", "no layout of tiny in timm; there are: timm incep"),
-        ("keras", "x.h5", "no layout of tiny in keras"),
+        ("timm", "x.safetensors", "timm has no layout of tiny; supported are: timm incep"),
+        ("keras", "x.h5", "keras has no layout of tiny"),
     ],
 )
 def test_what_cannot_be_written_is_refused(folder, tmp_path, form, out, expected):

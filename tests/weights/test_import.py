@@ -18,7 +18,7 @@ from tests.weights import sources
 from tests.weights.filled import filled
 from tests.weights.sources import of, row, save, with_background
 
-CLOSEST = "its arrays are of no known layout; closest is"
+CLOSEST = "no supported layout has these arrays; closest is"
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_source_without_gamma_gives_a_network_without(ours, command, tmp_path)
     status, _, errors = command(file, "--out", tmp_path / "wrong")
     assert status == 2
     assert errors == (
-        f"inception-jax: {file}: {CLOSEST} slim's tiny; left over: {kernel}/RMSPropp.\n"
+        f"inception-jax: {file}: {CLOSEST} slim's tiny; unexpected: {kernel}/RMSPropp.\n"
     )
     assert not (tmp_path / "wrong").exists()
 
@@ -143,7 +143,7 @@ def test_classes_are_named_by_a_file(ours, command, tmp_path):
     names.write_text("red\n")
     status, _, errors = command(file, "--out", tmp_path / "other", "--classes", names)
     assert status == 2
-    assert "it has 3 classes, and 1 names are given" in errors
+    assert "got 1 class names for 3 classes" in errors
 
 
 def test_without_classifier_it_gives_features(ours, command, tmp_path):
@@ -187,16 +187,16 @@ def changed(theirs: dict[str, np.ndarray], change: str) -> dict[str, np.ndarray]
     ("change", "said"),
     {
         "renamed": f"{CLOSEST} timm's tiny; missing: layers.1.weight; "
-        "left over: layers.1.Weight.",
+        "unexpected: layers.1.Weight.",
         "missing": f"{CLOSEST} timm's tiny; missing: layers.1.weight.",
-        "extra": f"{CLOSEST} timm's tiny; left over: layers.9.weight.",
-        "transposed": "its arrays are not those of timm's tiny; of another shape: "
+        "extra": f"{CLOSEST} timm's tiny; unexpected: layers.9.weight.",
+        "transposed": "the arrays are not those of timm's tiny; wrong shape: "
         "layers.1.weight is [32, 8, 2, 2] instead of [8, 32, 2, 2].",
         "not a number": "not finite: layers.1.weight.",
         "float64": "arrays must be float32; layers.1.weight is float64.",
         "negative variance": "negative variances: layers.1.bn.running_var.",
         "classes": "layers.4.bias is [3, 1]; expected one number for each class.",
-        "other classes": "its arrays are not those of timm's tiny; of another shape: "
+        "other classes": "the arrays are not those of timm's tiny; wrong shape: "
         "layers.4.weight is [3, 8] instead of [4, 8].",
     }.items(),
 )

@@ -14,7 +14,7 @@ from inception_jax.weights import convert
 from inception_jax.weights.import_file import identify_layout
 from inception_jax.weights.layouts import (
     FACENET,
-    FACENET_PREPROCESS,
+    FACENET_INPUT,
     LAYOUTS,
     Layout,
     array_names,
@@ -80,7 +80,7 @@ def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
     facenet = network == FACENET
     card = Card(
         network,
-        FACENET_PREPROCESS if facenet else PreprocessSpec(),
+        FACENET_INPUT if facenet else PreprocessSpec(),
         () if facenet else tuple(map(str, range(1000))),
         Origin("", ""),
         aux_head=not facenet,
@@ -140,7 +140,7 @@ def test_theirs_to_ours_to_theirs_is_the_same(layout):
     # What comes with the arrays is known, and nothing else is.
     extras = {"global_step": np.zeros(())} if layout.convention.extras else back
     assert convert.from_library(layout, theirs | extras).keys() == ours.keys()
-    with pytest.raises(ValueError, match=r"left over: global_steps\.$"):
+    with pytest.raises(ValueError, match=r"unexpected: global_steps\.$"):
         convert.from_library(layout, theirs | {"global_steps": np.zeros(())})
 
 
@@ -242,14 +242,16 @@ def test_a_missing_and_a_left_over_array_are_named():
     with pytest.raises(
         ValueError,
         match=r"^the arrays are not those of timm's inception_v4; missing: "
-        r"features\.0\.conv\.weight; left over: features\.0\.conv\.kernel\.$",
+        r"features\.0\.conv\.weight; unexpected: features\.0\.conv\.kernel\.$",
     ):
         convert.from_library(layout, theirs)
     ours = convert.from_library(layout, small(layout))
     del ours["batch_stats/Stem/Conv2d_1a_3x3/bn/var"]
     with pytest.raises(ValueError, match=r"missing: batch_stats/Stem/Conv2d_1a_3x3/bn/var"):
         convert.to_library(layout, ours)
-    with pytest.raises(ValueError, match="no layout of inception_v4 in keras; there are"):
+    with pytest.raises(
+        ValueError, match="no layout of inception_v4; supported are"
+    ):
         find_layout("keras", "inception_v4")
 
 

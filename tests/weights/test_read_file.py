@@ -49,7 +49,7 @@ def test_npz(tmp_path):
         np.savez(file, **ARRAYS)
     assert_read(path, ARRAYS)
     flip(path, ARRAYS["a.weight"].tobytes())
-    with pytest.raises(CheckpointError, match=r"x is damaged: a\.weight\.npy .*checksum"):
+    with pytest.raises(CheckpointError, match=r"x is damaged: checksum mismatch of a\.w"):
         read_file.read_arrays(path)
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(CheckpointError, match=r"x is damaged: .*zip"):
@@ -60,7 +60,7 @@ def test_a_pickled_npz_is_not_run(tmp_path):
     mark = tmp_path / "mark"
     np.savez(tmp_path / "x.npz", a=np.array([Runs(mark)], object))
     with pytest.raises(
-        ValueError, match=r"x\.npz: a is no array of numbers: Object arrays"
+        ValueError, match=r"x\.npz: a is not an array of numbers: Object arrays"
     ):
         read_file.read_arrays(tmp_path / "x.npz")
     assert not mark.exists()
@@ -78,12 +78,10 @@ def test_torch(tmp_path, zipped):
     with pytest.raises(ValueError, match=r"x: a is torch\.bfloat16"):
         read_file.read_arrays(path)
     torch.save({"model": tensors}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        ValueError, match="x: model is no array but a dict; expected a state"
-    ):
+    with pytest.raises(ValueError, match="x: model is a dict, not an array; expected a"):
         read_file.read_arrays(path)
     torch.save([1], path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match="holds no state_dict but a list"):
+    with pytest.raises(ValueError, match="holds a list; expected a state_dict"):
         read_file.read_arrays(path)
 
 
@@ -92,7 +90,7 @@ def test_a_damaged_torch_file_is_refused(tmp_path):
     path = tmp_path / "x"
     torch.save({"a": torch.tensor(ARRAYS["a.weight"])}, path)
     flip(path, ARRAYS["a.weight"].tobytes())
-    with pytest.raises(CheckpointError, match=r"x is damaged: x/data/0 .*checksum"):
+    with pytest.raises(CheckpointError, match="x is damaged: checksum mismatch of x/data/0"):
         read_file.read_arrays(path)
     torch.save({"a": torch.zeros(99)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-99])
@@ -105,7 +103,7 @@ def test_a_malicious_pickle_is_not_run(tmp_path):
     bad = {"a": Runs(mark)}
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(bad))
     (tmp_path / "text.pth").write_bytes(pickle.dumps(bad, protocol=0))
-    with pytest.raises(ValueError, match=r"text.pth is no file of weights"):
+    with pytest.raises(ValueError, match=r"text.pth is not a supported weights file"):
         read_file.read_arrays(tmp_path / "text.pth")
     torch = pytest.importorskip("torch", reason="needs torch")
     torch.save(bad, tmp_path / "zip.pth")

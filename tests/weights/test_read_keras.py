@@ -148,5 +148,5 @@ def test_numbers_of_another_file_are_not_read(h5py, tmp_path):
         group = file["layers/conv2d/vars"]
         del group["0"]
         group.create_dataset("0", (6,), np.float32, external=[(secret, 0, 24)])
-    with pytest.raises(CheckpointError, match="layers/conv2d/vars/0 is kept in another"):
+    with pytest.raises(CheckpointError, match="layers/conv2d/vars/0 is stored in another"):
         read_file.read_arrays(path)
