@@ -92,7 +92,7 @@ def identify_layout(library_arrays: Arrays) -> tuple[Layout, NameMatch]:
     matches = {layout: match_names(layout, library_arrays) for layout in LAYOUTS}
 
     def rank(layout: Layout) -> tuple[float, bool]:
-        # Of two layouts with the same names, one whose background class is there comes first.
+        # Of two layouts with the same names, the one whose background class is there wins.
         background = convert.has_background(layout, library_arrays)
         return matches[layout].distance, not background
 

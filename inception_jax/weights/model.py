@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks with their weights, ready to use: `inception_jax.load`."""
+"""Networks with their weights: `inception_jax.Model`, `load` and `save`."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jaxtyping import Array, Float, UInt8
 
-from inception_jax.config import PreprocessSpec
 from inception_jax.data.augment import normalize
 from inception_jax.data.crops import eval_views
 from inception_jax.data.decoding import convert_channels, decode
@@ -31,21 +30,30 @@ from inception_jax.weights.model_folder import Card, Origin, Variables
 if TYPE_CHECKING:
     from inception_jax.storage.checkpoints import Checkpoints
 
-# What an image can be given as: a file, its bytes, or pixels [h, w] or [h, w, c].
+# An image file, its bytes, or uint8 pixels [h, w] or [h, w, c].
 Image = str | Path | bytes | np.ndarray
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network as a pure function of variables and images, and how to feed it."""
+    """A network as a pure function of variables and images, with its model card.
+
+    `load` returns one together with its variables; the card has the network's name, the
+    preprocessing and the class names.
+
+    >>> model, variables = inception_jax.load("models/v4")
+    >>> images = model.prepare(["photo.jpg"])
+    >>> logits, endpoints = jax.jit(model.apply)(variables, images)
+    >>> model.card.class_names[logits[0].argmax()]
+    """
 
     card: Card
-    folded: bool = False  # by `inception_jax.fold`
+    folded: bool = False  # set by `inception_jax.fold`
 
     @cached_property
     def network(self) -> Network:
-        """The Flax module. Raises ValueError where there is no such network."""
+        """The Flax module. Raises ValueError if the card's network does not exist."""
         card = self.card
         return create(
             spec_for(card.network, card.ablation),
@@ -68,28 +76,33 @@ class Model:
         residual_scale: ResidualScale = None,
         **options: Any,
     ) -> tuple[Float[Array, "n k"], Endpoints]:
-        """`(logits, endpoints)` of images in the network's range: see `Network`.
+        """Return `(logits, endpoints)` of images in the network's range.
 
-        Works inside jit, grad and vmap. The residual scale is by default the one the
-        weights were trained with. `options` go to Flax: train, mutable, rngs.
+        Works inside jit, grad and vmap.
+
+        Args:
+            variables: parameters and moving averages.
+            images: `[n, h, w, c]`, such as `prepare` returns.
+            residual_scale: by default the scale that the weights were trained with.
+            **options: options of `flax.linen.Module.apply`: train, mutable, rngs.
         """
         if residual_scale is None and not self.folded:
             residual_scale = self.card.residual_scale
         return self.network.apply(variables, images, residual_scale, **options)
 
     def prepare(self, images: Sequence[Image]) -> Float[Array, "n h w c"]:
-        """Images as `apply` takes them: decoded, cut, resized, in the network's range.
+        """Decode, crop, resize and normalise images as the card says.
 
-        Raises UnreadableImage, naming the file, TypeError on pixels that are not uint8, and
-        ImportError without the `data` extra.
+        Images are files, their bytes, or uint8 pixels. Raises UnreadableImage, naming the
+        file, TypeError for other pixels, ImportError without the `data` extra.
         """
         spec = self.card.preprocess
-        views = [eval_views(_pixels(image, spec), spec, 1)[0] for image in images]
+        channels = cast(Literal[1, 3], spec.image_shape[2])
+        views = [eval_views(_pixels(image, channels), spec, 1)[0] for image in images]
         return normalize(jnp.asarray(np.stack(views)), spec.low, spec.high)
 
 
-def _pixels(image: Image, spec: PreprocessSpec) -> UInt8[np.ndarray, "h w c"]:
-    channels = spec.image_shape[2]
+def _pixels(image: Image, channels: Literal[1, 3]) -> UInt8[np.ndarray, "h w c"]:
     if isinstance(image, str | Path):
         return decode(Path(image).read_bytes(), str(image), channels)
     if isinstance(image, bytes):
@@ -109,14 +122,19 @@ def load(
     weights: Literal["ema", "raw"] = "ema",
     step: int | None = None,
 ) -> tuple[Model, Variables]:
-    """`model, variables` of a model folder, a run's folder, or a name in `models_folder`.
+    """Load a model folder, or a checkpoint of a run, as `(model, variables)`.
 
-    Of a run it is the newest good checkpoint (or that of `step`), averaged weights or, with
-    weights="raw", as trained; this needs the `train` extra. All that is read is compared
-    with its digests, and names and shapes with the network's.
+    >>> model, variables = inception_jax.load("runs/digits", weights="raw", step=400)
 
-    Raises ValueError where there is no such model, or its variables are not the network's;
-    CheckpointError where what is there is damaged.
+    All arrays are verified: their digests, and names and shapes against the network's.
+
+    Args:
+        path_or_name: a model folder, a run folder, or a model's name in `models_folder()`.
+        weights: for a run, averaged ("ema") or raw weights.
+        step: for a run, the step of the checkpoint; default: the newest good one.
+
+    Raises ValueError if there is no such model or the variables are not the network's,
+    CheckpointError if a file is damaged, ImportError for a run without the `train` extra.
     """
     folder = find_model(path_or_name)
     if not model_folder.is_model_folder(folder):
@@ -125,8 +143,8 @@ def load(
         card, arrays = model_folder.read(folder)
     else:
         raise ValueError(
-            f"{folder} is a model folder with one set of weights; weights and step can be "
-            "chosen of a run."
+            f"{folder} is a model folder with one set of weights; only a run has a choice "
+            "of weights and step."
         )
     model, variables = Model(card), unflatten_dict(arrays, sep="/")
     check_variables(model, variables, str(folder))
@@ -134,38 +152,47 @@ def load(
 
 
 def save(folder: Path, card: Card, variables: Variables) -> None:
-    """Write a model folder, whole or not at all.
+    """Write variables and their card to a new model folder, from which `load` reads them.
 
-    Raises ValueError where the folder is there already or the variables are not those of
-    the card's network; CheckpointError where it cannot be written.
+    >>> model, variables = inception_jax.load("runs/digits")
+    >>> inception_jax.save(Path("models/digits"), model.card, variables)
+
+    Raises ValueError if the folder exists or the variables are not those of the card's
+    network, CheckpointError if writing fails; then nothing is left in its place.
     """
     check_variables(Model(card), variables, "the given variables")
     model_folder.write(folder, card, variables)
 
 
-def check_variables(model: Model, variables: Variables, what: str) -> None:
-    """Raise ValueError, naming the arrays, where `variables` are not the network's."""
-    here, needed = by_name(variables), by_name(model.shapes)
-    wrong = [f"{name} is missing" for name in needed if name not in here]
-    wrong += [f"{name} is left over" for name in here if name not in needed]
-    wrong += [
-        f"{name} is {list(x.shape)} instead of {list(needed[name].shape)}"
-        for name, x in here.items()
-        if name in needed and x.shape != needed[name].shape
+def check_variables(model: Model, variables: Variables, subject: str) -> None:
+    """Raise ValueError, with the names, unless `variables` are those of the network.
+
+    The message begins with `subject`.
+    """
+    arrays, expected = by_name(variables), by_name(model.shapes)
+    problems = [f"{name} is missing" for name in expected if name not in arrays]
+    problems += [f"{name} is unexpected" for name in arrays if name not in expected]
+    problems += [
+        f"{name} is {list(x.shape)} instead of {list(expected[name].shape)}"
+        for name, x in arrays.items()
+        if name in expected and x.shape != expected[name].shape
     ]
-    if wrong:
-        raise ValueError(f"{what} does not fit {model.card.network}: {some(wrong)}.")
+    if problems:
+        raise ValueError(f"{subject} does not fit {model.card.network}: {some(problems)}.")
 
 
 def models_folder() -> Path:
-    """Where models are looked up by name: $INCEPTION_JAX_MODELS, or a folder of the user's
-    own."""
+    """Return the folder of named models: $INCEPTION_JAX_MODELS or one of the user's."""
     default = Path.home() / ".local" / "share" / "inception_jax" / "models"
     return Path(os.environ.get("INCEPTION_JAX_MODELS") or default)
 
 
 def find_model(path_or_name: str | Path) -> Path:
-    """Folder of a model or of a run, as `load` takes them; ValueError if there is none."""
+    """Return the model folder or run folder that `load` reads.
+
+    A path of one component may also name a folder in `models_folder()`. Raises ValueError,
+    with a list of the models there, if there is none.
+    """
     path = Path(os.path.expanduser(path_or_name))
     candidates = (path, models_folder() / path) if len(path.parts) == 1 else (path,)
     for folder in candidates:
@@ -173,18 +200,18 @@ def find_model(path_or_name: str | Path) -> Path:
         if is_run or model_folder.is_model_folder(folder):
             return folder
     cards = models_folder().glob(f"*/{model_folder.CARD_FILE}")
-    available = sorted(card.parent.name for card in cards)
+    names = ", ".join(sorted(one_line(card.parent.name) for card in cards))
     raise ValueError(
-        f"there is no model {one_line(path_or_name)}: expected a folder that inception-jax "
-        f"weights import or a run wrote, or one of the names in {models_folder()}: "
-        f"{', '.join(map(one_line, available)) or 'none'}."
+        f"there is no model {one_line(path_or_name)}: expected a folder written by "
+        "inception-jax weights import or by a run, or one of the names in "
+        f"{models_folder()}: {names or 'none'}."
     )
 
 
 def card_of_run(folder: Path, weights: str | None, step: int) -> Card:
-    """The card of a run's weights; weights=None: of both kinds.
+    """Return the card of a run's weights, or with weights=None of both kinds.
 
-    Raises ValueError where the folder holds no run.
+    Raises ValueError if the folder is not a run.
     """
     record = run_folder.read_record(folder)
     config = record.config
@@ -200,25 +227,27 @@ def card_of_run(folder: Path, weights: str | None, step: int) -> Card:
     )
 
 
-def read_run(folder: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
-    """The card and the arrays by name of a run's checkpoint, or of its newest good one.
+def read_run(run: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
+    """Read a run's card and the arrays by name of its "raw" or "ema" weights.
 
-    Raises what `read_checkpoint` and `card_of_run` raise.
+    Raises the errors of `read_checkpoint` and `card_of_run`.
     """
-    step, arrays = read_checkpoint(folder, step)
+    step, arrays = read_checkpoint(run, step)
     prefix = {"raw": "", "ema": "ema_"}[weights]
-    groups = tuple(f"{prefix}{group}/" for group in ("params", "batch_stats"))
+    groups = (f"{prefix}params/", f"{prefix}batch_stats/")
     chosen = {
         name.removeprefix(prefix): x
         for name, x in arrays.items()
         if name.startswith(groups)
     }
-    return card_of_run(folder, weights, step), chosen
+    return card_of_run(run, weights, step), chosen
 
 
 def open_checkpoints(run: Path) -> "Checkpoints":
-    """To look at. Raises ValueError where there is no run or no checkpoint, ImportError
-    without the `train` extra."""
+    """Open a run's checkpoints to read them.
+
+    Raises ValueError if there is none, ImportError without the `train` extra.
+    """
     try:
         from inception_jax.storage.checkpoints import Checkpoints
     except ModuleNotFoundError as error:
@@ -226,30 +255,30 @@ def open_checkpoints(run: Path) -> "Checkpoints":
             f'{error.name} is missing: pip install "inception_jax[train]"'
         ) from None
     folder = run_folder.checkpoints_path(run)
-    saved = Checkpoints(folder)
-    if not saved.steps():
+    checkpoints = Checkpoints(folder)
+    if not checkpoints.steps():
         raise ValueError(f"{run} holds no checkpoint: there is none in {folder}.")
-    return saved
+    return checkpoints
 
 
-def check_step(saved: "Checkpoints", run: Path, step: int) -> int:
-    """`step`, if there is a checkpoint of it; else ValueError."""
-    if step not in saved.steps():
+def check_step(checkpoints: "Checkpoints", run: Path, step: int) -> int:
+    """Return `step`. Raises ValueError, listing the steps, if it has no checkpoint."""
+    if step not in checkpoints.steps():
         raise ValueError(
             f"{run} holds no checkpoint of step {step}; there are: "
-            f"{', '.join(map(str, saved.steps()))}."
+            f"{', '.join(map(str, checkpoints.steps()))}."
         )
     return step
 
 
 def read_checkpoint(run: Path, step: int | None = None) -> tuple[int, Arrays]:
-    """Step and arrays by name of a run's checkpoint, or of its newest good one, verified.
+    """Read and verify a checkpoint, by default the newest good one: its step and arrays.
 
-    Raises as `open_checkpoints` and `check_step` do, CheckpointError where it is damaged.
+    Raises the errors of `open_checkpoints` and `check_step`, CheckpointError for damage.
     """
-    saved = open_checkpoints(run)
+    checkpoints = open_checkpoints(run)
     if step is not None:
-        return step, saved.read(check_step(saved, run, step))
-    newest = saved.read_newest()
-    assert newest is not None  # there are steps
+        return step, checkpoints.read(check_step(checkpoints, run, step))
+    newest = checkpoints.read_newest()
+    assert newest is not None  # `open_checkpoints` found at least one
     return newest

@@ -249,9 +249,7 @@ def test_a_missing_and_a_left_over_array_are_named():
     del ours["batch_stats/Stem/Conv2d_1a_3x3/bn/var"]
     with pytest.raises(ValueError, match=r"missing: batch_stats/Stem/Conv2d_1a_3x3/bn/var"):
         convert.to_library(layout, ours)
-    with pytest.raises(
-        ValueError, match="no layout of inception_v4; supported are"
-    ):
+    with pytest.raises(ValueError, match="no layout of inception_v4; supported are"):
         find_layout("keras", "inception_v4")
 
 

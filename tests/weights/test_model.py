@@ -120,8 +120,8 @@ def test_other_variables_than_the_networks_are_refused(folder):
     kernel = variables["params"]["Stem"]["Conv2d_1a_3x3"]["conv"]
     kernel["kernel"] = np.zeros((1, 3, 3, 32))
     expected = (
-        r"does not fit tiny: params/Logits/bias is missing, params/Logits/gain is left "
-        r"over, .*kernel is \[1, 3, 3, 32\] instead of \[3, 3, 1, 32\]\."
+        r"does not fit tiny: params/Logits/bias is missing, params/Logits/gain is "
+        r"unexpected, .*kernel is \[1, 3, 3, 32\] instead of \[3, 3, 1, 32\]\."
     )
     with pytest.raises(ValueError, match=expected):
         save(folder.parent / "other", CARD, variables)

@@ -90,7 +90,7 @@ def test_a_damaged_torch_file_is_refused(tmp_path):
     path = tmp_path / "x"
     torch.save({"a": torch.tensor(ARRAYS["a.weight"])}, path)
     flip(path, ARRAYS["a.weight"].tobytes())
-    with pytest.raises(CheckpointError, match="x is damaged: checksum mismatch of x/data/0"):
+    with pytest.raises(CheckpointError, match=r"x is damaged: checksum .* x/data/0"):
         read_file.read_arrays(path)
     torch.save({"a": torch.zeros(99)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-99])
