@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures that cannot vary from run to run, against those in goldens/figures.json.
+"""Deterministic figures of programs, such as operation counts, match goldens/figures.json.
 
-After a change that is meant to move them, store them anew and commit the file with it:
+After a change that is meant to alter them, store the new figures and commit the file:
 
     FIGURES=store python -m pytest -n 0 --slow tests/test_figures.py
 
-Figures of traces hold for every version. Those of what XLA made of them belong to a
-jaxlib; a version that the file does not have is skipped, and storing adds it.
+Figures of traces hold for every version. Figures of compiled programs belong to one jaxlib:
+tests are skipped for a version that the file lacks, and storing adds that version.
 """
 
 import json
@@ -46,7 +46,7 @@ COUNTED = {
     "select_and_scatter_add": "gradients of max pools",
     "rsqrt": "batch normalisations",
 }
-# Each trace takes a second: by default the two that the paper is about.
+# A trace takes a second, so the other networks are slow tests.
 MAIN = ("inception_v4", "inception_resnet_v2")
 Figures = dict[str, int]
 
@@ -58,42 +58,42 @@ def networks() -> list[Any]:
     ]
 
 
-def check(group: str, name: str, found: Figures) -> None:
-    """Compare with what is stored under `group` and `name`, or store it."""
-    figures = stored()
+def check(group: str, name: str, actual: Figures) -> None:
+    """Compare figures with those stored under `group` and `name`, or store them."""
+    figures = read_stored()
     if STORING:
-        figures.setdefault(group, {})[name] = found
+        figures.setdefault(group, {})[name] = actual
         text = json.dumps(figures, indent=1, sort_keys=True)
         STORED.write_text(f"{text}\n", encoding="utf-8")
         return
-    changes = differences(name, figures[group].get(name, {}), found)
-    assert not changes, "\n".join([*changes, f"If this is meant: {STORE}"])
+    changes = differences(name, figures[group].get(name, {}), actual)
+    assert not changes, "\n".join([*changes, f"If this is intended: {STORE}"])
 
 
-def stored() -> dict[str, dict[str, Figures]]:
+def read_stored() -> dict[str, dict[str, Figures]]:
     return json.loads(STORED.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
-def of_xla() -> str:
-    """The group of this jaxlib's figures; without one there is nothing to compare."""
+def jaxlib_group() -> str:
+    """The group of this jaxlib's figures; skips the test if none are stored."""
     group = f"jaxlib {jaxlib.__version__}"
-    if not STORING and group not in stored():
+    if not STORING and group not in read_stored():
         pytest.skip(f"no figures of {group} are stored; to store them: {STORE}")
     return group
 
 
-def differences(name: str, stored: Figures, found: Figures) -> list[str]:
-    """A line for each figure that is not as stored."""
+def differences(name: str, stored: Figures, actual: Figures) -> list[str]:
+    """Return a line for each figure that differs from the stored one."""
     return [
-        f"{name}: {figure}: stored {stored.get(figure)}, found {found.get(figure)}"
-        for figure in sorted(stored | found)
-        if stored.get(figure) != found.get(figure)
+        f"{name}: {figure}: stored {stored.get(figure)}, found {actual.get(figure)}"
+        for figure in sorted(stored | actual)
+        if stored.get(figure) != actual.get(figure)
     ]
 
 
-def traced(jaxpr: Any) -> Figures:
-    """What a trace computes, with everything it calls."""
+def count_operations(jaxpr: Any) -> Figures:
+    """Count the operations of a trace and of all functions that it calls."""
     counts: Counter[str] = Counter()
     for equation in equations(jaxpr):
         name = COUNTED.get(equation.primitive.name)
@@ -113,7 +113,7 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 
 def multiply_accumulates(equation: Any) -> int:
-    """Of a convolution or matrix product; those with the zeros of a dilation count."""
+    """Return those of a convolution or matrix multiplication, with dilation's zeros."""
     left, right = (x.aval.shape for x in equation.invars)
     numbers = equation.params["dimension_numbers"]
     if equation.primitive.name == "dot_general":
@@ -124,14 +124,14 @@ def multiply_accumulates(equation: Any) -> int:
 
 
 def arguments(spec: NetworkSpec) -> tuple[Any, dict, jax.ShapeDtypeStruct]:
-    """The network in bfloat16, its variables and an image, as shapes."""
+    """Return the network in bfloat16 and the shapes of its variables and an image."""
     network = inception_jax.create(spec, dtype=jnp.bfloat16)
     images = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
     return network, jax.eval_shape(network.init, jax.random.key(0), images), images
 
 
 def first_blocks(spec: NetworkSpec) -> NetworkSpec:
-    """The first block of every stage: each kind of block once, in its own size."""
+    """Keep the first block of every stage: each kind of block once, at its own size."""
     stages = tuple(replace(stage, names=stage.names[:1]) for stage in spec.stages)
     return replace(spec, stages=stages)
 
@@ -145,8 +145,8 @@ def test_a_block_of_each_stage_forward(name):
         mutable=["batch_stats"],
         rngs={"dropout": jax.random.key(0)},
     )
-    found = traced(jax.make_jaxpr(forward)(variables, images).jaxpr)
-    check("first block of each stage, training, forward", name, found)
+    figures = count_operations(jax.make_jaxpr(forward)(variables, images).jaxpr)
+    check("first block of each stage, training, forward", name, figures)
 
 
 @pytest.mark.slow
@@ -168,9 +168,9 @@ def test_the_whole_network(name):
     gradients = jax.make_jaxpr(jax.grad(loss, has_aux=True))(
         variables["params"], variables["batch_stats"], images
     )
-    check("whole network, gradients", name, traced(gradients.jaxpr))
+    check("whole network, gradients", name, count_operations(gradients.jaxpr))
     inference = jax.make_jaxpr(network.apply)(variables, images)
-    check("whole network, inference", name, traced(inference.jaxpr))
+    check("whole network, inference", name, count_operations(inference.jaxpr))
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_the_whole_network(name):
         pytest.param("each kind of block", three_grids(), marks=pytest.mark.slow),
     ],
 )
-def test_the_compiled_step(name, spec, of_xla):
-    """For a CPU, with update, averages and all."""
+def test_the_compiled_step(name, spec, jaxlib_group):
+    """The whole training step on a CPU, with update and moving averages."""
     spec = first_blocks(spec)
     config = RunConfig(batch_size=8)
     options = TrainOptions(
@@ -201,8 +201,7 @@ def test_the_compiled_step(name, spec, of_xla):
     )
     state = state_shapes(options.network, config.optimizer)
     lowered = step.lower(state, batch, jax.eval_shape(partial(numbers_for, config)))
-    # What the tests' own flags leave out is part of the program; later versions have no
-    # such option, and always do.
+    # The tests' XLA_FLAGS turn these emitters off. From jax 0.11 they are always on.
     old = jax.__version_info__ < (0, 11)
     compiled = lowered.compile({"xla_cpu_use_fusion_emitters": True} if old else {})
     counts = Counter(re.findall(r" = \S+ ([\w-]+)\(", compiled.as_text()))
@@ -213,21 +212,21 @@ def test_the_compiled_step(name, spec, of_xla):
         "windows reduced": counts["reduce-window"],
         "operations": round(compiled.cost_analysis()["flops"]),
     }
-    check(of_xla, f"compiled step, {name}", figures)
+    check(jaxlib_group, f"compiled step, {name}", figures)
 
 
-def test_programs_of_a_training_run(tiny, tmp_path, compilations, of_xla):
-    """Each is compiled once, however many steps and evaluations there are."""
-    jax.clear_caches()  # otherwise other tests' programs serve this run, too
+def test_programs_of_a_training_run(tiny, tmp_path, compilations, jaxlib_group):
+    """Each is compiled once, regardless of the number of steps and evaluations."""
+    jax.clear_caches()  # otherwise the run would reuse programs of other tests
     config = replace(tiny, workdir=tmp_path / "run", eval_every=1e-9)
-    found = {"programs": compiled_by(compilations, config)}
-    check(of_xla, "training run", found)
+    figures = {"programs": compiled_by(compilations, config)}
+    check(jaxlib_group, "training run", figures)
 
 
-def test_a_change_is_named():
-    found = {"convolutions": 3, "pools": 1}
+def test_every_difference_is_reported():
+    actual = {"convolutions": 3, "pools": 1}
     stored = {"convolutions": 2, "pools": 1, "fusions": 4}
-    assert differences("inception_v4", stored, found) == [
+    assert differences("inception_v4", stored, actual) == [
         "inception_v4: convolutions: stored 2, found 3",
         "inception_v4: fusions: stored 4, found None",
     ]
