@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What shows whether a network is about to die: the signals of section 3.3's study.
+"""Signals that show whether a network is becoming unstable, as section 3.3 reports.
 
-Pure functions of arrays; all have no unit unless they say so, and a value that is not
-finite makes the means and norms it enters not finite. `signals` takes them of any network.
+They are pure functions of arrays. A NaN or infinite value makes the means and norms that
+include it non-finite. `signals` computes all of them for a network.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from inception_jax.models.network import Network, ResidualScale
 
-Map = Float[Array, "n h w c"]  # what a layer gives for a batch of images
+FeatureMap = Float[Array, "n h w c"]
 Logits = Float[Array | np.ndarray, "n k"]
 Scalar = Float[Array, ""]
 GROUPS = ("stem", "branches", "linear", "other", "classifier")
@@ -27,126 +27,129 @@ BLOCK_SIGNALS = (
 
 
 def rms(x: Float[Array, "..."]) -> Scalar:
-    """Root mean square, in the unit of `x`."""
+    """Return the root mean square."""
     return jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32))))
 
 
 def mean(x: Float[Array, "..."]) -> Scalar:
-    """Mean, in the unit of `x`. ReLU'd sums let it grow with depth, the "mean shift" of
-    Brock et al., arXiv 2101.08692."""
+    """Return the mean; it grows with depth in sums of ReLU outputs (arXiv 2101.08692)."""
     return jnp.mean(x.astype(jnp.float32))
 
 
-def dead(x: Map) -> Scalar:
-    """Share of channels that are exactly zero for all images and positions.
+def dead_channels(x: FeatureMap) -> Scalar:
+    """Return the fraction of channels that are zero at every position of every image.
 
     Section 3.3: "the last layer before the average pooling started to produce only zeros".
-    A channel with a NaN is not zero.
+    A channel with a NaN is not dead.
     """
     return jnp.mean(_largest(x) == 0)
 
 
-def tiny(x: Map) -> Scalar:
-    """Share of channels, dead ones included, whose largest |value| is below 1e-3 of the
-    map's RMS: as good as dead, but for rounding or a small bias."""
+def tiny_channels(x: FeatureMap) -> Scalar:
+    """Return the fraction of channels with all |values| below 1e-3 of the RMS of `x`.
+
+    These are dead channels and those with only rounding errors or a small bias.
+    """
     largest = _largest(x)
     return jnp.mean((largest == 0) | (largest < 1e-3 * rms(x)))
 
 
-def dead_images(x: Map) -> Scalar:
-    """Share of images whose whole map is exactly zero: they all get the same logits."""
+def dead_images(x: FeatureMap) -> Scalar:
+    """Return the fraction of images whose whole feature map is zero."""
     return jnp.mean(jnp.all(x == 0, axis=(1, 2, 3)))
 
 
-def residual_ratio(residual: Map, stream: Map) -> Scalar:
-    """RMS of what is added to the stream, scale included, by the RMS of the stream before.
+def residual_ratio(residual: FeatureMap, stream: FeatureMap) -> Scalar:
+    """Return the RMS of a scaled residual divided by that of the stream before the sum.
 
-    De and Smith, arXiv 2002.10444: it decides which depth can be trained. NaN where both
-    are zero.
+    It limits the depth that can be trained (De and Smith, arXiv 2002.10444). It is NaN if
+    both are zero.
     """
     return rms(residual) / rms(stream)
 
 
 def feature_norm2(features: Float[Array, "n d"]) -> Scalar:
-    """Mean over the images of the squared norm of their pooled features.
+    """Return the mean squared norm of the pooled features.
 
-    The curvature that the classifier sees grows with it, and so does its step.
+    The curvature of the loss in the classifier grows with it, and so does its update.
     """
     return jnp.mean(jnp.sum(jnp.square(features), axis=-1))
 
 
 def classifier_curvature(
-    features: Float[Array, "n d"], logits: Float[Array, "n k"], products: int = 20
+    features: Float[Array, "n d"], logits: Float[Array, "n k"], iterations: int = 20
 ) -> Scalar:
-    """Largest eigenvalue of the loss Hessian's block of the classifier's kernel and bias.
+    """Return the largest eigenvalue of the Hessian by the classifier's kernel and bias.
 
-    The loss is the mean cross-entropy, in nats, and p the softmax of the logits. Labels do
-    not matter: for V `[d + 1, k]` the block is V -> mean of f (V^T f)^T (diag(p) - p p^T)
-    with f = [features, 1]. It is positive semi-definite, so power iteration finds its
-    largest eigenvalue (from below). Gradient descent with momentum b is unstable above
-    2 (1 + b) / learning rate (Cohen et al., arXiv 2103.00065).
+    The loss is the mean cross-entropy in nats. Its Hessian does not depend on the labels:
+    it maps V `[d + 1, k]` to the mean of f (V^T f)^T (diag(p) - p p^T), where f is
+    [features, 1] and p the softmax of the logits. It is positive semi-definite, so power
+    iteration converges to the largest eigenvalue from below. Gradient descent with momentum
+    b is unstable above 2 (1 + b) / learning rate (Cohen et al., arXiv 2103.00065).
     """
     inputs = jnp.pad(features, ((0, 0), (0, 1)), constant_values=1.0)
     p = jax.nn.softmax(logits)
 
-    def product(v: Float[Array, "d k"]) -> Float[Array, "d k"]:
+    def hessian_times(v: Float[Array, "d k"]) -> Float[Array, "d k"]:
         u = p * (inputs @ v)
         return inputs.T @ (u - p * jnp.sum(u, axis=-1, keepdims=True)) / len(inputs)
 
     def unit(v: Float[Array, "d k"]) -> Float[Array, "d k"]:
-        # The block is zero where all of p are 0 or 1.
+        # The Hessian is zero if all entries of p are 0 or 1.
         return v / jnp.maximum(optax.tree.norm(v), jnp.finfo(v.dtype).tiny)
 
-    # Any fixed start will do that is not orthogonal to the eigenvector.
+    # Any fixed vector works that is not orthogonal to the eigenvector.
     start = jax.random.normal(jax.random.key(0), (inputs.shape[1], p.shape[1]))
-    # Outside the loop: its result is each shard's own under shard_map, the start is not.
-    v = unit(product(unit(start)))
-    v = jax.lax.fori_loop(0, products - 2, lambda _, v: unit(product(v)), v)
-    return jnp.vdot(v, product(v))
+    # The first iteration is outside the loop because, under shard_map, its result varies
+    # between shards but `start` does not, and a loop cannot change that type.
+    v = unit(hessian_times(unit(start)))
+    v = jax.lax.fori_loop(0, iterations - 2, lambda _, v: unit(hessian_times(v)), v)
+    return jnp.vdot(v, hessian_times(v))
 
 
 def group_norms(tree: dict[str, dict]) -> dict[str, Scalar]:
-    """Norm of the leaves of each of `GROUPS`, for parameters, gradients or updates.
+    """Return the norm of each of `GROUPS` of parameters, gradients or updates.
 
-    "stem"; "branches" of the residual blocks; "linear", the 1x1 convolution that ends each
-    and what scales its result; "classifier", the layer `Logits`; "other": reductions, last
-    convolution, blocks without residuals, aux head. What a network lacks is left out.
+    "branches" are those of residual blocks, "linear" their last 1x1 convolutions with any
+    learned scale, "classifier" is the layer `Logits`, and "other" contains reductions, the
+    last convolution, blocks without residuals and the auxiliary head. Groups that a network
+    does not have are omitted.
     """
     groups: dict[str, list] = {group: [] for group in GROUPS}
     for module, parameters in tree.items():
         for name, leaves in parameters.items():
             groups[_group(module, name, "Conv2d_1x1" in parameters)].append(leaves)
-    return {group: optax.tree.norm(all_) for group, all_ in groups.items() if all_}
+    return {group: optax.tree.norm(trees) for group, trees in groups.items() if trees}
 
 
 def update_ratios(before: dict[str, dict], after: dict[str, dict]) -> dict[str, Scalar]:
-    """Norm of what an update changed in each group's weights, by that of the weights."""
+    """Return the norm of the change of each group's weights, relative to their norm."""
     changes = group_norms(jax.tree.map(jnp.subtract, after, before))
     weights = group_norms(before)
     return {group: changes[group] / weights[group] for group in changes}
 
 
 def function_change(before: Logits, after: Logits) -> Scalar:
-    """RMS difference of the logits of the same images before and after an update.
+    """Return the RMS change of the logits of the same images in an update.
 
-    The step in the space of functions, which Fixup bounds (arXiv 1901.09321, section 3).
+    It is the step in function space, which Fixup bounds (arXiv 1901.09321, section 3).
     """
     return rms(jnp.subtract(after, before))
 
 
 def ema_gap(ema: Any, raw: Any) -> Scalar:
-    """Distance of the averaged weights from the raw ones, by the norm of the raw ones."""
+    """Return the norm of averaged minus raw weights, relative to that of raw weights."""
     return optax.tree.norm(jax.tree.map(jnp.subtract, ema, raw)) / optax.tree.norm(raw)
 
 
 def count_spikes(losses: Sequence[float], window: int = 20) -> int:
-    """Number of excursions of a loss curve, one value a step, on the host.
+    """Return the number of spikes of a loss curve with one value per step.
 
-    An excursion is a stretch of steps whose loss is no number or above twice the median of
-    the `window` steps before (of those that are finite, and there).
+    A spike is a run of consecutive steps whose loss is NaN, infinite, or more than twice
+    the median of the finite losses of the `window` steps before.
     """
     values = np.asarray(losses, float)
-    above = np.zeros(len(values) + 1, bool)  # nothing before the first step
+    above = np.zeros(len(values) + 1, bool)  # a spike can start at the first step
     for step, value in enumerate(values):
         before = values[max(step - window, 0) : step]
         finite = before[np.isfinite(before)]
@@ -161,18 +164,17 @@ def signals(
     images: Float[Array, "n h w c"],
     residual_scale: ResidualScale = None,
 ) -> dict[str, Array]:
-    """The signals of a network on `images`, which it sees as a batch in training.
+    """Return the signals of a network on `images`, with their batch statistics, no dropout.
 
-    Batch statistics are those of `images`; there is no dropout. `BLOCK_SIGNALS` have one
-    value for each module of the spec's stages, from input to output, reductions included;
-    those of residuals are NaN where there is none. Numbers: pool_dead, pool_tiny and
-    pool_dead_images of what the average pool sees, feature_norm2 and, with a classifier,
-    logit_rms and curvature; and logits `[n, k]`.
+    `BLOCK_SIGNALS` are vectors with one value per block or reduction, from input to output;
+    those of residuals are NaN for modules without one. Scalars are pool_dead, pool_tiny and
+    pool_dead_images, of the last feature map before the pool, feature_norm2 and, with a
+    classifier, logit_rms and curvature. With a classifier there are also logits `[n, k]`.
     """
-    alone = network.clone(
+    network = network.clone(
         dropout_rate=0.0, aux_head=False, bn_axis_name=None, bn_axis_index_groups=None
     )
-    (logits, endpoints), state = alone.apply(
+    (logits, endpoints), state = network.apply(
         variables,
         images,
         residual_scale,
@@ -180,43 +182,46 @@ def signals(
         mutable=["batch_stats", "intermediates"],
         capture_intermediates=lambda module, _: module.name == "Stem",
     )
-    inner, pool = state["intermediates"], endpoints["PrePool"]
-    ((stream, _),) = inner["Stem"]["__call__"]
+    intermediates, pool = state["intermediates"], endpoints["PrePool"]
+    ((stream, _),) = intermediates["Stem"]["__call__"]
     blocks = []
-    for name in (name for stage in network.spec.stages for name in stage.names):
-        (residual,) = inner.get(name, {}).get("residual", (None,))
-        blocks.append(_of_block(stream, endpoints[name], residual))
-        stream = endpoints[name]
-    found = {
+    for stage in network.spec.stages:
+        for name in stage.names:
+            (residual,) = intermediates.get(name, {}).get("residual", (None,))
+            blocks.append(_block_signals(stream, endpoints[name], residual))
+            stream = endpoints[name]
+    result = {
         **{key: jnp.array([block[key] for block in blocks]) for key in BLOCK_SIGNALS},
-        "pool_dead": dead(pool),
-        "pool_tiny": tiny(pool),
+        "pool_dead": dead_channels(pool),
+        "pool_tiny": tiny_channels(pool),
         "pool_dead_images": dead_images(pool),
         "feature_norm2": feature_norm2(endpoints["global_pool"]),
     }
     if not network.num_classes:
-        return found
+        return result
     features = endpoints.get("Bottleneck", endpoints["PreLogitsFlatten"])
-    found["curvature"] = classifier_curvature(features, logits)
-    return found | {"logit_rms": rms(logits), "logits": logits}
+    result["curvature"] = classifier_curvature(features, logits)
+    return result | {"logit_rms": rms(logits), "logits": logits}
 
 
-def _of_block(before: Array, stream: Map, residual: Map | None) -> dict[str, Scalar]:
-    """`BLOCK_SIGNALS` of a module that makes `stream` of `before`."""
-    none = jnp.float32(jnp.nan)
+def _block_signals(
+    stream: Array, output: FeatureMap, residual: FeatureMap | None
+) -> dict[str, Scalar]:
+    """Return `BLOCK_SIGNALS` of a module with input `stream` and output `output`."""
+    missing = jnp.float32(jnp.nan)
     return {
-        "dead": dead(stream),
-        "tiny": tiny(stream),
-        "dead_images": dead_images(stream),
-        "stream_rms": rms(stream),
-        "stream_mean": mean(stream),
-        "residual_ratio": none if residual is None else residual_ratio(residual, before),
-        "residual_mean": none if residual is None else mean(residual),
+        "dead": dead_channels(output),
+        "tiny": tiny_channels(output),
+        "dead_images": dead_images(output),
+        "stream_rms": rms(output),
+        "stream_mean": mean(output),
+        "residual_ratio": missing if residual is None else residual_ratio(residual, stream),
+        "residual_mean": missing if residual is None else mean(residual),
     }
 
 
-def _largest(x: Map) -> Float[Array, " c"]:
-    """Largest |value| of each channel."""
+def _largest(x: FeatureMap) -> Float[Array, " c"]:
+    """Return the largest |value| of each channel."""
     return jnp.max(jnp.abs(x), axis=(0, 1, 2))
 
 

@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of a run on their way to this process's devices."""
+"""Iterators over the training and evaluation batches of this process."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-
-import numpy as np
 
 from inception_jax.data.batches import eval_batches, train_batches, train_iterator
 from inception_jax.data.source import Source
 from inception_jax.runtime.parallel import Batch, this_host
 from inception_jax.training.setup import Setup
 
-Tell = Callable[[Iterable[str]], None]  # gets what could not be read
+OnSkipped = Callable[[Iterable[str]], None]  # takes names of unreadable images
 
 
 def train_feed(
-    setup: Setup, step: int, place: Callable[[Batch], Batch], tell: Tell
+    setup: Setup, step: int, place: Callable[[Batch], Batch], on_skipped: OnSkipped
 ) -> Iterator[Batch]:
-    """Placed batches from `step` on; the next is on its way while one is worked on."""
+    """Yield batches from `step` on, each placed on the devices one step ahead."""
     config = setup.config
     host, hosts = this_host()
     dataset = train_batches(
@@ -31,18 +29,18 @@ def train_feed(
         on_bad_image=config.on_bad_image,
     )
 
-    def placed(batch: dict[str, Any]) -> Batch:
-        tell(batch.pop("skipped", ()))
+    def place_batch(batch: Any) -> Batch:
+        on_skipped(batch.pop("skipped", ()))
         return place(batch)
 
     iterator = train_iterator(dataset, start_step=step, workers=config.workers)
-    return _one_ahead(map(placed, iterator))
+    return one_ahead(map(place_batch, iterator))
 
 
 def eval_feed(
-    setup: Setup, source: Source, batch_size: int, tell: Tell
-) -> Iterator[dict[str, np.ndarray]]:
-    """This process's share of batches that hold every example of `source` once."""
+    setup: Setup, source: Source, batch_size: int, on_skipped: OnSkipped
+) -> Iterator[Batch]:
+    """Yield this process's part of batches with every example of `source` once."""
     host, hosts = this_host()
     for batch in eval_batches(
         source,
@@ -53,15 +51,15 @@ def eval_feed(
         on_bad_image=setup.config.on_bad_image,
         workers=setup.config.workers,
     ):
-        tell(batch.get("skipped", ()))
+        on_skipped(batch.get("skipped", ()))
         yield {name: batch[name] for name in ("image", "label", "mask")}
 
 
-def _one_ahead(items: Iterable[Any]) -> Iterator[Any]:
-    """`items`, each asked for while the one before it is worked on."""
+def one_ahead(items: Iterable[Any]) -> Iterator[Any]:
+    """Yield `items`, requesting each before the previous one is yielded."""
     iterator = iter(items)
-    waiting = next(iterator)
+    previous = next(iterator)
     for item in iterator:
-        yield waiting
-        waiting = item
-    yield waiting
+        yield previous
+        previous = item
+    yield previous

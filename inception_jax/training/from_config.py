@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a run's configuration to what its steps are made of; opens no data, no folder."""
+"""Build the network, preprocessing and step options of a configuration."""
 
 from functools import lru_cache
 
@@ -15,7 +15,7 @@ from inception_jax.training.step import Numbers, TrainOptions
 
 
 def preprocess_for(config: RunConfig) -> PreprocessSpec:
-    """The preprocessing of the run's network, at the run's image size."""
+    """Return the preprocessing of a run: its settings, at its image size."""
     height, width, channels = get_spec(config.network).image_shape
     if config.image_size is not None:
         height = width = config.image_size
@@ -28,9 +28,9 @@ def preprocess_for(config: RunConfig) -> PreprocessSpec:
 def network_for(
     config: RunConfig, num_classes: int, num_devices: int | None = None
 ) -> Network:
-    """The network of a run, to train on so many devices; None: to use, which shares no
-    batch statistics. Raises ValueError where it does not take the run's images or
-    ablation.
+    """Return the network of a run, to train on `num_devices` or, if None, for inference.
+
+    Raises ValueError if the network does not support the images or the ablation.
     """
     options = {
         name: value
@@ -52,10 +52,11 @@ def network_for(
     return network
 
 
-@lru_cache(maxsize=16)  # once for the runs of one process: seconds, for a full network
+@lru_cache(maxsize=16)  # it takes seconds for a full-size network
 def check_input_shape(
     network: Network, image_shape: tuple[int, int, int], residual_scale: float | None
 ) -> None:
+    """Raise ValueError if the network does not support the images or the scale."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     scale = None if residual_scale is None else jnp.float32(residual_scale)
     jax.eval_shape(network.init, jax.random.key(0), images, scale)
@@ -64,7 +65,7 @@ def check_input_shape(
 def train_options(
     config: RunConfig, network: Network, steps_per_epoch: float
 ) -> TrainOptions:
-    """What is fixed when the run's training step is compiled."""
+    """Return the static arguments of the training step."""
     return TrainOptions(
         network,
         config.optimizer,
@@ -77,7 +78,7 @@ def train_options(
 
 
 def numbers_for(config: RunConfig) -> Numbers:
-    """What the run's steps take as values."""
+    """Return the traced arguments of the steps."""
     scale = config.residual_scale
     return Numbers(
         optimizer_numbers(config.optimizer),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training objectives, one value for each example."""
+"""Loss functions, with one value per example."""
 
 import jax
 import optax
@@ -11,7 +11,10 @@ def cross_entropy(
     labels: Int[Array, " n"],
     label_smoothing: float = 0.0,
 ) -> Float[Array, " n"]:
-    """Softmax cross-entropy in nats; smoothing gives that share to all classes evenly."""
+    """Return the softmax cross-entropy in nats.
+
+    Label smoothing distributes that fraction of the target evenly over all classes.
+    """
     if not label_smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     one_hot = jax.nn.one_hot(labels, logits.shape[-1])

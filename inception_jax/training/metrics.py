@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics as sums and counts, and the JSON lines they are recorded in.
+"""Metrics as sums and counts.
 
-A mean is only taken when somebody looks: sums over devices, hosts and a partial last
-batch add up to the exact figure over exactly N examples.
+Sums of devices, processes and a partial last batch add up exactly to those of the whole
+split. Means are computed only when they are shown.
 """
 
 import math
@@ -23,10 +23,10 @@ def classification_sums(
     loss: Float[Array, " n"],
     mask: Float[Array, " n"],
 ) -> Sums:
-    """Sums over the examples where `mask` is 1: loss, top-1 and top-5 hits, count."""
+    """Return sums of loss, top-1 and top-5 hits and count, where `mask` is 1."""
     top = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
     hits = (top == labels[:, None]).astype(jnp.float32)
-    # A label is a hit only if its logit is a number: argmax of NaNs would be class 0.
+    # Without this, the top class of logits that are all NaN would be class 0.
     hits *= jnp.isfinite(logits).all(axis=-1, keepdims=True)
     return {
         "loss_sum": jnp.sum(jnp.where(mask > 0, loss, 0.0)),
@@ -37,15 +37,15 @@ def classification_sums(
 
 
 def add_sums(total: dict[str, float], sums: Sums) -> None:
-    """Add the sums of a batch to a total that starts as {}."""
+    """Add the sums of a batch to `total`, which is empty at first."""
     for name, value in jax.device_get(sums).items():
         total[name] = total.get(name, 0.0) + float(value)
 
 
-def means(sums: dict[str, Any]) -> dict[str, float]:
-    """`*_sum` entries divided by `count`, under their names without `_sum`.
+def means(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Return each entry `NAME_sum` divided by `count`, as `NAME`.
 
-    None, as JSON lines hold what is not finite, gives NaN.
+    None, which stands for non-finite numbers in JSON lines, gives NaN.
     """
     count = float(sums["count"])
     return {
@@ -56,20 +56,19 @@ def means(sums: dict[str, Any]) -> dict[str, float]:
 
 
 def best_evaluation(evaluations: Sequence[Mapping[str, Any]]) -> int:
-    """Position of the best of some evaluations, as metrics.jsonl has them.
+    """Return the index of the best evaluation among lines of metrics.jsonl.
 
-    The averaged weights' top-1 accuracy decides; where it is equal, their loss; where that
-    is too, the first.
+    The averaged weights' top-1 accuracy decides, then their loss, then the order.
     """
 
-    def score(position: int) -> tuple[float, float]:
-        mean = means(evaluations[position]["ema"])
+    def score(index: int) -> tuple[float, float]:
+        mean = means(evaluations[index]["ema"])
         return mean["top1"], -mean["loss"] if math.isfinite(mean["loss"]) else -math.inf
 
     return max(range(len(evaluations)), key=score)
 
 
 def rounded(value: Any) -> float | list[float]:
-    """A number or an array of one axis for a JSON line, to five significant digits."""
+    """Round a scalar or vector to five significant digits, for a JSON line."""
     values = [float(f"{x:.5g}") for x in np.ravel(value)]
     return values if np.ndim(value) else values[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimizers of section 4, as TensorFlow 1 computed them, and their schedule."""
+"""The optimizers and learning-rate schedule of section 4, as TensorFlow 1 computes them."""
 
 import math
 from typing import NamedTuple
@@ -13,28 +13,25 @@ from inception_jax.config import OptimizerConfig
 
 Params = dict
 
-# Modules that end in a layer of one number for each class; the rest is the body.
+# Modules that output logits. All other modules are the body.
 CLASSIFIERS = ("Logits", "AuxLogits")
 
 
 class OptimizerNumbers(NamedTuple):
-    """What a compiled step takes as values, so that sweeping it compiles nothing.
+    """Fields of `OptimizerConfig` that are traced: changing them does not recompile."""
 
-    The fields of `OptimizerConfig` of the same names; `warmup_linear` is 1 or 0.
-    """
-
-    learning_rate: Float[Array, ""]  # before warm-up and decay
+    learning_rate: Float[Array, ""]  # after warm-up and before decay
     momentum: Float[Array, ""]
-    clip_norm: Float[Array, ""]  # used where the configuration has one; inf clips nothing
+    clip_norm: Float[Array, ""]  # ignored if the configuration has None
     warmup_steps: Float[Array, ""]
     warmup_rate: Float[Array, ""]
-    warmup_linear: Float[Array, ""]
+    warmup_linear: Float[Array, ""]  # 1 if warm-up is linear, else 0
     classifier_rate: Float[Array, ""]
     linear_rate: Float[Array, ""]
 
 
 def optimizer_numbers(config: OptimizerConfig) -> OptimizerNumbers:
-    """The numbers that `config` says."""
+    """Return the traced values of `config`; without a clip norm, it is infinite."""
     values = {
         name: getattr(config, name)
         for name in OptimizerNumbers._fields
@@ -52,9 +49,9 @@ def learning_rate_at(
     config: OptimizerConfig,
     steps_per_epoch: float,
 ) -> Float[Array, ""]:
-    """Learning rate of `step`: a warm-up, then times 0.94 every two epochs, in stairs.
+    """Return the learning rate of `step`: warm-up, then stepwise exponential decay.
 
-    Stairs as in slim (`exponential_decay(..., staircase=True)`), counted from step 0.
+    The decay is slim's `exponential_decay(..., staircase=True)`, counted from step 0.
     """
     decays = jnp.floor(step / (config.epochs_per_decay * steps_per_epoch))
     rate = numbers.learning_rate * config.decay_rate**decays
@@ -65,9 +62,9 @@ def learning_rate_at(
 
 
 def trainable_params(params: Params, config: OptimizerConfig) -> Params:
-    """The parameters that change: with a `body_rate` of 0 those of the classifiers.
+    """Return the parameters to train: only the classifiers if `body_rate` is 0.
 
-    Only they have gradients and a place in the optimizer's state.
+    The others have no gradients and no optimizer state.
     """
     if config.body_rate:
         return params
@@ -79,13 +76,12 @@ def make_optimizer(
     rate: float | Float[Array, ""],
     numbers: OptimizerNumbers | None = None,
 ) -> optax.GradientTransformation:
-    """Weight decay, clipping, then RMSProp or momentum at the learning rate `rate`.
+    """Return weight decay, clipping, then RMSProp or momentum with learning rate `rate`.
 
-    `rate` and `numbers`, by default those of `config`, may be traced. RMSProp is
-    TensorFlow 1's: the mean of squares starts at ones, epsilon is inside the root, and the
-    learning rate inside the momentum. With epsilon = 1 all three matter: optax's default
-    start of zeros is 37 % off after 50 steps. The state has no place for the learning
-    rate, so one compiled step serves every schedule.
+    `rate` and `numbers` (default: those of `config`) may be traced. RMSProp is TensorFlow
+    1's: the mean of squares starts at 1, epsilon is added under the root, and the learning
+    rate is applied before the momentum. With epsilon = 1, all three change the result. The
+    state does not hold the learning rate, so one compiled step serves every schedule.
     """
     if numbers is None:
         numbers = optimizer_numbers(config)
@@ -100,47 +96,47 @@ def make_optimizer(
         )
     else:
         descend = optax.sgd(rate, momentum=numbers.momentum)
-    before = []
+    regularisation = []
     if config.weight_decay:
-        # Added to the gradient before clipping, as slim's L2 term in the loss is.
-        before.append(optax.add_decayed_weights(config.weight_decay, mask=_kernels))
+        # Before clipping, because slim adds the L2 term to the loss.
+        regularisation.append(optax.add_decayed_weights(config.weight_decay, mask=_kernels))
     if config.clip_norm is not None:
-        before.append(optax.clip_by_global_norm(numbers.clip_norm))
+        regularisation.append(optax.clip_by_global_norm(numbers.clip_norm))
     rates = optax.stateless(
         lambda updates, _: jax.tree_util.tree_map_with_path(
             lambda path, x: x * _rate_of(path, numbers, config.body_rate), updates
         )
     )
-    return optax.chain(*before, descend, rates)
+    return optax.chain(*regularisation, descend, rates)
 
 
 def _rate_of(
     path: tuple, numbers: OptimizerNumbers, body_rate: float
 ) -> float | Float[Array, ""]:
-    """Factor on the learning rate of the parameter at `path`."""
+    """Return the factor on the learning rate of the parameter at `path`."""
     module = path[-2].key if len(path) > 1 else None
     if module == "Logits":
         return numbers.classifier_rate
-    own = 1.0 if path[0].key in CLASSIFIERS else body_rate
+    factor = 1.0 if path[0].key in CLASSIFIERS else body_rate
     if module != "Conv2d_1x1":
-        return own
-    return numbers.linear_rate if own == 1.0 else numbers.linear_rate * own
+        return factor
+    return numbers.linear_rate if factor == 1.0 else numbers.linear_rate * factor
 
 
 def update_ema(
     ema: Params, params: Params, step: Int[Array, ""], config: OptimizerConfig
 ) -> Params:
-    """The running average of the parameters after `step` updates (from 0).
+    """Return the moving average after update number `step`, counted from 0.
 
-    The decay grows as min(decay, (1 + step) / (10 + step)), TensorFlow's rule when it is
-    given the step, as slim does; so the start of training is forgotten soon.
+    The decay is min(decay, (1 + step) / (10 + step)), as in TensorFlow's
+    `ExponentialMovingAverage` with `num_updates`, which slim uses.
     """
     decay = jnp.minimum(config.ema_decay, (1.0 + step) / (10.0 + step))
     return optax.incremental_update(params, ema, step_size=1.0 - decay)
 
 
 def _kernels(params: Params) -> Params:
-    """True for kernels, False for biases and batch normalisation."""
+    """Return True for kernels and False for biases and batch normalisation."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: path[-1].key == "kernel", params
     )

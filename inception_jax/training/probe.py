@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probes of a training run: the signals of the same images at one update after another."""
+"""Probes of a training run: signals of the same images at regular steps."""
 
 from functools import lru_cache, partial
 
@@ -23,14 +23,14 @@ def probe_step(
     network: Network,
     preprocess: PreprocessSpec,
 ) -> dict[str, Array]:
-    """`signals` of the raw weights on the whole batch, and their `ema_gap`."""
+    """Return `signals` of the raw weights on the whole batch, and `ema_gap`."""
     images = network_input(batch, preprocess)
-    found = signals(network, state.raw_variables, images, numbers.residual_scale)
-    return found | {"ema_gap": ema_gap(state.ema_params, state.params)}
+    values = signals(network, state.raw_variables, images, numbers.residual_scale)
+    return values | {"ema_gap": ema_gap(state.ema_params, state.params)}
 
 
 class Probe:
-    """Takes the signals of a run's state on `images`, this host's share of them."""
+    """The signals of a state on fixed images; `images` are this process's part of them."""
 
     def __init__(self, setup: Setup, images: UInt8[np.ndarray, "n h w c"]) -> None:
         devices = tuple(setup.devices)
@@ -38,11 +38,11 @@ class Probe:
         self._batch = self._step.place({"image": images})
 
     def __call__(self, state: TrainState, numbers: Numbers) -> dict[str, np.ndarray]:
-        """Waits for `state`, and leaves it as it is."""
+        """Return the signals of `state`, which is not donated."""
         return jax.device_get(self._step(state, self._batch, numbers))
 
 
-@lru_cache(maxsize=4)  # compiled once for the runs of one process
+@lru_cache(maxsize=4)  # compile once for all runs of a process
 def probe_program(
     network: Network, preprocess: PreprocessSpec, devices: tuple[jax.Device, ...]
 ) -> WholeBatch:

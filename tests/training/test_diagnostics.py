@@ -13,7 +13,7 @@ import inception_jax
 from inception_jax.training.diagnostics import (
     classifier_curvature,
     count_spikes,
-    dead,
+    dead_channels,
     dead_images,
     ema_gap,
     feature_norm2,
@@ -22,7 +22,7 @@ from inception_jax.training.diagnostics import (
     mean,
     residual_ratio,
     rms,
-    tiny,
+    tiny_channels,
     update_ratios,
 )
 from inception_jax.training.losses import cross_entropy
@@ -56,14 +56,15 @@ MADE_UP[1, 1, 1, 2] = 1e-6
     ],
 )
 def test_dead_and_tiny_channels_and_dead_images(x, expected):
-    result = dead(jnp.asarray(x)), tiny(jnp.asarray(x)), dead_images(jnp.asarray(x))
+    signals = (dead_channels, tiny_channels, dead_images)
+    result = [signal(jnp.asarray(x)) for signal in signals]
     close(result, expected)
 
 
 def test_tiny_is_below_a_thousandth():
     x = np.ones((1, 1, 1, 100), np.float32)
     x[..., 0], x[..., 1] = 0.0009, 0.0011
-    close(tiny(jnp.asarray(x)), 1 / 100)
+    close(tiny_channels(jnp.asarray(x)), 1 / 100)
 
 
 def test_sizes():

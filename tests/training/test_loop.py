@@ -399,4 +399,4 @@ def test_use_of_the_hardware_where_its_peak_is_known(tiny, tmp_path, monkeypatch
 
 
 def test_prefetching_keeps_the_order():
-    assert list(feed._one_ahead(range(5))) == [0, 1, 2, 3, 4]
+    assert list(feed.one_ahead(range(5))) == [0, 1, 2, 3, 4]
