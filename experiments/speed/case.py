@@ -42,9 +42,6 @@ class Case:
     image_size: int
     dtype: Literal["float32", "bfloat16"]
 
-    def __str__(self) -> str:
-        return f"{self.network} {self.task}, batch {self.batch}"
-
     def pixels(self, channels: int = 3) -> np.ndarray:
         """Return noise, uint8 `[n, h, w, c]`."""
         shape = (self.batch, self.image_size, self.image_size, channels)

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.speed.report import markdown_table
@@ -73,40 +72,35 @@ def draw(results: dict[str, Any]) -> Figure:
     """Draw every ratio with its spread on a logarithmic axis."""
     figure = Figure(figsize=(8, 5.6), layout="constrained")
     axes = figure.subplots()
-    ticks: dict[float, str] = {}  # labels by position
-    position, previous_setup = 0.0, None
+    labels: dict[int, str] = {}  # by position on the vertical axis
+    headings: dict[str, int] = {}
     for (setup, network, task, batch), row in group_rows(results).items():
-        position += 1
-        if setup != previous_setup:
-            position += 1
-            _write_heading(axes, position - 0.8, results["setups"][setup])
-            previous_setup = setup
+        if setup not in headings:
+            headings[setup] = len(labels) + len(headings)
+        position = len(labels) + len(headings)
         images = "1 image" if batch == 1 else f"{batch} images"
-        ticks[position] = f"{NETWORKS[network]}, {task}, {images}"
+        labels[position] = f"{NETWORKS[network]}, {task}, {images}"
         for implementation, (_, color, marker) in STYLES.items():
             if implementation in row:
                 median, low, high = row[implementation]["ratio"]
                 axes.plot([low, high], [position, position], color=color, linewidth=2)
                 axes.plot(median, position, marker, color=color)
+    place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+    for name, position in headings.items():
+        text = "{name}, {dtype}".format(**results["setups"][name])
+        axes.text(-0.02, position, text, weight="bold", size=9, **place)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_xticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
     axes.minorticks_off()
-    axes.set_yticks(list(ticks), list(ticks.values()), size=9)
-    axes.set_ylim(position + 1, 0.5)
+    axes.set_yticks(list(labels), list(labels.values()), size=9)
+    axes.set_ylim(max(labels) + 0.8, -0.8)
     axes.set_xlabel("images/s of ours / images/s of the other (right of 1: ours is faster)")
     for name, color, marker in STYLES.values():
         axes.plot([], [], marker, color=color, label=f"against {name}")
     axes.legend(loc="upper right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def _write_heading(axes: Axes, position: float, setup: dict[str, Any]) -> None:
-    """Write the name of the hardware above the labels of its rows."""
-    text = f"{setup['name']}, {setup['dtype']}"
-    place = axes.get_yaxis_transform()
-    axes.text(-0.02, position, text, transform=place, ha="right", weight="bold", size=9)
 
 
 def main() -> None:

@@ -40,12 +40,12 @@ def rates(
     }
 
 
-def spread(values: Sequence[float], digits: int = 3) -> str:
+def spread(values: Sequence[float]) -> str:
     """Format values as "median (lowest to highest)"."""
     if not values:
         return "-"
-    middle = _rounded(statistics.median(values), digits)
-    return f"{middle} ({_rounded(min(values), digits)} to {_rounded(max(values), digits)})"
+    middle = _rounded(statistics.median(values))
+    return f"{middle} ({_rounded(min(values))} to {_rounded(max(values))})"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -54,8 +54,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
-def _rounded(value: float, digits: int = 3) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _case_of(record: Record) -> Case:
