@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random changes of training images: box and mirror image on the host, colour on devices.
+"""Augmentation: random crops and flips on the host, random colour on the device.
 
 Source: slim/preprocessing/inception_preprocessing.py, preprocess_for_train with
-fast_mode=False, but with one kernel for resizing, where that mode draws one of four.
+fast_mode=False. Unlike slim, which draws one of four resizing kernels, we always use that
+of `PreprocessSpec`.
 """
 
 import math
@@ -17,13 +18,13 @@ from inception_jax.data.crops import Box, crop, eval_views, mirror, resize
 
 MAX_ATTEMPTS = 100  # slim: max_attempts=100
 
-# slim's distort_color: the bounds of what is drawn.
-MAX_BRIGHTNESS = 32 / 255  # added, of a range of 1
+# Bounds of the random amounts in slim's distort_color.
+MAX_BRIGHTNESS = 32 / 255  # added to pixels in [0, 1]
 MAX_HUE = 0.2  # turns of the colour wheel
 SATURATION = CONTRAST = (0.5, 1.5)  # factors
 
 # slim applies (b)rightness, (s)aturation, (h)ue and (c)ontrast in one of four orders. Each
-# is a part of one sequence, so that a batch of mixed orders runs through it together.
+# order is a subsequence of `STEPS`, so images of different orders can share a batch.
 STEPS = "cbsbchbscb"
 ORDERS = (
     ".bs..h..c.",
@@ -31,39 +32,39 @@ ORDERS = (
     "c....hbs..",
     ".....h.scb",
 )
-_TAKEN = np.array([[letter != "." for letter in order] for order in ORDERS])
+_IN_ORDER = np.array([[letter != "." for letter in order] for order in ORDERS])
 
 
 def random_box(
     height: int, width: int, rng: np.random.Generator, config: AugmentConfig
 ) -> Box:
-    """A box of an image, drawn as TensorFlow's sample_distorted_bounding_box does.
+    """Return a random crop box, drawn like TensorFlow's sample_distorted_bounding_box.
 
-    The object that has to be covered is the whole image, as in slim, whose trainer gives
-    no boxes. A try draws width / height evenly from `config.ratio`, then the height evenly
-    from those whole numbers that fit the image and `config.area`, then the place. After
-    100 tries that break a bound it is the whole image.
+    The object to cover is the whole image, because slim's trainer passes no bounding boxes.
+    Each attempt draws width / height uniformly from `config.ratio`, the height uniformly
+    from the integers that fit the image and `config.area`, and then the position. If 100
+    attempts violate a bound, the box is the whole image.
 
-    One difference: TensorFlow never puts a box at the last row or column that it could
-    begin at. That is nothing in photos, but of 8 pixels it would never show the lower or
-    the right end; here all places are equally likely.
+    TensorFlow never draws the last possible row or column, so it would never show the
+    bottom or right edge of an image of 8 pixels. We draw all positions with equal
+    probability.
     """
     for _ in range(MAX_ATTEMPTS):
-        box = _try_box(height, width, rng.uniform(*config.ratio), rng, config)
+        box = _attempt_box(height, width, rng.uniform(*config.ratio), rng, config)
         if box is not None:
             return box
     return Box(0, 0, height, width)
 
 
-def _try_box(
+def _attempt_box(
     height: int, width: int, ratio: float, rng: np.random.Generator, config: AugmentConfig
 ) -> Box | None:
-    least, most = (share * (height * width) for share in config.area)
+    least, most = (fraction * (height * width) for fraction in config.area)
     fitting = min(height, int((width + 0.5) / ratio))
     tallest = min(fitting, round(math.sqrt(most / ratio)))
     shortest = min(tallest, round(math.sqrt(least / ratio)))
     h = int(rng.integers(shortest, tallest + 1))
-    # Where rounding alone breaks a bound, one row more or less is tried.
+    # If only rounding violates a bound, try one row more or less.
     h += h * round(h * ratio) < least
     h -= h * round(h * ratio) > most
     w = round(h * ratio)
@@ -80,12 +81,14 @@ def train_view(
     spec: PreprocessSpec,
     config: AugmentConfig,
 ) -> UInt8[np.ndarray, "height width c"]:
-    """A random view of `spec.image_shape`: all of `config` but the colour.
+    """Return a randomly cropped and flipped view of shape `spec.image_shape`.
 
-    Raises ImportError without the `data` extra.
+    This is all of `config` except the colour distortion. Raises ImportError without the
+    `data` extra.
     """
     if config.crop:
-        box = random_box(*image.shape[:2], rng, config)
+        height, width, _ = image.shape
+        box = random_box(height, width, rng, config)
         view = resize(crop(image, box), spec.image_shape[:2], spec.resize)
     else:
         view = eval_views(image, spec, 1)[0]
@@ -95,17 +98,17 @@ def train_view(
 def normalize(
     images: UInt8[Array, "n h w c"] | Float32[Array, "n h w c"], low: float, high: float
 ) -> Float32[Array, "n h w c"]:
-    """Images from 0 to 255 in the range of a network: `PreprocessSpec.low` to `high`."""
+    """Scale pixels from [0, 255] to the range of a network, [low, high]."""
     return images.astype(jnp.float32) / 255 * (high - low) + low
 
 
 def distort_color(
     images: UInt8[Array, "n h w c"], seeds: UInt32[Array, " n"]
 ) -> Float32[Array, "n h w c"]:
-    """Images with slim's random changes of colour, from 0 to 255 as before.
+    """Apply slim's random colour distortion; pixels stay in [0, 255].
 
-    What happens to an image depends on its seed alone, wherever it stands and on whatever
-    device. Brightness, saturation, hue and contrast are drawn evenly, as is their order.
+    The order and the amounts of brightness, saturation, hue and contrast are uniform and
+    depend only on the seed of the image, not on its position in the batch or the device.
 
     Raises ValueError unless the images have three channels.
     """
@@ -119,8 +122,8 @@ def distort_color(
 
 
 def draw_color(seed: UInt32[Array, ""]) -> tuple[Array, Array, Array, Array, Array]:
-    """Arguments of `adjust_color` from a seed: order, then the four amounts."""
-    # Whatever jax's default generator is, a seed means the same.
+    """Draw the arguments of `adjust_color`: the order, then the four amounts."""
+    # Fixed, because the default generator of JAX is configurable.
     key = jax.random.key(seed, impl="threefry2x32")
     order, *u = jax.random.uniform(key, (5,), jnp.float32)
     return (
@@ -140,17 +143,17 @@ def adjust_color(
     hue: Float[Array, ""],
     contrast: Float[Array, ""],
 ) -> Float[Array, "h w 3"]:
-    """slim's distort_color with given amounts; the image is, and remains, in [0, 1].
+    """Apply slim's distort_color to an image in [0, 1]; the result is clipped to [0, 1].
 
     Args:
-      order: 0 to 3, which of `ORDERS`.
-      brightness: is added to every channel.
-      saturation: factor on the saturation of HSV.
-      hue: turns of the colour wheel.
+      order: index into `ORDERS`.
+      brightness: value added to every channel.
+      saturation: factor on the HSV saturation.
+      hue: rotation in turns of the colour wheel.
       contrast: factor on the difference from each channel's mean over the image.
     """
-    planes = jnp.moveaxis(image, -1, 0)  # much the faster layout on a CPU
-    taken = jnp.asarray(_TAKEN)[order]
+    planes = jnp.moveaxis(image, -1, 0)  # this layout is much faster on a CPU
+    in_order = jnp.asarray(_IN_ORDER)[order]
     for step, letter in enumerate(STEPS):
         if letter == "b":
             adjusted = planes + brightness
@@ -160,35 +163,37 @@ def adjust_color(
         elif letter == "s":
             adjusted = _scale_saturation(planes, saturation)
         else:
-            adjusted = _turn_hue(planes, hue)
-        planes = jnp.where(taken[step], adjusted, planes)
+            adjusted = _rotate_hue(planes, hue)
+        planes = jnp.where(in_order[step], adjusted, planes)
     return jnp.moveaxis(jnp.clip(planes, 0, 1), 0, -1)
 
 
 def _scale_saturation(
     planes: Float[Array, "3 h w"], factor: Float[Array, ""]
 ) -> Float[Array, "3 h w"]:
-    """tf.image.adjust_saturation. HSV's saturation is (high - low) / high, at most 1.
+    """Compute tf.image.adjust_saturation without converting to HSV.
 
-    Its value is `high` and its hue the ratios of the differences from `high`: scaling
-    the differences changes neither, and the way over HSV is not needed.
+    The saturation is (high - low) / high, where high and low are the largest and smallest
+    channel. Scaling the differences from high changes neither the value, which is high, nor
+    the hue, which depends on the ratios of the differences.
     """
     high, span = _high_and_span(planes)
     return high - (high - planes) * jnp.clip(high / _nonzero(span), 0, factor)
 
 
-def _turn_hue(
+def _rotate_hue(
     planes: Float[Array, "3 h w"], turns: Float[Array, ""]
 ) -> Float[Array, "3 h w"]:
-    """tf.image.adjust_hue. It keeps the largest and the smallest channel of each pixel.
+    """Compute tf.image.adjust_hue, which keeps the extreme channel values of each pixel.
 
-    On the wheel red is at 0, green at 1/3 and blue at 2/3 of a turn. A channel is largest
-    up to a sixth of a turn from its place, and smallest from a third on.
+    On the colour wheel, red is at 0, green at 1/3 and blue at 2/3 of a turn. A channel has
+    the largest value up to 1/6 of a turn from its own position, and the smallest value from
+    1/3 of a turn on.
     """
     red, green, blue = planes[:1], planes[1:2], planes[2:]
     high, span = _high_and_span(planes)
-    # Not `red == high`: a compiler may compute a channel twice, with other roundings. Where
-    # it matters which of two nearly equal channels is taken, both give the same.
+    # Not `red == high`: the compiler may compute a channel twice and round differently. For
+    # two nearly equal channels, both branches give the same hue.
     sixths = jnp.where(
         (red >= green) & (red >= blue),
         (green - blue) / _nonzero(span),
@@ -198,9 +203,9 @@ def _turn_hue(
             (red - green) / _nonzero(span) + 4,
         ),
     )
-    apart = sixths / 6 + turns - jnp.arange(3).reshape(3, 1, 1) / 3
-    apart = jnp.abs(apart - jnp.round(apart))
-    return high - span + span * jnp.clip(2 - 6 * apart, 0, 1)
+    distance = sixths / 6 + turns - jnp.arange(3).reshape(3, 1, 1) / 3
+    distance = jnp.abs(distance - jnp.round(distance))
+    return high - span + span * jnp.clip(2 - 6 * distance, 0, 1)
 
 
 def _high_and_span(

@@ -168,7 +168,7 @@ class _TrainLoader:
         errors: list[list[str]] = [[] for _ in samples]
 
         def load(i: int) -> None:
-            pixels, labels[i] = self._read_first_readable(samples[i].index, errors[i])
+            pixels, labels[i] = self._read_first_readable(samples[i].position, errors[i])
             images[i] = self._view(pixels, samples[i].view_seed)
 
         map_in_threads(load, size)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the bytes of an image file to pixels, as a person sees them.
+"""Decoding of image files to the pixels that a person sees.
 
-What the file's content says counts, not its ending. Of an animation it is the first
-frame; EXIF's orientation is applied (tf.image.decode_jpeg, hence slim's input, ignores
-it); transparency shows white, as on a page; 16 bits are scaled to 8; colour profiles are
-ignored.
+The format is recognised from the content, not from the file name. Of an animation, the
+first frame is decoded. The EXIF orientation is applied (tf.image.decode_jpeg, and so slim,
+ignores it). Transparent pixels are drawn on white, 16 bits are scaled to 8, and colour
+profiles are ignored.
 """
 
 import io
 import re
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,58 +21,59 @@ from inception_jax.data.source import Example
 if TYPE_CHECKING:
     import PIL.Image
 
-# Where Pillow, too, refuses: decoded, an image of that size takes half a gigabyte.
+# Pillow's own limit. An image of this size takes half a gigabyte when decoded.
 MAX_PIXELS = 178_956_970
 
 _JPEG = b"\xff\xd8\xff"
 _EXIF = b"Exif\0\0"
-# As `warnings.filters` has it.
-_SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-_ORIENTATION = 0x0112  # EXIF's number for the orientation
+# An entry of `warnings.filters`.
+_IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 class UnreadableImage(ValueError):
-    """An image file that cannot be read; the message names it and says what is wrong."""
+    """Raised for an image file that cannot be read; the message names file and problem."""
 
 
-def decode(data: bytes, name: str, channels: Literal[1, 3]) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of an image file in RGB, or with channels=1 their luma (ITU-R 601).
+def decode(data: bytes, name: str, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """Return the pixels of an image file: RGB for channels=3, luma (ITU-R 601) for 1.
 
-    `name` is what errors call the file. Raises UnreadableImage on an empty, truncated or
-    broken file, on one that is no image, on pixels whose range nobody defines (32 bits),
-    and on more than MAX_PIXELS; ImportError without the `data` extra.
+    `name` denotes the file in error messages. Raises UnreadableImage if the file is empty,
+    truncated or corrupt, is not an image, has pixels of undefined range (32 bits) or more
+    than MAX_PIXELS pixels. Raises ImportError without the `data` extra.
     """
     if not data:
         raise UnreadableImage(f"{name!r} cannot be read: the file is empty.")
     _silence_pillow()
     if data.startswith(_JPEG):
-        pixels = _decode_usual_jpeg(data, channels)
+        pixels = _decode_common_jpeg(data, channels)
         if pixels is not None:
             return pixels
     return _decode_with_pillow(data, name, channels)
 
 
-def decode_example(example: Example, channels: Literal[1, 3]) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of an example, decoded if they are not yet; raises as `decode` does."""
+def decode_example(example: Example, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """Return the pixels of an example; raises UnreadableImage as `decode` does."""
     if isinstance(example["image"], bytes):
         return decode(example["image"], example["name"], channels)
     return convert_channels(example["image"], channels)
 
 
 def _silence_pillow() -> None:
-    """Ignore, from now on, what Pillow remarks on files that it can read.
+    """Permanently ignore Pillow's warnings about files that it can read.
 
-    It would repeat with every epoch. This is not undone afterwards, because catch_warnings
-    swaps the filters of all threads; and done once, because it makes others' repeat too.
+    They would repeat in every epoch. `catch_warnings` is not an option: it replaces the
+    filters of all threads. The filter is added only once, because every addition makes
+    Python repeat the warnings of other modules, too.
     """
-    if warnings.filters[:1] != [_SILENCE]:
-        warnings.filterwarnings("ignore", module=_SILENCE[3].pattern)
+    if warnings.filters[:1] != [_IGNORE_PILLOW]:
+        warnings.filterwarnings("ignore", module=_IGNORE_PILLOW[3].pattern)
 
 
 def convert_channels(
-    image: UInt8[np.ndarray, "h w c"], channels: Literal[1, 3]
+    image: UInt8[np.ndarray, "h w c"], channels: int
 ) -> UInt8[np.ndarray, "h w c2"]:
-    """Decoded pixels with so many channels: grey is repeated, colour becomes its luma."""
+    """Return pixels with 1 or 3 channels: grey is repeated, colour becomes its luma."""
     if image.shape[2] == channels:
         return image
     if channels == 3:
@@ -81,10 +82,10 @@ def convert_channels(
     return np.rint(luma).astype(np.uint8)[..., None]
 
 
-def _decode_usual_jpeg(
-    data: bytes, channels: Literal[1, 3]
+def _decode_common_jpeg(
+    data: bytes, channels: int
 ) -> UInt8[np.ndarray, "h w c"] | None:
-    """Pixels of a faultless JPEG in a usual colour space; None for every other one."""
+    """Return the pixels of a valid JPEG file in a common colour space, otherwise None."""
     simplejpeg = require("simplejpeg")
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
@@ -100,7 +101,7 @@ def _decode_usual_jpeg(
 
 
 def _decode_with_pillow(
-    data: bytes, name: str, channels: Literal[1, 3]
+    data: bytes, name: str, channels: int
 ) -> UInt8[np.ndarray, "h w c"]:
     pillow = require("PIL.Image")
     try:
@@ -111,23 +112,23 @@ def _decode_with_pillow(
     except MemoryError:
         raise
     except pillow.DecompressionBombError:
-        fault = f"it has more than {MAX_PIXELS:,} pixels"
+        problem = f"it has more than {MAX_PIXELS:,} pixels"
     except pillow.UnidentifiedImageError:
-        fault = f"it starts with {data[:8]!r}, which no known image format does"
-    # Of a broken file Pillow's parsers may raise about anything.
+        problem = f"it starts with {data[:8]!r}, which no supported image format does"
+    # Pillow's parsers raise exceptions of many types for corrupt files.
     except Exception as e:
-        fault = " ".join(str(e).rstrip(".").split()) or type(e).__name__
-    raise UnreadableImage(f"{name!r} cannot be read: {fault}.")
+        problem = " ".join(str(e).rstrip(".").split()) or type(e).__name__
+    raise UnreadableImage(f"{name!r} cannot be read: {problem}.")
 
 
 def _pixels(
-    image: "PIL.Image.Image", channels: Literal[1, 3]
+    image: "PIL.Image.Image", channels: int
 ) -> UInt8[np.ndarray, "h w c"]:
     pillow = require("PIL.Image")
     image.load()
     orientation = _orientation(image)
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        # Only Adobe stores inks inverted, but Pillow takes every file for Adobe's.
+        # Only Adobe stores inverted CMYK, but Pillow inverts every file.
         image = require("PIL.ImageChops").invert(image)
     if image.mode.startswith("I"):
         image = pillow.fromarray(_eight_bits(image))
@@ -137,7 +138,7 @@ def _pixels(
         image = image.convert("RGBA")
         white = pillow.new("RGBA", image.size, "white")
         image = pillow.alpha_composite(white, image)
-    # By way of RGB: modes such as CMYK have no conversion to grey of their own.
+    # Through RGB, because modes such as CMYK cannot be converted to grey directly.
     if channels == 3 or image.mode not in ("1", "L"):
         image = image.convert("RGB")
     image = image.convert("RGB" if channels == 3 else "L")
@@ -148,14 +149,14 @@ def _pixels(
 def _orientation(image: "PIL.Image.Image") -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    # The picture is fine, its EXIF block is not.
+    # Only the EXIF block is corrupt, not the image.
     except Exception:
         return 1
 
 
 def _eight_bits(image: "PIL.Image.Image") -> UInt8[np.ndarray, "h w"]:
-    """16 bits of grey scaled to 8."""
-    # As "I", of 32 bits, Pillow gives 16 bits of these formats only.
+    """Scale 16-bit grey levels to 8 bits."""
+    # Of the files that Pillow opens in the 32-bit mode "I", only these have 16 bits.
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise ValueError("its pixels are 32-bit integers of no defined range")
     return np.rint(np.asarray(image, np.float64) / 257).astype(np.uint8)
@@ -164,7 +165,7 @@ def _eight_bits(image: "PIL.Image.Image") -> UInt8[np.ndarray, "h w"]:
 def _upright(
     pixels: UInt8[np.ndarray, "h w c"], orientation: int
 ) -> UInt8[np.ndarray, "h2 w2 c"]:
-    """The image turned and mirrored as EXIF's orientation, 1 to 8, asks for."""
+    """Return the image rotated and mirrored as the EXIF orientation (1 to 8) requires."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

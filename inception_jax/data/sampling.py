@@ -21,7 +21,7 @@ NUM_EPOCHS = 10**9
 class SampledExample(NamedTuple):
     """The position of an example in its source, and the seeds of its augmentation."""
 
-    index: int
+    position: int
     view_seed: int
     color_seed: int
 
@@ -37,8 +37,8 @@ def sample_examples(source: Source, seed: int) -> "grain.MapDataset":
     return dataset.shuffle().repeat(NUM_EPOCHS).random_map(_draw_seeds)
 
 
-def _draw_seeds(index: int, rng: np.random.Generator) -> SampledExample:
-    return SampledExample(index, int(rng.integers(2**63)), int(rng.integers(2**32)))
+def _draw_seeds(position: int, rng: np.random.Generator) -> SampledExample:
+    return SampledExample(position, int(rng.integers(2**63)), int(rng.integers(2**32)))
 
 
 def train_positions(source: Source, step: int, *, batch_size: int, seed: int) -> list[int]:
@@ -49,7 +49,7 @@ def train_positions(source: Source, step: int, *, batch_size: int, seed: int) ->
     cannot be read.
     """
     sampled, first = sample_examples(source, seed), step * batch_size
-    return [sampled[first + i].index for i in range(batch_size)]
+    return [sampled[first + i].position for i in range(batch_size)]
 
 
 def example_names(source: Source, positions: Sequence[int]) -> list[str]:

@@ -182,10 +182,10 @@ def test_the_view_in_words():
     stretch = PreprocessSpec((160, 128, 1), 0.75, low=0.0, high=1.0)
     assert describe_preprocessing(stretch) == (
         "grey, the central 0.75 of both sides stretched to 160x128, bilinear; a pixel p "
-        "from 0 to 255 is p * 0.0039215686 + 0"
+        "from 0 to 255 becomes p * 0.0039215686 + 0"
     )
     keep = PreprocessSpec(crop_fraction=0.8975, aspect="keep", resize="bicubic")
     assert describe_preprocessing(keep) == (
-        "RGB, resized in its aspect to just cover 333x333, of that the central 299x299, "
-        "bicubic; a pixel p from 0 to 255 is p * 0.0078431373 - 1"
+        "RGB, resized (same aspect ratio) to cover 333x333, then the central 299x299, "
+        "bicubic; a pixel p from 0 to 255 becomes p * 0.0078431373 - 1"
     )
