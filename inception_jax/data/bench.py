@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many images per second this machine's host pipeline delivers, and TensorFlow's.
+"""Benchmark of the host pipeline in images per second, compared with TensorFlow's.
 
-Every pipeline is a process of its own, on one core or on all, and they take turns, round
-by round. The files are in memory: reading them from the disk is not measured.
+Each pipeline runs in its own process, on one core or on all cores, and the pipelines are
+timed alternately. The files are held in memory, so disk reads are not measured.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -23,22 +24,22 @@ from inception_jax.data.bench_tensorflow import tensorflow_batches
 from inception_jax.data.source import Source
 
 BATCH_SIZE = 64
-# Batches that are not counted: more than a pipeline, and than each of its worker
-# processes, keeps ready from before the round.
+# Batches not counted at the start of a round: more than a pipeline, or each of its worker
+# processes, can have loaded before the round.
 WARM_UP, WARM_UP_PER_PROCESS = 4, 3
-NUM_FILES = 256  # more would only fill memory
-# Grain's shuffle of a few hundred takes ten times as long, for each, as that of many
-# (0.12 ms of 256, 0.01 ms of 25,600 or 1,281,167): the files count as a larger data set.
+NUM_FILES = 256
+# The files are repeated, because Grain shuffles a few hundred examples ten times as slowly
+# as a large data set (0.12 ms per example for 256, 0.01 ms for 25,600).
 REPEATS = 100
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A pipeline and what it may use."""
+    """A pipeline and the resources that it may use."""
 
     pipeline: str  # a key of `PIPELINES`
-    cores: tuple[int, ...]  # numbers of the cores that it is confined to
-    processes: int = 0  # that load; 0 is threads
+    cores: tuple[int, ...]  # numbers of the cores that it is pinned to
+    processes: int = 0  # worker processes; 0 loads in threads
 
 
 class Round(NamedTuple):
@@ -46,7 +47,7 @@ class Round(NamedTuple):
 
     images: int
     seconds: float
-    cpu_seconds: float  # of all threads, without worker processes
+    cpu_seconds: float  # of all threads, excluding worker processes
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ class Result:
 
     @property
     def rates(self) -> list[float]:
-        """Images per second, by round."""
+        """Images per second in each round."""
         return [r.images / r.seconds for r in self.rounds]
 
     @property
     def rates_per_core(self) -> list[float]:
-        """Images per second of processor time, by round; none with worker processes.
+        """Images per second of CPU time in each round; empty with worker processes.
 
-        Other programs on the machine hardly touch it, while they halve `rates`.
+        Unlike `rates`, these hardly depend on the other programs on the machine.
         """
         if self.setting.processes:
             return []
@@ -73,7 +74,10 @@ class Result:
 
 
 def sample_in_memory(source: Source) -> Source:
-    """A part of a source, held in memory; raises ValueError on less than a batch."""
+    """Return a random part of a source, held in memory.
+
+    Raises ValueError if the source is smaller than a batch.
+    """
     if len(source) < BATCH_SIZE:
         raise ValueError(
             f"{source.name!r} has {len(source)} images; expected {BATCH_SIZE} or more."
@@ -84,18 +88,20 @@ def sample_in_memory(source: Source) -> Source:
 
 
 def available_settings(source: Source) -> list[Setting]:
-    """What can be measured here: ours alone without TensorFlow, or on other than JPEG."""
+    """Return the settings to measure; those of tf.data only if it can be measured."""
     cores = usable_cores()
     names = ["ours"]
     if tensorflow_problem(source) is None:
         names += ["tf.data like Flax", "tf.data like ours"]
-    sets = [cores[:1], cores] if can_pin_to_cores() and len(cores) > 1 else [cores]
-    out = [Setting(name, some) for some in sets for name in names]
-    return [*out, Setting("ours", cores, processes=len(cores))]
+    core_sets = [cores]
+    if can_pin_to_cores() and len(cores) > 1:
+        core_sets = [cores[:1], cores]
+    settings = [Setting(name, core_set) for core_set in core_sets for name in names]
+    return [*settings, Setting("ours", cores, processes=len(cores))]
 
 
 def tensorflow_problem(source: Source) -> str | None:
-    """Why tf.data cannot be measured, in a few words."""
+    """Return why tf.data cannot be measured on a source, or None."""
     if importlib.util.find_spec("tensorflow") is None:
         return "TensorFlow is not installed: pip install tensorflow"
     images = [example["image"] for example in source.examples]
@@ -105,12 +111,12 @@ def tensorflow_problem(source: Source) -> str | None:
 
 
 def can_pin_to_cores() -> bool:
-    """Whether a process can be kept on some cores; macOS cannot."""
+    """Return whether the system can pin a process to cores, which macOS cannot."""
     return hasattr(os, "sched_setaffinity")
 
 
 def usable_cores() -> tuple[int, ...]:
-    """Numbers of the cores that this process may use."""
+    """Return the numbers of the cores that this process may use."""
     if can_pin_to_cores():
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
@@ -119,46 +125,45 @@ def usable_cores() -> tuple[int, ...]:
 def measure(
     source: Source, settings: Sequence[Setting], *, rounds: int, images: int
 ) -> list[Result]:
-    """Measure all settings in turn, `rounds` times about `images` images.
+    """Time each setting `rounds` times on about `images` images, alternating between them.
 
-    Raises ValueError on fewer than one round or batch, ChildProcessError where a pipeline
-    fails.
+    Raises ValueError for less than one round or one batch, and ChildProcessError if a
+    pipeline fails.
     """
     if rounds < 1 or images < BATCH_SIZE:
         raise ValueError(
-            f"expected 1 round or more of {BATCH_SIZE} images or more, got {rounds} of "
+            f"expected at least 1 round of at least {BATCH_SIZE} images, got {rounds} of "
             f"{images}."
         )
     measured: dict[Setting, list[Round]] = {setting: [] for setting in settings}
     with contextlib.ExitStack() as stack:
-        asks = {s: stack.enter_context(_running(source, s)) for s in settings}
+        time_batches = {s: stack.enter_context(_pipeline(source, s)) for s in settings}
         for index in range(rounds):
-            order = list(asks) if index % 2 == 0 else list(reversed(asks))
-            for setting in order:
-                measured[setting].append(asks[setting](images // BATCH_SIZE))
+            for setting in settings if index % 2 == 0 else reversed(settings):
+                measured[setting].append(time_batches[setting](images // BATCH_SIZE))
     return [Result(setting, rounds) for setting, rounds in measured.items()]
 
 
 @contextlib.contextmanager
-def _running(source: Source, setting: Setting) -> Iterator[Callable[[int], Round]]:
-    """A process with the pipeline; the function has it deliver so many batches."""
+def _pipeline(source: Source, setting: Setting) -> Iterator[Callable[[int], Round]]:
+    """Start a process with the pipeline; yield a function that times batches."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, source, setting))
     process.start()
     theirs.close()
 
-    def ask(batches: int) -> Round:
+    def time_batches(batches: int) -> Round:
         ours.send(batches)
         try:
             return ours.recv()
         except (EOFError, ConnectionError):
             raise ChildProcessError(
-                f"the process of {setting.pipeline!r} has failed; its error is above."
+                f"the process of {setting.pipeline!r} failed; its error is printed above."
             ) from None
 
     try:
-        yield ask
+        yield time_batches
     finally:
         with contextlib.suppress(ConnectionError):
             ours.send(None)
@@ -166,11 +171,11 @@ def _running(source: Source, setting: Setting) -> Iterator[Callable[[int], Round
 
 
 def _serve(connection: Connection, source: Source, setting: Setting) -> None:
-    """Deliver batches and measure the time, until told None."""
+    """Time the numbers of batches received, until None is received."""
     if can_pin_to_cores():
         os.sched_setaffinity(0, setting.cores)
     iterator = PIPELINES[setting.pipeline](source, setting)
-    # EOFError: the one who asked is gone.
+    # EOFError: the parent process has ended.
     with contextlib.suppress(KeyboardInterrupt, EOFError):
         while (batches := connection.recv()) is not None:
             for _ in range(WARM_UP + WARM_UP_PER_PROCESS * setting.processes):
@@ -193,9 +198,9 @@ def _ours(source: Source, setting: Setting) -> Iterator[Any]:
     return train_iterator(dataset, start_step=0, workers=setting.processes)
 
 
-def _tensorflow(like_ours: bool) -> Callable[[Source, Setting], Iterator[Any]]:
-    return lambda source, setting: tensorflow_batches(
-        [example["image"] for example in source.examples],
+def _tensorflow(source: Source, setting: Setting, *, like_ours: bool) -> Iterator[Any]:
+    return tensorflow_batches(
+        [image for e in source.examples if isinstance(image := e["image"], bytes)],
         batch_size=BATCH_SIZE,
         threads=len(setting.cores),
         preprocess=PreprocessSpec(),
@@ -206,6 +211,6 @@ def _tensorflow(like_ours: bool) -> Callable[[Source, Setting], Iterator[Any]]:
 
 PIPELINES: dict[str, Callable[[Source, Setting], Iterator[Any]]] = {
     "ours": _ours,
-    "tf.data like Flax": _tensorflow(like_ours=False),
-    "tf.data like ours": _tensorflow(like_ours=True),
+    "tf.data like Flax": partial(_tensorflow, like_ours=False),
+    "tf.data like ours": partial(_tensorflow, like_ours=True),
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a data set is ready to train on, and if not, what to do next.
+"""The check of whether a data set is ready for training.
 
-Nothing is downloaded, and nothing prepared but `digits`, which takes a second.
+Nothing is downloaded, and only `digits` is prepared, which takes a second.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 
 from inception_jax.data.check_imagenet import Progress
-from inception_jax.data.check_report import Report
+from inception_jax.data.check_report import Facts, Report
 from inception_jax.data.check_tfds import check_tfds_dataset
 from inception_jax.data.decoding import decode
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
 
-MAX_LISTED = 20  # images that cannot be read
+MAX_LISTED = 20  # error messages of unreadable images
 
 
 def check(
@@ -29,42 +29,44 @@ def check(
     md5: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """What is there of a data set: files, splits, and whether its images can be read.
+    """Check the files and splits of a data set, and whether its images are readable.
 
     Args:
       name, data_dir: see `open_source`.
-      read: how many images of each split are read, chosen at random.
-      md5: verify the archives of `imagenet2012` while they are needed; takes minutes.
-      progress: is told how much has been read, and of how much.
+      read: number of randomly chosen images to read in each split.
+      md5: verify the archives of `imagenet2012` if it is not prepared yet; takes minutes.
+      progress: called repeatedly while images or archives are read.
 
-    Raises ValueError on a name that means nothing or a folder that is not there,
-    ImportError without the `data` extra.
+    Raises ValueError if the name is unknown or the folder does not exist, and ImportError
+    without the `data` extra.
     """
     if read != "all" and read < 0:
         raise ValueError(f"read must be 0 or more images, or all, got {read}.")
     kind, _, folder = name.partition(":")
+    facts: Facts = []
     if kind == "folder":
-        # What is wrong inside of it is what the report is about; this is not.
+        # A missing folder is an error; problems inside the folder belong into the report.
         if not Path(folder).expanduser().is_dir():
-            raise ValueError(f"there is no folder {folder!r}; expected folder:DIR.")
+            raise ValueError(f"folder {folder!r} does not exist; expected folder:DIR.")
     elif kind in ("digits", "synthetic"):
-        open_source(name, "train", data_dir)
+        open_source(name, "train", data_dir)  # raises ValueError if the name is invalid
     else:
         report = check_tfds_dataset(name, data_dir, md5=md5, progress=progress)
         if not report.ready:
             return report
-        return _look_inside(name, data_dir, read, progress, list(report.facts))
-    return _look_inside(name, data_dir, read, progress, [])
+        facts += report.facts
+    return _check_images(name, data_dir, read, progress, facts)
 
 
-def _look_inside(
+def _check_images(
     name: str,
     data_dir: str | None,
     read: int | Literal["all"],
     progress: Progress | None,
-    facts: list[tuple[str, str]],
+    facts: Facts,
 ) -> Report:
-    ready, classes, todo = True, (), ()
+    """Open both splits and read images of each; the report begins with `facts`."""
+    ready, next_steps = True, []
     for split in ("train", "eval"):
         try:
             source = open_source(name, split, data_dir)
@@ -72,45 +74,47 @@ def _look_inside(
             ready = False
             facts.append((split, f"PROBLEM: {e}"))
             continue
-        if not classes:
-            classes = source.class_names
-            facts.append(("classes", f"{len(classes):,}: {_few(classes)}"))
+        if "classes" not in dict(facts):
+            names = source.class_names
+            facts.append(("classes", f"{len(names):,}: {_first_names(names)}"))
         total = len(source)
         count = total if read == "all" else min(read, total)
-        faults = list(_faults(source, count, progress))
-        if faults:
-            ready, todo = False, ("# mend or remove them, or add --on-bad-image skip",)
-        state = f"{len(faults):,} UNREADABLE" if faults else "all good"
+        errors = list(_read_errors(source, count, progress))
+        state = "all readable"
+        if errors:
+            ready = False
+            next_steps = ["# repair or remove them, or train with --on-bad-image skip"]
+            state = f"{len(errors):,} UNREADABLE"
         facts.append((split, f"{total:,} images; {count:,} read, {state}"))
-        different = list(dict.fromkeys(faults))  # a torn file has one for all its images
-        facts += [("", fault) for fault in different[:MAX_LISTED]]
-        if len(different) > MAX_LISTED:
-            facts.append(("", f"and {len(different) - MAX_LISTED:,} more"))
-    return Report(name, ready, facts, todo)
+        distinct = list(dict.fromkeys(errors))  # a damaged shard has one for all its images
+        facts += [("", error) for error in distinct[:MAX_LISTED]]
+        if len(distinct) > MAX_LISTED:
+            facts.append(("", f"and {len(distinct) - MAX_LISTED:,} more"))
+    return Report(name, ready, facts, next_steps)
 
 
-def _faults(source: Source, count: int, progress: Progress | None) -> Iterator[str]:
-    """What is wrong with the bad ones of `count` images, chosen at random."""
+def _read_errors(source: Source, count: int, progress: Progress | None) -> Iterator[str]:
+    """Read `count` randomly chosen images; yield the messages of those that fail."""
     chosen = np.random.default_rng(0).permutation(len(source))[:count]
 
-    def fault(index: int) -> str | None:
+    def read(index: int) -> str | None:
         try:
             example = source.examples[index]
             if isinstance(example["image"], bytes):
                 decode(example["image"], example["name"], channels=3)
-        # Whatever a reader of files raises is about this file.
+        # Readers of damaged files raise exceptions of many types.
         except Exception as e:
             return str(e) or type(e).__name__
         return None
 
     with ThreadPoolExecutor() as threads:
         for start in range(0, count, 1000):
-            some = sorted(chosen[start : start + 1000].tolist())
-            yield from filter(None, threads.map(fault, some))
+            chunk = sorted(chosen[start : start + 1000].tolist())
+            yield from filter(None, threads.map(read, chunk))
             if progress:
-                progress(start + len(some), count)
+                progress(start + len(chunk), count)
 
 
-def _few(names: tuple[str, ...]) -> str:
+def _first_names(names: tuple[str, ...]) -> str:
     more = ", ..." if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

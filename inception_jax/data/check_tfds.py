@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is there of a TFDS data set, what is missing, and the commands that prepare it.
+"""The check of a TFDS data set: what is prepared, what is missing, and how to prepare it.
 
-TFDS 4.9.10 reads without TensorFlow, but its own builders do not write without it: even
-to copy JPEG files they go through `tf.io.gfile`. Its command `tfds build` needs
-apache_beam as well, hence `python -c`.
+TFDS 4.9.10 reads without TensorFlow, but its builders cannot write without it: even to copy
+JPEG files they use `tf.io.gfile`. Its command `tfds build` also needs apache_beam, so we
+suggest `python -c` instead.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from inception_jax.data.check_imagenet import (
     archive_problem,
     required_space,
 )
-from inception_jax.data.check_report import Report
+from inception_jax.data.check_report import Facts, Report
 from inception_jax.data.imagenet import NUM_TRAIN_IMAGES, NUM_VALIDATION_IMAGES
 from inception_jax.data.optional import require
 from inception_jax.data.tfds import not_found_message
@@ -33,155 +33,157 @@ from inception_jax.text import format_bytes
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
 
-IMAGES = {"train": NUM_TRAIN_IMAGES, "validation": NUM_VALIDATION_IMAGES}
-
-Facts = list[tuple[str, str]]
+IMAGENET_IMAGES = {"train": NUM_TRAIN_IMAGES, "validation": NUM_VALIDATION_IMAGES}
 
 
 def check_tfds_dataset(
     name: str, data_dir: str | None, *, md5: bool = False, progress: Progress | None = None
 ) -> Report:
-    """Whether `name` is there in a format that is read without TensorFlow.
+    """Check whether a data set is prepared in a format that is read without TensorFlow.
 
     Args:
-      name: in TFDS's notation, NAME[/CONFIG][:VERSION].
-      data_dir: TFDS's folder; None is $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      md5: read the archives of `imagenet2012`, while they are needed, and verify them.
-      progress: is told how far that has come.
+      name: name in TFDS's notation, NAME[/CONFIG][:VERSION].
+      data_dir: folder of TFDS; None is $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      md5: verify the archives of `imagenet2012` if it is not prepared yet.
+      progress: called repeatedly while an archive is read.
 
-    Raises ValueError where TFDS knows no such data set and on a data_dir in the cloud,
-    ImportError without the `data` extra.
+    Raises ValueError if TFDS has no such data set or data_dir is not local, and ImportError
+    without the `data` extra.
     """
     tfds = require("tensorflow_datasets")
     if data_dir and "://" in data_dir:
-        raise ValueError(f"data_dir must be a folder of this machine, got {data_dir!r}.")
+        raise ValueError(f"data_dir must be a local folder, got {data_dir!r}.")
     data_dir = data_dir and os.path.expanduser(data_dir)
     try:
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
-    # ValueError: of a name that TFDS cannot take apart.
+    # ValueError: TFDS cannot parse the name.
     except (tfds.core.DatasetNotFoundError, ValueError):
-        return _to_come(name, data_dir, md5, progress)
-    folder = Path(builder.data_dir)
+        return _report_unprepared(name, data_dir, md5, progress)
     file_format = builder.info.file_format.value
-    facts = [("prepared", f"yes, {folder}"), ("format", file_format)]
+    facts = [("prepared", f"yes, {Path(builder.data_dir)}"), ("format", file_format)]
     if file_format != "array_record":
-        facts[-1] = ("format", f"{file_format}, which only TensorFlow reads")
-        return Report(name, False, facts, _anew(name, builder, file_format))
-    files, complete = _files(builder)
-    todo = () if complete else _anew(name, builder, "torn")
-    return Report(name, complete, facts + files, todo)
+        facts[-1] = ("format", f"{file_format}, which needs TensorFlow to read")
+        return Report(name, False, facts, _prepare_again(name, builder, file_format))
+    split_facts, complete = _check_files(builder)
+    next_steps = [] if complete else _prepare_again(name, builder, "incomplete")
+    return Report(name, complete, facts + split_facts, next_steps)
 
 
-def _files(builder: "DatasetBuilder") -> tuple[Facts, bool]:
-    """Images and files of every split, and whether all files are there."""
+def _check_files(builder: "DatasetBuilder") -> tuple[Facts, bool]:
+    """Return the numbers of images and files by split, and whether no file is missing."""
     facts, complete = [], True
     for split, info in builder.info.splits.items():
-        there = [Path(file) for file in info.filepaths if Path(file).exists()]
-        missing = len(info.filepaths) - len(there)
+        files = [Path(file) for file in info.filepaths]
+        existing = [file for file in files if file.exists()]
+        missing = len(files) - len(existing)
         complete = complete and not missing
-        count = f"{info.num_examples:,} images"
-        full = IMAGES.get(split, 0) if builder.name == "imagenet2012" else 0
-        if full and info.num_examples != full:
-            count += f" instead of {full:,}"
-        lost = f", {missing:,} MISSING" if missing else ""
-        size = format_bytes(sum(file.stat().st_size for file in there))
-        facts.append((split, f"{count}; files: {len(info.filepaths):,}{lost}, {size}"))
+        fact = f"{info.num_examples:,} images"
+        if builder.name == "imagenet2012":
+            expected = IMAGENET_IMAGES.get(split, info.num_examples)
+            if info.num_examples != expected:
+                fact += f" instead of {expected:,}"
+        fact += f"; files: {len(files):,}"
+        if missing:
+            fact += f", {missing:,} MISSING"
+        size = sum(file.stat().st_size for file in existing)
+        facts.append((split, f"{fact}, {format_bytes(size)}"))
     return facts, complete
 
 
-def _builder(name: str, data_dir: str | None) -> "DatasetBuilder":
-    """TFDS's code for a data set; raises ValueError with one sentence if there is none."""
+def _code_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
+    """Return TFDS's builder that prepares a data set.
+
+    Raises ValueError with a one-line message if there is none.
+    """
     tfds = require("tensorflow_datasets")
-    # TFDS needs it for the sizes of downloads and does not ask pip for it.
+    # TFDS needs it for the sizes of downloads, but does not declare the dependency.
     require("importlib_resources")
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        # Where it misses TensorFlow, it says so at length before it raises.
+        # TFDS prints long advice about TensorFlow before it raises.
         with contextlib.redirect_stdout(io.StringIO()):
             return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(not_found_message(name, data_dir)) from None
-    # A version that TFDS does not have is an AssertionError; messages are of many lines.
+    # TFDS raises AssertionError for an unknown version; its messages have many lines.
     except (ValueError, AssertionError, RuntimeError, ImportError) as e:
-        words = str(e).strip().splitlines()[0]
-        raise ValueError(f"TFDS refuses {name!r}: {words}") from None
+        first_line = str(e).strip().splitlines()[0]
+        raise ValueError(f"TFDS cannot open {name!r}: {first_line}") from None
 
 
-def _to_come(
+def _report_unprepared(
     name: str, data_dir: str | None, md5: bool, progress: Progress | None
 ) -> Report:
-    builder = _builder(name, data_dir)
+    builder = _code_builder(name, data_dir)
     folder = Path(builder.data_dir)
-    facts = [("prepared", f"no, {folder} is not there"), *_leftovers(folder)]
-    if builder.name == "imagenet2012":
-        return _imagenet_to_come(name, builder, facts, md5, progress)
-    return _others_to_come(name, builder, facts)
-
-
-def _leftovers(folder: Path) -> Facts:
-    names = sorted(path.name for path in folder.parent.glob("incomplete.*"))
-    return [("", f"{name}: left of an interrupted run, remove it") for name in names]
-
-
-def _imagenet_to_come(
-    name: str,
-    builder: "DatasetBuilder",
-    facts: Facts,
-    md5: bool,
-    progress: Progress | None,
-) -> Report:
-    root = _root(builder)
+    root = _data_dir(builder)
+    facts = [("prepared", f"no, {folder} does not exist")]
+    for path in sorted(folder.parent.glob("incomplete.*")):
+        facts.append(("", f"{path.name}: left by an interrupted preparation, remove it"))
     manual = root / "downloads" / "manual"
-    faults = [archive_problem(manual, a, md5=md5, progress=progress) for a in ARCHIVES]
-    good = "MD5 right" if md5 else "size right"
-    facts.append(("archives", str(manual)))
-    for archive, fault in zip(ARCHIVES, faults, strict=True):
-        facts.append(("", f"{archive.file}: {fault or f'{good}, {archive.size:,} bytes'}"))
-    to_come = [a for a, fault in zip(ARCHIVES, faults, strict=True) if fault]
-    facts += _disk(root, *required_space(sum(archive.size for archive in to_come)))
-    todo = []
-    if to_come:
-        files = " and ".join(archive.file for archive in to_come)
-        todo = [shlex.join(["mkdir", "-p", str(manual)])]
-        todo += [f"# put {files} there, from {DOWNLOAD_PAGE}, then:"]
-    return Report(name, False, facts, todo + _preparation(name, builder))
+    if builder.name == "imagenet2012":
+        more_facts, next_steps = _check_archives(root, manual, md5, progress)
+    else:
+        more_facts, next_steps = _describe_download(builder, manual)
+        more_facts += _disk_space(root)
+    next_steps += _preparation(name, builder)
+    return Report(name, False, facts + more_facts, next_steps)
 
 
-def _others_to_come(name: str, builder: "DatasetBuilder", facts: Facts) -> Report:
-    root, todo = _root(builder), []
+def _check_archives(
+    root: Path, manual: Path, md5: bool, progress: Progress | None
+) -> tuple[Facts, list[str]]:
+    """Return facts about ImageNet's archives in `manual`, and commands to complete them."""
+    facts, missing = [("archives", str(manual))], []
+    for archive in ARCHIVES:
+        problem = archive_problem(manual, archive, md5=md5, progress=progress)
+        if problem:
+            missing.append(archive)
+        else:
+            problem = f"{'MD5' if md5 else 'size'} correct, {archive.size:,} bytes"
+        facts.append(("", f"{archive.file}: {problem}"))
+    needed, breakdown = required_space(sum(archive.size for archive in missing))
+    facts += _disk_space(root, needed)
+    facts.append(("needed", f"{format_bytes(needed)}: {breakdown}"))
+    if not missing:
+        return facts, []
+    files = " and ".join(archive.file for archive in missing)
+    download = f"# download {files} from {DOWNLOAD_PAGE} into this folder, then:"
+    return facts, [shlex.join(["mkdir", "-p", str(manual)]), download]
+
+
+def _describe_download(builder: "DatasetBuilder", manual: Path) -> tuple[Facts, list[str]]:
+    """Return facts about what TFDS downloads, and commands for what it cannot download."""
+    facts, next_steps = [], []
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        manual = root / "downloads" / "manual"
-        facts.append(("by hand", " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())))
-        todo = [shlex.join(["mkdir", "-p", str(manual)]), "# put the files there, then:"]
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        facts.append(("manual", instructions))
+        mkdir = shlex.join(["mkdir", "-p", str(manual)])
+        next_steps = [mkdir, "# put the files into this folder, then:"]
     sizes = sorted(info.size for info in (builder.url_infos or {}).values())
-    if sizes and builder.builder_config:  # TFDS does not say which file is which
-        downloads = (
-            f"from {format_bytes(sizes[0])} to {format_bytes(sizes[-1])}, by configuration"
-        )
-        facts.append(("download", downloads))
+    if sizes and builder.builder_config:  # TFDS does not say which file belongs to which
+        smallest, largest = format_bytes(sizes[0]), format_bytes(sizes[-1])
+        size = f"from {smallest} to {largest}, depending on the configuration"
+        facts.append(("download", size))
     elif sizes:
         facts.append(("download", format_bytes(sum(sizes))))
-    return Report(name, False, facts + _disk(root), todo + _preparation(name, builder))
+    return facts, next_steps
 
 
-def _root(builder: "DatasetBuilder") -> Path:
+def _data_dir(builder: "DatasetBuilder") -> Path:
     return Path(builder.data_dir).parents[builder.info.full_name.count("/")]
 
 
-def _disk(root: Path, needed: int = 0, reason: str = "") -> Facts:
-    there = next(path for path in (root, *root.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    facts = [("free disk", format_bytes(free))]
-    if needed:
-        short = f", {format_bytes(needed - free)} TOO LITTLE" if needed > free else ""
-        facts = [("free disk", f"{format_bytes(free)}{short}")]
-        facts.append(("needed", f"{format_bytes(needed)}: {reason}"))
-    return facts
+def _disk_space(root: Path, needed: int = 0) -> Facts:
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    short = f", {format_bytes(needed - free)} TOO LITTLE" if needed > free else ""
+    return [("free disk", f"{format_bytes(free)}{short}")]
 
 
 def _preparation(name: str, builder: "DatasetBuilder") -> list[str]:
-    """Shell commands; run for `imagenet2012` on small archives of the same make."""
-    args = f"{json.dumps(name)}, data_dir={json.dumps(str(_root(builder)))}"
+    """Return the shell commands that prepare a data set."""
+    args = f"{json.dumps(name)}, data_dir={json.dumps(str(_data_dir(builder)))}"
     program = (
         f"import tensorflow_datasets as tfds; tfds.builder({args}, "
         'file_format="array_record").download_and_prepare()'
@@ -189,14 +191,14 @@ def _preparation(name: str, builder: "DatasetBuilder") -> list[str]:
     if importlib.util.find_spec("tensorflow"):
         return [shlex.join(["python", "-c", program])]
     return [
-        "# TFDS writes with TensorFlow; in an environment of its own:",
+        "# TFDS needs TensorFlow for writing; use a separate environment:",
         "python -m venv tfds_env",
         "tfds_env/bin/pip install tensorflow tensorflow-datasets importlib_resources",
         shlex.join(["tfds_env/bin/python", "-c", program]),
     ]
 
 
-def _anew(name: str, builder: "DatasetBuilder", word: str) -> list[str]:
-    """Commands that put aside what is there, under a name with `word`, and prepare."""
-    aside = f"{builder.data_dir}.{word}"
-    return [shlex.join(["mv", builder.data_dir, aside]), *_preparation(name, builder)]
+def _prepare_again(name: str, builder: "DatasetBuilder", suffix: str) -> list[str]:
+    """Return commands that rename the prepared folder by a suffix and prepare a new one."""
+    renamed = f"{builder.data_dir}.{suffix}"
+    return [shlex.join(["mv", builder.data_dir, renamed]), *_preparation(name, builder)]

@@ -82,9 +82,7 @@ def convert_channels(
     return np.rint(luma).astype(np.uint8)[..., None]
 
 
-def _decode_common_jpeg(
-    data: bytes, channels: int
-) -> UInt8[np.ndarray, "h w c"] | None:
+def _decode_common_jpeg(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"] | None:
     """Return the pixels of a valid JPEG file in a common colour space, otherwise None."""
     simplejpeg = require("simplejpeg")
     try:
@@ -121,9 +119,7 @@ def _decode_with_pillow(
     raise UnreadableImage(f"{name!r} cannot be read: {problem}.")
 
 
-def _pixels(
-    image: "PIL.Image.Image", channels: int
-) -> UInt8[np.ndarray, "h w c"]:
+def _pixels(image: "PIL.Image.Image", channels: int) -> UInt8[np.ndarray, "h w c"]:
     pillow = require("PIL.Image")
     image.load()
     orientation = _orientation(image)

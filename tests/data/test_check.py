@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`inception-jax data check`: what is there, what is missing, and the next command."""
+"""`inception-jax data check` reports what exists, what is missing and the next command."""
 
 import functools
 import importlib.util
@@ -29,7 +29,7 @@ def run(run_data):
 
 @pytest.fixture
 def copy(data_dir, tmp_path):
-    """A copy, to be damaged, of the tiny `imagenet2012`: DATA_DIR and its last folder."""
+    """A copy of the tiny `imagenet2012` to damage: DATA_DIR and the version's folder."""
     folder = tmp_path / "imagenet2012"
     shutil.copytree(Path(data_dir) / "imagenet2012", folder)
     return str(tmp_path), folder / "5.1.0"
@@ -37,7 +37,7 @@ def copy(data_dir, tmp_path):
 
 @pytest.fixture
 def small_archives(monkeypatch):
-    """ImageNet's archives, for the test, of a few bytes each."""
+    """Archives of a few bytes each instead of ImageNet's."""
     archives = (
         check_imagenet.Archive("train.tar", 5, "5d41402abc4b2a76b9719d911017c592"),  # hello
         check_imagenet.Archive("val.tar", 3, "202cb962ac59075b964b07152d234b70"),  # 123
@@ -58,12 +58,12 @@ def small_archives(monkeypatch):
         (2 * 10**12, "2.0 TB"),
     ],
 )
-def test_amounts(size, shown):
+def test_format_bytes(size, shown):
     assert format_bytes(size) == shown
 
 
 def rows(output: str) -> list[tuple[str, str]]:
-    """Label and what was found, of each line of a report; a label counts on below."""
+    """Return label and fact of each line of a report."""
     lines = output.split("\n\n")[1].splitlines()
     width = max(re.match(r"  \S+ +|   +", line).end() for line in lines)
     return [(line[:width].strip(), line[width:].strip()) for line in lines]
@@ -73,8 +73,8 @@ def test_digits_are_ready(run, data_dir):
     status, output, errors = run("digits", "--data-dir", data_dir, "--read", "all")
     assert (status, errors) == (0, "")
     assert output.startswith("digits: ready\n")
-    assert "1,500 images; 1,500 read, all good" in output
-    assert "297 images; 297 read, all good" in output
+    assert "1,500 images; 1,500 read, all readable" in output
+    assert "297 images; 297 read, all readable" in output
     assert "next:" not in output
 
 
@@ -85,8 +85,8 @@ def test_synthetic_is_ready(run):
         "synthetic:10x200: ready",
         "",
         "  classes  10: class 0, class 1, class 2, class 3, class 4, ...",
-        "  train    200 images; 3 read, all good",
-        "  eval     20 images; 3 read, all good",
+        "  train    200 images; 3 read, all readable",
+        "  eval     20 images; 3 read, all readable",
     ]
 
 
@@ -94,27 +94,27 @@ def test_a_prepared_data_set(run, data_dir):
     status, output, errors = run("imagenet2012", "--data-dir", data_dir)
     assert (status, errors) == (0, "")
     folder = Path(data_dir) / "imagenet2012" / "5.1.0"
-    size = {s: sum(f.stat().st_size for f in folder.glob(f"*-{s}.*")) for s in ("train",)}
+    size = sum(file.stat().st_size for file in folder.glob("*-train.*"))
     assert f"  prepared    yes, {folder}\n" in output
     assert "  format      array_record\n" in output
     assert (
         "  train       24 images instead of 1,281,167; files: 1, "
-        f"{size['train'] / 1000:.1f} kB\n" in output
+        f"{size / 1000:.1f} kB\n" in output
     )
     assert "  validation  8 images instead of 50,000; files: 1, " in output
     assert "  classes     1,000: n01440764, n01443537, " in output
-    assert "  train       24 images; 16 read, all good\n" in output
-    assert "  eval        8 images; 8 read, all good\n" in output
+    assert "  train       24 images; 16 read, all readable\n" in output
+    assert "  eval        8 images; 8 read, all readable\n" in output
 
 
-def test_another_format_is_put_aside_and_prepared_anew(run, copy):
+def test_another_format_is_renamed_and_prepared_again(run, copy):
     data_dir, folder = copy
     info = json.loads((folder / "dataset_info.json").read_text())
     info["fileFormat"] = "tfrecord"
     (folder / "dataset_info.json").write_text(json.dumps(info))
     status, output, _ = run("imagenet2012", "--data-dir", data_dir)
     assert status == 1
-    assert "tfrecord, which only TensorFlow reads" in output
+    assert "tfrecord, which needs TensorFlow to read" in output
     assert f"next:\n  mv {folder} {folder}.tfrecord\n" in output
     assert output.rstrip().endswith(".download_and_prepare()'")
 
@@ -125,14 +125,14 @@ def test_a_missing_file(run, copy):
     status, output, _ = run("imagenet2012", "--data-dir", data_dir)
     assert status == 1
     assert "instead of 1,281,167; files: 1, 1 MISSING, 0 bytes" in output
-    assert f"  mv {folder} {folder}.torn\n" in output
+    assert f"  mv {folder} {folder}.incomplete\n" in output
 
 
-def test_a_file_that_was_cut_short(copy):
+def test_a_truncated_file(copy):
     data_dir, folder = copy
     file = next(folder.glob("*-train.*"))
     file.write_bytes(file.read_bytes()[:70_000])
-    # Not in this process, where the checks of annotations would look into the file first.
+    # In another process, because the run-time type checks of this one read an example.
     command = [sys.executable, "-m", "inception_jax", "data", "check", "imagenet2012"]
     result = subprocess.run(
         [*command, "--data-dir", data_dir], capture_output=True, text=True, cwd=ROOT
@@ -140,11 +140,11 @@ def test_a_file_that_was_cut_short(copy):
     assert (result.returncode, result.stderr) == (1, "")
     output = result.stdout
     assert "24 images; 16 read, 16 UNREADABLE" in output
-    assert output.count("hash mismatch") == 1, "one fault is told once"
-    assert "8 images; 8 read, all good" in output
+    assert output.count("hash mismatch") == 1, "each message is listed once"
+    assert "8 images; 8 read, all readable" in output
 
 
-def test_archives_missing_and_of_wrong_size(run, tmp_path, monkeypatch):
+def test_missing_archives_and_wrong_sizes(run, tmp_path, monkeypatch):
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 0, 9)
     )
@@ -154,14 +154,14 @@ def test_archives_missing_and_of_wrong_size(run, tmp_path, monkeypatch):
     status, output, errors = run("imagenet2012", "--data-dir", str(tmp_path))
     assert (status, errors) == (1, "")
     assert rows(output) == [
-        ("prepared", f"no, {tmp_path / 'imagenet2012' / '5.1.0'} is not there"),
+        ("prepared", f"no, {tmp_path / 'imagenet2012' / '5.1.0'} does not exist"),
         ("archives", str(manual)),
         (
             "",
             "ILSVRC2012_img_train.tar: WRONG SIZE, 5 bytes instead of 147,897,477,120",
         ),
         ("", "ILSVRC2012_img_val.tar: MISSING, 6,744,924,160 bytes"),
-        # Both archives, and a copy as large as they are.
+        # Both archives, and a copy of the same size.
         ("free disk", "9 bytes, 309.3 GB TOO LITTLE"),
         (
             "needed",
@@ -170,21 +170,21 @@ def test_archives_missing_and_of_wrong_size(run, tmp_path, monkeypatch):
     ]
     assert f"next:\n  mkdir -p {manual}\n" in output
     assert (
-        "  # put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar there, from "
-        "https://image-net.org/download-images, then:\n" in output
+        "  # download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from "
+        "https://image-net.org/download-images into this folder, then:\n" in output
     )
 
 
-def test_archives_of_right_size(run, tmp_path):
+def test_archives_of_the_correct_size(run, tmp_path):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
     for archive in check_imagenet.ARCHIVES:
         with (manual / archive.file).open("wb") as file:
-            file.truncate(archive.size)  # takes no room on the disk
+            file.truncate(archive.size)  # sparse: occupies no disk space
     status, output, _ = run("imagenet2012", "--data-dir", str(tmp_path))
     assert status == 1
-    assert "ILSVRC2012_img_train.tar: size right, 147,897,477,120 bytes" in output
-    assert "ILSVRC2012_img_val.tar: size right, 6,744,924,160 bytes" in output
+    assert "ILSVRC2012_img_train.tar: size correct, 147,897,477,120 bytes" in output
+    assert "ILSVRC2012_img_val.tar: size correct, 6,744,924,160 bytes" in output
     assert dict(rows(output))["needed"].startswith(
         "154.6 GB: 154.6 GB for the prepared copy"
     )
@@ -197,14 +197,14 @@ def test_md5(run, small_archives, tmp_path):
     (manual / "train.tar").write_bytes(b"hello")
     (manual / "val.tar").write_bytes(b"124")
     arguments = ("imagenet2012", "--data-dir", str(tmp_path))
-    assert "val.tar: size right, 3 bytes" in run(*arguments)[1]
+    assert "val.tar: size correct, 3 bytes" in run(*arguments)[1]
     _, output, _ = run(*arguments, "--md5")
-    assert "train.tar: MD5 right, 5 bytes" in output
+    assert "train.tar: MD5 correct, 5 bytes" in output
     assert (
         "val.tar: WRONG MD5, c8ffe9a587b126f152ed3d89a146b445 instead of "
         "202cb962ac59075b964b07152d234b70" in output
     )
-    assert "# put val.tar there, from " in output
+    assert "# download val.tar from " in output
 
 
 def test_progress_of_md5(small_archives, tmp_path):
@@ -225,50 +225,50 @@ def test_progress_of_md5(small_archives, tmp_path):
     ("name", "download"),
     [
         ("cifar10", "170.1 MB"),  # TFDS: url_checksums/cifar10.txt
-        ("imagenette", "from 98.8 MB to 1.6 GB, by configuration"),
+        ("imagenette", "from 98.8 MB to 1.6 GB, depending on the configuration"),
     ],
 )
-def test_what_is_downloaded(run, tmp_path, name, download):
+def test_download_sizes(run, tmp_path, name, download):
     status, output, errors = run(name, "--data-dir", str(tmp_path))
     assert (status, errors) == (1, "")
-    found = dict(rows(output))
-    assert found["download"] == download
-    assert found["prepared"].endswith("is not there")
-    assert re.fullmatch(r"[\d.]+ [kMGT]B", found["free disk"])
+    facts = dict(rows(output))
+    assert facts["download"] == download
+    assert facts["prepared"].endswith("does not exist")
+    assert re.fullmatch(r"[\d.]+ [kMGT]B", facts["free disk"])
     assert f'tfds.builder("{name}", data_dir="{tmp_path}", ' in output
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 
-def test_what_is_got_by_hand(run, tmp_path):
+def test_manual_downloads(run, tmp_path):
     _, output, _ = run("celeb_a_hq/64", "--data-dir", str(tmp_path))
-    assert "manual_dir should contain multiple tar files" in dict(rows(output))["by hand"]
+    assert "manual_dir should contain multiple tar files" in dict(rows(output))["manual"]
     assert f"  mkdir -p {tmp_path / 'downloads' / 'manual'}\n" in output
     assert "download" not in dict(rows(output))
 
 
-def test_what_an_interrupted_preparation_left(run, tmp_path):
+def test_leftovers_of_an_interrupted_preparation(run, tmp_path):
     left = tmp_path / "cifar10" / "incomplete.ABCDEF_3.0.2"
     left.mkdir(parents=True)
     _, output, _ = run("cifar10", "--data-dir", str(tmp_path))
-    assert f"{left.name}: left of an interrupted run, remove it" in output
+    assert f"{left.name}: left by an interrupted preparation, remove it" in output
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_the_command_depends_on_tensorflow(run, tmp_path, monkeypatch, there):
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_command_depends_on_tensorflow(run, tmp_path, monkeypatch, installed):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, *rest: there if name == "tensorflow" else find(name, *rest),
+        lambda name, *rest: installed if name == "tensorflow" else find(name, *rest),
     )
     strange = tmp_path / 'a "b" $c'
     _, output, _ = run("cifar10", "--data-dir", str(strange))
     *setup, command = output.split("next:\n")[1].splitlines()
-    if there:
+    if installed:
         assert not setup
     else:
         assert [line.split()[0] for line in setup[1:]] == ["python", "tfds_env/bin/pip"]
-    # What a shell makes of it is Python, with the folder as it is.
+    # The shell passes valid Python with the unchanged folder.
     program = subprocess.run(
         command.replace("tfds_env/bin/", "").replace("python -c", "printf %s"),
         shell=True,
@@ -283,7 +283,7 @@ def test_the_command_depends_on_tensorflow(run, tmp_path, monkeypatch, there):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of nine and twelve JPEG files."""
+    """Return a folder of two classes with nine and twelve JPEG files."""
     rng = np.random.default_rng(0)
     for name, size in (("cat", 9), ("dog", 12)):
         (tmp_path / "train" / name).mkdir(parents=True)
@@ -300,8 +300,8 @@ def test_a_folder(run, folder):
     assert status == 0
     assert rows(output) == [
         ("classes", "2: cat, dog"),
-        ("train", "21 images; 16 read, all good"),
-        ("eval", "2 images; 2 read, all good"),
+        ("train", "21 images; 16 read, all readable"),
+        ("eval", "2 images; 2 read, all readable"),
     ]
 
 
@@ -310,16 +310,18 @@ def test_unreadable_images_are_listed(run, folder):
     (folder / "train" / "dog" / "4.jpg").write_bytes(b"no image")
     status, output, _ = run(f"folder:{folder}", "--read", "all")
     assert status == 1
-    found = rows(output)
-    assert found[1] == ("train", "21 images; 21 read, 2 UNREADABLE")
-    assert found[2] == ("", "'cat/3.jpg' cannot be read: the file is empty.")
-    assert found[3][1].startswith("'dog/4.jpg' cannot be read: it starts with b'no image'")
-    assert found[4] == ("eval", "2 images; 2 read, all good")
-    assert output.endswith("next:\n  # mend or remove them, or add --on-bad-image skip\n")
+    facts = rows(output)
+    assert facts[1] == ("train", "21 images; 21 read, 2 UNREADABLE")
+    assert facts[2] == ("", "'cat/3.jpg' cannot be read: the file is empty.")
+    assert facts[3][1].startswith("'dog/4.jpg' cannot be read: it starts with b'no image'")
+    assert facts[4] == ("eval", "2 images; 2 read, all readable")
+    assert output.endswith(
+        "next:\n  # repair or remove them, or train with --on-bad-image skip\n"
+    )
     assert run(f"folder:{folder}", "--read", "0")[0] == 0
 
 
-def test_of_many_unreadable_images_twenty_are_listed(run, folder):
+def test_at_most_twenty_unreadable_images_are_listed(run, folder):
     for file in folder.glob("train/*/*.jpg"):
         file.write_bytes(b"")
     _, output, _ = run(f"folder:{folder}", "--read", "all")
@@ -339,12 +341,12 @@ def test_a_folder_with_one_class(run, folder):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ("folder:/no/such", "there is no folder '/no/such'; expected folder:DIR."),
+        ("folder:/no/such", "folder '/no/such' does not exist; expected folder:DIR."),
         ("synthetic:1x1", "unknown source 'synthetic:1x1'"),
         ("imagnet2012", "did you mean 'imagenet2012'"),
         ("imagenet2012:7.0.0", "cannot be loaded at version 7.0.0, only: 5.1.0, 5.0.0."),
-        ("a/b/c/d", "TFDS refuses 'a/b/c/d': "),
-        ("imagenet2012 --data-dir gs://x/y", "must be a folder of this machine"),
+        ("a/b/c/d", "TFDS cannot open 'a/b/c/d': "),
+        ("imagenet2012 --data-dir gs://x/y", "must be a local folder"),
         ("digits --read -1", "read must be 0 or more images, or all, got -1."),
     ],
 )

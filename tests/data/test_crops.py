@@ -172,7 +172,7 @@ def test_unknown_number_of_views(views):
 def test_several_views_need_a_square_input(views):
     message = (
         f"{views} views are defined for square inputs, got image_shape (30, 40, 3); "
-        "take 1 view."
+        "use 1 view."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         eval_views(picture(9, 9), PreprocessSpec((30, 40, 3)), views)
