@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from inception_jax.cli.arguments import ImageSize
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.models.network import get_spec
 from inception_jax.planning.plan import LargestBatch, Plan, as_json, make_plan
@@ -19,9 +20,9 @@ from inception_jax.training.from_config import preprocess_for
 def plan_training(
     network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")],
     /,
-    topology: str = "v5e:4x4",
+    topology: Annotated[str, tyro.conf.arg(metavar="CHIP:SHAPE")] = "v5e:4x4",
     batch: int = 640,
-    image_size: int | None = None,
+    image_size: ImageSize = None,
     dtype: Literal["bfloat16", "float32"] = "bfloat16",
     accumulate: int = 1,
     remat: bool = False,
@@ -30,23 +31,28 @@ def plan_training(
     fresh: bool = False,
     json: bool = False,
 ) -> None:
-    """What will training need and cost on a TPU slice? Compiles its step; needs no TPU.
+    """Estimate memory and time of training on a TPU slice, before renting it.
 
-    Minutes for each compilation, one without --largest and about three with it; what was
-    compiled once is kept in ~/.cache/inception_jax/plan.
+    Example: inception-jax plan inception_v4 --topology v5e:4x4 --batch 2048
+
+    The training step is compiled for the slice by libtpu, the TPU compiler. No TPU is
+    needed and nothing is run, so all times are estimates. A compilation takes minutes:
+    one is needed with --no-largest, otherwise about three. Results are stored in
+    ~/.cache/inception_jax/plan.
 
     Args:
-        network: a name of `inception-jax networks`.
-        topology: chip and shape of the slice: v5e:4x4, v5e:16x16, v4:2x2x1, v6e:8x8, ...
-        batch: images of a step, on all chips.
-        image_size: height and width of the image; default: the network's own.
-        dtype: of the computation.
-        accumulate: parts of a chip's share that are gone through one after another.
-        remat: compute blocks again for their gradients, to save memory.
-        bn_sync: chips that share batch statistics: none, global or a number.
-        largest: find the largest batch per chip that fits, among powers of two.
-        fresh: compile anew.
-        json: print all figures as JSON.
+        network: Name of a network; inception-jax networks lists them.
+        topology: Chip and shape of the slice, such as v5e:16x16, v4:2x2x1 or v6e:8x8.
+        batch: Images per step, on all chips together.
+        dtype: Data type of the computation.
+        accumulate: Number of parts that each chip splits its share of the batch into, to
+            save memory; their gradients are averaged.
+        remat: Recompute the activations of blocks for the gradients, to save memory.
+        bn_sync: Chips that share batch statistics: none, global (all) or a number.
+        largest: Also search for the largest batch per chip that fits in memory, among
+            powers of two.
+        fresh: Compile again instead of using stored results.
+        json: Print all figures as JSON.
     """
     config = RunConfig(
         network=network,
@@ -60,151 +66,148 @@ def plan_training(
     )
     log = partial(print, file=sys.stderr, flush=True)
     try:
-        found = make_plan(config, topology, largest=largest, fresh=fresh, log=log)
+        plan = make_plan(config, topology, largest=largest, fresh=fresh, log=log)
     except KeyboardInterrupt:
-        log("\nInterrupted; what was compiled before is kept.")
+        log("\nInterrupted; finished compilations are stored.")
         raise SystemExit(130) from None
-    print(as_json(found) if json else describe(found))
+    print(as_json(plan) if json else describe(plan))
 
 
-def describe(found: Plan) -> str:
-    """All figures, for people."""
-    parts = (_title, _memory, _work, _time, _stages, _scaling)
-    return "\n\n".join(part(found) for part in parts)
+def describe(plan: Plan) -> str:
+    """Return all figures of a plan as text."""
+    sections = (_title, _memory, _work, _time, _stages, _scaling)
+    return "\n\n".join(section(plan) for section in sections)
 
 
-def _title(found: Plan) -> str:
-    config, chips = found.config, found.slice
+def _title(plan: Plan) -> str:
+    config, tpu_slice = plan.config, plan.slice
     height, width, channels = preprocess_for(config).image_shape
-    packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "libtpu"))
     return (
         f"{config.network} at {height}x{width}x{channels} in {config.dtype} on "
-        f"{chips.name} ({chips.chips} x {chips.chip.kind}): {config.batch_size} images a "
-        f"step, {found.images} per chip.\nThe training step, as jit(shard_map), which pmap "
-        f"is inside; compiled in {found.program.seconds:.0f} s by {packages}."
+        f"{tpu_slice.name} ({tpu_slice.chips} x {tpu_slice.chip.kind}): "
+        f"{config.batch_size} images per step, {plan.images} per chip.\n"
+        f"Compiled in {plan.program.seconds:.0f} s by jax {version('jax')}, libtpu "
+        f"{version('libtpu')}. Nothing was run: all times are estimates."
     )
 
 
-def _memory(found: Plan) -> str:
-    memory, hbm = found.program.memory, found.slice.chip.hbm
+def _memory(plan: Plan) -> str:
+    memory, hbm = plan.program.memory, plan.slice.chip.hbm
     rows = [
-        ("state and batch", _gib(memory["arguments"])),
-        ("results in a place of their own", _gib(memory["results"] - memory["reused"])),
+        ("training state and batch", _gib(memory["arguments"])),
+        ("results not stored in place", _gib(memory["results"] - memory["reused"])),
         ("temporary", _gib(memory["temporary"])),
         ("code", _gib(memory["code"])),
-        ("together", f"{_gib(found.program.needed)}, of {hbm / GIB:.0f} GiB"),
+        ("total", f"{_gib(plan.program.needed)} of {hbm / GIB:.0f} GiB"),
     ]
-    lines = [table(("memory per chip, by the compiler", ""), rows)]
-    if found.largest:
-        lines.append(_largest(found, found.largest))
-    return "\n".join(lines)
+    text = table(("memory per chip", "as compiled"), rows)
+    return f"{text}\n{_largest(plan, plan.largest)}" if plan.largest else text
 
 
-def _largest(found: Plan, largest: LargestBatch) -> str:
-    most, over = largest.images, largest.refused
+def _largest(plan: Plan, largest: LargestBatch) -> str:
+    images, refused = largest.images, largest.refused
+    next_images = 2 * images or plan.config.accumulate
     fits = "none"
     if program := largest.program:
-        fits = f"with {_gib(program.needed)}"
-        again = program.flops / most / (found.program.flops / found.images) - 1
-        if again > 0.01:
-            fits += f" and {again:.0%} of the operations done twice to save memory"
+        fits = f"{images} images, with {_gib(program.needed)}"
+        per_image = plan.program.flops / plan.images
+        recomputed = program.flops / images / per_image - 1
+        if recomputed > 0.01:
+            fits += f" and {recomputed:.0%} of the operations recomputed to save memory"
     return (
-        f"Largest batch per chip that fits: {most} ({fits}; {max(2 * most, 1)} would need "
-        f"at least {_gib(over.needed)} of {_gib(over.available)}), compiled for "
-        f"{largest.topology}; {most * found.slice.chips} on all."
+        f"Largest batch per chip that fits: {fits}; {next_images} would need at least "
+        f"{_gib(refused.needed)} of {_gib(refused.available)}.\n"
+        f"Compiled for {largest.topology}; {images * plan.slice.chips} images per step on "
+        f"all chips of {plan.slice.name}."
     )
 
 
-def _work(found: Plan) -> str:
-    """Of the operations, the compiler leaves out those on the zeros of "SAME" padding, and
-    counts those of batch normalisation and the like, which 6 MACs does not."""
-    program, images = found.program, found.images
-    moved = program.movement
-    per_image = program.flops / images
-    kinds = [
-        f"{count} {kind} of {moved.bytes[kind] / 1e6:.1f} MB"
-        for kind, count in moved.counts.items()
+def _work(plan: Plan) -> str:
+    """Return the section on operations and bytes of a step.
+
+    The compiler's count differs from 6 operations per multiply-accumulate (2 forward, 4
+    backward): it leaves out the zeros of "SAME" padding, and includes batch normalisation.
+    """
+    program, images, movement = plan.program, plan.images, plan.program.movement
+    flops = program.flops / images
+    collectives = [
+        f"{count} {kind} of {movement.bytes[kind] / 1e6:.1f} MB"
+        for kind, count in movement.counts.items()
     ]
     rows = [
         (
             "operations per image",
-            f"{per_image / 1e9:.1f} G, {per_image / (6 * program.macs):.3f} of "
+            f"{flops / 1e9:.1f} G, {flops / (6 * program.macs):.3f} of "
             f"6 x {program.macs / 1e9:.2f} GMACs",
         ),
         (
-            "bytes per image",
-            f"{moved.hbm_bytes / images / 1e6:.0f} MB to and from HBM, "
-            f"{moved.total_bytes / images / 1e6:.0f} MB with memory on the chip",
+            "memory traffic per image",
+            f"{movement.hbm_bytes / images / 1e6:.0f} MB to and from HBM, "
+            f"{movement.total_bytes / images / 1e6:.0f} MB with on-chip memory",
         ),
         (
             "collectives per step",
-            f"{', '.join(kinds) or 'none'}; {moved.overlapping or 'none'} of them while "
-            "the step goes on",
+            f"{', '.join(collectives) or 'none'}; {movement.overlapping or 'none'} of them "
+            "overlapped with computation",
         ),
         (
-            "to compare",
+            "for comparison",
             f"{program.params * 4 / 1e6:.1f} MB of gradients and "
             f"{program.statistics * 4 / 1e6:.1f} MB of batch statistics in float32",
         ),
     ]
-    return table(("work", ""), rows)
+    return table(("work", "as compiled"), rows)
 
 
-def _time(found: Plan) -> str:
-    chip, images = found.slice.chip, found.images
+def _time(plan: Plan) -> str:
+    chip, chips = plan.slice.chip, plan.slice.chips
+
+    def rate(images_per_second: float) -> str:
+        total = images_per_second * chips
+        return f"{images_per_second:,.0f} images/s per chip, {total:,.0f} on all"
+
     rows = [
-        ("operations", _ms(found.compute_seconds), f"at {chip.peak / 1e12:.0f} TFLOP/s"),
-        ("HBM", _ms(found.hbm_seconds), f"at {chip.hbm_rate / 1e9:.0f} GB/s"),
+        ("operations", _ms(plan.compute_seconds), f"at {chip.peak / 1e12:.0f} TFLOP/s"),
+        ("HBM", _ms(plan.hbm_seconds), f"at {chip.hbm_rate / 1e9:.0f} GB/s"),
         (
-            "roofline, the longer",
-            _ms(found.step_seconds),
-            f"at most {found.images_per_second:,.0f} images/s per chip, "
-            f"{found.images_per_second * found.slice.chips:,.0f} on all",
+            "roofline, the longer of both",
+            _ms(plan.step_seconds),
+            f"at most {rate(plan.images_per_second)}",
         ),
     ]
-    if seconds := found.expected_seconds:
-        rate = images / seconds
-        rows.append(
-            (
-                "the compiler expects",
-                _ms(seconds),
-                f"{rate:,.0f} images/s per chip, {rate * found.slice.chips:,.0f} on all, "
-                "without the all-reduce",
-            )
-        )
-    return table(("time of a step, not measured", "", ""), rows, right=(1,))
+    if seconds := plan.expected_seconds:
+        throughput = f"{rate(plan.images / seconds)}, without the all-reduce"
+        rows.append(("compiler's estimate", _ms(seconds), throughput))
+    return table(("time of a step, estimated", "", ""), rows, right=(1,))
 
 
-def _stages(found: Plan) -> str:
-    """Six operations for a multiply-accumulate, gradients included."""
-    chip = found.slice.chip
-    clock = chip.clock if found.expected_seconds else None
-    header = ["by stage of the network", "operations", "HBM"]
-    header += ["the compiler expects"] * bool(clock)
+def _stages(plan: Plan) -> str:
+    """Return the section on stages, with 6 operations per multiply-accumulate."""
+    chip = plan.slice.chip
+    clock = chip.clock if plan.expected_seconds else None
+    header = ["time by stage, estimated", "operations", "HBM"]
+    if clock:
+        header.append("compiler's estimate")
     rows = []
-    for work in found.program.stages:
-        times = [6 * work.macs * found.images / chip.peak, work.hbm_bytes / chip.hbm_rate]
+    for work in plan.program.stages:
+        times = [6 * work.macs * plan.images / chip.peak, work.hbm_bytes / chip.hbm_rate]
         if clock:
             times.append(work.cycles / clock)
-        name = work.stage or "the rest: loss, update, averages"
+        name = work.stage or "other: loss, optimizer, averages"
         rows.append((name, *map(_ms, times)))
     return table(header, rows, right=range(1, len(header)))
 
 
-def _scaling(found: Plan) -> str:
-    header = ("chips", "all-reduce", "speed kept, waiting", "overlapped")
-    rows = [
-        (
-            str(row.chips),
-            _ms(row.all_reduce_seconds),
-            f"{row.waiting:.1%}",
-            f"{row.overlapped:.1%}",
-        )
-        for row in found.scaling
-    ]
+def _scaling(plan: Plan) -> str:
+    header = ("chips", "all-reduce, estimated", "efficiency, waiting", "overlapped")
+    rows = []
+    for row in plan.scaling:
+        fractions = f"{row.waiting:.1%}", f"{row.overlapped:.1%}"
+        rows.append((str(row.chips), _ms(row.all_reduce_seconds), *fractions))
     note = (
-        f"With {found.images} images per chip at the roofline's speed, where the "
-        "all-reduce weighs most;\nits time is that of the links' bandwidth alone."
+        f"Fraction of the roofline's speed with {plan.images} images per chip, if the step "
+        "waits for the\nall-reduce or overlaps with it. The all-reduce is limited by the "
+        "bandwidth of the links alone."
     )
     return f"{table(header, rows, right=(0, 1, 2, 3))}\n{note}"
 

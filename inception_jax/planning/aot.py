@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training steps compiled for TPUs that are not here, and what was found kept on disk."""
+"""Training steps compiled ahead of time for an absent TPU slice, with results kept on disk.
+
+The compiled program itself is not kept, only its figures: memory, operations, traffic.
+"""
 
 import hashlib
 import importlib.util
@@ -15,16 +18,16 @@ from inception_jax.config import RunConfig
 from inception_jax.planning.hlo import Movement
 from inception_jax.planning.worker import run_worker
 
-# Settings of a run that its compiled step does not depend on.
+# Settings of a run that do not affect its compiled step.
 IGNORED_SETTINGS = (
     *("data", "train_split", "eval_split", "data_dir", "workdir", "epochs", "steps"),
     *("seed", "eval_every", "patience", "checkpoint_every", "keep_checkpoints"),
     *("log_every", "first_weights", "head", "aspect", "resize"),
     *("on_nonfinite", "on_bad_image", "workers", "wandb", "hosts", "crop_fraction"),
 )
-# Files that the compiled step, or what is read off it, depends on.
+# Source files that affect the compiled step or the figures read from it.
 SOURCE_FILES = (
-    *("config", "text", "data/augment", "kernels/*", "models/*"),
+    *("config", "text", "data/augment", "data/imagenet", "kernels/*", "models/*"),
     *("runtime/*", "training/*", "planning/*"),
 )
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
@@ -32,33 +35,33 @@ PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 
 @dataclass(frozen=True)
 class StageWork:
-    """Of a training step, what comes from a stage: see `summary.Row` and `hlo.Part`."""
+    """The part of a training step that one stage of the network accounts for."""
 
-    stage: str  # "" for the rest: loss, optimizer, averages, all-reduce
-    macs: int  # multiply-accumulates, for one image forward
+    stage: str  # "" for everything else: loss, optimizer, averages, all-reduce
+    macs: int  # multiply-accumulates of one image's forward pass
     hbm_bytes: int
     cycles: int
 
 
 @dataclass(frozen=True)
 class CompiledStep:
-    """A training step as one chip runs it, in the compiler's own figures."""
+    """Figures of a training step as compiled for one chip of a slice."""
 
     chips: int
-    seconds: float  # that compiling took
-    # Bytes: arguments, results, reused (results in the place of arguments), temporary,
-    # code, and the peak without the code.
+    seconds: float  # compilation time
+    # Bytes: arguments, results, reused (results stored in place of arguments), temporary,
+    # code, and peak (without code).
     memory: dict[str, int]
     flops: float
     movement: Movement
-    stages: tuple[StageWork, ...]  # in the order of the network, which `movement` sums
-    macs: int  # multiply-accumulates of the network, for one image forward
+    stages: tuple[StageWork, ...]  # in the network's order; they add up to `movement`
+    macs: int  # multiply-accumulates of one image's forward pass
     params: int
-    statistics: int  # moving means and variances of batch normalisation
+    statistics: int  # moving averages of batch normalisation
 
     @property
     def needed(self) -> int:
-        """Bytes of HBM."""
+        """Bytes of HBM that the step occupies."""
         memory = self.memory
         results = memory["results"] - memory["reused"]
         return memory["arguments"] + results + memory["temporary"] + memory["code"]
@@ -66,42 +69,44 @@ class CompiledStep:
 
 @dataclass(frozen=True)
 class TooLarge:
-    """A training step that the compiler found too large for the chip."""
+    """The compiler's refusal of a training step that does not fit in the chip's memory."""
 
-    needed: int  # bytes of HBM; of temporaries alone, where the compiler stopped at them
+    needed: int  # bytes of HBM; at least, if the compiler counted only temporary buffers
     available: int
-    seconds: float  # that finding out took
+    seconds: float  # compilation time until the refusal
 
 
 def load_or_compile(
     config: RunConfig, topology: str, *, fresh: bool, log: Callable[[str], None]
 ) -> CompiledStep | TooLarge:
-    """The step of a run on a slice: what is kept of it, otherwise compiled in minutes.
+    """Return the stored result for this step and slice, or compile and store it.
 
-    Raises ValueError where the configuration is wrong, ModuleNotFoundError without libtpu,
-    ChildProcessError where the compiler's process was killed.
+    With `fresh`, a stored result is ignored. `log` is called before and after compiling.
+
+    Raises ValueError for an invalid configuration, ModuleNotFoundError without libtpu, and
+    ChildProcessError if the compiler process is killed.
     """
     check_compiler()
     path = cache_folder() / f"{cache_key(config, topology)}.json"
-    if not fresh and (kept := _read(path)):
-        return kept
+    if not fresh and (stored := _read(path)):
+        return stored
     log(
-        f"Compiling {config.network} for {topology}, {config.batch_size} images a step. "
-        "The full networks take 5 to 12 minutes of two free cores, larger batches longer."
+        f"Compiling {config.network} for {topology}, {config.batch_size} images per step. "
+        "Full-size networks take 5 to 12 minutes on two free cores, larger batches longer."
     )
     request = {"config": asdict(config), "topology": topology}
-    answer = run_worker("inception_jax.planning.aot_worker", request)
-    found = _outcome(answer)
-    log(f"  compiled in {found.seconds:.0f} s")
-    _make_folder(path.parent)
+    reply = run_worker("inception_jax.planning.aot_worker", request)
+    result = _from_reply(reply)
+    log(f"  compiled in {result.seconds:.0f} s")
+    _make_private_folder(path.parent)
     draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(answer, indent=1) + "\n")
+    draft.write_text(json.dumps(reply, indent=1) + "\n")
     draft.replace(path)
-    return found
+    return result
 
 
 def check_compiler() -> None:
-    """Raise ModuleNotFoundError without libtpu."""
+    """Raise ModuleNotFoundError if libtpu is not installed."""
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
             'libtpu, the compiler for TPUs, is missing: pip install "inception_jax[plan]"'
@@ -109,53 +114,52 @@ def check_compiler() -> None:
 
 
 def cache_folder() -> Path:
-    """inception_jax/plan in the user's cache folder; XDG_CACHE_HOME, as the XDG says."""
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache"
+    """Return $XDG_CACHE_HOME/inception_jax/plan, by default under ~/.cache."""
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
     return base / "inception_jax" / "plan"
 
 
 def cache_key(config: RunConfig, topology: str) -> str:
-    """A name for all that decides what is compiled: settings, versions, source, flags."""
+    """Return a digest of all that affects the result: settings, versions, source, flags."""
     settings = {k: v for k, v in asdict(config).items() if k not in IGNORED_SETTINGS}
-    decisive = {
+    inputs = {
         "settings": settings,
         "topology": topology,
         "versions": {package: version(package) for package in PACKAGES},
         "source": source_digest(),
         "flags": [os.environ.get(name) for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")],
     }
-    text = json.dumps(decisive, sort_keys=True, default=str)
+    text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def source_digest() -> str:
-    """Of all files in `SOURCE_FILES`."""
-    digest, folder = hashlib.sha256(), Path(__file__).parents[1]
-    for name in SOURCE_FILES:
-        for path in sorted(folder.glob(f"{name}.py")):
+    """Return the SHA-256 digest of all files in `SOURCE_FILES`."""
+    digest, package = hashlib.sha256(), Path(__file__).parents[1]
+    for pattern in SOURCE_FILES:
+        for path in sorted(package.glob(f"{pattern}.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _make_folder(folder: Path) -> None:
-    for place in (*reversed(folder.parents), folder):
-        if not place.exists():
-            place.mkdir(mode=0o700, exist_ok=True)
+def _make_private_folder(folder: Path) -> None:
+    for path in (*reversed(folder.parents), folder):
+        if not path.exists():
+            path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _read(path: Path) -> CompiledStep | TooLarge | None:
     try:
-        return _outcome(json.loads(path.read_text()))
+        return _from_reply(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError, KeyError):
-        return None  # none there, or not whole: it is made anew
+        return None  # missing or incomplete
 
 
-def _outcome(answer: dict[str, Any]) -> CompiledStep | TooLarge:
-    if "refused" in answer:
-        return TooLarge(**answer["refused"])
-    figures = answer["compiled"]
-    stages = tuple(StageWork(**stage) for stage in figures["stages"])
-    return CompiledStep(
-        **{**figures, "movement": Movement(**figures["movement"]), "stages": stages}
-    )
+def _from_reply(reply: dict[str, Any]) -> CompiledStep | TooLarge:
+    if "refused" in reply:
+        return TooLarge(**reply["refused"])
+    figures = dict(reply["compiled"])
+    figures["movement"] = Movement(**figures["movement"])
+    figures["stages"] = tuple(StageWork(**stage) for stage in figures["stages"])
+    return CompiledStep(**figures)

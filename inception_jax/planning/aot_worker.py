@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m inception_jax.planning.aot_worker`: compile a step for an absent TPU slice.
+"""The worker process of `aot`: compile a training step for an absent TPU slice.
 
-A process of its own, since libtpu serves one process at a time and would otherwise be
-taken into the caller's. Reads a line of JSON, {"config": RunConfig, "topology": name};
-writes one, {"compiled": ...}, {"refused": ...} or {"error": sentence}: see `aot`.
+`python -m inception_jax.planning.aot_worker` reads one line of JSON from standard input,
+{"config": RunConfig, "topology": name}, and prints one: {"compiled": CompiledStep},
+{"refused": TooLarge} or {"error": message}.
 """
 
 import re
@@ -33,9 +33,10 @@ from inception_jax.training.step import state_shapes, train_step
 
 
 def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
-    """The step of a run on ImageNet, compiled for the devices of `topology`, in figures.
+    """Compile the training step of a run on ImageNet; return the fields of `CompiledStep`.
 
-    Raises ValueError where the network does not take the configuration.
+    If the step does not fit in memory, returns those of `TooLarge`. Raises ValueError if
+    the network does not support the configuration.
     """
     devices = devices_elsewhere(topology)
     network = network_for(config, get_spec(config.network).num_classes, len(devices))
@@ -44,22 +45,22 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        return {"refused": _refusal(error) | {"seconds": time.perf_counter() - start}}
-    summary, text = (
-        summarise(network, preprocess_for(config).image_shape),
-        compiled.as_text(),
-    )
+        sizes = parse_out_of_memory(error)
+        return {"refused": sizes | {"seconds": time.perf_counter() - start}}
+    summary = summarise(network, preprocess_for(config).image_shape)
+    hlo: Any = compiled.as_text()
+    cost: Any = compiled.cost_analysis()
     state = state_shapes(network, config.optimizer)
     return {
         "compiled": {
             "chips": len(devices),
             "seconds": time.perf_counter() - start,
             "memory": _memory(compiled.memory_analysis()),
-            # The body of a loop, here one part of the batch, is counted once. The rest of
-            # the step is below a thousandth of it.
-            "flops": compiled.cost_analysis()["flops"] * config.accumulate,
-            "movement": asdict(read_movement(text)),
-            "stages": _stages(summary, text),
+            # XLA counts a loop's body once. With `accumulate` nearly the whole step is the
+            # body of the loop over the parts of the batch.
+            "flops": cost["flops"] * config.accumulate,
+            "movement": asdict(read_movement(hlo)),
+            "stages": stage_work(summary, hlo),
             "macs": summary.macs,
             "params": sum(x.size for x in jax.tree.leaves(state.params)),
             "statistics": sum(x.size for x in jax.tree.leaves(state.batch_stats)),
@@ -70,69 +71,75 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
 def lower_step(
     config: RunConfig, network: Network, devices: list[jax.Device]
 ) -> jax.stages.Lowered:
-    """The step of a run on ImageNet, for devices that need not be here."""
+    """Lower the training step of a run on ImageNet for devices that may be absent."""
     options = train_options(config, network, NUM_TRAIN_IMAGES / config.batch_size)
     update = heeding(partial(train_step, options=options))
     step = DataParallel(update, config.parallel, devices)
     state = state_shapes(network, config.optimizer)
-    batch = _batch(config) | {"stop": jax.ShapeDtypeStruct((len(devices),), jnp.float32)}
+    batch = _batch_shapes(config)
+    batch["stop"] = jax.ShapeDtypeStruct((len(devices),), jnp.float32)
     return step.lower(state, batch, jax.eval_shape(partial(numbers_for, config)))
 
 
-def _stages(summary: Summary, text: str) -> list[dict[str, Any]]:
-    """The fields of `aot.StageWork`."""
-    found = cost_by_module(text, {name for row in summary.rows for name in row.names})
-    stages = [(row.stage, row.macs, row.names) for row in summary.rows] + [("", 0, ("",))]
+def _batch_shapes(config: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes and types of a batch of the input pipeline."""
+    size = config.batch_size
+    image_shape = (size, *preprocess_for(config).image_shape)
+    shapes = {
+        "image": jax.ShapeDtypeStruct(image_shape, jnp.uint8),
+        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+    }
+    if config.augment.color:
+        shapes["color_seed"] = jax.ShapeDtypeStruct((size,), jnp.uint32)
+    return shapes
+
+
+def stage_work(summary: Summary, hlo: str) -> list[dict[str, Any]]:
+    """Return the fields of `StageWork` for each stage, and for the rest of the step."""
+    modules = {name for row in summary.rows for name in row.names}
+    costs = cost_by_module(hlo, modules)
+    stages = [(row.stage, row.macs, row.names) for row in summary.rows]
+    stages.append(("", 0, ("",)))
     return [
         {
             "stage": stage,
             "macs": macs,
-            "hbm_bytes": sum(found[name].hbm_bytes for name in names),
-            "cycles": sum(found[name].cycles for name in names),
+            "hbm_bytes": sum(costs[name].hbm_bytes for name in names),
+            "cycles": sum(costs[name].cycles for name in names),
         }
         for stage, macs, names in stages
     ]
 
 
-def _batch(config: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """As the input pipeline makes it."""
-    count = (config.batch_size,)
-    shapes = {"image": (*count, *preprocess_for(config).image_shape), "label": count}
-    kinds = {"image": jnp.uint8, "label": jnp.int32, "color_seed": jnp.uint32}
-    if config.augment.color:
-        shapes["color_seed"] = count
-    return {
-        name: jax.ShapeDtypeStruct(shape, kinds[name]) for name, shape in shapes.items()
-    }
-
-
 def _memory(analysis: Any) -> dict[str, int]:
-    names = {
-        "arguments": "argument_size",
-        "results": "output_size",
-        "reused": "alias_size",
-        "temporary": "temp_size",
-        "code": "generated_code_size",
-        "peak": "peak_memory",
+    return {
+        "arguments": analysis.argument_size_in_bytes,
+        "results": analysis.output_size_in_bytes,
+        "reused": analysis.alias_size_in_bytes,
+        "temporary": analysis.temp_size_in_bytes,
+        "code": analysis.generated_code_size_in_bytes,
+        "peak": analysis.peak_memory_in_bytes,
     }
-    return {ours: getattr(analysis, f"{name}_in_bytes") for ours, name in names.items()}
 
 
-def _refusal(error: Exception) -> dict[str, int]:
-    """What the compiler says of a program that is too large for the chip's HBM."""
+def parse_out_of_memory(error: Exception) -> dict[str, int]:
+    """Return needed and available bytes from the compiler's message, or raise `error`."""
     amount = r"([\d.]+)([KMGT]?)"
-    found = re.search(rf"Used {amount} of {amount} hbm", str(error)) or re.search(
+    match = re.search(rf"Used {amount} of {amount} hbm", str(error)) or re.search(
         rf"temporaries \({amount}\) exceeds available HBM \({amount}\)", str(error)
     )
-    if not found:
+    if not match:
         raise error
     units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    sizes = [float(found[i]) * units[found[i + 1]] for i in (1, 3)]
-    return {"needed": round(sizes[0]), "available": round(sizes[1])}
+    needed, needed_unit, available, available_unit = match.groups()
+    return {
+        "needed": round(float(needed) * units[needed_unit]),
+        "available": round(float(available) * units[available_unit]),
+    }
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Of `compile_step`, from what JSON can hold."""
+    """Return the reply to a request, both as JSON values."""
     return compile_step(from_json(RunConfig, request["config"]), request["topology"])
 
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compiled program moves, read off its text: between chips, and to and from HBM;
-and which module of the network it does so for.
+"""Read a compiled program's HLO text: its collectives, its memory traffic, its cycles.
 
-`cost_analysis` gives the bytes of every operand and result, wherever it lies. The text of
-a program for a TPU says where, as S(1) for the memory on the chip, and only the rest
-passes through HBM.
+XLA's `cost_analysis` counts the bytes of all operands and results. The HLO text of a TPU
+program also states where each array lies: S(n) in a layout is memory on the chip, and only
+the other arrays pass through HBM.
 """
 
 import math
@@ -12,19 +11,19 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 COLLECTIVES = (
     *("all-reduce", "all-gather", "reduce-scatter"),
     *("all-to-all", "collective-permute", "collective-broadcast"),
 )
-# These name memory or wait for it, and move nothing.
+# Operations that only name memory or wait for it.
 _FREE = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call"),
     *("conditional", "partition-id", "replica-id", "after-all", "iota"),
 )
-_CALLING = ("while", "call", "async-start")  # the rest of those that call are kernels
+# Operations that run other computations. All others with `calls=` are kernels.
+_CALLING = ("while", "call", "async-start")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.-]+) .*\{")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
@@ -37,26 +36,54 @@ _LIBRARY_CALL = re.compile(r'custom_call_target="(__cu[^"]*)"')
 
 @dataclass(frozen=True)
 class Movement:
-    """Of one run of a program, on one chip.
+    """Collectives, memory traffic and cycles of one run of a program on one chip.
 
-    Each kernel reads its operands and writes its results whole and once, padded as they
-    lie in memory.
+    Each kernel is taken to read its operands and write its results once, in full, padded
+    as they are laid out in memory.
     """
 
-    counts: dict[str, int]  # of collectives, by kind
-    bytes: dict[str, int]  # of what each kind gives, as the chip has it afterwards
-    overlapping: int  # collectives during which the program goes on
+    counts: dict[str, int]  # number of collectives, by kind
+    bytes: dict[str, int]  # size of their results on this chip, by kind
+    overlapping: int  # collectives during which the program continues
     hbm_bytes: int  # read from and written to HBM
-    total_bytes: int  # and to and from the memory on the chip
-    cycles: int  # that the compiler expects of its kernels; 0 where it does not say
+    total_bytes: int  # HBM and on-chip memory together
+    cycles: int  # the compiler's estimate for its kernels; 0 if it gives none
 
 
-@dataclass(frozen=True)
-class ModuleCost:
-    """What the kernels that come from one module do, as in `Movement`."""
+class ModuleCost(NamedTuple):
+    """The part of `Movement` that the kernels of one module account for."""
 
     hbm_bytes: int = 0
     cycles: int = 0
+
+
+class _Cost(NamedTuple):
+    hbm_bytes: int = 0
+    total_bytes: int = 0
+    cycles: int = 0
+
+
+class _Array(NamedTuple):
+    dtype: str
+    shape: str
+    layout: str
+
+    @property
+    def on_chip(self) -> bool:
+        return "S(" in self.layout
+
+    def num_bytes(self, *, padded: bool) -> int:
+        """Return its size, with `padded` in whole tiles as it is laid out in memory."""
+        digits = re.search(r"\d+", self.dtype)
+        bits = 8 if self.dtype == "pred" else int(digits[0]) if digits else 0
+        sizes = [int(size) for size in self.shape.split(",") if size]
+        tile = re.search(r"T\(([\d,]+)\)", self.layout)
+        if padded and tile and sizes:
+            minor_to_major = map(int, self.layout.partition(":")[0].split(","))
+            tile_sizes = map(int, reversed(tile[1].split(",")))
+            for axis, tile_size in zip(minor_to_major, tile_sizes, strict=False):
+                sizes[axis] = math.ceil(sizes[axis] / tile_size) * tile_size
+        return math.prod(sizes) * bits // 8
 
 
 class _Instruction(NamedTuple):
@@ -65,163 +92,160 @@ class _Instruction(NamedTuple):
     operation: str
     rest: str  # operands and attributes
 
+    @property
+    def arrays(self) -> list[_Array]:
+        return [_Array(*fields) for fields in _ARRAY.findall(self.result)]
 
-def read_movement(text: str) -> Movement:
-    """Read `Compiled.as_text()`."""
-    computations, entry = _computations(text)
-    counts, sizes, plain = Counter(), Counter(), Counter()
-    for computation, runs in _executed(computations, entry, within_kernels=True):
-        for instruction in computations[computation]:
+    @property
+    def operands(self) -> list[str]:
+        return re.findall(r"%([\w.-]+)", self.rest.partition("), ")[0])
+
+
+@dataclass(frozen=True)
+class _Program:
+    computations: dict[str, list[_Instruction]]
+    entry: str  # name of the computation that is run
+
+    def executed(
+        self, name: str = "", runs: int = 1, *, within_kernels: bool
+    ) -> Iterator[tuple[list[_Instruction], int]]:
+        """Yield a computation and those it calls, each with how often it runs."""
+        instructions = self.computations[name or self.entry]
+        yield instructions, runs
+        for instruction in instructions:
+            if within_kernels or instruction.operation in _CALLING:
+                trips = _TRIPS.search(instruction.rest)
+                times = runs * int(trips[1]) if trips else runs
+                for called in _CALLED.findall(instruction.rest):
+                    yield from self.executed(called, times, within_kernels=within_kernels)
+
+
+def read_movement(hlo: str) -> Movement:
+    """Return the `Movement` of a program, from its `Compiled.as_text()`."""
+    program = _parse(hlo)
+    counts, sizes, overlapping = Counter[str](), Counter[str](), 0
+    for instructions, runs in program.executed(within_kernels=True):
+        for instruction in instructions:
             kind = instruction.operation.removesuffix("-start")
             if kind in COLLECTIVES:
                 counts[kind] += runs
                 sizes[kind] += runs * _payload(instruction)
-                plain["overlapping"] += runs * instruction.operation.endswith("-start")
-    for _, work in _work(computations, entry):
-        plain.update(work)
-    fields = ("overlapping", "hbm_bytes", "total_bytes", "cycles")
-    return Movement(dict(counts), dict(sizes), **{name: plain[name] for name in fields})
+                if kind != instruction.operation:
+                    overlapping += runs
+    costs = [cost for _, cost in _costs(program)]
+    return Movement(
+        counts=dict(counts),
+        bytes=dict(sizes),
+        overlapping=overlapping,
+        hbm_bytes=sum(cost.hbm_bytes for cost in costs),
+        total_bytes=sum(cost.total_bytes for cost in costs),
+        cycles=sum(cost.cycles for cost in costs),
+    )
 
 
-def cost_by_module(text: str, modules: Collection[str]) -> dict[str, ModuleCost]:
-    """`Movement` shared out among `modules`; under "" what comes from none of them.
+def cost_by_module(hlo: str, modules: Collection[str]) -> dict[str, ModuleCost]:
+    """Split a program's `Movement` among `modules`; the rest is under "".
 
-    A kernel that was made of several modules' operations counts for the one of its result.
-    Of modules within each other the outermost counts. What the compiler adds, such as
-    copies between HBM and the memory on the chip, counts for the module whose result it
-    takes.
+    A kernel fused from several modules' operations counts for the module of its result. Of
+    nested modules the outermost counts. Operations that the compiler adds, such as copies
+    between HBM and on-chip memory, count for the module whose result they take.
     """
-    computations, entry = _computations(text)
-    origins = _origins(computations, modules)
-    found = {name: Counter() for name in {*modules, ""}}
-    for instruction, work in _work(computations, entry):
-        found[origins[instruction.name]].update(work)
-    return {name: ModuleCost(x["hbm_bytes"], x["cycles"]) for name, x in found.items()}
+    program = _parse(hlo)
+    origins = _origins(program, modules)
+    costs = dict.fromkeys([*modules, ""], ModuleCost())
+    for instruction, cost in _costs(program):
+        origin = origins[instruction.name]
+        hbm_bytes, cycles = costs[origin]
+        costs[origin] = ModuleCost(hbm_bytes + cost.hbm_bytes, cycles + cost.cycles)
+    return costs
 
 
-def bytes_by_operation(text: str) -> dict[str, int]:
-    """`Movement.total_bytes` shared out: by the function of cuDNN or cuBLAS that is called,
-    or else the operation, such as "fusion"."""
-    computations, entry = _computations(text)
-    found = Counter()
-    for instruction, work in _work(computations, entry):
+def bytes_by_operation(hlo: str) -> dict[str, int]:
+    """Split `Movement.total_bytes` by operation, such as "fusion".
+
+    Calls of cuDNN and cuBLAS are listed by the function that they call.
+    """
+    sizes = Counter[str]()
+    for instruction, cost in _costs(_parse(hlo)):
         call = _LIBRARY_CALL.search(instruction.rest)
-        found[call[1] if call else instruction.operation] += work.get("total_bytes", 0)
-    return dict(found)
+        sizes[call[1] if call else instruction.operation] += cost.total_bytes
+    return dict(sizes)
 
 
-def _work(
-    computations: dict[str, list[_Instruction]], entry: str
-) -> Iterator[tuple[_Instruction, dict[str, int]]]:
-    """Instructions, and what they add to the fields of `Movement`."""
-    for computation, runs in _executed(computations, entry, within_kernels=True):
-        for instruction in computations[computation]:
-            if cycles := _CYCLES.search(instruction.rest):
-                yield instruction, {"cycles": runs * int(cycles[1])}
-    for computation, runs in _executed(computations, entry, within_kernels=False):
-        for instruction, hbm, chip in _traffic(computations[computation]):
-            yield instruction, {"hbm_bytes": runs * hbm, "total_bytes": runs * (hbm + chip)}
-
-
-def _origins(
-    computations: dict[str, list[_Instruction]], modules: Collection[str]
-) -> dict[str, str]:
-    """By instruction, of `modules` the one it comes from, or ""."""
-    found: dict[str, str] = {}
-    for instruction in chain.from_iterable(computations.values()):
-        if named := _ORIGIN.search(instruction.rest):
-            path = named[1].split("/")
-        else:
-            path = [found.get(operand, "") for operand in _operands(instruction)]
-        found[instruction.name] = next((name for name in path if name in modules), "")
-    return found
-
-
-def _operands(instruction: _Instruction) -> list[str]:
-    return re.findall(r"%([\w.-]+)", instruction.rest.partition("), ")[0])
-
-
-def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-    """Instructions of every computation, and the name of the one that is run."""
-    found: dict[str, list[_Instruction]] = {}
+def _parse(hlo: str) -> _Program:
+    computations: dict[str, list[_Instruction]] = {}
     name = entry = ""
-    for line in text.splitlines():
+    for line in hlo.splitlines():
         if header := _COMPUTATION.fullmatch(line):
             name = header[1]
-            found[name] = []
+            computations[name] = []
             entry = name if line.startswith("ENTRY") else entry
         elif name and (match := _INSTRUCTION.match(line)):
-            found[name].append(_Instruction(*match.groups()))
-    return found, entry
+            computations[name].append(_Instruction(*match.groups()))
+    return _Program(computations, entry)
 
 
-def _executed(
-    computations: dict[str, list[_Instruction]],
-    name: str,
-    runs: int = 1,
-    *,
-    within_kernels: bool,
-) -> Iterator[tuple[str, int]]:
-    """The computation, those it calls, and how often each is run."""
-    yield name, runs
-    for instruction in computations[name]:
-        if not within_kernels and instruction.operation not in _CALLING:
-            continue
-        trips = _TRIPS.search(instruction.rest)
-        times = runs * int(trips[1]) if trips else runs
-        for called in _CALLED.findall(instruction.rest):
-            yield from _executed(computations, called, times, within_kernels=within_kernels)
+def _costs(program: _Program) -> Iterator[tuple[_Instruction, _Cost]]:
+    """Yield instructions with costs that add up to the program's."""
+    for instructions, runs in program.executed(within_kernels=True):
+        for instruction in instructions:
+            if cycles := _CYCLES.search(instruction.rest):
+                yield instruction, _Cost(cycles=runs * int(cycles[1]))
+    for instructions, runs in program.executed(within_kernels=False):
+        for instruction, hbm, on_chip in _traffic(instructions):
+            yield instruction, _Cost(runs * hbm, runs * (hbm + on_chip))
+
+
+def _origins(program: _Program, modules: Collection[str]) -> dict[str, str]:
+    """Return for each instruction the module of `modules` that it comes from, or ""."""
+    origins: dict[str, str] = {}
+    for instructions in program.computations.values():
+        for instruction in instructions:
+            if op_name := _ORIGIN.search(instruction.rest):
+                candidates = op_name[1].split("/")
+            else:
+                candidates = [origins.get(name, "") for name in instruction.operands]
+            origin = next((name for name in candidates if name in modules), "")
+            origins[instruction.name] = origin
+    return origins
 
 
 def _payload(instruction: _Instruction) -> int:
-    """Bytes of the result, without padding; some start with naming their operands."""
-    arrays = _ARRAY.findall(instruction.result)
+    """Return the unpadded bytes of a collective's result."""
+    arrays = instruction.arrays
     if instruction.operation in ("all-gather-start", "collective-permute-start"):
-        arrays = [array for array in arrays if array[1]]  # without semaphores
+        # The result is (operands, results, semaphores); semaphores are scalars.
+        arrays = [array for array in arrays if array.shape]
         arrays = arrays[len(arrays) // 2 :]
-    return sum(_size(*array, padded=False) for array in arrays)
+    return sum(array.num_bytes(padded=False) for array in arrays)
 
 
 def _traffic(
     instructions: list[_Instruction],
 ) -> Iterator[tuple[_Instruction, int, int]]:
-    """Each instruction, with the bytes in HBM and on the chip that it reads and writes."""
-    where: dict[str, tuple[int, int]] = {}
+    """Yield each instruction with the bytes that it moves in HBM and in on-chip memory."""
+    result_sizes: dict[str, tuple[int, int]] = {}
     for instruction in instructions:
-        name, result, operation, _ = instruction
-        arrays = _ARRAY.findall(result)
+        operation, arrays = instruction.operation, instruction.arrays
         if operation == "slice-start":
-            # ((from), part, semaphore): as much is read of the first as is written.
+            # The result is (source, part, semaphore). Only a part of the source is read.
             source, part = arrays[:2]
-            there = part[2] if "S(" in source[2] else part[2].partition("S(")[0]
-            arrays = [part, (*part[:2], there)]
+            layout = part.layout if source.on_chip else part.layout.partition("S(")[0]
+            arrays = [part, part._replace(layout=layout)]
         elif _LIBRARY_CALL.search(instruction.rest):
-            arrays = arrays[:-1]  # the last is room to work in
-        where[name] = _by_place(arrays)
+            arrays = arrays[:-1]  # the last is workspace
+        hbm, on_chip = _sizes_by_memory(arrays)
+        result_sizes[instruction.name] = hbm, on_chip
         if operation in _FREE or operation.endswith("-done"):
             continue
-        hbm, chip = where[name]
-        if not operation.endswith("-start"):  # those name their operands in the result
-            for operand in _operands(instruction):
-                more = where.get(operand, (0, 0))
-                hbm, chip = hbm + more[0], chip + more[1]
-        yield instruction, hbm, chip
+        if not operation.endswith("-start"):  # the result of those includes the operands
+            for operand in instruction.operands:
+                operand_hbm, operand_on_chip = result_sizes.get(operand, (0, 0))
+                hbm, on_chip = hbm + operand_hbm, on_chip + operand_on_chip
+        yield instruction, hbm, on_chip
 
 
-def _by_place(arrays: list[tuple[str, str, str]]) -> tuple[int, int]:
-    sizes = [(_size(*array, padded=True), "S(" in array[2]) for array in arrays]
-    on_chip = sum(size for size, chip in sizes if chip)
-    return sum(size for size, _ in sizes) - on_chip, on_chip
-
-
-def _size(kind: str, shape: str, layout: str, *, padded: bool) -> int:
-    """Bytes of an array; `padded` to whole tiles, as it lies in memory."""
-    digits = re.search(r"\d+", kind)
-    bits = 8 if kind == "pred" else int(digits[0]) if digits else 0
-    sizes = [int(size) for size in shape.split(",") if size]
-    tile = re.search(r"T\(([\d,]+)\)", layout)
-    if padded and tile and sizes:
-        minor_first = [int(axis) for axis in layout.partition(":")[0].split(",")]
-        for axis, step in zip(minor_first, reversed(tile[1].split(",")), strict=False):
-            sizes[axis] = -(-sizes[axis] // int(step)) * int(step)
-    return math.prod(sizes) * bits // 8
+def _sizes_by_memory(arrays: list[_Array]) -> tuple[int, int]:
+    """Return the padded bytes of arrays in HBM and of those in on-chip memory."""
+    hbm = sum(array.num_bytes(padded=True) for array in arrays if not array.on_chip)
+    return hbm, sum(array.num_bytes(padded=True) for array in arrays if array.on_chip)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the text of compiled programs: of this machine's compiler, and of a TPU's."""
+"""Figures read from the HLO text of CPU, TPU and GPU programs."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from inception_jax.runtime.parallel import DataParallel
 
 
 def compiled_text(step) -> str:
-    """Of `step` over the four devices of the tests, for 8x32 numbers."""
+    """Return the HLO of `step` on the four devices of the tests, for 8x32 numbers."""
     mapped = DataParallel(step, ParallelConfig("shard_map"), donate_state=False)
     shape = jax.ShapeDtypeStruct((8, 32), jnp.float32)
     state = jax.ShapeDtypeStruct((32,), jnp.float32)
@@ -32,15 +32,15 @@ def test_collectives_of_a_program():
         shared = jax.lax.psum(everyone * rows[1, 0], axis_name)
         return {"total": total, "peak": peak, "shared": shared}
 
-    found = read_movement(compiled_text(step))
-    assert found.counts["all-gather"] == 1
-    assert found.bytes["all-gather"] == 4 * 32 * 4
-    # Neighbouring sums may be one operation; their bytes are the same.
-    assert found.bytes["all-reduce"] == 4 * (32 + 5 + 4 * 32)
-    assert 2 <= found.counts["all-reduce"] <= 3
+    result = read_movement(compiled_text(step))
+    assert result.counts["all-gather"] == 1
+    assert result.bytes["all-gather"] == 4 * 32 * 4
+    # XLA may merge neighbouring sums; their bytes stay the same.
+    assert result.bytes["all-reduce"] == 4 * (32 + 5 + 4 * 32)
+    assert 2 <= result.counts["all-reduce"] <= 3
 
 
-def test_a_loop_counts_as_often_as_it_runs():
+def test_a_loop_counts_once_per_iteration():
     def step(state, batch, numbers, *, axis_name):
         def body(carry, row):
             return carry + jax.lax.psum(row * jnp.sin(carry), axis_name), None
@@ -48,8 +48,8 @@ def test_a_loop_counts_as_often_as_it_runs():
         rows = jnp.concatenate([batch["image"]] * 4)
         return jax.lax.scan(body, state, rows)[0]
 
-    found = read_movement(compiled_text(step))
-    assert (found.counts, found.bytes) == ({"all-reduce": 8}, {"all-reduce": 8 * 32 * 4})
+    result = read_movement(compiled_text(step))
+    assert (result.counts, result.bytes) == ({"all-reduce": 8}, {"all-reduce": 8 * 32 * 4})
 
 
 TPU = """\
@@ -83,37 +83,37 @@ all-reduce(%copy-done.1, %fusion.1), replica_groups={{0,1}}, to_apply=%add
 """
 
 
-def test_a_tpu_program_says_what_passes_through_hbm():
-    found = read_movement(TPU)
-    assert found.counts == {"all-reduce": 1, "collective-permute": 1}
-    assert found.bytes == {"all-reduce": 4 * (300 + 100), "collective-permute": 4 * 300}
-    assert (found.overlapping, found.cycles) == (1, 1830)
-    copied = 4 * 512  # 300 numbers lie in a tile of 512
+def test_traffic_of_a_tpu_program():
+    result = read_movement(TPU)
+    assert result.counts == {"all-reduce": 1, "collective-permute": 1}
+    assert result.bytes == {"all-reduce": 4 * (300 + 100), "collective-permute": 4 * 300}
+    assert (result.overlapping, result.cycles) == (1, 1830)
+    copied = 4 * 512  # 300 numbers, padded to a tile of 512
     sliced = 4 * 128
-    kernel = 2 * 8 * 128  # 4x100 numbers of two bytes in a tile of 8x128
-    reduced, permuted = 4 * 512, 2 * 4 * 300 + 4  # with a semaphore
-    assert found.hbm_bytes == copied + sliced + kernel + reduced + permuted
+    kernel = 2 * 8 * 128  # 4x100 two-byte numbers, padded to a tile of 8x128
+    reduced, permuted = 4 * 512, 2 * 4 * 300 + 4  # and a semaphore
+    assert result.hbm_bytes == copied + sliced + kernel + reduced + permuted
     on_chip = copied + 4 + sliced + 4 * 128 + (copied + 4 * 128 + 4 * 128)
-    assert found.total_bytes == found.hbm_bytes + on_chip
+    assert result.total_bytes == result.hbm_bytes + on_chip
 
 
-def test_kernels_are_shared_out_among_modules():
-    """The outermost module counts, of the kernel's result, and all is shared out. A copy
-    is the module's whose result it takes, and that of an argument none's."""
+def test_kernels_count_for_modules():
+    """A kernel counts for the outermost module of its result, a copy for the module whose
+    result it takes, and a copy of an argument for none."""
     outer, inner = "jit(step)/jvp(Network)/Mixed_6a", "Branch_0/Conv2d_1a_3x3/conv/dot"
     text = TPU.replace("calls=%kernel", f'calls=%kernel, op_name="{outer}/{inner}"')
     text = text.replace("parameter(1)", 'parameter(1), op_name="state/Mixed_6a_2/scale"')
     text = text.replace("to_apply=%add", 'to_apply=%add, op_name="jit(step)/psum"')
-    away = "(f32[100]{0:T(128)}, f32[100]{0:T(128)S(1)}, u32[]{:S(2)}) copy-start"
+    copy = "(f32[100]{0:T(128)}, f32[100]{0:T(128)S(1)}, u32[]{:S(2)}) copy-start"
     text = text.replace(
         "  ROOT %tuple.1",
         "  %same.1 = f32[100]{0:T(128)S(1)} bitcast(%fusion.1)\n"
-        f"  %copy-start.2 = {away}(%same.1)\n  ROOT %tuple.1",
+        f"  %copy-start.2 = {copy}(%same.1)\n  ROOT %tuple.1",
     )
-    found = cost_by_module(text, ["Conv2d_1a_3x3", "Mixed_6a", "Mixed_6b"])
+    result = cost_by_module(text, ["Conv2d_1a_3x3", "Mixed_6a", "Mixed_6b"])
     whole = read_movement(text)
     block = ModuleCost(hbm_bytes=2 * 8 * 128 + 4 * 128, cycles=1830)
-    assert found == {
+    assert result == {
         "Mixed_6a": block,
         "Conv2d_1a_3x3": ModuleCost(),
         "Mixed_6b": ModuleCost(),
@@ -121,11 +121,11 @@ def test_kernels_are_shared_out_among_modules():
     }
 
 
-def test_nothing_is_moved_by_names_alone():
+def test_parameters_move_no_bytes():
     text = "ENTRY %main (a: f32[8]) -> f32[8] {\n  %a = f32[8]{0} parameter(0)\n}\n"
-    found = read_movement(text)
-    assert (found.counts, found.hbm_bytes, found.total_bytes) == ({}, 0, 0)
-    assert np.isclose(found.cycles, 0)
+    result = read_movement(text)
+    assert (result.counts, result.hbm_bytes, result.total_bytes) == ({}, 0, 0)
+    assert np.isclose(result.cycles, 0)
 
 
 GPU = """\
@@ -147,9 +147,9 @@ ENTRY %main (x: bf16[6,4], w: bf16[4,4]) -> bf16[6,4] {
 """.replace("LIB", "__cublas$lt$matmul")
 
 
-def test_what_a_gpus_program_moves_by_who_does_it():
-    """Room for cuBLAS to work in is neither read nor written by the program."""
-    found = {"__cublas$lt$matmul": 2 * (24 + 16 + 24), "fusion": 2 * 48, "copy": 2 * 48}
+def test_bytes_by_operation_of_a_gpu_program():
+    """The workspace of cuBLAS is not counted."""
+    expected = {"__cublas$lt$matmul": 2 * (24 + 16 + 24), "fusion": 2 * 48, "copy": 2 * 48}
     moved = {kind: size for kind, size in bytes_by_operation(GPU).items() if size}
-    assert moved == found
-    assert read_movement(GPU).total_bytes == sum(found.values())
+    assert moved == expected
+    assert read_movement(GPU).total_bytes == sum(expected.values())
