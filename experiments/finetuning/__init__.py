@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `python -m experiments.finetune` makes of a complete run: its model, a report."""
+"""The model and the report that `python -m experiments.finetune` writes."""

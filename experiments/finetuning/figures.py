@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A confusion matrix and the worst mistakes as pictures, for any number and any names."""
+"""Figures of the report: the confusion matrix and the worst mistakes."""
 
 import functools
 import math
@@ -17,15 +17,15 @@ from inception_jax.data.decoding import decode_example
 from inception_jax.data.source import Source
 from inception_jax.text import one_line
 
-SEQUENTIAL = "cividis"  # as lightness alone tells its values apart
-# Classes up to which every cell has its count, and up to which every row has its name.
-WITH_COUNTS, WITH_NAMES = 20, 60
-COLUMNS = 6  # of pictures
+COLORS = "cividis"  # legible in greyscale and for colour-blind readers
+MAX_WITH_COUNTS = 20  # classes up to which every cell shows its count
+MAX_WITH_NAMES = 60  # classes up to which rows and columns show names
+COLUMNS = 6  # of images
 NO_GLYPH = "\N{WHITE SQUARE}"
 
 
 def drawable(name: str, most: int) -> str:
-    """A name as the figures' font can draw it, in at most so many letters."""
+    """Return a name in at most `most` characters, all of which matplotlib's font has."""
     text = one_line(name)
     text = text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
     return "".join(c if ord(c) in _glyphs() else NO_GLYPH for c in text)
@@ -40,19 +40,24 @@ def _glyphs() -> frozenset[int]:
 def confusion_figure(
     confusion: Int[np.ndarray, "k k"], class_names: Sequence[str]
 ) -> Figure:
-    """True classes are rows, predicted ones columns; a row's colours are shares of it."""
+    """Draw true classes as rows and predicted classes as columns.
+
+    Colours are shares of a row. Names and counts are left out if there are many classes.
+    """
     k = len(class_names)
-    cell = 0.45 if k <= WITH_COUNTS else 0.16 if k <= WITH_NAMES else 10 / k
+    with_counts, with_names = k <= MAX_WITH_COUNTS, k <= MAX_WITH_NAMES
+    cell = 0.45 if with_counts else 0.16 if with_names else 10 / k  # inches
     side = max(cell * k, 1.5)
-    room = 2.6 if k <= WITH_NAMES else 0.9  # for names, for numbers
-    figure = Figure(figsize=(max(side + room + 1, 5.5), side + room), layout="constrained")
+    margin = 2.6 if with_names else 0.9
+    size = (max(side + margin + 1, 5.5), side + margin)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     totals = confusion.sum(axis=1, keepdims=True)
     shares = confusion / np.maximum(totals, 1)
-    image = axes.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest")
+    image = axes.imshow(shares, cmap=COLORS, vmin=0, vmax=1, interpolation="nearest")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    if k <= WITH_NAMES:
+    if with_names:
         names = [drawable(name, 24) for name in class_names]
         axes.set_xticks(range(k), names, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(k), names, fontsize=8, parse_math=False)
@@ -61,7 +66,7 @@ def confusion_figure(
         axes.set_xticks(ticks, ticks, fontsize=8)
         axes.set_yticks(ticks, ticks, fontsize=8)
         axes.set_title("classes by number", fontsize=9)
-    if k <= WITH_COUNTS:
+    if with_counts:
         for (i, j), count in np.ndenumerate(confusion):
             color = "black" if shares[i, j] > 0.5 else "white"
             if count:
@@ -77,7 +82,7 @@ def mistakes_figure(
     chosen: Int[np.ndarray, " m"],
     channels: Literal[1, 3],
 ) -> Figure | None:
-    """The chosen pictures, each with its true class, the predicted one and how sure."""
+    """Draw the chosen images with true class, predicted class and its probability."""
     if not len(chosen):
         return None
     columns = min(COLUMNS, len(chosen))
@@ -92,11 +97,11 @@ def mistakes_figure(
         axes.imshow(
             decode_example(example, channels).squeeze(), cmap="gray", vmin=0, vmax=255
         )
-        said = predictions.predicted[i]
+        predicted = predictions.predicted[i]
         axes.set_title(
             f"true: {drawable(names[predictions.labels[i]], 20)}\n"
-            f"said: {drawable(names[said], 20)}\n"
-            f"{predictions.probabilities[i, said]:.0%} sure",
+            f"predicted: {drawable(names[predicted], 20)}\n"
+            f"probability {predictions.probabilities[i, predicted]:.0%}",
             fontsize=8,
             loc="left",
             parse_math=False,

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model says of every picture of a split."""
+"""Predictions of a model for every image of a split."""
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,16 +16,16 @@ from inception_jax.inference.evaluate import view_probabilities
 from inception_jax.runtime.parallel import compiler_options
 from inception_jax.weights.model import Model
 
-BATCH_SIZE = 32  # pictures at once
+BATCH_SIZE = 32  # images
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of some pictures."""
+    """The predictions of a model for the images of a split."""
 
     class_names: tuple[str, ...]
     positions: Int[np.ndarray, " n"]  # in the source
-    names: tuple[str, ...]  # of the pictures
+    names: tuple[str, ...]  # of the images
     labels: Int[np.ndarray, " n"]
     probabilities: Float[np.ndarray, "n k"]
 
@@ -35,41 +34,53 @@ class Predictions:
         return self.probabilities.argmax(axis=1)
 
     @property
+    def num_correct(self) -> int:
+        return int(np.sum(self.predicted == self.labels))
+
+    @property
     def confusion(self) -> Int[np.ndarray, "k k"]:
-        """Number of pictures by true class (rows) and predicted class."""
+        """Number of images by true class (rows) and predicted class."""
         k = len(self.class_names)
         pairs = self.labels * k + self.predicted
         return np.bincount(pairs, minlength=k * k).reshape(k, k)
 
     @property
     def mistakes(self) -> Int[np.ndarray, " m"]:
-        """Those that are wrong, the surest first."""
-        sure = self.probabilities.max(axis=1)
+        """Misclassified images, those with the highest predicted probability first."""
+        confidence = self.probabilities.max(axis=1)
         wrong = np.flatnonzero(self.predicted != self.labels)
-        return wrong[np.argsort(-sure[wrong], kind="stable")]
+        return wrong[np.argsort(-confidence[wrong], kind="stable")]
 
 
 def predict(
     model: Model, variables: dict, source: Source, config: RunConfig
 ) -> Predictions:
-    """Probabilities for every picture of `source` that can be read."""
-    card, size = model.card, min(BATCH_SIZE, len(source))
-    options = compiler_options(jax.default_backend())
-    look = jax.jit(partial(view_probabilities, model), compiler_options=options)
-    found: list[tuple[Any, Any, Any]] = []
+    """Return the probabilities for every readable image of `source`."""
+    probabilities_of = jax.jit(
+        partial(view_probabilities, model),
+        compiler_options=compiler_options(jax.default_backend()),
+    )
+    positions, labels, probabilities = [], [], []
     with tqdm(total=len(source), unit="image", disable=None) as bar:
         for batch in eval_batches(
             source,
-            preprocess=card.preprocess,
-            batch_size=size,
+            preprocess=model.card.preprocess,
+            batch_size=min(BATCH_SIZE, len(source)),
             on_bad_image=config.on_bad_image,
             workers=config.workers,
         ):
-            probabilities = look(variables, {"image": batch["image"]})
-            kept = batch["mask"] > 0
-            parts = (batch["index"], batch["label"], jax.device_get(probabilities))
-            found.append(tuple(part[kept] for part in parts))
-            bar.update(int(kept.sum()))
-    positions, labels, probabilities = map(np.concatenate, zip(*found, strict=True))
-    names = tuple(source.examples[i]["name"] for i in positions.tolist())
-    return Predictions(card.class_names, positions, names, labels, probabilities)
+            of_batch = jax.device_get(
+                probabilities_of(variables, {"image": batch["image"]})
+            )
+            valid = batch["mask"] > 0
+            positions += batch["index"][valid].tolist()
+            labels.append(batch["label"][valid])
+            probabilities.append(of_batch[valid])
+            bar.update(int(valid.sum()))
+    return Predictions(
+        class_names=model.card.class_names,
+        positions=np.array(positions),
+        names=tuple(source.examples[i]["name"] for i in positions),
+        labels=np.concatenate(labels),
+        probabilities=np.concatenate(probabilities),
+    )

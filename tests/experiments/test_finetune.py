@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning from the command line: a run, its model, what it says of itself."""
+"""Fine-tuning from the command line: the run, its model and its report."""
 
 import csv
 import html
@@ -33,11 +33,11 @@ from tests.models.tiny import one_block, random_variables
 from tests.processes import Processes
 from tests.runs import records
 
-# What a folder can be called, and a page, a terminal or matplotlib could trip over.
+# Names of folders that could break a page, a terminal or matplotlib.
 HOSTILE = ("<script>alert(1)</script>", "$\\frac{1}{2}$", "\u732b \x1b[31m\nnew line")
 SPEC = PreprocessSpec((16, 16, 3), 0.9, "keep", "bicubic", low=-0.5, high=2.0)
 CARD = Card("tiny", SPEC, ("x", "y"), Origin("timm", "x.safetensors"), residual_scale=0.5)
-# Four devices; two updates an epoch.
+# Four devices; two steps an epoch.
 QUICK = ("--batch-size", "12", "--epochs", "3", "--evaluations", "3")
 
 
@@ -62,7 +62,7 @@ def named(photos: Path, names: tuple[str, ...]) -> None:
 
 
 def test_from_a_folder_to_a_model_and_a_report(source, photos, tmp_path, capsys):
-    """With a frozen body; then once more without the source; names are only names."""
+    """With a frozen body, hostile names, and a second start without the initial weights."""
     names = tuple(sorted(HOSTILE[1:]))
     named(photos, names)
     folder = tmp_path / "run"
@@ -81,7 +81,7 @@ def test_from_a_folder_to_a_model_and_a_report(source, photos, tmp_path, capsys)
         (body, variables["batch_stats"]),
         ({n: before["params"][n] for n in body}, before["batch_stats"]),
     )
-    # The best evaluation's, and the report is of it.
+    # The model and the report are those of the best evaluation.
     lines = records(folder, "eval")
     assert len(lines) == 3
     best = next(line for line in lines if line["step"] == model.card.origin.step)
@@ -92,20 +92,20 @@ def test_from_a_folder_to_a_model_and_a_report(source, photos, tmp_path, capsys)
     right = sum(row["class"] == row["predicted"] for row in rows)
     assert right == best["ema"]["top1_sum"]
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
-    assert f"<strong>{right} of 8 pictures</strong>" in page
+    assert f"<strong>{right} of 8 images</strong>" in page
     count = len(records(folder, "eval"))
     assert f"the best of {count} evaluations" in page
     assert html.escape(names[0]) in page
     assert "\x1b" not in page
     assert page.count("data:image/png;base64,") == 1 + (right < 8)
     assert (folder / "report" / "confusion.png").read_bytes().startswith(b"\x89PNG")
-    # Complete: nothing changes, and nothing but the data is needed.
+    # A complete run changes nothing and needs only the data.
     shutil.rmtree(source)
     hashed, written = state_hash(folder), (folder / "model" / "model.json").read_bytes()
     assert finetune.main(arguments) == 0
     assert state_hash(folder) == hashed
     assert (folder / "model" / "model.json").read_bytes() == written
-    # Evaluated on other classes: refused.
+    # Evaluation on other classes is refused.
     named_back = photos.with_name("others")
     shutil.copytree(photos, named_back)
     for split in ("train", "val"):
@@ -134,7 +134,7 @@ def test_resuming_is_exact_and_needs_no_source(source, photos, tmp_path, monkeyp
     assert records(folders[0], "eval") == records(folders[1], "eval")
     models = [inception_jax.load(folder / "model")[1] for folder in folders]
     jax.tree.map(np.testing.assert_array_equal, *models)
-    # Had the first of the three evaluations been the best, its weights were the model.
+    # If the first of the three evaluations is the best, the model has its weights.
     metrics = folders[0] / "metrics.jsonl"
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     evaluations = [line for line in lines if line["kind"] == "eval"]
@@ -150,7 +150,7 @@ def test_resuming_is_exact_and_needs_no_source(source, photos, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_two_hosts_tune_as_one(source, photos, tmp_path):
-    """The first one reads the weights, and writes the model and the report."""
+    """Process 0 reads the initial weights and writes the model and the report."""
     program = (
         "from experiments.finetune import main\n"
         "from inception_jax.runtime import hosts\n"
@@ -167,7 +167,7 @@ def test_two_hosts_tune_as_one(source, photos, tmp_path):
         assert pair.wait(300) == [0, 0], pair.said_by_all()
     assert "Report: " in pair.said(0)
     assert "Report: " not in pair.said(1)
-    # Sums over four devices are added in another order where they are two and two.
+    # Sums over two devices of two processes round differently from sums over four.
     models = [inception_jax.load(folder / "model")[1] for folder in folders]
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, *models)
@@ -188,7 +188,7 @@ def test_a_kept_head(source, photos, tmp_path, capsys):
 
 
 def test_options_become_a_run(source, photos, tmp_path):
-    """What the weights decide is theirs; the rest has defaults for few pictures."""
+    """The weights decide some settings; the others have defaults for small data sets."""
     parsed = finetune.parse(command(photos, source, tmp_path / "run"))
     assert (parsed.network, parsed.image_size, parsed.crop_fraction) == ("tiny", 16, 0.9)
     assert (parsed.aspect, parsed.resize) == ("keep", "bicubic")
@@ -198,8 +198,8 @@ def test_options_become_a_run(source, photos, tmp_path):
     assert (parsed.patience, parsed.keep_checkpoints) == (5, 6)
     options = finetune.Options(f"folder:{photos}", str(source), tmp_path / "run")
     config = finetune.config_for(options)
-    assert config.batch_size == 16  # of 24 pictures
-    assert config.epochs == 200.0  # 300 updates
+    assert config.batch_size == 16  # of 24 images
+    assert config.epochs == 200.0  # 300 steps
     assert config.augment.color
     assert config.optimizer.body_rate == 0.1
     other = finetune.config_for(replace(options, batch_norm="trained", image_size=32))
@@ -220,7 +220,7 @@ def test_options_become_a_run(source, photos, tmp_path):
         (("--from", "DAMAGED"), 74, "is damaged"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_written(
+def test_mistakes_are_reported_before_anything_is_written(
     source, photos, tmp_path, capsys, options, status, message
 ):
     if options[1] == "DAMAGED":
@@ -237,7 +237,7 @@ def test_mistakes_are_told_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_grey_pictures_keep_their_colour(tmp_path, monkeypatch, photos):
+def test_grey_images_are_not_coloured(tmp_path, monkeypatch, photos):
     monkeypatch.setitem(SPECS, "tiny", one_block())
     card = replace(CARD, preprocess=PreprocessSpec((8, 8, 1)))
     variables = random_variables(Model(card).network, np.zeros((1, 8, 8, 1), np.float32))
@@ -262,32 +262,32 @@ def predictions(k: int, n: int) -> tuple[Predictions, Source]:
 
 
 @pytest.mark.parametrize("k", [2, 10, 100])
-def test_pictures_of_any_number_of_classes(k):
-    """Every name can be drawn: a glyph that is missing would be a warning."""
-    found, source = predictions(k, 400)
-    confusion = found.confusion
+def test_figures_for_any_number_of_classes(k):
+    """Every name can be drawn; a missing glyph would raise a warning."""
+    made, source = predictions(k, 400)
+    confusion = made.confusion
     assert confusion.sum() == 400
-    assert confusion[1, 0] == np.sum((found.labels == 1) & (found.predicted == 0))
-    mistakes = found.mistakes
-    assert (found.labels != found.predicted).sum() == len(mistakes) > 0
-    assert (np.diff(found.probabilities.max(axis=1)[mistakes]) <= 0).all()
+    assert confusion[1, 0] == np.sum((made.labels == 1) & (made.predicted == 0))
+    mistakes = made.mistakes
+    assert (made.labels != made.predicted).sum() == len(mistakes) > 0
+    assert (np.diff(made.probabilities.max(axis=1)[mistakes]) <= 0).all()
     for figure in (
-        confusion_figure(confusion, found.class_names),
-        mistakes_figure(found, source, mistakes[:24], 3),
+        confusion_figure(confusion, made.class_names),
+        mistakes_figure(made, source, mistakes[:24], 3),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             figure.savefig(io.BytesIO(), dpi=30)
-    panels = figure.axes[: len(mistakes)]  # of the mistakes
+    panels = figure.axes[: len(mistakes)]
     for axes, i in zip(panels, mistakes.tolist(), strict=False):
         (image,) = axes.get_images()
         np.testing.assert_array_equal(image.get_array(), source.examples[i]["image"])
-        sure = found.probabilities[i].max()
-        assert axes.get_title(loc="left").endswith(f"\n{sure:.0%} sure")
-    assert mistakes_figure(found, source, mistakes[:0], 3) is None
+        highest = made.probabilities[i].max()
+        assert axes.get_title(loc="left").endswith(f"\nprobability {highest:.0%}")
+    assert mistakes_figure(made, source, mistakes[:0], 3) is None
 
 
-def test_names_in_pictures():
+def test_names_in_figures():
     assert drawable("\u732b\x1b", 24) == "\N{WHITE SQUARE}\\x1b"
     assert drawable("a" * 30, 24) == "a" * 23 + "\N{HORIZONTAL ELLIPSIS}"
     assert drawable("Stra\u00dfe", 24) == "Stra\u00dfe"
