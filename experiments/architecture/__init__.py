@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of the networks, drawn from the data that they are built of."""
+"""Diagrams and charts of the networks, drawn from the data that define them."""

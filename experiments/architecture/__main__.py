@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.architecture --out DIR`: the networks as pictures, for a lecture.
+"""Draw the networks as PNG files: `python -m experiments.architecture --out DIR`.
 
-Networks side by side, the two v2 compared, blocks, cost, receptive fields, as PNG. The
-notebook notebooks/architecture.ipynb shows them with words, and what a photo becomes.
+The figures show the networks side by side, a comparison of the two Inception-ResNet-v2,
+some blocks, the cost and the receptive fields. notebooks/architecture.ipynb explains them.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from experiments.architecture.drawings import draw_comparison, draw_networks
 from experiments.command import run_command
 from inception_jax.text import printable
 
-PICTURES: dict[str, Callable[[], Figure]] = {
+FIGURES: dict[str, Callable[[], Figure]] = {
     "networks": draw_networks,
     "two_v2": partial(draw_comparison, "inception_resnet_v2", "inception_resnet_v2_paper"),
     "blocks": draw_blocks,
@@ -30,26 +30,26 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """Draw the networks."""
+    """Draw the networks, their blocks, cost and receptive fields as PNG files."""
 
-    # Folder for the pictures.
+    # Folder for the figures.
     out: Path = Path("runs/architecture")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input."""
+    """Run the command; return the exit status of `run_command`."""
 
-    def do() -> None:
+    def action() -> None:
         prog = "python -m experiments.architecture"
         options = tyro.cli(Options, prog=prog, args=arguments)
         options.out.mkdir(parents=True, exist_ok=True)
-        for name, draw in PICTURES.items():
+        for name, draw in FIGURES.items():
             path = options.out / f"{name}.png"
             draw().savefig(path, dpi=150)
             print(f"Wrote {printable(path)}")
 
     return run_command(
-        "experiments.architecture", do, if_interrupted="finished pictures are kept"
+        "experiments.architecture", action, if_interrupted="finished figures are kept"
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a network's cost is, and how far its layers see."""
+"""Charts of the cost of the networks and of their receptive fields."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from inception_jax.models.receptive_field import receptive_fields
 from inception_jax.models.summary import Summary
 from inception_jax.models.zoo import SPECS
 
-# Parts of Figs 9 and 15, their hatches beside their colours.
+# Hatches of the parts of Figs 9 and 15; they distinguish the two reductions.
 HATCHES = {
     "stem": "",
     "A": "",
@@ -29,28 +29,27 @@ HATCHES = {
     "C": "",
     "head": "",
 }
-LETTER = 0.021  # width of a letter in a bar, as a share of the longest bar
+LETTER = 0.021  # width of a letter, as a share of the longest bar
 
 
-def totals_by_part(summary: Summary, what: str) -> dict[str, int]:
-    """Parameters ("params") or MACs ("macs") of the parts of Figs 9 and 15."""
-    sums = dict.fromkeys(HATCHES, 0)
-    for row, group in zip(summary.rows, parts_of(summary), strict=True):
-        sums[group] += getattr(row, what)
-    return sums
+def totals_by_part(summary: Summary, quantity: str) -> dict[str, int]:
+    """Return the sum of "params" or "macs" for each part of Figs 9 and 15."""
+    totals = dict.fromkeys(HATCHES, 0)
+    for row, part in zip(summary.rows, parts_of(summary), strict=True):
+        totals[part] += getattr(row, quantity)
+    return totals
 
 
 def draw_cost(names: Sequence[str] = NETWORKS) -> Figure:
-    """Where the parameters and the multiply-accumulates of networks are."""
+    """Draw the parameters and multiply-accumulates of networks, divided into parts."""
     figure = Figure(figsize=(10, 0.62 * len(names) + 1.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _draw_bars(left, names, "params", 1e6)
     left.set_xlabel("parameters (millions)")
     _draw_bars(right, names, "macs", 1e9)
-    right.set_xlabel("multiply-accumulates of one image (billions)")
-    patches = [_look(group) for group in HATCHES]
+    right.set_xlabel("multiply-accumulates for one image (billions)")
     figure.legend(
-        [Patch(**look) for look in patches],
+        [Patch(**_patch_style(part)) for part in HATCHES],
         HATCHES,
         loc="outside lower center",
         ncols=len(HATCHES),
@@ -59,22 +58,22 @@ def draw_cost(names: Sequence[str] = NETWORKS) -> Figure:
     return figure
 
 
-def _look(group: str) -> dict[str, str]:
-    color = color_of(group)
-    return {"facecolor": color, "edgecolor": "#444444", "hatch": HATCHES[group]}
+def _patch_style(part: str) -> dict[str, str]:
+    color = color_of(part)
+    return {"facecolor": color, "edgecolor": "#444444", "hatch": HATCHES[part]}
 
 
-def _draw_bars(axes: Axes, names: Sequence[str], what: str, unit: float) -> None:
+def _draw_bars(axes: Axes, names: Sequence[str], quantity: str, unit: float) -> None:
     summaries = {name: summary_of(name) for name in reversed(names)}
-    longest = max(getattr(summary, what) for summary in summaries.values()) / unit
+    longest = max(getattr(summary, quantity) for summary in summaries.values()) / unit
     for name, summary in summaries.items():
         end = 0.0
-        for group, value in totals_by_part(summary, what).items():
+        for part, value in totals_by_part(summary, quantity).items():
             size = value / unit
-            axes.barh(name, size, left=end, **_look(group))
-            # Hatches are named in the legend alone.
-            if size > (len(group) + 1) * LETTER * longest and not HATCHES[group]:
-                axes.text(end + size / 2, name, group, ha="center", va="center")
+            axes.barh(name, size, left=end, **_patch_style(part))
+            # Text on hatches would be illegible; the legend names them.
+            if size > (len(part) + 1) * LETTER * longest and not HATCHES[part]:
+                axes.text(end + size / 2, name, part, ha="center", va="center")
             end += size
         axes.text(end + 0.015 * longest, name, f"{end:.1f}", va="center")
     axes.set(xlim=(0, 1.12 * longest))
@@ -82,17 +81,17 @@ def _draw_bars(axes: Axes, names: Sequence[str], what: str, unit: float) -> None
 
 
 def draw_receptive_fields(names: Sequence[str] = NETWORKS) -> Figure:
-    """How much of the image a position can see, from layer to layer."""
+    """Draw the size of the receptive field along the layers of networks."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     axes = figure.subplots()
-    for order, name in enumerate(reversed(names)):  # the dotted ones are on top
+    for order, name in enumerate(reversed(names)):  # dotted lines on top
         color, dashes = STYLES[name]
         sizes = [field.size[0] for field in receptive_fields(SPECS[name]).values()]
         label = f"{name}: {sizes[-1]} pixels"
-        look = {"color": color, "linestyle": dashes, "linewidth": 2, "zorder": 3 + order}
-        axes.plot(sizes, label=label, **look)
+        style = {"color": color, "linestyle": dashes, "linewidth": 2, "zorder": 3 + order}
+        axes.plot(sizes, label=label, **style)
     axes.axhline(299, color="#666666", linewidth=1)
-    axes.text(0, 310, "the image: 299", fontsize=TEXT, color="#444444", va="bottom")
+    axes.text(0, 310, "the image: 299 pixels", fontsize=TEXT, color="#444444", va="bottom")
     axes.set_yscale("log")
     axes.set_yticks([3, 10, 30, 100, 300, 1000, 3000])
     axes.yaxis.set_major_formatter("{x:.0f}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks drawn as in Figs 9 and 15, from input (below) to output (above)."""
+"""Networks drawn as in Figs 9 and 15, from the input (bottom) to the output (top)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,8 +12,8 @@ from inception_jax.models.network import create
 from inception_jax.models.summary import Row, Summary, aligned, differing, summarise
 from inception_jax.models.zoo import SPECS
 
-# Okabe and Ito's colours, which the colour-blind tell apart, mixed with white so that black
-# text can be read on them; what a box is also stands in it.
+# Okabe and Ito's colours, which suit colour-blind readers, lightened so that black text is
+# legible on them.
 COLORS = {
     "stem": "#FAF3A8",
     "A": "#B6DEF7",
@@ -23,8 +23,7 @@ COLORS = {
     "head": "#EBCCDD",
 }
 DIFFERENT = "#D55E00"
-# Small letters of the figures of the paper, in points: legible at 1000 pixels of width.
-TEXT = 8.5
+TEXT = 8.5  # font size in points, legible if a figure is 1000 pixels wide
 NETWORKS = (
     "inception_v3",
     "inception_v4",
@@ -34,29 +33,32 @@ NETWORKS = (
 
 
 def color_of(role: str) -> str:
-    """Of a part of a network, by its role."""
+    """Return the colour of a part of a network or of a row's role."""
     part = "reduction" if role.startswith("Reduction") else role.split(",")[0]
     return COLORS.get(part, "#FFFFFF")
 
 
 def summary_of(name: str) -> Summary:
-    """The summary of a network, for one image of its own size."""
+    """Return the summary of a network at its own image size."""
     return summarise(create(name))
 
 
 def parts_of(summary: Summary) -> list[str]:
-    """Of each row the part of Figs 9 and 15: stem, A, Reduction-A, B, ..., head."""
-    groups, before = [], True
+    """Return the part of Figs 9 and 15 of each row: stem, A, Reduction-A, ..., head."""
+    parts = []
+    outside = "stem"  # part of the rows that are not blocks
     for row in summary.rows:
-        group = row.role.split(",")[0]
-        of_blocks = group in ("A", "Reduction-A", "B", "Reduction-B", "C")
-        before &= not of_blocks
-        groups.append(group if of_blocks else "stem" if before else "head")
-    return groups
+        role = row.role.split(",")[0]
+        if role in ("A", "Reduction-A", "B", "Reduction-B", "C"):
+            parts.append(role)
+            outside = "head"
+        else:
+            parts.append(outside)
+    return parts
 
 
 def dimensions(shape: Sequence[int]) -> str:
-    """35x35x384."""
+    """Return a shape as text, such as 35x35x384."""
     return "x".join(map(str, shape))
 
 
@@ -72,7 +74,7 @@ def draw_box(
     edge: str = "#444444",
     size: float = TEXT,
 ) -> None:
-    """A box around (x, y) with words in it."""
+    """Draw a box around (x, y) with text in it."""
     patch = FancyBboxPatch(
         (x - width / 2, y - height / 2),
         width,
@@ -88,12 +90,12 @@ def draw_box(
 
 
 def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """From one point to another, behind the boxes."""
+    """Draw an arrow from one point to another, behind the boxes."""
     style = {"arrowstyle": "-|>", "color": "#444444", "linewidth": 1, "shrinkA": 0}
     axes.annotate("", end, start, arrowprops=style | {"shrinkB": 0}, zorder=1)
 
 
-# The parts of Figs 9 and 15 from below, as the boxes of a column.
+# The boxes of Figs 9 and 15, from the bottom up.
 PARTS = (
     *("image", "stem", "A", "Reduction-A", "B", "Reduction-B", "C", "C, last"),
     *("Conv2d_7b_1x1", "global_pool", "Dropout", "Logits"),
@@ -101,12 +103,12 @@ PARTS = (
 
 
 def part_labels(name: str, summary: Summary) -> dict[str, str]:
-    """What is written into the boxes of a network, by part; others it does not have."""
+    """Return the text of each box of a network, keyed by the boxes that it has."""
     spec, rows = SPECS[name], {row.role: row for row in summary.rows}
     first = [row.role for row in summary.rows].index(spec.stages[0].role)
     stem = summary.rows[first - 1]
     kind = "Inception-ResNet" if spec.default_scales else "Inception"
-    words = {
+    labels = {
         "image": f"Image\n{dimensions(spec.image_shape)}",
         "stem": f"Stem, {spec.stem_figure}\n{dimensions(stem.shape)}",
         "global_pool": f"Average pool\n{dimensions(rows['global_pool'].shape)}",
@@ -121,25 +123,25 @@ def part_labels(name: str, summary: Summary) -> dict[str, str]:
             label = f"{row.count} x {kind}-{role[0]}"
         figure = row.figure.replace("1512.00567, ", "v3 paper, ").replace("like ", "")
         scale = "" if row.scale is None else f", scale {row.scale:g}"
-        words[role] = (
+        labels[role] = (
             f"{label}{scale}\n{dimensions(row.shape)} ({figure.split(', Table')[0]})"
         )
-    return words
+    return labels
 
 
 def draw_networks(names: Sequence[str] = NETWORKS) -> Figure:
-    """Figs 9 and 15: a column for each network, the same part at the same height."""
+    """Draw networks as columns with the same part at the same height (Figs 9 and 15)."""
     figure = Figure(figsize=(2.55 * len(names), 8), layout="constrained")
     axes = figure.subplots()
     for x, name in enumerate(names):
-        words = part_labels(name, summary_of(name))
-        heights = [y for y, part in enumerate(PARTS) if part in words]
+        labels = part_labels(name, summary_of(name))
+        heights = [y for y, part in enumerate(PARTS) if part in labels]
         for y, above in pairwise(heights):
             draw_arrow(axes, (x, y + 0.36), (x, above - 0.36))
         for y in heights:
             part = PARTS[y]
             role = "head" if y >= PARTS.index("Conv2d_7b_1x1") else part
-            draw_box(axes, x, y, words[part], width=0.92, color=color_of(role))
+            draw_box(axes, x, y, labels[part], width=0.92, color=color_of(role))
         axes.text(x, len(PARTS) - 0.35, name, ha="center", fontsize=TEXT + 1, weight="bold")
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(-0.5, len(PARTS)))
     axes.set_axis_off()
@@ -147,7 +149,10 @@ def draw_networks(names: Sequence[str] = NETWORKS) -> Figure:
 
 
 def draw_comparison(first: str, second: str) -> Figure:
-    """Two networks stage by stage; what differs has a thick edge and is said between."""
+    """Draw two networks stage by stage, with their differences between them.
+
+    Stages that differ have a thick edge.
+    """
     summaries = [summary_of(name) for name in (first, second)]
     parts = {}
     for summary in summaries:
@@ -157,25 +162,25 @@ def draw_comparison(first: str, second: str) -> Figure:
     axes = figure.subplots()
     for y, (left, right) in enumerate(pairs):
         if left and right:
-            words = ", ".join(differing(left, right)) or "the same"
+            difference = ", ".join(differing(left, right)) or "the same"
         else:
-            words = "only left" if left else "only right"
-        edge = "#444444" if words == "the same" else DIFFERENT
+            difference = "only left" if left else "only right"
+        edge = "#444444" if difference == "the same" else DIFFERENT
         for x, row in ((-1, left), (1, right)):
             if row:
-                look = {"color": color_of(parts[row]), "edge": edge}
-                draw_box(axes, x, y, row_label(row), width=1.1, **look)
-        axes.text(0, y, words, ha="center", va="center", fontsize=TEXT)
+                color = color_of(parts[row])
+                draw_box(axes, x, y, row_label(row), width=1.1, color=color, edge=edge)
+        axes.text(0, y, difference, ha="center", va="center", fontsize=TEXT)
     for x, title in ((-1, first), (0, "differ in"), (1, second)):
-        look = {"fontsize": TEXT + 1, "weight": "bold"}
-        axes.text(x, len(pairs) - 0.3, title, ha="center", **look)
+        style = {"fontsize": TEXT + 1, "weight": "bold"}
+        axes.text(x, len(pairs) - 0.3, title, ha="center", **style)
     axes.set(xlim=(-1.65, 1.65), ylim=(-0.5, len(pairs) + 0.2))
     axes.set_axis_off()
     return figure
 
 
 def row_label(row: Row) -> str:
-    """10 x A: 35x35x320, 1,231,680 parameters, scale 0.17."""
+    """Return a row as text, such as "10 x A: 35x35x320, 1,231,680, scale 0.17"."""
     times = f"{row.count} x " if row.count > 1 else ""
     scale = "" if row.scale is None else f", scale {row.scale:g}"
     params = f", {row.params:,}" if row.params else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network makes of a photo."""
+"""The feature maps of a photo, and the size of the stream in residual networks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,18 +22,18 @@ from inception_jax.models.spec import NetworkSpec
 from inception_jax.weights.model import Model, load, models_folder
 from inception_jax.weights.model_folder import Card, Origin, Variables, is_model_folder
 
-PIXELS = 149  # half of the published size: a photo takes a moment
+PIXELS = 149  # half the published size, so that a photo takes a moment
 
 
 def random_model(network: str = "inception_resnet_v1") -> tuple[Model, Variables]:
-    """A network with random kernels, for photos of `PIXELS`; its output are features."""
+    """Return a network without a classifier for photos of `PIXELS`, with random weights."""
     shape = (PIXELS, PIXELS, get_spec(network).image_shape[2])
     model = Model(Card(network, PreprocessSpec(shape), (), Origin("random", "")))
     return model, random_variables(model)
 
 
 def local_or_random_model() -> tuple[Model, Variables]:
-    """The first model in `models_folder`, for photos of `PIXELS`; or a random one."""
+    """Return the first model in `models_folder` for photos of `PIXELS`, or a random one."""
     for folder in filter(is_model_folder, sorted(models_folder().glob("*"))):
         model, variables = load(folder)
         card, spec = model.card, model.card.preprocess
@@ -43,7 +43,7 @@ def local_or_random_model() -> tuple[Model, Variables]:
 
 
 def random_variables(model: Model, seed: int = 0) -> Variables:
-    """He's normal kernels, no bias, neutral batch norm; compiles nothing."""
+    """Return He-normal kernels, zero biases and identity batch norm, without compiling."""
     rng = np.random.default_rng(seed)
 
     def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -56,7 +56,7 @@ def random_variables(model: Model, seed: int = 0) -> Variables:
 
 
 def landmark_endpoints(spec: NetworkSpec) -> tuple[str, ...]:
-    """Five maps along a network: two of the stem, the last A, Reduction-A, the last B."""
+    """Return five endpoints: two of the stem, the last A, Reduction-A and the last B."""
     stem = [name for name, _ in spec.stem().steps]
     last = {stage.role: stage.names[-1] for stage in spec.stages}
     return (stem[2], stem[-1], last["A"], last["Reduction-A"], last["B"])
@@ -65,30 +65,33 @@ def landmark_endpoints(spec: NetworkSpec) -> tuple[str, ...]:
 def endpoints_of(
     model: Model, variables: Variables, images: jax.Array, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Endpoints by name; what they do not need is not computed."""
+    """Return the named endpoints; layers that they do not need are not computed."""
 
     @jax.jit
     def run(variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
         _, endpoints = model.apply(variables, images)
         return {name: endpoints[name] for name in names}
 
-    found = jax.device_get(run(variables, images))
-    return {name: found[name] for name in names}
+    endpoints = jax.device_get(run(variables, images))
+    return {name: endpoints[name] for name in names}  # jit sorts the names
 
 
 def draw_feature_maps(
     model: Model, photo: jax.Array, maps: dict[str, np.ndarray]
 ) -> Figure:
-    """A photo, as `Model.prepare` gives it, with what the centre of each map sees of it;
-    and of each map the channel that varies most."""
+    """Draw a photo, as `Model.prepare` returns it, and one channel of each feature map.
+
+    Frames in the photo show the receptive fields of the centres of the feature maps. The
+    channel is the one with the largest standard deviation.
+    """
     fields = receptive_fields(model.network.spec)
     figure = Figure(figsize=(10, 6.9), layout="constrained")
     first, *panels = figure.subplots(2, 3).flat
     low, high = model.card.preprocess.low, model.card.preprocess.high
     first.imshow(np.clip((np.asarray(photo) - low) / (high - low), 0, 1))
-    first.set_title("frames: what the centre of a map sees", fontsize=TEXT + 1)
-    for axes, (name, found) in zip(panels, maps.items(), strict=True):
-        (values,) = found
+    first.set_title("frames: receptive fields of the centres", fontsize=TEXT + 1)
+    for axes, (name, batch) in zip(panels, maps.items(), strict=True):
+        (values,) = batch  # of one image
         channel = values.std((0, 1)).argmax()
         axes.imshow(values[..., channel], cmap="cividis")
         height, width, channels = values.shape
@@ -115,14 +118,19 @@ def _frame(axes: Axes, top: int, left: int, bottom: int, right: int, name: str) 
 def draw_streams(
     model: Model, variables: Variables, images: jax.Array, scales: Sequence[float]
 ) -> Figure:
-    """Spread of the values behind each residual block, for one scale on all residuals.
+    """Draw the standard deviation after each residual block, for several residual scales.
 
-    The scale is an input of the compiled network, so that all scales need one compilation.
+    The scale is an input of the compiled function, so one compilation serves all scales.
     """
-    names = [n for s in model.network.spec.stages if s.scale is not None for n in s.names]
+    names = [
+        name
+        for stage in model.network.spec.stages
+        if stage.scale is not None
+        for name in stage.names
+    ]
 
     @jax.jit
-    def spreads(
+    def deviations(
         variables: Variables, images: jax.Array, scale: jax.Array
     ) -> list[jax.Array]:
         _, endpoints = model.apply(variables, images, scale)
@@ -130,10 +138,10 @@ def draw_streams(
 
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     axes = figure.subplots()
-    for scale, look in line_styles(scales).items():
-        found = np.array(spreads(variables, images, jnp.float32(scale)))
-        blocks, label = np.arange(1, len(found) + 1), f"scale {scale:g}"
-        axes.plot(blocks, found, label=label, markersize=4, linewidth=2, **look)
+    for scale, style in line_styles(scales).items():
+        values = np.array(deviations(variables, images, jnp.float32(scale)))
+        blocks, label = np.arange(1, len(values) + 1), f"scale {scale:g}"
+        axes.plot(blocks, values, label=label, markersize=4, linewidth=2, **style)
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="residual block", ylabel="standard deviation of its output")

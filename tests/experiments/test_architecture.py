@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of the networks: complete, legible, and of what the networks are made of."""
+"""Figures of the networks are complete, legible and agree with the networks."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -39,7 +39,7 @@ def boxes(axes: Axes) -> list[FancyBboxPatch]:
 
 
 def assert_legible(figure: Figure) -> None:
-    """Every box holds its words, and no box or text lies on another."""
+    """Every box contains its text, and boxes and texts do not overlap."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     for axes in figure.axes:
@@ -76,14 +76,14 @@ def test_a_block_has_a_box_for_each_layer(branches):
     assert_legible(figure)
 
 
-def test_words_in_a_box():
-    found = [layer_label(layer) for layer in flat(FIG_18)]
-    assert found[1] == "3x3 Conv\n(384, stride 2 V)"
-    assert found[-1] == "3x3 MaxPool\n(stride 2 V)"
+def test_layer_labels():
+    labels = [layer_label(layer) for layer in flat(FIG_18)]
+    assert labels[1] == "3x3 Conv\n(384, stride 2 V)"
+    assert labels[-1] == "3x3 MaxPool\n(stride 2 V)"
     assert layer_label(FIG_5[1][1]) == "1x7 Conv\n(224)"
 
 
-def test_a_network_part_by_part():
+def test_boxes_of_a_network():
     figure = draw_networks([SMALL])
     assert words(figure.axes[0]) == [
         "Image\n8x8x1",
@@ -101,17 +101,17 @@ def test_two_networks_show_what_differs(monkeypatch):
     monkeypatch.setitem(SPECS, "three grids", three_grids())
     figure = draw_comparison(SMALL, "three grids")
     assert_legible(figure)
-    found = words(figure.axes[0])
-    assert found.count("only right") == 5  # A, B, the reductions, and the last C
-    assert "10 x C: 4x4x256, 183,040, scale 0.1" in found
-    assert "blocks, shape, parameters, MACs, scale" in found  # beside it
+    labels = words(figure.axes[0])
+    assert labels.count("only right") == 5  # A, B, the reductions, and the last C
+    assert "10 x C: 4x4x256, 183,040, scale 0.1" in labels
+    assert "blocks, shape, parameters, MACs, scale" in labels
     assert all(box.get_linewidth() > 2 for box in boxes(figure.axes[0]))
     alike = draw_comparison(SMALL, SMALL).axes[0]
     assert words(alike).count("the same") == len(boxes(alike)) / 2 == 5
     assert all(box.get_linewidth() < 1 for box in boxes(alike))
 
 
-def test_the_parts_of_a_network_are_all_it_costs():
+def test_the_costs_of_the_parts_add_up():
     summary = summary_of(SMALL)
     for what in ("params", "macs"):
         assert sum(totals_by_part(summary, what).values()) == getattr(summary, what)
@@ -121,8 +121,8 @@ def test_the_parts_of_a_network_are_all_it_costs():
     assert len(bars) == len(HATCHES)
 
 
-def test_maps_of_a_photo_are_of_the_model_there_is(monkeypatch, tmp_path):
-    """Of the folder of models, at a size that takes a moment."""
+def test_feature_maps_are_of_the_saved_model(monkeypatch, tmp_path):
+    """The first model of the folder is used, else a random one."""
     monkeypatch.setitem(SPECS, "tiny", three_grids())
     monkeypatch.setattr(photo, "PIXELS", 32)
     monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path))
@@ -143,16 +143,16 @@ def test_maps_of_a_photo_are_of_the_model_there_is(monkeypatch, tmp_path):
     shapes = [axes.images[0].get_array().shape[:2] for axes in figure.axes]
     assert shapes == [(32, 32), (32, 32), (16, 16), (16, 16), (7, 7), (7, 7)]
     assert "Conv2d_1a_3x3" in words(figure.axes[0])
-    assert "block17_3" not in words(figure.axes[0])  # it sees more than the photo
+    assert "block17_3" not in words(figure.axes[0])  # its receptive field exceeds the photo
     streams = photo.draw_streams(model, variables, images, (0.0, 1.0)).axes[0].lines
     assert [len(line.get_xdata()) for line in streams] == [6, 6]
     assert not np.allclose(*(line.get_ydata() for line in streams))
 
 
 @pytest.mark.slow
-def test_the_command_writes_legible_pictures(tmp_path, capsys):
+def test_the_command_writes_legible_figures(tmp_path, capsys):
     assert command.main(["--out", str(tmp_path / "new")]) == 0
-    for name, draw in command.PICTURES.items():
+    for name, draw in command.FIGURES.items():
         assert (tmp_path / "new" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         if name in ("networks", "two_v2", "blocks"):
             assert_legible(draw())
