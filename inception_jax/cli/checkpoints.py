@@ -17,7 +17,6 @@ from inception_jax.text import table
 from inception_jax.weights.array_file import write_npz
 from inception_jax.weights.export import check_output_path
 from inception_jax.weights.model import (
-    check_step,
     open_checkpoints,
     read_checkpoint,
     read_run,
@@ -74,8 +73,8 @@ def verify_checkpoints(
     Args:
         step: Step of the only checkpoint to verify.
     """
-    checkpoints = open_checkpoints(run)
-    steps = checkpoints.steps() if step is None else [check_step(checkpoints, run, step)]
+    checkpoints = open_checkpoints(run, step)
+    steps = checkpoints.steps() if step is None else [step]
     any_damaged = False
     for each in steps:
         start = time.perf_counter()

@@ -24,7 +24,6 @@ from inception_jax.training.step import Batch, TrainState, network_input, state_
 from inception_jax.weights.model import (
     Model,
     card_of_run,
-    check_step,
     load,
     open_checkpoints,
 )
@@ -76,13 +75,13 @@ def load_state(
     record = run_folder.read_record(run)
     network = network_for(record.config, len(record.class_names))
     shapes = state_shapes(network, record.config.optimizer)
-    with open_checkpoints(run) as checkpoints:
+    with open_checkpoints(run, step) as checkpoints:
         if step is None:
             newest = checkpoints.restore_newest(shapes)
             assert newest is not None  # `open_checkpoints` found at least one
             step, state = newest
         else:
-            state = checkpoints.restore(check_step(checkpoints, run, step), shapes)
+            state = checkpoints.restore(step, shapes)
     return RestoredRun(record, share(state, shapes, devices), step)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models written for others: plain arrays, other libraries' files, StableHLO programs."""
+"""Export of models: plain arrays, the files of other libraries, StableHLO programs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +13,16 @@ from inception_jax.models.inputs import block_scales
 from inception_jax.storage.digests import by_name
 from inception_jax.text import one_line
 from inception_jax.weights import array_file, stablehlo, write_keras
-from inception_jax.weights import model as pretrained
 from inception_jax.weights.array_file import Arrays
 from inception_jax.weights.convert import to_library
-from inception_jax.weights.layouts import find_layout
-from inception_jax.weights.model import Model
-from inception_jax.weights.model_folder import Variables
+from inception_jax.weights.layouts import Layout, find_layout, keras_layer_order
+from inception_jax.weights.model import Model, save
+from inception_jax.weights.model_folder import Card, Variables
 
 Format = Literal[
-    *("folder", "safetensors", "npz", "stablehlo"),
-    *("timm", "keras", "facenet_pytorch"),
+    "folder", "safetensors", "npz", "stablehlo", "timm", "keras", "facenet_pytorch"
 ]
-# How a file's name has to end there; the others are folders.
+# The suffix of each format that is a file; the others are folders.
 SUFFIXES = {
     "safetensors": ".safetensors",
     "npz": ".npz",
@@ -34,91 +32,100 @@ SUFFIXES = {
 }
 
 
-def check_output_path(form: Format, out: Path) -> None:
-    """Raise ValueError where a file or folder of that format cannot be written there."""
+def check_output_path(format: Format, out: Path) -> None:
+    """Raise ValueError unless `out` can be created and has the suffix of the format."""
     if out.exists() or out.is_symlink():
         raise ValueError(
-            f"{one_line(out)} is there already; remove it or choose another --out."
+            f"{one_line(out)} already exists; remove it or choose another --out."
         )
-    suffix = SUFFIXES.get(form, "")
-    # Keras reads .weights.h5 as another format.
-    good = out.name.endswith(suffix) and not out.name.endswith(".weights.h5")
-    if not (good and out.parent.is_dir()):
-        kind = f"a file {suffix}" if suffix else "the name of a new folder"
-        raise ValueError(
-            f"--out takes {kind} in a folder that exists, got {one_line(out)}."
-        )
+    suffix = SUFFIXES.get(format, "")
+    # To Keras, .weights.h5 is another format.
+    right_name = out.name.endswith(suffix) and not out.name.endswith(".weights.h5")
+    if not (right_name and out.parent.is_dir()):
+        kind = f"a {suffix} file" if suffix else "a new folder"
+        raise ValueError(f"--out takes {kind} in an existing folder, got {one_line(out)}.")
 
 
-def export(model: Model, variables: Variables, form: Format, out: Path) -> list[str]:
-    """Write the model; gives what is not as it was, in sentences.
+def export(model: Model, variables: Variables, format: Format, out: Path) -> list[str]:
+    """Write a model in a format; return sentences on what was changed for it.
 
-    Raises what `check_output_path` raises, ValueError where the network has no such layout,
-    ImportError without what the format needs, CheckpointError where it cannot be written.
+    Raises ValueError if `check_output_path` does or if the format does not support the
+    network, ImportError if a package is missing, CheckpointError if writing fails.
     """
-    check_output_path(form, out)
+    check_output_path(format, out)
     arrays = by_name(jax.tree.map(np.asarray, variables))
-    if form == "folder":
-        pretrained.save(out, model.card, variables)
-    elif form == "npz":
+    if format == "folder":
+        save(out, model.card, variables)
+    elif format == "npz":
         array_file.write_npz(out, model.card, arrays)
-    elif form == "safetensors":
+    elif format == "safetensors":
         array_file.write_safetensors(out, model.card, arrays)
-    elif form == "stablehlo":
-        # In evaluation there is no aux head.
+    elif format == "stablehlo":
+        # Evaluation does not use the auxiliary head.
         used = {name: x for name, x in arrays.items() if "/AuxLogits/" not in name}
         stablehlo.write(out, model, used)
     else:
-        return _write_theirs(model, arrays, form, out)
+        return _export_to_library(model, arrays, format, out)
     return []
 
 
-def _write_theirs(model: Model, arrays: Arrays, form: Format, out: Path) -> list[str]:
+def _export_to_library(
+    model: Model, arrays: Arrays, format: Format, out: Path
+) -> list[str]:
     card = model.card
-    layout = find_layout(form.replace("_", "-"), card.network)
-    # How weights began changes nothing.
+    layout = find_layout(format.replace("_", "-"), card.network)
+    # The initialisers do not matter once the network is trained.
     if replace(card.ablation, kernel_init=None, residual_init=None) != AblationConfig():
         raise ValueError(
-            f"{layout} has no ablations and this model has one; export it as safetensors, "
+            f"{layout} cannot have the ablations of this model; export it as safetensors, "
             "npz or stablehlo."
         )
-    theirs = to_library(layout, fold_residual_scale(model, arrays))
-    if form == "keras":
-        write_keras.write(out, write_keras.layer_order(card.network), theirs, card)
+    library_arrays = to_library(layout, fold_residual_scale(model, arrays))
+    if format == "keras":
+        layers = keras_layer_order(card.network)
+        write_keras.write(out, layers, library_arrays, card)
     else:
-        array_file.write_safetensors(out, card, theirs)
-    notes = []
+        array_file.write_safetensors(out, card, library_arrays)
+    return _changes(card, layout)
+
+
+def _changes(card: Card, layout: Layout) -> list[str]:
+    """Return sentences on what a library's network cannot have or computes differently."""
+    changes = []
     if card.aux_head:
-        notes.append(f"The aux head was left out: {layout} has none.")
+        changes.append(f"The auxiliary head was left out: {layout} has none.")
     if card.residual_scale is not None:
-        notes.append(
-            f"The residual scale {card.residual_scale:g} went into the linear "
-            f"convolutions: {layout} computes with the published ones."
+        changes.append(
+            f"The residual scale {card.residual_scale:g} was folded into the linear "
+            f"convolutions: {layout} has the published scales."
         )
     if card.bn_scale and layout.convention.gamma is None:
-        notes.append(f"Batch norm's gamma went into the convolutions: {layout} has none.")
-    if (form, card.network) == ("timm", "inception_v3"):  # see tests/models/test_goldens.py
-        notes.append(
-            "timm's inception_v3 counts the zeros of the padding in its average pools: "
-            "its logits are some tenths away from these."
+        changes.append(f"Batch norm's gamma was folded into kernels: {layout} has none.")
+    if (layout.library, card.network) == ("timm", "inception_v3"):
+        # See tests/models/test_goldens.py.
+        changes.append(
+            "Logits in timm will differ by some tenths: its inception_v3 counts the zeros "
+            "of the padding in average pools."
         )
-    return notes
+    return changes
 
 
 def fold_residual_scale(model: Model, arrays: Arrays) -> Arrays:
-    """Arrays of the same function without a residual scale of the model's own.
+    """Return arrays of the same function at the published residual scales.
 
-    By as much as a block's scale is more than the published one, its linear convolution is.
+    Each linear convolution is multiplied by its block's scale over the published one.
     """
     if model.card.residual_scale is None:
         return arrays
     spec = model.network.spec
     scales = np.asarray(block_scales(spec, model.card.residual_scale))
     factors = scales / np.asarray(spec.default_scales, np.float32)
-    blocks = [x for stage in spec.stages if stage.scale is not None for x in stage.names]
-    scaled = dict(arrays)
+    blocks = [
+        name for stage in spec.stages if stage.scale is not None for name in stage.names
+    ]
+    folded = dict(arrays)
     for block, factor in zip(blocks, factors, strict=True):
         for leaf in ("kernel", "bias"):
             name = f"params/{block}/Conv2d_1x1/{leaf}"
-            scaled[name] = scaled[name] * factor
-    return scaled
+            folded[name] = folded[name] * factor
+    return folded

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks for inference alone, whose convolutions do what follows them: `fold`."""
+"""Folding of batch norm and scales into the convolutions of a network, for inference."""
 
 from dataclasses import replace
 
@@ -16,77 +16,75 @@ from inception_jax.weights.model_folder import Variables
 
 
 def fold(model: Model, variables: Variables) -> tuple[Model, Variables]:
-    """`model, variables` with the same outputs and endpoints, but for rounding, for
-    inference alone: a program two thirds as long.
+    """Return a smaller model, for inference only, with the same outputs up to rounding.
 
-    Batch norms with their moving averages become part of the convolution or linear layer
-    before them, and so does all that a residual is multiplied with: its norm, its learned
-    scale and the residual scale of the model's card. A batch norm on a residual sum,
-    `pool_norm`, has no layer before it and stays.
+    >>> model, variables = inception_jax.fold(*inception_jax.load("models/v4"))
 
-    The variables have `conv/kernel` and `conv/bias` where a box had `conv/kernel`, `bn/...`
-    and moving averages; the auxiliary head is left out.
+    Each batch norm, by its moving averages, becomes part of the convolution or linear layer
+    before it; so does every factor on a residual: its norm, learned scale and residual
+    scale. Only `pool_norm`, a batch norm on a residual sum, stays. The auxiliary head is
+    left out.
 
-    Raises ValueError for a model that is folded already and variables that are not the
-    model's.
+    Raises ValueError if the model is folded already or the variables are not its own.
     """
     if model.folded:
         raise ValueError(
-            "the model is folded already: give fold the model and variables from load."
+            "the model is folded already; call fold with the model and variables from load."
         )
     check_variables(model, variables, "the given variables")
     card = replace(model.card, aux_head=False)
-    found = fold_variables(model.network.spec, variables, model.card.residual_scale)
-    return Model(card, folded=True), found
+    spec, scale = model.network.spec, model.card.residual_scale
+    return Model(card, folded=True), fold_variables(spec, variables, scale)
 
 
 def fold_variables(
     spec: NetworkSpec, variables: Variables, residual_scale: ResidualScale = None
 ) -> Variables:
-    """What `fold` makes of the variables of a network, for `create(spec, folded=True)`."""
+    """Return the variables of `create(spec, folded=True)` for those of `create(spec)`."""
     params, stats = variables["params"], variables["batch_stats"]
     blocks = [name for s in spec.stages if s.scale is not None for name in s.names]
     scales = np.asarray(block_scales(spec, residual_scale), np.float64)
     scale_of = dict(zip(blocks, scales, strict=True))
-    found = {
+    folded = {
         "params": {
-            name: _folded(tree, stats.get(name, {}), scale_of.get(name, 1.0))
-            for name, tree in params.items()
+            name: _fold_module(module, stats.get(name, {}), scale_of.get(name, 1.0))
+            for name, module in params.items()
             if name != "AuxLogits"
         }
     }
     if "PrePool" in stats:
-        found["batch_stats"] = {"PrePool": stats["PrePool"]}
-    return jax.tree.map(jnp.asarray, found)
+        folded["batch_stats"] = {"PrePool": stats["PrePool"]}
+    return jax.tree.map(jnp.asarray, folded)
 
 
-def _folded(params: dict, stats: dict, scale: float = 1.0) -> dict:
-    """`params` of a module, each linear layer with what follows it there."""
-    found = {}
-    for name, tree in params.items():
+def _fold_module(params: dict, stats: dict, scale: float = 1.0) -> dict:
+    """Fold each linear layer of a module; `scale` applies to those outside submodules."""
+    folded = {}
+    for name, value in params.items():
         if name in ("bn", "learned_scale"):
-            continue  # they go into the layer beside them
-        if not isinstance(tree, dict):
-            found[name] = tree
-        elif "kernel" in tree:
-            found[name] = _linear(tree, params, stats, scale)
+            continue  # folded into the layer beside it
+        if not isinstance(value, dict):
+            folded[name] = value
+        elif "kernel" in value:
+            folded[name] = _fold_linear(value, params, stats, scale)
         else:
-            found[name] = _folded(tree, stats.get(name, {}))
-    return found
+            folded[name] = _fold_module(value, stats.get(name, {}))
+    return folded
 
 
-def _linear(layer: dict, params: dict, stats: dict, scale: float) -> dict[str, np.ndarray]:
-    gain, bias = 1.0, _double(layer.get("bias", 0.0))
-    if "bn" in params:
-        norm, average = params["bn"], jax.tree.map(_double, stats["bn"])
-        gain = _double(norm.get("scale", 1.0)) / np.sqrt(average["var"] + BN_EPSILON)
-        bias = (bias - average["mean"]) * gain + _double(norm["bias"])
-    scale = scale * _double(params.get("learned_scale", 1.0))
+def _fold_linear(layer: dict, module: dict, stats: dict, scale: float) -> dict:
+    """Fold the batch norm and the scales of a module into its linear layer, in float64."""
+    gain, bias = _float64(1.0), _float64(layer.get("bias", 0.0))
+    if "bn" in module:
+        norm, averages = module["bn"], jax.tree.map(_float64, stats["bn"])
+        gain = _float64(norm.get("scale", 1.0)) / np.sqrt(averages["var"] + BN_EPSILON)
+        bias = (bias - averages["mean"]) * gain + _float64(norm["bias"])
+    factor = scale * _float64(module.get("learned_scale", 1.0))
     return {
-        "kernel": np.asarray(layer["kernel"]) * np.float32(gain * scale),
-        "bias": np.float32(bias * scale),
+        "kernel": np.asarray(layer["kernel"]) * np.float32(gain * factor),
+        "bias": np.float32(bias * factor),
     }
 
 
-def _double(x: ArrayLike) -> np.ndarray:
+def _float64(x: ArrayLike) -> np.ndarray:
     return np.asarray(x, np.float64)

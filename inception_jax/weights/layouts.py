@@ -38,25 +38,14 @@ class Convention:
     extras: tuple[str, ...] = ()
 
 
-TORCH = Convention(
-    separator=".",
-    kernel="weight",
-    bias="bias",
-    beta="bias",
-    mean="running_mean",
-    variance="running_var",
-    gamma="weight",
+TORCH = replace(
+    Convention(".", "weight", "bias", "bias", "running_mean", "running_var", "weight"),
     output_first=True,
     counts_batches=True,
 )
 KERAS = Convention("/", "kernel", "bias", "beta", "moving_mean", "moving_variance")
-TENSORFLOW = Convention(
-    separator="/",
-    kernel="weights",
-    bias="biases",
-    beta="beta",
-    mean="moving_mean",
-    variance="moving_variance",
+TENSORFLOW = replace(
+    Convention("/", "weights", "biases", "beta", "moving_mean", "moving_variance"),
     # Of every optimizer that slim/train_image_classifier.py and facenet offer.
     slots=(
         *("ExponentialMovingAverage", "RMSProp", "RMSProp_1", "Momentum", "Adagrad"),
@@ -143,6 +132,14 @@ def layer_names(layout: Layout) -> Layers:
     if layout.library == "facenet-pytorch":
         layers["Logits"] = ("logits", None)
     return layers
+
+
+def keras_layer_order(network: str) -> list[str]:
+    """Return Keras's layers with arrays in the order of `model.layers`, which is by depth.
+
+    The numbers in the names count in the order of creation. Source: keras 3.15.1.
+    """
+    return json.loads((NAMES_FOLDER / f"keras_{network}_order.json").read_text())
 
 
 # The scope around each network, and those around its residual blocks.

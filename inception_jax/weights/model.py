@@ -88,7 +88,8 @@ class Model:
         """
         if residual_scale is None and not self.folded:
             residual_scale = self.card.residual_scale
-        return self.network.apply(variables, images, residual_scale, **options)
+        result: Any = self.network.apply(variables, images, residual_scale, **options)
+        return result
 
     def prepare(self, images: Sequence[Image]) -> Float[Array, "n h w c"]:
         """Decode, crop, resize and normalise images as the card says.
@@ -243,10 +244,11 @@ def read_run(run: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
     return card_of_run(run, weights, step), chosen
 
 
-def open_checkpoints(run: Path) -> "Checkpoints":
-    """Open a run's checkpoints to read them.
+def open_checkpoints(run: Path, step: int | None = None) -> "Checkpoints":
+    """Open the checkpoints of a run for reading.
 
-    Raises ValueError if there is none, ImportError without the `train` extra.
+    Raises ValueError if there is none, or none of `step`; ImportError without the `train`
+    extra.
     """
     try:
         from inception_jax.storage.checkpoints import Checkpoints
@@ -256,29 +258,25 @@ def open_checkpoints(run: Path) -> "Checkpoints":
         ) from None
     folder = run_folder.checkpoints_path(run)
     checkpoints = Checkpoints(folder)
-    if not checkpoints.steps():
+    steps = checkpoints.steps()
+    if not steps:
         raise ValueError(f"{run} holds no checkpoint: there is none in {folder}.")
+    if step is not None and step not in steps:
+        raise ValueError(
+            f"{run} holds no checkpoint of step {step}; there are: "
+            f"{', '.join(map(str, steps))}."
+        )
     return checkpoints
 
 
-def check_step(checkpoints: "Checkpoints", run: Path, step: int) -> int:
-    """Return `step`. Raises ValueError, listing the steps, if it has no checkpoint."""
-    if step not in checkpoints.steps():
-        raise ValueError(
-            f"{run} holds no checkpoint of step {step}; there are: "
-            f"{', '.join(map(str, checkpoints.steps()))}."
-        )
-    return step
-
-
 def read_checkpoint(run: Path, step: int | None = None) -> tuple[int, Arrays]:
-    """Read and verify a checkpoint, by default the newest good one: its step and arrays.
+    """Return step and verified arrays of a checkpoint, by default the newest good one.
 
-    Raises the errors of `open_checkpoints` and `check_step`, CheckpointError for damage.
+    Raises the errors of `open_checkpoints`, CheckpointError if it is damaged or all are.
     """
-    checkpoints = open_checkpoints(run)
+    checkpoints = open_checkpoints(run, step)
     if step is not None:
-        return step, checkpoints.read(check_step(checkpoints, run, step))
+        return step, checkpoints.read(step)
     newest = checkpoints.read_newest()
     assert newest is not None  # `open_checkpoints` found at least one
     return newest

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights to use and to hand on, with all that has to be known of them, as a folder.
+"""Model folders: weights with all that is needed to use them.
 
-model.json           network, classes, preprocessing, where it is from, digests
+model.json           the card (network, classes, preprocessing, origin) and digests
 weights.safetensors  params/... and batch_stats/..., in float32
 """
 
@@ -34,39 +34,38 @@ CARD_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights are from."""
+    """Where the weights come from."""
 
-    source: str  # "run", or who wrote the file: "timm", "slim", ...
-    file: str  # its name, or that of the run's folder
+    source: str  # "run", or the library that wrote the file: "timm", "slim", ...
+    file: str  # name of the file, or path of the run folder
     sha256: str | None = None  # of the file
-    step: int | None = None  # of a run
-    weights: str | None = None  # of a run: "raw" or "ema"
-    # A first class for "none of them", as slim's files have, was left out.
+    step: int | None = None  # of the run
+    weights: str | None = None  # of the run: "raw" or "ema"
+    # Files of slim and Cadene have a background class before the others.
     background_removed: bool = False
 
 
 @dataclass(frozen=True)
 class Card:
-    """What has to be known to use weights."""
+    """A model card: all that is needed to use the weights."""
 
     network: str
     preprocess: PreprocessSpec
-    class_names: tuple[str, ...]  # none: the network gives features
+    class_names: tuple[str, ...]  # empty: no classifier, the output is features
     origin: Origin
     bn_scale: bool = True
     aux_head: bool = False
-    residual_scale: float | None = None  # None: the network's own
+    residual_scale: float | None = None  # None: the published scales
     ablation: AblationConfig = field(default_factory=AblationConfig)
 
 
 def write(folder: Path, card: Card, variables: Variables) -> None:
-    """Write a model folder, whole or not at all.
+    """Write a new model folder.
 
-    Raises ValueError where the folder is there already, CheckpointError where it cannot be
-    written.
+    Raises ValueError if it exists, CheckpointError if writing fails; then nothing is left.
     """
     if folder.exists():
-        raise ValueError(f"{folder} is there already; remove it or choose another.")
+        raise ValueError(f"{folder} already exists; remove it or choose another.")
     variables = jax.tree.map(lambda x: np.asarray(x, np.float32, order="C"), variables)
     about = json.loads(json.dumps(asdict(card)))
     arrays = Record.of(0, variables).to_json()
@@ -78,35 +77,35 @@ def write(folder: Path, card: Card, variables: Variables) -> None:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether `write` made it; what is in it may be damaged."""
+    """Return whether this is a model folder, damaged or not."""
     return (folder / CARD_FILE).is_file()
 
 
 def read_card(folder: Path) -> Card:
-    """The card alone; raises CheckpointError where it is damaged."""
+    """Read the card only. Raises CheckpointError if it is damaged."""
     with _said_of(folder / CARD_FILE):
         return _read_json(folder)[0]
 
 
 def read(folder: Path) -> tuple[Card, dict[str, np.ndarray]]:
-    """The card and the arrays by name, such as params/Logits/kernel, all verified.
+    """Read the card and the arrays by name, such as params/Logits/kernel.
 
-    Raises CheckpointError, naming the arrays, where something is not as it was written.
+    Raises CheckpointError, naming the arrays, if a digest does not match.
     """
     with _said_of(folder / CARD_FILE):
         card, record = _read_json(folder)
     with _said_of(folder / WEIGHTS_FILE):
         arrays = safetensors.numpy.load_file(folder / WEIGHTS_FILE)
         if damaged := record.damaged(arrays):
-            raise CheckpointError(f"not as they were written: {some(damaged)}")
+            raise CheckpointError(f"checksum mismatch of {some(damaged)}")
     return card, arrays
 
 
 def _read_json(folder: Path) -> tuple[Card, Record]:
-    found = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    if json_digest(found["card"]) != found["sha256"]:
-        raise CheckpointError("its card is not as it was written")
-    return from_json(Card, found["card"]), Record.from_json(found["arrays"])
+    content = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    if json_digest(content["card"]) != content["sha256"]:
+        raise CheckpointError("checksum mismatch of the card")
+    return from_json(Card, content["card"]), Record.from_json(content["arrays"])
 
 
 @contextlib.contextmanager

@@ -18,8 +18,7 @@ import numpy as np
 from inception_jax.storage.digests import CheckpointError
 from inception_jax.text import one_line
 from inception_jax.weights.convert import match_names
-from inception_jax.weights.layouts import LAYOUTS
-from inception_jax.weights.write_keras import layer_order
+from inception_jax.weights.layouts import LAYOUTS, keras_layer_order
 
 if TYPE_CHECKING:
     import h5py
@@ -61,7 +60,7 @@ def read_layers(file: Path | BytesIO, path: Path) -> Arrays:
             f"{one_line(path)} is a Keras file, and h5py is missing: "
             'pip install "inception_jax[weights]"'
         ) from None
-    orders = {x: layer_order(x.network) for x in LAYOUTS if x.library == "keras"}
+    orders = {x: keras_layer_order(x.network) for x in LAYOUTS if x.library == "keras"}
     try:
         with h5py.File(file, "r") as opened:
             group = opened.get("model_weights", opened)  # the .h5 of a whole model has it

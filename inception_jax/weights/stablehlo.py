@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks as StableHLO programs, which run without this package.
+"""Export of networks as StableHLO programs, which run without this package.
 
-model.stablehlo      what `jax.export.deserialize` reads: weights and images in, logits out
-weights.safetensors  the weights, as the program takes them: a dict of arrays by name
-about.json           input and output, classes, preprocessing, versions
+model.stablehlo      the program for `jax.export.deserialize`: weights and images to logits
+weights.safetensors  its first argument: a dict of arrays by name
+about.json           input, output, classes, preprocessing and versions
 """
 
 import json
@@ -30,16 +30,15 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write(folder: Path, model: Model, arrays: Arrays) -> None:
-    """Write the folder, whole or not at all; arrays are those of the model, by name.
+    """Write the folder, with the arrays of the model by name.
 
-    The weights are an argument of the program. As constants in it, XLA chooses other
-    kernels for them (in version 0.10.2 of jax, for the classifier of a batch of 7 on a
-    CPU), and the logits are those of `model.apply` but for rounding.
+    The weights are an argument, not constants of the program: for constants XLA may choose
+    other kernels, and the logits would equal those of `model.apply` up to rounding only.
 
-    Raises ImportError without flatbuffers, CheckpointError where it cannot be written.
+    Raises ImportError without flatbuffers, CheckpointError if writing fails.
     """
     try:
-        import flatbuffers  # noqa: F401  what jax.export serialises with
+        import flatbuffers  # noqa: F401  jax.export needs it to serialise
     except ModuleNotFoundError:
         raise ImportError(
             'flatbuffers is missing: pip install "inception_jax[weights]"'
@@ -56,8 +55,10 @@ def write(folder: Path, model: Model, arrays: Arrays) -> None:
 
 
 def export_program(model: Model, arrays: Arrays) -> export.Exported:
-    """Weights by name and images [b, height, width, channels], in the network's range, to
-    its output [b, k]: for any batch size, on PLATFORMS, in float32, as in evaluation.
+    """Export the network in evaluation mode, in float32, for any batch size and PLATFORMS.
+
+    The program maps weights by name and images [b, height, width, channels], in the
+    network's range, to the output [b, k].
     """
     (batch,) = export.symbolic_shape("b")
     shape = (batch, *model.card.preprocess.image_shape)
@@ -71,7 +72,7 @@ def export_program(model: Model, arrays: Arrays) -> export.Exported:
 
 
 def describe(model: Model, exported: export.Exported) -> dict[str, Any]:
-    """What has to be known to call the program."""
+    """Return all that is needed to call the program."""
     card = model.card
     spec, classes = card.preprocess, card.class_names
     images, (output,) = exported.in_avals[-1], exported.out_avals

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writer for Keras weights: the .h5 format of Keras 2, which keras.applications loads."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,21 +8,10 @@ import numpy as np
 
 from inception_jax.storage.atomic import new_file
 from inception_jax.weights.array_file import card_text
-from inception_jax.weights.layouts import NAMES_FOLDER
 from inception_jax.weights.model_folder import CARD_FILE, Card
 
 # Names of a layer's arrays, in the order in which Keras lists them.
 VARIABLES = ("kernel", "bias", "beta", "moving_mean", "moving_variance")
-
-
-def layer_order(network: str) -> list[str]:
-    """Return the names of Keras's layers with arrays, in the order of `model.layers`.
-
-    That order is by depth; the numbers in the names are in the order of creation. Source:
-    the models of keras.applications, keras 3.15.1.
-    """
-    file = NAMES_FOLDER / f"keras_{network}_order.json"
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def write(

@@ -170,7 +170,7 @@ def test_a_file_is_never_overwritten_and_never_half(ckpt, run, tmp_path, monkeyp
     status, _, errors = ckpt("export", run, "--out", out)
     assert (status, out.read_text()) == (2, "mine")
     assert errors == (
-        f"inception-jax: {out} is there already; remove it or choose another --out.\n"
+        f"inception-jax: {out} already exists; remove it or choose another --out.\n"
     )
     out.unlink()
 
@@ -207,8 +207,8 @@ def test_the_newest_good_one_is_taken_and_the_damaged_one_named(ckpt, run, tmp_p
         (["ls", "RUN/none"], "holds no checkpoint: there is none in"),
         (["verify", "RUN", "--step", "3"], "no checkpoint of step 3; there are: 2, 4."),
         (["diff", "RUN", "RUN", "--steps", "2", "3"], "no checkpoint of step 3"),
-        (["export", "RUN", "--out", "RUN/x.npy"], "--out takes a file .npz"),
-        (["export", "RUN", "--out", "RUN/no/x.npz"], "in a folder that exists"),
+        (["export", "RUN", "--out", "RUN/x.npy"], "--out takes a .npz file"),
+        (["export", "RUN", "--out", "RUN/no/x.npz"], "in an existing folder"),
         (["export", "RUN/checkpoints", "--out", "RUN/x.npz"], "holds no run"),
     ],
 )

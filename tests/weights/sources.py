@@ -17,7 +17,6 @@ from inception_jax.weights import (
     layouts,
     read_file,
     read_keras,
-    write_keras,
 )
 from inception_jax.weights.layouts import KERAS, TENSORFLOW, TORCH, Layout
 from tests.models.tiny import one_block
@@ -55,8 +54,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     for source, layers in files.items():
         (folder / f"{source}_tiny.json").write_text(json.dumps(layers))
     (folder / "keras_tiny_order.json").write_text(json.dumps(KERAS_ORDER))
-    for module in (layouts, write_keras):
-        monkeypatch.setattr(module, "NAMES_FOLDER", folder)
+    monkeypatch.setattr(layouts, "NAMES_FOLDER", folder)
     for module in (layouts, import_file, read_keras):
         monkeypatch.setattr(module, "LAYOUTS", ROWS)
     monkeypatch.setattr(layouts, "layer_names", layouts.layer_names.__wrapped__)

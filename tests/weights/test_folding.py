@@ -104,7 +104,7 @@ def test_the_auxiliary_head_is_left_out(monkeypatch):
 def test_what_cannot_be_folded_is_refused(monkeypatch):
     model, variables = made(monkeypatch, one_block())
     folded, fewer = fold(model, variables)
-    with pytest.raises(ValueError, match="folded already: give fold the model"):
+    with pytest.raises(ValueError, match="folded already; call fold with the model"):
         fold(folded, fewer)
     with pytest.raises(ValueError, match="given variables does not fit tiny: "):
         fold(model, fewer)
