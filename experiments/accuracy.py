@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from experiments.command import run_command
 from experiments.paper import TABLES, Row, Table
 from experiments.reports import escape_markdown
+from inception_jax.runtime.stopping import run_command
 from inception_jax.storage.jsonl import read_json_lines
 from inception_jax.storage.run_folder import evaluations_path
 from inception_jax.text import printable

@@ -19,12 +19,12 @@ from typing import Annotated
 
 import tyro
 
-from experiments.command import run_command
 from experiments.networks import RECIPES
 from inception_jax.config import RunConfig
 from inception_jax.data.imagenet import NUM_TRAIN_IMAGES
 from inception_jax.planning.plan import Plan, make_plan
 from inception_jax.planning.roofline import GIB, get_slice
+from inception_jax.runtime.stopping import run_command
 
 FOLDER = Path(__file__).parent / "networks"
 ON_IMAGENET = tuple(

@@ -14,8 +14,8 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.command import run_command
 from experiments.paper import CURVES, TABLES, Curves
+from inception_jax.runtime.stopping import run_command
 from inception_jax.storage.jsonl import read_json_lines
 from inception_jax.storage.run_folder import RunRecord, metrics_path, read_record
 from inception_jax.text import one_line, printable

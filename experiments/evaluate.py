@@ -18,7 +18,6 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from experiments.command import run_command
 from inception_jax.data.batches import eval_batches
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source, Subset
@@ -31,14 +30,14 @@ from inception_jax.inference.evaluate import (
     load_trained,
 )
 from inception_jax.runtime import compile_cache
-from inception_jax.runtime.hardware import describe
-from inception_jax.runtime.parallel import all_devices
+from inception_jax.runtime.devices import all_devices, describe
+from inception_jax.runtime.stopping import run_command
 from inception_jax.storage.jsonl import append_json_line
 from inception_jax.storage.run_folder import (
     code_version,
     evaluations_path,
+    package_versions,
     read_record,
-    versions,
 )
 from inception_jax.text import printable
 from inception_jax.training.metrics import means
@@ -132,7 +131,7 @@ def run(options: Options) -> dict[str, Any]:
         **totals,
         "seconds": round(time.perf_counter() - start, 2),
         "devices": describe(devices),
-        "versions": versions(),
+        "versions": package_versions(),
         "code": code_version(),
     }
     print(printable(summary(record)))

@@ -190,14 +190,15 @@ def finish(config: RunConfig) -> None:
 
     Raises CheckpointError if the checkpoint is damaged or the disk is full.
     """
+    import jax
+
     from experiments.finetuning.report import write_best_model, write_report
-    from inception_jax.runtime.parallel import this_host
 
     def write() -> None:
-        if this_host()[0] == 0:
+        if jax.process_index() == 0:
             write_report(config, *write_best_model(config))
 
-    hosts.together(write)
+    hosts.run_on_all(write)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -206,4 +207,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    hosts.leave(main())
+    hosts.exit_process(main())

@@ -14,15 +14,15 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from experiments.command import run_command
 from inception_jax.data.batches import train_batches, train_iterator
 from inception_jax.data.open_source import open_source
 from inception_jax.inference.batch_norm_modes import recalibrate_statistics
 from inception_jax.inference.evaluate import load_state, trained_model
 from inception_jax.runtime import compile_cache
-from inception_jax.runtime.parallel import all_devices
+from inception_jax.runtime.devices import all_devices
+from inception_jax.runtime.stopping import run_command
 from inception_jax.storage.checkpoints import Checkpoints
-from inception_jax.storage.orbax_files import check_path
+from inception_jax.storage.orbax_files import check_checkpoint_path
 from inception_jax.storage.run_folder import checkpoints_path, write_record
 from inception_jax.text import printable
 from inception_jax.training.step import Batch
@@ -44,7 +44,7 @@ class Options:
             raise ValueError(f"batches must be 1 or more, got {self.batches}.")
         if self.out.exists():
             raise ValueError(f"{self.out} already exists; choose another --out.")
-        check_path(self.out)
+        check_checkpoint_path(self.out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

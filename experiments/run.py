@@ -65,7 +65,7 @@ def main(
         from inception_jax.training.fit import HostLostError, fit
         from inception_jax.training.loop import NonFiniteError
     except OSError as error:
-        return _fail(error, stopping.DISK)
+        return _fail(error, stopping.ExitStatus.DISK)
     except (ValueError, TypeError) as error:
         return _fail(error)
     except ModuleNotFoundError as error:
@@ -76,19 +76,19 @@ def main(
         if complete:
             finish(config)
     except NonFiniteError as error:
-        return _fail(error, stopping.NOT_FINITE)
+        return _fail(error, stopping.ExitStatus.NOT_FINITE)
     except HostLostError as error:
-        return _fail(error, stopping.HOST_LOST)
+        return _fail(error, stopping.ExitStatus.HOST_LOST)
     except OSError as error:
-        return _fail(error, stopping.DISK)
+        return _fail(error, stopping.ExitStatus.DISK)
     except (ValueError, TypeError, ImportError) as error:
         return _fail(error)
     except KeyboardInterrupt:
         print("\nInterrupted; the last checkpoint is kept.", file=sys.stderr)
-        return stopping.INTERRUPTED
+        return stopping.ExitStatus.INTERRUPTED
     if not complete:
         print("Stopped and saved; run the same command to continue.", file=sys.stderr)
-        return stopping.RUN_AGAIN
+        return stopping.ExitStatus.RUN_AGAIN
     return 0
 
 
@@ -98,4 +98,4 @@ def _fail(error: object, status: int = 2) -> int:
 
 
 if __name__ == "__main__":
-    hosts.leave(main())
+    hosts.exit_process(main())

@@ -24,13 +24,13 @@ import tyro
 from jaxtyping import UInt8
 
 from experiments import finetune
-from experiments.command import run_command
 from experiments.networks import digits as recipe
 from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.data.augment import train_view
 from inception_jax.data.decoding import decode
 from inception_jax.data.digits import digit_examples
 from inception_jax.runtime import compile_cache
+from inception_jax.runtime.stopping import run_command
 from inception_jax.storage import run_folder
 from inception_jax.training.metrics import means
 
@@ -193,11 +193,11 @@ def _train(config: RunConfig) -> float:
     """Train unless the run is complete; return the final top-1 of averaged weights."""
     from inception_jax.training.fit import fit
 
-    if not run_folder.evaluations(config.workdir):
+    if not run_folder.read_evaluations(config.workdir):
         if not fit(config):
             raise KeyboardInterrupt
         jax.clear_caches()  # the programs of sixty runs would take gigabytes
-    return means(run_folder.evaluations(config.workdir)[-1]["ema"])["top1"]
+    return means(run_folder.read_evaluations(config.workdir)[-1]["ema"])["top1"]
 
 
 def linear(train: Images, test: Images, *, views: int, seed: int) -> float:

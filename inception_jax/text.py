@@ -22,6 +22,12 @@ def one_line(text: object) -> str:
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def first_few(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first `limit` names, separated by commas, and how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
 def table(
     header: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[int] = ()
 ) -> str:

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 import inception_jax
-from inception_jax.storage.digests import by_name
+from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.storage.jsonl import read_json_lines
 from inception_jax.training.fit import fit
 
@@ -45,7 +45,9 @@ def test_a_program_gives_the_same_logits(expected):
 def test_a_checkpoint_holds_the_same_weights(tiny, expected, tmp_path):
     run = shutil.copytree(OLD / "run", tmp_path / "run")
     _, variables = inception_jax.load(str(run))
-    weights = {f"weights/{name}": value for name, value in by_name(variables).items()}
+    weights = {
+        f"weights/{name}": value for name, value in flatten_with_paths(variables).items()
+    }
     assert weights.keys() == {name for name in expected if name.startswith("weights/")}
     for name, value in weights.items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)

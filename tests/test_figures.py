@@ -29,7 +29,8 @@ import inception_jax
 from inception_jax.config import ParallelConfig, PreprocessSpec, RunConfig
 from inception_jax.models.network import get_spec
 from inception_jax.models.spec import NetworkSpec
-from inception_jax.runtime.parallel import DataParallel, all_devices
+from inception_jax.runtime.devices import all_devices
+from inception_jax.runtime.parallel import ShardMapStep
 from inception_jax.training.from_config import numbers_for
 from inception_jax.training.step import TrainOptions, state_shapes, train_step
 from tests.models.tiny import one_block, three_grids
@@ -194,7 +195,7 @@ def test_the_compiled_step(name, spec, jaxlib_group):
         "image": jax.ShapeDtypeStruct((8, *spec.image_shape), jnp.uint8),
         "label": jax.ShapeDtypeStruct((8,), jnp.int32),
     }
-    step = DataParallel(
+    step = ShardMapStep(
         partial(train_step, options=options),
         ParallelConfig("shard_map"),
         all_devices()[:1],

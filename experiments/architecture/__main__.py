@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from experiments.architecture.blocks import draw_blocks
 from experiments.architecture.charts import draw_cost, draw_receptive_fields
 from experiments.architecture.drawings import draw_comparison, draw_networks
-from experiments.command import run_command
+from inception_jax.runtime.stopping import run_command
 from inception_jax.text import printable
 
 FIGURES: dict[str, Callable[[], Figure]] = {

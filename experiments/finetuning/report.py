@@ -41,7 +41,7 @@ def write_best_model(config: RunConfig) -> tuple[Model, dict]:
     disk is full.
     """
     saved = Checkpoints(run_folder.checkpoints_path(config.workdir)).steps()
-    evaluations = run_folder.evaluations(config.workdir)
+    evaluations = run_folder.read_evaluations(config.workdir)
     evaluations = [line for line in evaluations if line["step"] in saved]
     if not evaluations:
         raise ValueError(f"{config.workdir} holds no checkpoint that was evaluated.")
@@ -77,7 +77,7 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
         "step": model.card.origin.step,
         "correct": predictions.num_correct,
         "count": len(predictions.names),
-        "evaluations": len(run_folder.evaluations(config.workdir)),
+        "evaluations": len(run_folder.read_evaluations(config.workdir)),
         "mistakes": [_mistake_row(predictions, i) for i in worst],
         "pairs": _pair_rows(predictions.confusion, predictions.class_names),
         "classes": classes,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from inception_jax.runtime.stopping import HOST_LOST
+from inception_jax.runtime.stopping import ExitStatus
 
 # Seconds for the others to notice that one is gone (heartbeat_timeout), and to say so.
 NOTICE_WITHIN = 75.0
@@ -85,7 +85,7 @@ def _watch(running: Sequence[subprocess.Popen]) -> int:
             break
         time.sleep(0.1)
     first = next(filter(None, [*failed.values(), *statuses]), 0)
-    return HOST_LOST if first < 0 else first
+    return ExitStatus.HOST_LOST if first < 0 else first
 
 
 if __name__ == "__main__":

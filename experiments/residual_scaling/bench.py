@@ -19,7 +19,7 @@ from experiments.residual_scaling.progress import Progress
 from experiments.residual_scaling.runner import Lab, train_runs
 from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.study import Study
-from inception_jax.runtime.hardware import describe
+from inception_jax.runtime.devices import describe
 
 
 @dataclass(frozen=True)

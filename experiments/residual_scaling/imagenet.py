@@ -91,4 +91,4 @@ def _title(config: RunConfig) -> str:
 
 
 if __name__ == "__main__":
-    hosts.leave(main())
+    hosts.exit_process(main())

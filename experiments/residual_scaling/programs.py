@@ -19,7 +19,8 @@ from inception_jax.models.ablation import ablated
 from inception_jax.models.network import Network, create
 from inception_jax.models.small_images import paper_width_spec, small_image_spec
 from inception_jax.models.spec import NetworkSpec
-from inception_jax.runtime.parallel import DATA_AXIS, ArmParallel
+from inception_jax.runtime.collectives import DATA_AXIS
+from inception_jax.runtime.parallel import PerDevice
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.optimizer import optimizer_numbers
 from inception_jax.training.probe import probe_step
@@ -134,22 +135,22 @@ class Programs:
             group_metrics=True,
         )
         step = partial(train_step, options=options, axis_name=DATA_AXIS)
-        self.step = ArmParallel(step, devices, donate=True)
+        self.step = PerDevice(step, devices, donate=True)
         probe = partial(_probe, network=network, preprocess=self.preprocess)
-        self.probe = ArmParallel(probe, devices)
+        self.probe = PerDevice(probe, devices)
         evaluate = partial(
             eval_step, network=network, preprocess=self.preprocess, axis_name=DATA_AXIS
         )
-        self.evaluate = ArmParallel(evaluate, devices)
-        self._init: dict[str, ArmParallel] = {}
+        self.evaluate = PerDevice(evaluate, devices)
+        self._init: dict[str, PerDevice] = {}
 
-    def init(self, initializer: str) -> ArmParallel:
+    def init(self, initializer: str) -> PerDevice:
         """The function that makes states with this initialiser of the linear 1x1."""
         if initializer not in self._init:
             spec = spec_of(replace(self.shape, init=initializer))
             network = create(spec, **self.options)
             init = partial(_init, network=network, optimizer=self.optimizer)
-            self._init[initializer] = ArmParallel(init, self.devices)
+            self._init[initializer] = PerDevice(init, self.devices)
         return self._init[initializer]
 
 

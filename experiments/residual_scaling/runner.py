@@ -26,10 +26,9 @@ from experiments.residual_scaling.runs import DEFAULTS, Run
 from experiments.residual_scaling.study import Study
 from inception_jax.data.batches import eval_batches, train_batches
 from inception_jax.data.source import Source
-from inception_jax.runtime.hardware import describe
-from inception_jax.runtime.parallel import arm_devices
+from inception_jax.runtime.devices import describe, local_devices
 from inception_jax.storage.jsonl import append_json_line
-from inception_jax.storage.run_folder import flat, told_apart
+from inception_jax.storage.run_folder import flatten_settings, setting_differences
 from inception_jax.training.diagnostics import count_spikes
 from inception_jax.training.metrics import rounded
 
@@ -43,7 +42,9 @@ def settings_of(study: Study) -> dict[str, Any]:
         for name, value in asdict(OPTIMIZER).items()
         if name not in DEFAULTS and name != "kind"
     }
-    return flat({"optimizer": optimizer, "probe_images": study.plan.probe_images})
+    return flatten_settings(
+        {"optimizer": optimizer, "probe_images": study.plan.probe_images}
+    )
 
 
 def finished_runs(study: Study) -> dict[Run, Record]:
@@ -53,7 +54,7 @@ def finished_runs(study: Study) -> dict[Run, Record]:
     """
     records = read_records(study.records_file)
     for record in records.values():
-        if different := told_apart(record["settings"], settings_of(study)):
+        if different := setting_differences(record["settings"], settings_of(study)):
             raise ValueError(
                 f"{study.folder} holds runs of other settings ({', '.join(different)}); "
                 "choose another --workdir."
@@ -103,7 +104,7 @@ class Lab:
     """What runs have in common: devices, data, compiled programs."""
 
     def __init__(self, study: Study) -> None:
-        self.study, self.devices = study, arm_devices()
+        self.study, self.devices = study, local_devices()
         self._programs: dict[Run, Programs] = {}
         # Most runs have the same seeds, hence the same batches.
         self.batch = lru_cache(maxsize=1024)(self._batch)

@@ -22,14 +22,16 @@ import jax.numpy as jnp
 import tyro
 from jax import Array
 
-from experiments.command import run_command
 from experiments.speed.case import CLASSES
 from experiments.speed.implementations.plain import plainly
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.models.network import Network, get_spec
 from inception_jax.planning.aot_worker import lower_step
 from inception_jax.planning.hlo import bytes_by_operation
-from inception_jax.runtime.parallel import AxisName, DataParallel, gpu_elsewhere, mean_over
+from inception_jax.runtime.collectives import AxisName, mean_over
+from inception_jax.runtime.devices import compile_only_gpu
+from inception_jax.runtime.parallel import ShardMapStep
+from inception_jax.runtime.stopping import run_command
 from inception_jax.text import table
 from inception_jax.training.from_config import network_for, preprocess_for
 from inception_jax.training.step import Batch
@@ -82,7 +84,7 @@ def lowered(
         (options.images, *preprocess_for(config).image_shape), jnp.float32
     )
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    step = DataParallel(
+    step = ShardMapStep(
         partial(_inference, module), config.parallel, [device], donate_state=False
     )
     return lower(step.lower)(variables, {"image": images}, None)
@@ -123,7 +125,7 @@ def run(options: Options) -> None:
     jax.config.update("jax_platforms", "cpu")  # do not look for a GPU
     # A program for an absent device cannot be loaded from the compilation cache.
     jax.config.update("jax_enable_compilation_cache", False)
-    device = gpu_elsewhere(H100.read_text())
+    device = compile_only_gpu(H100.read_text())
     programs = list(product(options.networks, options.tasks, options.implementations))
     rows = []
     try:

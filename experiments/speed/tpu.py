@@ -19,12 +19,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.command import run_command
 from experiments.speed.implementations import KERAS
 from experiments.speed.tpu_worker import Request
 from inception_jax.models.network import get_spec
 from inception_jax.planning import aot, worker
 from inception_jax.planning.roofline import get_slice
+from inception_jax.runtime.stopping import run_command
 from inception_jax.storage.jsonl import append_json_line, read_json_lines
 from inception_jax.text import table
 

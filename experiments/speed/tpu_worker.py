@@ -20,12 +20,9 @@ from inception_jax.planning.aot_worker import compile_step
 from inception_jax.planning.hlo import read_movement
 from inception_jax.planning.roofline import get_slice
 from inception_jax.planning.worker import answer_request
-from inception_jax.runtime.parallel import (
-    DataParallel,
-    devices_elsewhere,
-    mean_over,
-    varying,
-)
+from inception_jax.runtime.collectives import mark_varying, mean_over
+from inception_jax.runtime.devices import compile_only_tpus
+from inception_jax.runtime.parallel import ShardMapStep
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,12 @@ def _keras(request: Request) -> dict[str, Any]:
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.value.dtype), variables)
 
     def step(state: Any, batch: Any, numbers: None, *, axis_name: Any) -> Any:
-        state = varying(state, axis_name)
+        state = mark_varying(state, axis_name)
         _, state = model.train_step(state, (batch["image"], batch["label"]))
         return mean_over(state, axis_name)  # over one device: no operation
 
-    device = devices_elsewhere(request.topology)[:1]
-    lowered = DataParallel(step, ParallelConfig("shard_map"), device).lower(
+    device = compile_only_tpus(request.topology)[:1]
+    lowered = ShardMapStep(step, ParallelConfig("shard_map"), device).lower(
         state, batch, None
     )
     start = time.perf_counter()

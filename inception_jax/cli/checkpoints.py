@@ -11,9 +11,9 @@ import numpy as np
 import tyro
 
 from inception_jax.cli.arguments import Run, Step, Weights
-from inception_jax.storage.digests import CheckpointError, some
+from inception_jax.storage.errors import CheckpointError
 from inception_jax.storage.run_folder import checkpoints_path, read_record
-from inception_jax.text import table
+from inception_jax.text import first_few, table
 from inception_jax.weights.array_file import write_npz
 from inception_jax.weights.export import check_output_path
 from inception_jax.weights.model import (
@@ -132,7 +132,7 @@ def diff_checkpoints(
     header = ("group", "arrays", "differ", "largest difference", "largest relative")
     print(f"\n{table(header, lines, right=(1, 2, 3, 4))}")
     if incomparable := _incomparable(*states):
-        print(f"\nonly in one, or of different shape or type: {some(incomparable)}")
+        print(f"\nonly in one, or of different shape or type: {first_few(incomparable)}")
     raise SystemExit(1)
 
 

@@ -25,7 +25,7 @@ from inception_jax.inference.features import (
     find_endpoint,
     write_features,
 )
-from inception_jax.storage.atomic import check_new
+from inception_jax.storage.atomic import check_output_path
 from inception_jax.text import format_bytes
 
 # Files larger than this are announced before they are written.
@@ -58,7 +58,7 @@ def write_image_features(
             with the columns "name" and "features".
         pool: Average the endpoint over height and width.
     """
-    check_new(out, ".npz", ".parquet")
+    check_output_path(out, ".npz", ".parquet")
     paths = expand_image_paths(images)
     _, loaded, variables = load_model(model, weights, step)
     chosen = find_endpoint(loaded, endpoint, pool=pool)

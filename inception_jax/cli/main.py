@@ -19,7 +19,7 @@ from inception_jax.cli.networks import show_networks
 from inception_jax.cli.plan import plan_training
 from inception_jax.cli.predict import predict_images
 from inception_jax.cli.weights import export_weights, import_weights
-from inception_jax.storage.digests import CheckpointError
+from inception_jax.storage.errors import CheckpointError
 from inception_jax.text import printable
 
 Command = Callable[..., Any]

@@ -20,7 +20,7 @@ from inception_jax.cli.progress import ImageProgress
 from inception_jax.data.image_paths import expand_image_paths
 from inception_jax.inference.contact_sheet import contact_sheets, num_pages
 from inception_jax.inference.predict import Prediction, predict, to_csv, to_json
-from inception_jax.storage.atomic import check_new, new_file
+from inception_jax.storage.atomic import atomic_output, check_output_path
 from inception_jax.text import one_line, printable
 
 STDOUT = Path("-")
@@ -66,7 +66,7 @@ def predict_images(
     outputs = [(json, ".json"), (csv, ".csv"), *((page, ".png") for page in pages)]
     for out, suffix in outputs:
         if out is not None and out != STDOUT:
-            check_new(out, suffix)
+            check_output_path(out, suffix)
     name, loaded, variables = load_model(model, weights, step)
     progress = ImageProgress(len(paths))
     predictions: list[Prediction] = []
@@ -82,7 +82,7 @@ def predict_images(
         _write(csv, to_csv(predictions))
     # There are fewer pages than planned if images could not be read.
     for page, path in zip(contact_sheets(predictions), pages, strict=False):
-        with new_file(path) as draft:
+        with atomic_output(path) as draft:
             page.save(draft, "PNG")
     progress.finish()
 
@@ -108,7 +108,7 @@ def _page_paths(sheet: Path | None, images: int) -> list[Path]:
 def _write(out: Path, text: str) -> None:
     # File names that are not valid UTF-8 are written as their original bytes.
     if out != STDOUT:
-        with new_file(out) as draft:
+        with atomic_output(out) as draft:
             draft.write_bytes(text.encode("utf-8", "surrogateescape"))
         return
     if sys.stdout.isatty():

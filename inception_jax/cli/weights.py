@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from inception_jax.cli.arguments import Step, Weights
 from inception_jax.data.crops import describe_preprocessing
-from inception_jax.storage.digests import by_name
+from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.text import one_line
 from inception_jax.weights.export import Format, check_output_path, export
 from inception_jax.weights.import_file import Imported, import_file
@@ -85,7 +85,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _summary(imported: Imported, file: Path, out: Path) -> str:
-    card, arrays = imported.card, by_name(imported.variables)
+    card, arrays = imported.card, flatten_with_paths(imported.variables)
     params = sum(x.size for name, x in arrays.items() if name.startswith("params/"))
     statistics = sum(x.size for x in arrays.values()) - params
     network = card.network
@@ -154,7 +154,7 @@ def export_weights(
     if sys.stderr.isatty():
         print(f"Writing {one_line(out)} ...", file=sys.stderr, flush=True)
     notes = export(loaded, variables, format, out)
-    numbers = sum(x.size for x in by_name(variables).values())
+    numbers = sum(x.size for x in flatten_with_paths(variables).values())
     size = sum(p.stat().st_size for p in (out, *out.rglob("*")) if p.is_file())
     print(
         f"Wrote {loaded.card.network}, {numbers:,} numbers, to {one_line(out)}: "

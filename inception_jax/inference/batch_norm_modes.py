@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from inception_jax.config import ParallelConfig
-from inception_jax.runtime.parallel import AxisName, DataParallel, Step, mean_over
-from inception_jax.runtime.parallel import Batch as HostBatch
+from inception_jax.runtime.collectives import AxisName, Step, mean_over
+from inception_jax.runtime.collectives import Batch as HostBatch
+from inception_jax.runtime.parallel import ParallelStep, data_parallel
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.metrics import classification_sums, means
 from inception_jax.training.step import Batch, network_input
@@ -116,6 +117,6 @@ def mode_gap(
     }
 
 
-def _mapped(step: Step, model: Model, devices: Sequence[jax.Device]) -> DataParallel:
+def _mapped(step: Step, model: Model, devices: Sequence[jax.Device]) -> ParallelStep:
     step = partial(step, model=model)
-    return DataParallel(step, ParallelConfig(), devices, donate_state=False)
+    return data_parallel(step, ParallelConfig(), devices, donate_state=False)

@@ -13,7 +13,10 @@ from inception_jax.data.augment import normalize
 from inception_jax.data.batches import eval_batches
 from inception_jax.data.folder import FolderExamples
 from inception_jax.data.source import Source
-from inception_jax.runtime.parallel import Batch, WholeBatch, arm_devices, share
+from inception_jax.runtime.collectives import Batch
+from inception_jax.runtime.devices import local_devices
+from inception_jax.runtime.parallel import ShardedFunction
+from inception_jax.runtime.placement import replicate
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Variables
 
@@ -42,14 +45,14 @@ def apply_to_files(
 
     Raises ValueError on a batch_size below 1, ImportError without the `data` extra.
     """
-    spec, devices = model.card.preprocess, arm_devices()
+    spec, devices = model.card.preprocess, local_devices()
 
     def apply(variables: Variables, batch: Batch, _: None) -> Any:
         images = normalize(batch["image"], spec.low, spec.high)
         return function(*model.apply(variables, images))
 
-    mapped = WholeBatch(apply, devices)
-    variables = share(variables, variables, devices)
+    mapped = ShardedFunction(apply, devices)
+    variables = replicate(variables, variables, devices)
     labels = np.zeros(len(paths), np.int32)
     batches = eval_batches(
         Source("images", "all", (), FolderExamples(Path(), paths, labels)),

@@ -14,7 +14,9 @@ from jaxtyping import Array, Float
 from inception_jax.config import ParallelConfig
 from inception_jax.data.batches import OnBadImage, eval_batches
 from inception_jax.data.source import Source, Subset
-from inception_jax.runtime.parallel import AxisName, DataParallel, share, this_host
+from inception_jax.runtime.collectives import AxisName
+from inception_jax.runtime.parallel import data_parallel
+from inception_jax.runtime.placement import replicate
 from inception_jax.storage import run_folder
 from inception_jax.text import one_line
 from inception_jax.training.from_config import network_for
@@ -82,7 +84,7 @@ def load_state(
             step, state = newest
         else:
             state = checkpoints.restore(step, shapes)
-    return RestoredRun(record, share(state, shapes, devices), step)
+    return RestoredRun(record, replicate(state, shapes, devices), step)
 
 
 def load_trained(
@@ -95,7 +97,7 @@ def load_trained(
     if is_model_folder(folder):
         model, variables = load(folder, step=step)
         kind = model.card.origin.weights or "published"
-        return TrainedModel(model, {kind: share(variables, model.shapes, devices)})
+        return TrainedModel(model, {kind: replicate(variables, model.shapes, devices)})
     restored = load_state(folder, devices, step)
     return trained_model(folder, restored.state, restored.step)
 
@@ -178,13 +180,13 @@ def evaluate(
     """
     check_compatible(models, source)
     totals: dict[str, dict[str, float]] = {kind: {} for kind in kinds_to_evaluate(models)}
-    step = DataParallel(
+    step = data_parallel(
         partial(ensemble_step, models=[one.model for one in models]),
         ParallelConfig(),
         devices,
         donate_state=False,
     )
-    host, hosts = this_host()
+    host, hosts = jax.process_index(), jax.process_count()
     batches = eval_batches(
         source,
         preprocess=models[0].card.preprocess,

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Float32
 from inception_jax.data.optional import require
 from inception_jax.inference.batches import BatchOutputs, apply_to_files
 from inception_jax.models.stem import Endpoints
-from inception_jax.storage.atomic import new_file
+from inception_jax.storage.atomic import atomic_output
 from inception_jax.text import format_bytes
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Variables
@@ -125,7 +125,7 @@ def _write_npz(
     batches: Iterable[BatchOutputs],
 ) -> int:
     names: list[str] = []
-    with new_file(out) as draft, tempfile.TemporaryFile(dir=out.parent) as rows:
+    with atomic_output(out) as draft, tempfile.TemporaryFile(dir=out.parent) as rows:
         for batch in batches:
             names += batch.paths
             rows.write(np.ascontiguousarray(batch.values, "<f4").data)
@@ -154,7 +154,7 @@ def _write_parquet(
         metadata={**about, "shape": json.dumps(shape)},
     )
     count = 0
-    with new_file(out) as draft, parquet.ParquetWriter(draft, schema) as writer:
+    with atomic_output(out) as draft, parquet.ParquetWriter(draft, schema) as writer:
         for names, rows in _grouped(batches, size):
             flat = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), size)
             columns = [pa.array(map(_utf8, names), pa.string()), flat]

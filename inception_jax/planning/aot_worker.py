@@ -21,8 +21,10 @@ from inception_jax.models.network import Network, get_spec
 from inception_jax.models.summary import Summary, summarise
 from inception_jax.planning.hlo import cost_by_module, read_movement
 from inception_jax.planning.worker import answer_request
-from inception_jax.runtime.parallel import DataParallel, devices_elsewhere, heeding
-from inception_jax.storage.run_folder import from_json
+from inception_jax.runtime.collectives import with_stop_flag
+from inception_jax.runtime.devices import compile_only_tpus
+from inception_jax.runtime.parallel import ShardMapStep
+from inception_jax.storage.run_folder import dataclass_from_json
 from inception_jax.training.from_config import (
     network_for,
     numbers_for,
@@ -38,7 +40,7 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
     If the step does not fit in memory, returns those of `TooLarge`. Raises ValueError if
     the network does not support the configuration.
     """
-    devices = devices_elsewhere(topology)
+    devices = compile_only_tpus(topology)
     network = network_for(config, get_spec(config.network).num_classes, len(devices))
     lowered = lower_step(config, network, devices)
     start = time.perf_counter()
@@ -73,8 +75,8 @@ def lower_step(
 ) -> jax.stages.Lowered:
     """Lower the training step of a run on ImageNet for devices that may be absent."""
     options = train_options(config, network, NUM_TRAIN_IMAGES / config.batch_size)
-    update = heeding(partial(train_step, options=options))
-    step = DataParallel(update, config.parallel, devices)
+    update = with_stop_flag(partial(train_step, options=options))
+    step = ShardMapStep(update, config.parallel, devices)
     state = state_shapes(network, config.optimizer)
     batch = _batch_shapes(config)
     batch["stop"] = jax.ShapeDtypeStruct((len(devices),), jnp.float32)
@@ -140,7 +142,9 @@ def parse_out_of_memory(error: Exception) -> dict[str, int]:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Return the reply to a request, both as JSON values."""
-    return compile_step(from_json(RunConfig, request["config"]), request["topology"])
+    return compile_step(
+        dataclass_from_json(RunConfig, request["config"]), request["topology"]
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ model and the formula for the all-reduce are those of jax-ml.github.io/scaling-b
 import math
 from dataclasses import dataclass
 
-from inception_jax.runtime.hardware import PEAK_BFLOAT16
+from inception_jax.runtime.devices import PEAK_BFLOAT16
 
 GIB = 2**30
 

@@ -1,74 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the wall time of a run went: a record that survives the process."""
+"""Accounting of wall time: how much a run spends on training and on everything else."""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# What a process spends time on. "step" is the work itself; what a later process has to do
-# again, because no checkpoint holds it, becomes "lost".
+# Activities of a process; "step" is training itself. In `total_seconds`, work that a later
+# process had to repeat, because no checkpoint held its result, becomes "lost".
 KINDS = ("init", "compile", "data_wait", "step", "checkpoint", "eval")
 
 
 class Goodput:
     """Divides the time since `started` (of `time.perf_counter`) among `KINDS`.
 
-    At any moment the clock of exactly one kind runs, "init" first, so that the parts add
-    up to the wall time.
+    One kind is timed at any moment, "init" first, so the parts add up to the wall time.
     """
 
     def __init__(self, started: float | None = None) -> None:
-        self.session = time.time()  # names this process in the record
-        self._kind, self._since = "init", time.perf_counter()
-        if started is not None:
-            self._since = started
+        self.session = time.time()  # identifies this process in the records
+        self._kind = "init"
+        self._since = time.perf_counter() if started is None else started
         self._seconds = dict.fromkeys(KINDS, 0.0)
 
     @contextmanager
     def spent_on(self, kind: str) -> Iterator[None]:
-        """The clock of `kind` runs inside the block, and the one before it afterwards."""
-        before = self._switch(kind)
+        """Time `kind` inside the context, and the previous kind again after it."""
+        previous = self._switch(kind)
         try:
             yield
         finally:
-            self._switch(before)
+            self._switch(previous)
 
     def training_seconds(self) -> float:
-        """Seconds so far of updates and of waiting for their data."""
+        """Return the seconds spent on steps and on waiting for their data."""
         self._switch(self._kind)
         return self._seconds["step"] + self._seconds["data_wait"]
 
-    def standing(self) -> tuple[str, float]:
-        """The kind whose clock runs, and seconds since anything was last reported.
+    def current_activity(self) -> tuple[str, float]:
+        """Return the kind timed now and the seconds since another method was called.
 
-        For another thread: it changes nothing.
+        Changes nothing, so other threads may call it.
         """
         return self._kind, time.perf_counter() - self._since
 
     def record(self, step: int) -> dict[str, Any]:
-        """Seconds so far, with the number of updates that they brought."""
+        """Return the seconds so far, by kind, when `step` steps are complete."""
         self._switch(self._kind)
         return {"session": self.session, "step": step, "seconds": dict(self._seconds)}
 
     def _switch(self, kind: str) -> str:
         now = time.perf_counter()
         self._seconds[self._kind] += now - self._since
-        before, self._kind, self._since = self._kind, kind, now
-        return before
+        previous, self._kind, self._since = self._kind, kind, now
+        return previous
 
 
-def add_up(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Seconds by kind over all processes of a run, and "lost", from their records.
+def total_seconds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the seconds by kind, and "lost", of all processes that worked on a run.
 
-    A process that starts at step s, as its first record says, builds on what those before
-    it had spent when they stood at s; the rest of theirs is lost.
+    A process that starts at step s, according to its first record, continues what earlier
+    processes had done at s. What they did after s is lost.
     """
-    total = dict.fromkeys((*KINDS, "lost"), 0.0)
     sessions: dict[float, list[dict[str, Any]]] = {}
     for record in records:
         sessions.setdefault(record["session"], []).append(record)
-    end = float("inf")  # the lowest start of a later process
+    total = dict.fromkeys((*KINDS, "lost"), 0.0)
+    end = float("inf")  # the lowest step at which a later process starts
     for session in reversed(sessions.values()):
         kept = [record for record in session if record["step"] <= end] or session[:1]
         for kind in KINDS:

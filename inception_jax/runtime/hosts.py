@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes that train one network: finding one another, agreeing, and ending.
+"""The processes of one run, usually one on each host of a pod.
 
-JAX ends a process from C++, by SIGABRT and without a Python error, where the others do not
-turn up at the start, where one sends no sign of life for `heartbeat_timeout`, and where
-the first one, which is the coordinator, is gone. `start` sees to it that the process then
-says which host is which, and ends with `HOST_LOST`.
+Every process runs the same program. `inception_jax.training.fit` connects them, and each
+then trains on its own part of every batch. Functions marked "Collective" must be called by
+all processes; one that does not call them blocks the others.
+
+JAX ends a process from C++, by SIGABRT and without a Python error, if the others do not
+connect in time, if one sends no heartbeat for `heartbeat_timeout`, or if process 0, the
+coordinator, is gone. Here the process then names all hosts and exits with `HOST_LOST`.
 """
 
 import ctypes
@@ -24,38 +27,37 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from inception_jax.config import HostsConfig
-from inception_jax.runtime.hardware import describe
-from inception_jax.runtime.parallel import arm_devices, meet, this_host
-from inception_jax.runtime.stopping import HOST_LOST
+from inception_jax.runtime.devices import describe, local_devices
+from inception_jax.runtime.parallel import connect_devices
+from inception_jax.runtime.stopping import ExitStatus
 
-Facts = dict[str, str]
 Result = TypeVar("Result")
 
-# Seconds that the end of a process waits for those of the others.
-LEAVE_WITHIN = 10.0
+SHUTDOWN_TIMEOUT = 10.0  # seconds that a failed process waits for the others at its end
 
 
-def start(config: HostsConfig) -> None:
-    """Connect the processes of a run, before any device is touched; one needs nothing.
+def connect(config: HostsConfig) -> None:
+    """Connect the processes of a run before any device is used. Collective.
 
-    Raises ValueError where the address is not good or `auto` finds no cluster. Ends the
-    process with `HOST_LOST` where not all are there within `start_timeout`.
+    A run of one process needs no connection. Raises ValueError if the coordinator's address
+    is invalid or `auto` finds no cluster. Ends the process with `HOST_LOST` if the others
+    do not connect within `start_timeout`.
     """
     if config.coordinator is None:
         return
-    # JAX's own handler of SIGTERM would keep the signal from this program.
+    # JAX's own handler of SIGTERM would hide the signal from this program.
     jax.config.update("jax_enable_preemption_service", False)
     auto = config.coordinator == "auto"
-    given = {} if auto else _given(config)
-    _say_at_abort(
-        f"not all processes of the run found one another within {config.start_timeout:g} s "
+    arguments = {} if auto else _initialize_arguments(config)
+    _set_abort_message(
+        f"not all processes of the run connected within {config.start_timeout:g} s "
         f"(coordinator {config.coordinator}). Start all of them, with the same address, "
-        "which must lead to process 0 from every host; --hosts.start-timeout gives them "
-        "longer."
+        "which must reach process 0 from every host; --hosts.start-timeout gives them more "
+        "time."
     )
     try:
         jax.distributed.initialize(
-            **given,
+            **arguments,
             initialization_timeout=math.ceil(config.start_timeout),
             heartbeat_timeout_seconds=config.heartbeat_timeout,
         )
@@ -63,54 +65,52 @@ def start(config: HostsConfig) -> None:
         if not auto:
             raise
         raise ValueError(
-            f"coordinator auto: JAX found no cluster here that it knows, such as Cloud "
-            f"TPU, GKE, SLURM or Open MPI ({error}); give HOST:PORT, and a count and index."
+            "coordinator auto: JAX found no cluster that it supports, such as Cloud TPU, "
+            f"GKE, SLURM or Open MPI ({error}); give HOST:PORT, and a count and index."
         ) from error
 
 
-def _given(config: HostsConfig) -> dict[str, Any]:
-    """What `jax.distributed.initialize` is told; raises ValueError on a bad address."""
-    name, _, port = str(config.coordinator).rpartition(":")
+def _initialize_arguments(config: HostsConfig) -> dict[str, Any]:
+    """Return arguments of `jax.distributed.initialize`; ValueError on a bad address."""
+    host, _, port = str(config.coordinator).rpartition(":")
+    expected = "coordinator must be HOST:PORT, with a known host and a port up to 65535"
     try:
-        found = socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
+        family, *_, resolved = socket.getaddrinfo(
+            host.strip("[]"), None, type=socket.SOCK_STREAM
+        )[0]
     except OSError as error:
-        found, why = [], f" ({error})"
-    else:
-        why = ""
-    if not found or not 0 < int(port) < 2**16:
-        raise ValueError(
-            "coordinator must be HOST:PORT, with a host that is known here and a port up "
-            f"to 65535, got {config.coordinator}{why}."
-        )
-    address = found[0][4][0]
-    # Whoever reaches the port can join in: where all is on one machine, that alone can.
+        raise ValueError(f"{expected}, got {config.coordinator} ({error}).") from None
+    if not 0 < int(port) < 2**16:
+        raise ValueError(f"{expected}, got {config.coordinator}.")
+    address = str(resolved[0])
+    # Anyone who reaches the port can join, so a run on one machine listens to it only.
     local = ipaddress.ip_address(address).is_loopback
-    family = found[0][0] if local else socket.AF_INET
     if config.index == 0:
-        try:  # in C++ it would be a segmentation fault
+        try:  # in C++ a port in use would be a segmentation fault
             socket.create_server(
-                (address if local else "", int(port)), family=family
+                (address if local else "", int(port)),
+                family=family if local else socket.AF_INET,
             ).close()
         except OSError as error:
             raise ValueError(
                 f"process 0 cannot listen on port {port} for coordinator "
                 f"{config.coordinator} ({error.strerror}); choose another."
             ) from None
-    bound = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    bind_address = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return {
         "coordinator_address": config.coordinator,
         "num_processes": config.count,
         "process_id": config.index,
-        "coordinator_bind_address": bound if local else None,  # None: all interfaces
-        "cluster_detection_method": "deactivate",  # what is given is meant
+        "coordinator_bind_address": bind_address if local else None,  # None: all interfaces
+        "cluster_detection_method": "deactivate",
     }
 
 
-def agree(what: Facts) -> list[Facts]:
-    """What every process says, in the order of the processes; all of them call it."""
-    if this_host()[1] == 1:
-        return [what]
-    text = np.frombuffer(json.dumps(what).encode(), np.uint8)
+def exchange(value: Any) -> list[Any]:
+    """Return the JSON values of all processes, in their order. Collective."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.int32(len(text)))
     padded = np.zeros(max(sizes), np.uint8)
     padded[: len(text)] = text
@@ -120,107 +120,125 @@ def agree(what: Facts) -> list[Facts]:
     ]
 
 
-def check_alike(what: Facts) -> None:
-    """Raises ValueError, in all processes, naming what is not the same in all of them."""
-    everyone = agree(what | {"host": socket.gethostname()})
-    first = everyone[0]
-    different = [
-        f"{name} is {first.get(name)} in process 0 ({first['host']}) and {facts.get(name)} "
-        f"in process {index} ({facts['host']})"
-        for index, facts in enumerate(everyone)
-        for name in sorted((first.keys() | facts.keys()) - {"host"})
-        if facts.get(name) != first.get(name)
-    ]
-    if different:
+def broadcast(value: Any) -> Any:
+    """Return process 0's JSON value, such as a number or None. Collective."""
+    return exchange(value)[0]
+
+
+def check_consistent(settings: dict[str, str]) -> None:
+    """Raise ValueError in all processes if `settings` differ between them. Collective."""
+    processes = exchange({"host": socket.gethostname(), "settings": settings})
+    first = processes[0]
+    differences = []
+    for index, process in enumerate(processes):
+        for name in sorted(first["settings"].keys() | process["settings"].keys()):
+            value, other = first["settings"].get(name), process["settings"].get(name)
+            if value != other:
+                differences.append(
+                    f"{name} is {value} in process 0 ({first['host']}) and {other} in "
+                    f"process {index} ({process['host']})"
+                )
+    if differences:
         raise ValueError(
-            f"the processes of a run must do the same: {'; '.join(different)}. Start "
-            "all of them with the same command, from the same code."
+            f"the processes of a run must have the same settings: {'; '.join(differences)}"
+            ". Start all of them with the same command, from the same code."
         )
 
 
-def together(action: Callable[[], Result]) -> Result:
-    """What `action` gives; where it fails in one process it fails in all.
+def run_on_all(action: Callable[[], Result]) -> Result:
+    """Run `action` in every process; if it fails in one, it fails in all. Collective.
 
-    Raises what `action` raises, and in the other processes, where it did not, the same
-    said of the first that it did in: as OSError or as ValueError.
+    A process whose `action` raises re-raises the error. The others raise the first failure,
+    as OSError if it was one and as ValueError otherwise.
     """
-    if this_host()[1] == 1:
+    if jax.process_count() == 1:
         return action()
-    result = failure = None
+    failure = None
     try:
         result = action()
     except Exception as error:
         failure = error
-    kind = "disk" if isinstance(failure, OSError) else "other" if failure else ""
-    host = socket.gethostname()
-    everyone = agree({"kind": kind, "text": str(failure or ""), "host": host})
-    if failure:
+    outcome = {
+        "failed": failure is not None,
+        "os_error": isinstance(failure, OSError),
+        "message": str(failure),
+        "host": socket.gethostname(),
+    }
+    outcomes = exchange(outcome)
+    if failure is not None:
         raise failure
-    for index, there in enumerate(everyone):
-        if there["kind"]:
-            error = OSError if there["kind"] == "disk" else ValueError
-            raise error(f"process {index} ({there['host']}): {there['text']}")
+    for index, outcome in enumerate(outcomes):
+        if outcome["failed"]:
+            error_type = OSError if outcome["os_error"] else ValueError
+            raise error_type(f"process {index} ({outcome['host']}): {outcome['message']}")
     return result
 
 
-def introduce(code: str) -> list[str]:
-    """A line for each process: where it runs, its devices and its versions (`code`).
+def list_processes(code: str) -> list[str]:
+    """Connect the devices; return a line on each process. Collective.
 
-    Raises nothing where they differ: `check_alike` does.
+    A line names the host, the devices, and the versions of JAX and this package (`code`).
+    If JAX ends this process later, the lines are printed.
     """
-    meet()
-    here = arm_devices()
+    connect_devices()
     facts = {
-        **{"host": socket.gethostname(), "pid": str(os.getpid())},
-        **{"devices": describe(here), "jax": jax.__version__, "code": code},
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "devices": describe(local_devices()),
+        "jax": jax.__version__,
+        "code": code,
     }
     lines = [
         f"process {index}: {x['host']}, pid {x['pid']}, {x['devices']}, jax {x['jax']}, "
         f"code {x['code']}"
-        for index, x in enumerate(agree(facts))
+        for index, x in enumerate(exchange(facts))
     ]
-    _say_at_abort(
-        "JAX has ended this process since another one of the run is gone; the lines above "
-        'tell which ("leader" is the coordinator, as a rule process 0). Run the same '
+    _set_abort_message(
+        "JAX has ended this process because another process of the run is gone; the lines "
+        'above name it ("leader" is the coordinator, usually process 0). Run the same '
         "command again on all hosts. The processes were:\n" + "\n".join(lines)
     )
     return lines
 
 
-def leave(status: int) -> NoReturn:
+def exit_process(status: int) -> NoReturn:
     """End this process with `status`.
 
-    JAX waits there for the other processes, for five minutes. After a failure that is too
-    long: they may hang, and only the end of this one lets them notice.
+    JAX makes a process that exits wait up to five minutes for the others. After a failure
+    this function waits only `SHUTDOWN_TIMEOUT`: the others may hang, and they notice the
+    failure only when this process is gone.
     """
-    several = jax.distributed.is_initialized()
-    if not several:  # a signal to stop comes too late, and must not become the status
+    distributed = jax.distributed.is_initialized()
+    if not distributed:  # a late signal to stop must not change the status
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if status and several:
-        others = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-        others.start()
-        others.join(LEAVE_WITHIN)
+    if status and distributed:
+        shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        shutdown.start()
+        shutdown.join(SHUTDOWN_TIMEOUT)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     raise SystemExit(status)
 
 
-_last_words = b""
+_abort_message = b""
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _at_abort(number: int) -> None:
-    os.write(sys.__stderr__.fileno(), _last_words)
-    os._exit(HOST_LOST)
+def _on_abort(number: int) -> None:
+    os.write(2, _abort_message)
+    os._exit(ExitStatus.HOST_LOST)
 
 
-def _say_at_abort(text: str) -> None:
-    """What to say where JAX's C++ ends this process; Python's own handlers come too late,
-    since they wait for the main thread, and abort() does not."""
-    global _last_words
-    _last_words = f"\n{text}\n".encode()
-    abort = ctypes.CDLL(None).signal
-    abort.argtypes, abort.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    abort(6, ctypes.cast(_at_abort, ctypes.c_void_p))
+def _set_abort_message(text: str) -> None:
+    """Set what is printed if JAX's C++ code ends this process.
+
+    A handler of Python's `signal` would wait for the main thread, and abort() does not.
+    """
+    global _abort_message
+    _abort_message = f"\n{text}\n".encode()
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    set_handler.restype = ctypes.c_void_p
+    set_handler(signal.SIGABRT, ctypes.cast(_on_abort, ctypes.c_void_p))

@@ -1,41 +1,93 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run ends: politely after a signal, and with which exit status."""
+"""How a run or command ends: its exit status, and a clean stop after a signal."""
 
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from enum import IntEnum
 from types import FrameType
+from typing import Any
 
-# Exit status of a run. 0: done; 2: bad input, as of every command.
-NOT_FINITE = 3  # the loss is no number any more
-DISK = 74  # something cannot be written or read back (EX_IOERR of sysexits.h)
-RUN_AGAIN = 75  # stopped and saved; the same command goes on (EX_TEMPFAIL)
-HOST_LOST = 76  # a process hung or died; run it again on all hosts
-INTERRUPTED = 130  # at once, by a second Ctrl-C; the last checkpoint stands
+from inception_jax.text import printable
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of the programs of this package, and what to do after each."""
+
+    DONE = 0
+    BAD_INPUT = 2  # options, files or data do not fit: change them
+    NOT_FINITE = 3  # the loss or a gradient is NaN or infinite
+    DISK = 74  # a file cannot be written, or is damaged (EX_IOERR of sysexits.h)
+    RUN_AGAIN = 75  # stopped and saved: the same command continues (EX_TEMPFAIL)
+    HOST_LOST = 76  # a process hung or died: run the command again on all hosts
+    INTERRUPTED = 130  # stopped at once by Ctrl-C; the last checkpoint remains
+
+
+def run_command(
+    name: str,
+    action: Callable[[], int | None],
+    *,
+    if_interrupted: str,
+    extra: str | None = "train",
+    os_error: int = ExitStatus.BAD_INPUT,
+) -> int:
+    """Run `action`, print an expected error on stderr, and return the exit status.
+
+    An exception with an attribute `exit_status`, such as CheckpointError, gives that
+    status; ValueError, TypeError and ImportError give `BAD_INPUT`. Other exceptions pass.
+
+    Args:
+      name: the name of the command, which the message begins with.
+      action: returns an exit status, or None for `DONE`.
+      if_interrupted: what the message after Ctrl-C says, such as "nothing was written".
+      extra: the extra of this package that installs a missing module; None gives no hint.
+      os_error: the status after an OSError without `exit_status`.
+    """
+    try:
+        return action() or ExitStatus.DONE
+    except KeyboardInterrupt:
+        print(f"\nInterrupted; {if_interrupted}.", file=sys.stderr)
+        return ExitStatus.INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "exit_status"):
+            status = error.exit_status
+        elif isinstance(error, OSError):
+            status = os_error
+        elif isinstance(error, ValueError | TypeError | ImportError):
+            status = ExitStatus.BAD_INPUT
+        else:
+            raise
+        message = str(error)
+        if extra and isinstance(error, ModuleNotFoundError) and error.name:
+            message = f'{error.name} is missing: pip install "inception_jax[{extra}]"'
+        print(f"{name}: {printable(message)}", file=sys.stderr)
+        return status
 
 
 class StopSignal:
-    """`requested` turns true on Ctrl-C or SIGTERM; a second one interrupts at once."""
+    """A context in which Ctrl-C or SIGTERM sets `requested`; a second one interrupts."""
 
     def __init__(self) -> None:
         self.requested = False
-        self._before: dict[int, object] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._request)
+                self._previous_handlers[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        name = signal.Signals(number).name
         print(
-            f"\n{name}: saving after this step; once more ends it unsaved.", file=sys.stderr
+            f"\n{signal.Signals(number).name}: saving after this step; a second signal "
+            "stops the run at once, without saving.",
+            file=sys.stderr,
         )

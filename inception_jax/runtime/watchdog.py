@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends a run that makes no progress, and says which process stands where.
+"""A thread that ends a run without progress and reports where each process is.
 
-A collective waits for ever for a process that is stuck or gone: without this, one bad host
-holds all others without a word.
+A collective waits for ever for a process that is stuck or gone. Without a watchdog one bad
+host would block all others silently.
 """
 
 import faulthandler
@@ -16,124 +16,126 @@ from pathlib import Path
 
 from inception_jax.config import HostsConfig
 from inception_jax.runtime.goodput import Goodput
-from inception_jax.runtime.stopping import HOST_LOST
+from inception_jax.runtime.stopping import ExitStatus
 
-LOOK_EVERY = 1.0  # seconds
-WRITE_EVERY = 5.0  # seconds between two lines in the shared folder
-# Seconds that process 0 stays after it found no progress. JAX ends the others when it goes,
-# whose clocks may be a moment behind, and then the one that is stuck says nothing.
-LEAVES_LAST = 5.0
-# Kinds of `Goodput` that may take `start_timeout`: a large state on a slow disk takes long.
+CHECK_INTERVAL = 1.0  # seconds
+WRITE_INTERVAL = 5.0  # seconds between updates of a status file
+# Seconds that process 0 waits before it exits. JAX then ends the other processes at once,
+# and a stuck one whose timer is slightly behind could no longer print its stacks.
+PROCESS_0_DELAY = 5.0
+# Activities that may take `start_timeout`; saving a large state on a slow disk takes long.
 SLOW = ("init", "compile", "checkpoint")
 
 
 class Watchdog:
-    """Looks at `goodput` from a thread while the block runs.
+    """Watches `goodput` from a thread while the context is open.
 
-    Progress is any change there. Without one for `hang_timeout` (or five times the longest
-    wait so far; `start_timeout` in compilation, in saving and until the first update is
-    done), all stacks are dumped and the process ends with `HOST_LOST`: a thread that is
-    stuck cannot be asked to end itself.
-
-    With several processes each writes where it stands into `folder`, which they share.
+    Progress is any change of the current activity. After `timeout()` seconds without one,
+    the watchdog prints all stacks and ends the process with `HOST_LOST`, because a stuck
+    thread cannot be asked to end itself. With several processes each writes its status to
+    a file in `folder`, which they share.
     """
 
     def __init__(
-        self, goodput: Goodput, config: HostsConfig, folder: Path, host: tuple[int, int]
+        self, goodput: Goodput, config: HostsConfig, folder: Path, index: int, count: int
     ) -> None:
         self.goodput, self.config, self.folder = goodput, config, folder
-        self.index, self.count = host
-        self.step: int | None = None  # the newest update that is known to be done
-        self._longest = self._written = 0.0
-        self._last = "init", 0.0  # what was seen a moment ago
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
+        self.index, self.count = index, count  # of this process, and of all
+        self.step: int | None = None  # the newest completed step
+        self._longest_wait = self._last_written = 0.0
+        self._last_seen = "init", 0.0  # activity and its seconds at the last check
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
-        self._write("starting")
+        self._write_status("starting")
         self._thread.start()
         return self
 
     def __exit__(self, kind: object, error: object, *_: object) -> None:
-        self._over.set()
+        self._closed.set()
         self._thread.join()
         if error is None:
-            self._path(self.index).unlink(missing_ok=True)
+            self._status_file(self.index).unlink(missing_ok=True)
         else:
-            self._write(f"ended: {error}" if str(error) else f"ended: {error!r}")
+            self._write_status(f"ended: {error}" if str(error) else f"ended: {error!r}")
 
-    def limit(self) -> float:
-        """Seconds without progress that are too many just now."""
-        kind, _ = self.goodput.standing()
-        if kind in SLOW or self.step is None:
+    def timeout(self) -> float:
+        """Return after how many seconds the current activity counts as stuck.
+
+        `start_timeout` before the first step is complete and for `SLOW` activities;
+        otherwise `hang_timeout`, or five times the longest wait so far if that is longer.
+        """
+        activity, _ = self.goodput.current_activity()
+        if activity in SLOW or self.step is None:
             return self.config.start_timeout
-        return max(self.config.hang_timeout, 5 * self._longest)
+        return max(self.config.hang_timeout, 5 * self._longest_wait)
 
     def peers(self) -> str:
-        """Where the other processes stood when they last said so, one to a line."""
+        """Return the last status of each other process, one per line."""
         lines = []
         for index in range(self.count):
             if index == self.index:
                 continue
             try:
-                there = json.loads(self._path(index).read_text())
+                peer = json.loads(self._status_file(index).read_text())
             except (OSError, ValueError):
-                lines.append(f"process {index}: it left no word in {self.folder}")
+                lines.append(f"process {index}: no status file in {self.folder}")
                 continue
             lines.append(
-                f"process {index} ({there['host']}, pid {there['pid']}): "
-                f"{there['stands']}; it said so {time.time() - there['time']:.0f} s ago"
+                f"process {index} ({peer['host']}, pid {peer['pid']}): {peer['stands']} "
+                f"({time.time() - peer['time']:.0f} s ago)"
             )
         return "\n".join(lines)
 
-    def _look(self) -> None:
-        while not self._over.wait(LOOK_EVERY):
-            self._look_once()
+    def _watch(self) -> None:
+        while not self._closed.wait(CHECK_INTERVAL):
+            self._check()
 
-    def _look_once(self) -> None:
-        kind, seconds = self.goodput.standing()
-        before, waited = self._last
-        if seconds < waited and before not in SLOW:  # that wait is over
-            self._longest = max(self._longest, waited)
-        self._last = kind, seconds
-        if seconds > self.limit():
-            self._end(kind, seconds)
-        if time.monotonic() - self._written > WRITE_EVERY:
-            self._write(self._stands(kind, seconds))
+    def _check(self) -> None:
+        activity, seconds = self.goodput.current_activity()
+        last_activity, last_seconds = self._last_seen
+        if seconds < last_seconds and last_activity not in SLOW:  # that wait has ended
+            self._longest_wait = max(self._longest_wait, last_seconds)
+        self._last_seen = activity, seconds
+        if seconds > self.timeout():
+            self._end(activity, seconds)
+        if time.monotonic() - self._last_written > WRITE_INTERVAL:
+            self._write_status(self._status(activity, seconds))
 
-    def _stands(self, kind: str, seconds: float) -> str:
-        where = "no update" if self.step is None else f"update {self.step}"
-        return f"{where} done, {kind.replace('_', ' ')} for {seconds:.0f} s"
+    def _status(self, activity: str, seconds: float) -> str:
+        step = "no step" if self.step is None else f"step {self.step}"
+        return f"{step} done, {activity.replace('_', ' ')} for {seconds:.0f} s"
 
-    def _end(self, kind: str, seconds: float) -> None:
-        stands = self._stands(kind, seconds)
-        self._write(f"hung: {stands}")
+    def _end(self, activity: str, seconds: float) -> None:
+        status = self._status(activity, seconds)
+        self._write_status(f"hung: {status}")
         peers = f"The others:\n{self.peers()}\n" if self.count > 1 else ""
         print(
             f"\nNo progress: process {self.index} of {self.count} ({socket.gethostname()}, "
-            f"pid {os.getpid()}): {stands}. {peers}It ends now, and the same "
-            "command (on all hosts) goes on from the last checkpoint; if it was only slow, "
-            "raise --hosts.hang-timeout. Its stacks:",
+            f"pid {os.getpid()}): {status}. {peers}This process ends now; the same command "
+            "(on all hosts) continues from the last checkpoint. If the run was only slow, "
+            "raise --hosts.hang-timeout. Stacks of this process:",
             file=sys.stderr,
             flush=True,
         )
         faulthandler.dump_traceback(sys.stderr, all_threads=True)
         if self.index == 0 and self.count > 1:
-            time.sleep(LEAVES_LAST)
-        os._exit(HOST_LOST)
+            time.sleep(PROCESS_0_DELAY)
+        os._exit(ExitStatus.HOST_LOST)
 
-    def _write(self, stands: str) -> None:
-        self._written = time.monotonic()
+    def _write_status(self, status: str) -> None:
+        self._last_written = time.monotonic()
         if self.count == 1:
             return
-        line = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-        draft = self._path(self.index).with_suffix(".tmp")
+        record = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+        draft = self._status_file(self.index).with_suffix(".tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(line | {"stands": stands}))
-            draft.replace(self._path(self.index))
+            draft.write_text(json.dumps(record | {"stands": status}))
+            draft.replace(self._status_file(self.index))
         except OSError:
-            return  # it is for the others to read; training goes on without it
+            return  # only the other processes read it; training continues without it
 
-    def _path(self, index: int) -> Path:
+    def _status_file(self, index: int) -> Path:
         return self.folder / f"{index}.json"

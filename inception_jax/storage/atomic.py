@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders that are written whole or not at all, and never over others."""
+"""Files and folders that are written completely or not at all."""
 
 import contextlib
 import os
@@ -9,24 +9,25 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from inception_jax.storage.digests import CheckpointError
+from inception_jax.storage.errors import CheckpointError
 
 
-def check_new(path: Path, *endings: str) -> None:
-    """Raise ValueError unless a file could be written there that has one of `endings`."""
-    if path.suffix not in endings or not path.parent.is_dir():
+def check_output_path(path: Path, *suffixes: str) -> None:
+    """Raise ValueError unless `path` is a new file, with one of `suffixes`, in a folder."""
+    if path.suffix not in suffixes or not path.parent.is_dir():
         raise ValueError(
-            f"expected a file {' or '.join(endings)} in a folder that exists, got {path}."
+            f"expected a file {' or '.join(suffixes)} in an existing folder, got {path}."
         )
     if os.path.lexists(path):
-        raise ValueError(f"{path} is there already; remove it or choose another.")
+        raise ValueError(f"{path} already exists; remove it or choose another.")
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Where to write a file or a folder, which becomes `path` unless an error is raised.
+def atomic_output(path: Path) -> Iterator[Path]:
+    """Give a temporary path for a file or folder, which is renamed to `path` at the end.
 
-    Raises CheckpointError where the disk does not take it.
+    If an error is raised inside the context, the temporary file or folder is removed.
+    Raises CheckpointError if the disk cannot be written.
     """
     draft = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:

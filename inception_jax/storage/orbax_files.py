@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of one checkpoint: the only file that knows Orbax.
+"""The folder of one checkpoint, which Orbax writes and reads.
 
-Orbax writes a folder whole or not at all, but does not notice where a bit of an array is
-another one when it is read. So the digests of all leaves stand beside the arrays, and what
-is read is compared with them.
+Orbax writes a folder completely or not at all, but it does not notice a flipped bit in an
+array. So digests of all leaves are stored beside the arrays and compared on reading. Only
+this module uses Orbax.
 """
 
-import contextlib
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +17,36 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from inception_jax.storage.digests import CheckpointError, Record, by_name, some
+from inception_jax.storage.digests import Record, flatten_with_paths
+from inception_jax.storage.errors import as_damaged
+from inception_jax.text import first_few
 
-# In the name of a folder that is not complete, or not complete any more.
+# Part of the name of a folder that is being written or removed.
 TEMPORARY = ocp.utils.TMP_DIR_SUFFIX
 
 
-def check_path(folder: Path) -> None:
-    """Raise ValueError on a path under which what is written would not be found again.
+def check_checkpoint_path(folder: Path) -> None:
+    """Raise ValueError for a path under which checkpoints could be written but not read.
 
-    Orbax takes the path for a pattern where it looks for the arrays of a checkpoint, and
-    tensorstore a backslash for a slash: the arrays are missing, and nothing says so.
+    Orbax interprets a path as a glob pattern when it looks for the arrays of a checkpoint,
+    and tensorstore reads a backslash as a slash. Both then miss the arrays silently.
     """
     path = str(folder.absolute())
-    found = sorted(set("*?[\\") & set(path))
+    faults = sorted(set("*?[\\") & set(path))
     if os.fsencode(path) != path.encode(errors="replace"):
-        found.append("bytes that are not UTF-8")
-    if found:
+        faults.append("bytes that are not UTF-8")
+    if faults:
         raise ValueError(
-            f"{path!r} has {' and '.join(found)} in it, under which no checkpoint would be "
-            "found again; choose another folder."
+            f"{path!r} contains {' and '.join(faults)}, so checkpoints in it could not be "
+            "read back; choose another folder."
         )
 
 
 class StepFiles:
-    """Writes and reads folders of one checkpoint each.
+    """Writes and reads the folder of one checkpoint.
 
-    Of several processes of a run only process 0 writes; no other takes part, or waits.
+    In a run of several processes only process 0 writes; the others neither take part nor
+    wait.
     """
 
     def __init__(self) -> None:
@@ -57,8 +58,8 @@ class StepFiles:
         self._orbax = ocp.Checkpointer(handler, multiprocessing_options=alone)
 
     def write(self, path: Path, step: int, state: Any) -> None:
-        """`state`, of NumPy arrays; raises whatever Orbax and tensorstore raise."""
-        # Orbax's other processes write no NumPy arrays, and do not say so.
+        """Write a state of NumPy arrays; raises any error of Orbax and tensorstore."""
+        # In another process Orbax would silently write no NumPy arrays.
         assert jax.process_index() == 0, "only process 0 writes checkpoints"
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -67,69 +68,40 @@ class StepFiles:
         self._orbax.save(path, args=items)
 
     def record(self, path: Path) -> Record:
-        """Raises CheckpointError where it cannot be read or is not as it was written."""
-        with _said_of(path):
-            found = self._orbax.restore(
-                path, args=ocp.args.Composite(digests=ocp.args.JsonRestore())
-            )
-            return Record.from_json(found["digests"])
+        """Read the record; raises CheckpointError if it is damaged."""
+        with as_damaged(path):
+            items = ocp.args.Composite(digests=ocp.args.JsonRestore())
+            return Record.from_json(self._orbax.restore(path, args=items)["digests"])
 
     def arrays(self, path: Path, record: Record) -> dict[str, np.ndarray]:
-        """The leaves by name, as they were saved; raises CheckpointError."""
-        with _said_of(path):
-            found = self._orbax.restore(
-                path, args=ocp.args.Composite(state=ocp.args.StandardRestore())
-            )
-            arrays = {name: np.asarray(x) for name, x in by_name(found["state"]).items()}
-            if damaged := record.damaged(arrays):
-                raise CheckpointError(f"other values than were saved in {some(damaged)}")
+        """Read and verify the leaves by path; raises CheckpointError if one is damaged."""
+        with as_damaged(path):
+            items = ocp.args.Composite(state=ocp.args.StandardRestore())
+            leaves = flatten_with_paths(self._orbax.restore(path, args=items)["state"])
+            arrays = {name: np.asarray(x) for name, x in leaves.items()}
+            if damaged := record.damaged_leaves(arrays):
+                raise ValueError(f"checksum mismatch in {first_few(damaged)}")
         return {name: arrays[name] for name in record.leaves}
 
 
-@contextlib.contextmanager
-def _said_of(path: Path) -> Iterator[None]:
-    """Whatever goes wrong while `path` is read as a CheckpointError that says so.
+def _silence_repeated_errors() -> None:
+    """Hide the tracebacks, one per array, of errors that Orbax also raises.
 
-    Orbax and tensorstore raise of all kinds where files are damaged.
-    """
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from None
-    except Exception as error:
-        raise CheckpointError(f"{path} is damaged: {in_short(error)}.") from error
-
-
-def in_short(error: BaseException) -> str:
-    """In a line. Tensorstore's own ends with the system's error, after many long paths."""
-    words = str(error)
-    if code := re.search(r"os_error_code='(\d+)'", words):
-        return os.strerror(int(code[1]))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    words = words.split("\n")[0].split(" [tensorstore")[0].split(" [source")[0]
-    words = re.sub(r'"/[^"]*/([^"/]+)/?"', r'"\1"', words)
-    return f"{type(error).__name__}: {words[:300].rstrip('.')}"
-
-
-def _say_it_once() -> None:
-    """Keep from standard error the traces, one for each array, of what Orbax raises.
-
-    It logs them; its event loops close before tensorstore has finished with the arrays
-    that come after a damaged one or do not fit any more; and nobody looks at those.
+    Orbax logs them. Its event loops close before tensorstore has finished the arrays after
+    a damaged one, or the arrays for which the disk has no space, and nobody awaits those.
     """
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-    # Some of tensorstore's errors name it, others only its format.
+    # Some of tensorstore's errors contain its name, others only the name of its format.
     logging.getLogger("asyncio").addFilter(
         lambda record: not re.search("tensorstore|OCDBT database", record.getMessage())
     )
-    show = sys.unraisablehook
+    original_hook = sys.unraisablehook
 
-    def unless_closed(unraisable: Any) -> None:
+    def hook(unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
-            show(unraisable)
+            original_hook(unraisable)
 
-    sys.unraisablehook = unless_closed
+    sys.unraisablehook = hook
 
 
-_say_it_once()
+_silence_repeated_errors()

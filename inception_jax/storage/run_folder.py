@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run leaves in its folder, and reading it back.
+"""The folder of a training run and the files in it.
 
-run.json        configuration, classes, preprocessing; of each session devices and versions
-lock            who is writing into the folder
-hosts/          where each process of several stands, while they run
-quarantine/     checkpoints that were found damaged
-metrics.jsonl   sums and counts: the record that every table and figure is made from
+run.json        configuration, classes, preprocessing; devices and versions of each session
+checkpoints/    training states, see `checkpoints`
+quarantine/     damaged checkpoints
+metrics.jsonl   sums and counts, from which all tables and figures are made
 goodput.jsonl   where the time went
-checkpoints/    states
-tensorboard/    the metrics once more, to look at
+tensorboard/    the metrics again, for TensorBoard
+lock            the process that writes to the folder
+hosts/          status of each process, while a run of several processes is running
 """
 
 import dataclasses
@@ -25,73 +25,84 @@ from inception_jax.storage.jsonl import read_json_lines
 
 PACKAGES = ("inception_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
+# Settings that may change when a run is resumed: where and how fast it works, how long it
+# lasts and what it reports.
+CHANGEABLE = {
+    *("workdir", "data_dir", "workers", "remat", "epochs", "steps"),
+    *("eval_every", "patience", "checkpoint_every", "keep_checkpoints", "log_every"),
+    *("on_nonfinite", "probe_every", "probe_images", "hosts", "wandb"),
+}
+
 
 @dataclass(frozen=True)
 class Session:
-    """What worked at a run, from one start to its end."""
+    """The devices and software of a run between one start and its end."""
 
     started: str  # UTC
     devices: str
     processes: int
     versions: dict[str, str]
-    code: str  # commit of the working copy, or the version that was installed
+    code: str  # commit of the working copy, or the installed version
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run is: enough to build its network and to use its weights."""
+    """The contents of run.json: enough to build the network and to use its weights."""
 
     config: RunConfig
     preprocess: PreprocessSpec
     class_names: tuple[str, ...]
     num_train: int  # training examples
     num_eval: int
-    steps: int  # updates of the whole run
+    steps: int  # steps of the complete run
     sessions: tuple[Session, ...]  # the newest last
 
 
 def record_path(workdir: Path) -> Path:
-    """Where a run's `RunRecord` is."""
+    """Return the path of the `RunRecord`."""
     return workdir / "run.json"
 
 
 def metrics_path(workdir: Path) -> Path:
-    """Where the lines of training, evaluation and skipped images are."""
+    """Return the path of the records of training, evaluation and skipped images."""
     return workdir / "metrics.jsonl"
 
 
 def goodput_path(workdir: Path) -> Path:
-    """Where the accounts of time are."""
+    """Return the path of the records of `Goodput`."""
     return workdir / "goodput.jsonl"
 
 
 def evaluations_path(workdir: Path) -> Path:
-    """Where `experiments.evaluate` appends its results."""
+    """Return the path to which `experiments.evaluate` appends its results."""
     return workdir / "evaluations.jsonl"
 
 
 def checkpoints_path(workdir: Path) -> Path:
-    """Where the states are, a folder for each step."""
+    """Return the path of the checkpoints, which has a folder for each step."""
     return workdir / "checkpoints"
 
 
 def lock_path(workdir: Path) -> Path:
-    """Where the process that writes into the folder is named."""
+    """Return the path of the file that names the process that writes to the folder."""
     return workdir / "lock"
 
 
 def hosts_path(workdir: Path) -> Path:
-    """Where the processes of a run on several hosts say where they stand."""
+    """Return the path of the status files of a run's processes."""
     return workdir / "hosts"
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that determine results."""
     return {package: version(package) for package in PACKAGES}
 
 
 def code_version() -> str:
-    """Commit of the working copy this file is in, with + if it was changed since."""
+    """Return the commit of the working copy, with + if it was modified.
+
+    Without Git, returns the version of the package.
+    """
     folder = Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
@@ -104,7 +115,7 @@ def code_version() -> str:
 
 
 def write_record(workdir: Path, record: RunRecord) -> None:
-    """Write run.json, whole or not at all."""
+    """Write run.json atomically."""
     path = record_path(workdir)
     draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(asdict(record), indent=1, default=str) + "\n")
@@ -112,70 +123,65 @@ def write_record(workdir: Path, record: RunRecord) -> None:
 
 
 def read_record(workdir: Path) -> RunRecord:
-    """The record of the run in `workdir`.
-
-    Raises ValueError if there is none, or if it is not one of this version.
-    """
+    """Read run.json; raises ValueError if there is none or its format is not supported."""
     path = record_path(workdir)
     if not path.is_file():
-        raise ValueError(f"{workdir} holds no run: there is no {path.name} in it.")
+        raise ValueError(f"{workdir} holds no run: it has no file {path.name}.")
     try:
-        return from_json(RunRecord, json.loads(path.read_text()))
+        return dataclass_from_json(RunRecord, json.loads(path.read_text()))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read as the record of a run: {error}") from None
 
 
-def evaluations(workdir: Path) -> list[dict[str, Any]]:
-    """The evaluations on record in a run's folder, in their order."""
+def read_evaluations(workdir: Path) -> list[dict[str, Any]]:
+    """Return the evaluations recorded during training, the oldest first."""
     lines = read_json_lines(metrics_path(workdir))
     return [line for line in lines if line["kind"] == "eval"]
 
 
-def differences(there: RunConfig, here: RunConfig) -> list[str]:
-    """What decides the outcome of a run and is not the same in two configurations."""
-    # Where and how fast a run works, how long it lasts and what it reports.
-    free = {
-        *("workdir", "data_dir", "workers", "remat", "epochs", "steps"),
-        *("eval_every", "patience", "checkpoint_every", "keep_checkpoints", "log_every"),
-        *("on_nonfinite", "probe_every", "probe_images", "hosts", "wandb"),
-    }
-    decisive = [
-        flat({key: x for key, x in asdict(config).items() if key not in free})
-        for config in (there, here)
+def config_differences(saved: RunConfig, current: RunConfig) -> list[str]:
+    """Describe the settings that differ, except those in `CHANGEABLE`."""
+    fixed = [
+        {name: x for name, x in asdict(config).items() if name not in CHANGEABLE}
+        for config in (saved, current)
     ]
-    return told_apart(*decisive)
+    return setting_differences(*map(flatten_settings, fixed))
 
 
-def told_apart(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Settings that are not the same, in words."""
+def setting_differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Describe the settings that differ, such as "seed 0 instead of 3"."""
     return [
-        f"{key} {there.get(key)} there, {here.get(key)} here"
-        for key in here | there
-        if there.get(key) != here.get(key)
+        f"{name} {saved.get(name)} instead of {current.get(name)}"
+        for name in current | saved
+        if saved.get(name) != current.get(name)
     ]
 
 
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings of settings, under names with dots as on the command line."""
-    found = {}
-    for key, value in settings.items():
+def flatten_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings; names are joined by dots, as on the command line."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            flat |= flatten_settings(value, f"{prefix}{name}.")
         else:
-            found[prefix + key] = value
-    return found
+            flat[prefix + name] = value
+    return flat
 
 
-def from_json(kind: Any, value: Any) -> Any:
-    """`value`, as JSON gives it, as the annotated type `kind` (of these dataclasses)."""
-    if dataclasses.is_dataclass(kind):
+def dataclass_from_json(kind: Any, value: Any) -> Any:
+    """Convert a JSON value to the annotated type `kind`, such as one of these dataclasses.
+
+    Raises ValueError for unknown fields.
+    """
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
-            raise ValueError(f"{value!r} is no {kind.__name__}")
+            raise ValueError(f"{value!r} is not a {kind.__name__}")
         hints = typing.get_type_hints(kind)
         if unknown := value.keys() - hints.keys():
             raise ValueError(f"unknown {', '.join(sorted(unknown))}")
-        return kind(**{key: from_json(hints[key], item) for key, item in value.items()})
+        fields = {name: dataclass_from_json(hints[name], x) for name, x in value.items()}
+        return kind(**fields)
     if typing.get_origin(kind) is tuple:
-        of_what = typing.get_args(kind)[0]
-        return tuple(from_json(of_what, item) for item in value)
+        item_kind = typing.get_args(kind)[0]
+        return tuple(dataclass_from_json(item_kind, item) for item in value)
     return Path(value) if kind is Path else value

@@ -4,9 +4,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
+
 from inception_jax.data.batches import eval_batches, train_batches, train_iterator
 from inception_jax.data.source import Source
-from inception_jax.runtime.parallel import Batch, this_host
+from inception_jax.runtime.collectives import Batch
 from inception_jax.training.setup import Setup
 
 OnSkipped = Callable[[Iterable[str]], None]  # takes names of unreadable images
@@ -17,7 +19,7 @@ def train_feed(
 ) -> Iterator[Batch]:
     """Yield batches from `step` on, each placed on the devices one step ahead."""
     config = setup.config
-    host, hosts = this_host()
+    host, hosts = jax.process_index(), jax.process_count()
     dataset = train_batches(
         setup.train_source,
         preprocess=setup.preprocess,
@@ -41,7 +43,7 @@ def eval_feed(
     setup: Setup, source: Source, batch_size: int, on_skipped: OnSkipped
 ) -> Iterator[Batch]:
     """Yield this process's part of batches with every example of `source` once."""
-    host, hosts = this_host()
+    host, hosts = jax.process_index(), jax.process_count()
     for batch in eval_batches(
         source,
         preprocess=setup.preprocess,

@@ -9,9 +9,9 @@ import jax
 
 from inception_jax.config import RunConfig
 from inception_jax.runtime import hosts
+from inception_jax.runtime.devices import describe
 from inception_jax.runtime.goodput import Goodput
-from inception_jax.runtime.hardware import describe
-from inception_jax.runtime.parallel import share, this_host
+from inception_jax.runtime.placement import replicate
 from inception_jax.runtime.stopping import StopSignal
 from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage import run_folder
@@ -40,16 +40,18 @@ def fit(config: RunConfig, started: float | None = None) -> bool:
     something else cannot be read or written.
     """
     goodput = Goodput(started)
-    hosts.start(config.hosts)
-    lines = hosts.introduce(run_folder.code_version())
-    if len(lines) > 1 and this_host()[0] == 0:
+    hosts.connect(config.hosts)
+    lines = hosts.list_processes(run_folder.code_version())
+    if len(lines) > 1 and jax.process_index() == 0:
         print("\n".join(lines), flush=True)
-    setup = hosts.together(partial(set_up, config))
-    hosts.check_alike(_must_agree(setup))
+    setup = hosts.run_on_all(partial(set_up, config))
+    hosts.check_consistent(_must_agree(setup))
     folder = run_folder.hosts_path(setup.folder)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
-        watchdog = Watchdog(goodput, config.hosts, folder, this_host())
+        watchdog = Watchdog(
+            goodput, config.hosts, folder, jax.process_index(), jax.process_count()
+        )
         stack.enter_context(watchdog)
         try:
             return _fit(setup, goodput, watchdog, stop, stack)
@@ -60,7 +62,7 @@ def fit(config: RunConfig, started: float | None = None) -> bool:
                     f"{describe(setup.devices)}; choose a smaller one, or --accumulate "
                     f"{2 * config.accumulate}{'' if config.remat else ' or --remat'}."
                 ) from error
-            if this_host()[1] == 1:
+            if jax.process_count() == 1:
                 raise
             raise HostLostError(
                 f"another process of the run is gone, or the network to it ({error}).\n"
@@ -75,12 +77,12 @@ def _fit(
 
     def open_folder() -> None:
         nonlocal before, saved
-        if this_host()[0] == 0:
+        if jax.process_index() == 0:
             before = stack.enter_context(claim_folder(setup))
             keep = setup.config.keep_checkpoints
             saved = stack.enter_context(Checkpoints(setup.checkpoints, keep))
 
-    hosts.together(open_folder)
+    hosts.run_on_all(open_folder)
     with goodput.spent_on("compile"):  # of the initial weights
         state, step = _start(setup, saved)
     with Reporter(setup, goodput, step, before) as reporter:
@@ -93,7 +95,7 @@ def _fit(
 def _must_agree(setup: Setup) -> dict[str, str]:
     """What has to be the same in all processes of a run."""
     own = {"workdir", "data_dir", "workers", "hosts.index"}
-    settings = run_folder.flat(asdict(setup.config)).items()
+    settings = run_folder.flatten_settings(asdict(setup.config)).items()
     here = current_session(setup)
     return {
         **{key: str(value) for key, value in settings if key not in own},
@@ -112,15 +114,15 @@ def _start(setup: Setup, saved: Checkpoints | None) -> tuple[TrainState, int]:
     """
     network, optimizer = setup.network, setup.config.optimizer
     shapes = state_shapes(network, optimizer)
-    found = hosts.together(lambda: saved.restore_newest(shapes) if saved else None)
-    (step, *_) = hosts.agree({"step": str(found[0]) if found else ""})
+    found = hosts.run_on_all(lambda: saved.restore_newest(shapes) if saved else None)
+    (step, *_) = hosts.exchange({"step": str(found[0]) if found else ""})
     if not step["step"]:
         state = jitted_init(network, optimizer)(setup.config.seed)
         if setup.config.first_weights is None:
             return state, 0
-        begun = hosts.together(
+        begun = hosts.run_on_all(
             lambda: load_first_weights(state, setup.config) if saved else None
         )
-        return share(begun, shapes, setup.devices), 0
-    state = share(found and found[1], shapes, setup.devices)
+        return replicate(begun, shapes, setup.devices), 0
+    state = replicate(found and found[1], shapes, setup.devices)
     return state, int(step["step"])

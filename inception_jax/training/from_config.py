@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.models.ablation import spec_for
 from inception_jax.models.network import Network, create, get_spec
-from inception_jax.runtime.parallel import bn_options
+from inception_jax.runtime.collectives import bn_options
 from inception_jax.training.optimizer import optimizer_numbers
 from inception_jax.training.step import Numbers, TrainOptions
 

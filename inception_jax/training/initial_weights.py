@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from inception_jax.config import PreprocessSpec, RunConfig
-from inception_jax.storage.run_folder import flat, told_apart
+from inception_jax.storage.run_folder import flatten_settings, setting_differences
 from inception_jax.text import one_line
 from inception_jax.training.optimizer import CLASSIFIERS
 from inception_jax.training.step import TrainState
@@ -55,8 +55,8 @@ def check_first_weights(config: RunConfig, class_names: Sequence[str]) -> None:
     """
     card = source_card(str(config.first_weights))
     names = ("network", "bn_scale", "ablation")
-    sides = [flat({n: asdict(x)[n] for n in names}) for x in (card, config)]
-    if different := told_apart(*sides):
+    sides = [flatten_settings({n: asdict(x)[n] for n in names}) for x in (card, config)]
+    if different := setting_differences(*sides):
         raise ValueError(
             f"first_weights {one_line(config.first_weights)} are of another network "
             f"({'; '.join(different)})."

@@ -14,8 +14,9 @@ from inception_jax.config import ParallelConfig
 from inception_jax.data.sampling import example_names, train_positions
 from inception_jax.data.source import Subset
 from inception_jax.runtime import hosts
+from inception_jax.runtime.collectives import with_stop_flag
 from inception_jax.runtime.goodput import Goodput
-from inception_jax.runtime.parallel import DataParallel, heeding, this_host
+from inception_jax.runtime.parallel import ParallelStep, data_parallel
 from inception_jax.runtime.stopping import StopSignal
 from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage.checkpoints import Checkpoints
@@ -104,7 +105,7 @@ class Loop:
             self.reporter.over_early(step)
         self._save(state, step)
         with self.goodput.spent_on("checkpoint"):
-            hosts.together(lambda: self.saved and self.saved.wait())
+            hosts.run_on_all(lambda: self.saved and self.saved.wait())
         self.reporter.account(step)
         # Above its steps: it was trained for longer before.
         return evaluated and (step >= setup.steps or over)
@@ -116,7 +117,7 @@ class Loop:
         if patience is None:
             return False
         since = self.reporter.evaluations_since_the_best() if self.saved else 0
-        (first, *_) = hosts.agree({"since": str(since)})
+        (first, *_) = hosts.exchange({"since": str(since)})
         return int(first["since"]) >= patience
 
     def _evaluated_before(self, state: TrainState, step: int) -> bool:
@@ -125,16 +126,16 @@ class Loop:
         interval = setup.config.eval_every * setup.steps_per_epoch
         if step < setup.steps and not _passed(step, interval):
             return True
-        (done, *_) = hosts.agree({"done": str(self.reporter.has_evaluation(step))})
+        (done, *_) = hosts.exchange({"done": str(self.reporter.has_evaluation(step))})
         return done["done"] == "True" or self._evaluate(state, step)
 
     def _stopping(self) -> bool:
         """Whether to stop now: all processes of a run have to at the same update."""
-        return self.told_to_stop or (self.stop.requested and this_host()[1] == 1)
+        return self.told_to_stop or (self.stop.requested and jax.process_count() == 1)
 
     def _flags(self) -> dict[str, np.ndarray]:
         """Whether this process was told to stop, for a step that all add up."""
-        devices = len(self.setup.devices) // this_host()[1]
+        devices = len(self.setup.devices) // jax.process_count()
         return {"stop": np.full(devices, self.stop.requested, np.float32)}
 
     def _working(self, kind: str, program: str) -> Any:
@@ -224,13 +225,13 @@ class Loop:
 @lru_cache(maxsize=4)  # runs of one process, one after another, share what is compiled
 def compiled_steps(
     options: TrainOptions, parallel: ParallelConfig, devices: tuple[jax.Device, ...]
-) -> tuple[DataParallel, DataParallel]:
+) -> tuple[ParallelStep, ParallelStep]:
     """To train and to evaluate."""
-    update = heeding(partial(train_step, options=options))
+    update = with_stop_flag(partial(train_step, options=options))
     look = partial(eval_step, network=options.network, preprocess=options.preprocess)
     return (
-        DataParallel(update, parallel, devices),
-        DataParallel(heeding(look), parallel, devices, donate_state=False),
+        data_parallel(update, parallel, devices),
+        data_parallel(with_stop_flag(look), parallel, devices, donate_state=False),
     )
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, UInt8
 
 from inception_jax.config import PreprocessSpec
 from inception_jax.models.network import Network
-from inception_jax.runtime.parallel import WholeBatch
+from inception_jax.runtime.parallel import ShardedFunction
 from inception_jax.training.diagnostics import ema_gap, signals
 from inception_jax.training.setup import Setup
 from inception_jax.training.step import Batch, Numbers, TrainState, network_input
@@ -45,5 +45,7 @@ class Probe:
 @lru_cache(maxsize=4)  # compile once for all runs of a process
 def probe_program(
     network: Network, preprocess: PreprocessSpec, devices: tuple[jax.Device, ...]
-) -> WholeBatch:
-    return WholeBatch(partial(probe_step, network=network, preprocess=preprocess), devices)
+) -> ShardedFunction:
+    return ShardedFunction(
+        partial(probe_step, network=network, preprocess=preprocess), devices
+    )

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from inception_jax.models.summary import summarise
-from inception_jax.runtime.goodput import Goodput, add_up
-from inception_jax.runtime.hardware import describe, peak_flops
-from inception_jax.runtime.parallel import this_host
+from inception_jax.runtime.devices import describe, peak_flops
+from inception_jax.runtime.goodput import Goodput, total_seconds
 from inception_jax.storage import run_folder
 from inception_jax.storage.jsonl import append_json_line, read_json_lines
 from inception_jax.text import printable
@@ -39,7 +39,7 @@ class Reporter:
         before: run_folder.RunRecord | None = None,
     ) -> None:
         self.setup, self.goodput = setup, goodput
-        self.speaks = this_host()[0] == 0
+        self.speaks = jax.process_index() == 0
         self.sums: dict[str, float] = {}  # of the updates since the last line
         self.highest_norm = 0.0
         self.last: Mapping[str, float] = {}  # values of the newest update
@@ -146,12 +146,12 @@ class Reporter:
 
     def has_evaluation(self, step: int) -> bool:
         """Whether the evaluation at `step` is on record."""
-        lines = run_folder.evaluations(self.setup.folder)
+        lines = run_folder.read_evaluations(self.setup.folder)
         return any(line["step"] == step for line in lines)
 
     def evaluations_since_the_best(self) -> int:
         """Number of those on record that came after the best one; 0 without any."""
-        lines = run_folder.evaluations(self.setup.folder)
+        lines = run_folder.read_evaluations(self.setup.folder)
         return len(lines) - 1 - best_evaluation(lines) if lines else 0
 
     def over_early(self, step: int) -> None:
@@ -197,7 +197,7 @@ class Reporter:
         """Wall time over all processes of the run, and the shares of what it went to."""
         if not self.speaks:
             return
-        seconds = add_up(read_json_lines(run_folder.goodput_path(self.setup.folder)))
+        seconds = total_seconds(read_json_lines(run_folder.goodput_path(self.setup.folder)))
         total = sum(seconds.values())
         shares = (f"{k.replace('_', ' ')} {seconds[k] / total:.1%}" for k in seconds)
         print(f"Wall time {tqdm.format_interval(total)}: {', '.join(shares)}.")
@@ -287,7 +287,7 @@ def _greeting(setup: Setup, step: int) -> str:
 def _other_devices(setup: Setup, before: run_folder.Session) -> str:
     """What resuming promises on other devices than those of the last session, if so."""
     there = f"{before.devices} in {before.processes} processes"
-    here = f"{describe(setup.devices)} in {this_host()[1]} processes"
+    here = f"{describe(setup.devices)} in {jax.process_count()} processes"
     if there == here:
         return ""
     return (

@@ -14,12 +14,11 @@ from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
 from inception_jax.models.network import Network
-from inception_jax.runtime.hardware import describe
-from inception_jax.runtime.parallel import all_devices, this_host
+from inception_jax.runtime.devices import all_devices, describe
 from inception_jax.storage import run_folder
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.lock import RunLock
-from inception_jax.storage.orbax_files import check_path
+from inception_jax.storage.orbax_files import check_checkpoint_path
 from inception_jax.training.from_config import network_for, preprocess_for, train_options
 from inception_jax.training.initial_weights import check_first_weights
 from inception_jax.training.step import TrainOptions
@@ -98,11 +97,11 @@ def set_up(config: RunConfig) -> Setup:
         steps=config.steps or math.ceil(config.epochs * per_epoch),
     )
     _check_counts(setup)
-    check_path(setup.checkpoints)
+    check_checkpoint_path(setup.checkpoints)
     _existing_record(setup)
     if config.head == "kept" and config.first_weights is None:
         raise ValueError("head must be new without first_weights, got 'kept'.")
-    begun = this_host()[0] > 0 or Checkpoints(setup.checkpoints).steps()
+    begun = jax.process_index() > 0 or Checkpoints(setup.checkpoints).steps()
     if config.first_weights is not None and not begun:
         check_first_weights(config, train.class_names)
     return setup
@@ -142,7 +141,7 @@ def _existing_record(setup: Setup) -> run_folder.RunRecord | None:
     folder, config = setup.folder, setup.config
     if run_folder.record_path(folder).exists():
         there = run_folder.read_record(folder)
-        different = run_folder.differences(there.config, config)
+        different = run_folder.config_differences(there.config, config)
         if there.class_names != setup.train_source.class_names:
             different.append("the classes of the data")
         if different:
@@ -164,8 +163,8 @@ def current_session(setup: Setup) -> run_folder.Session:
     return run_folder.Session(
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         devices=describe(setup.devices),
-        processes=this_host()[1],
-        versions=run_folder.versions(),
+        processes=jax.process_count(),
+        versions=run_folder.package_versions(),
         code=run_folder.code_version(),
     )
 

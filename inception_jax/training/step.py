@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from inception_jax.config import LossConfig, OptimizerConfig, PreprocessSpec
 from inception_jax.data.augment import distort_color, normalize
 from inception_jax.models.network import Network
-from inception_jax.runtime.parallel import AxisName, mean_over, varying
+from inception_jax.runtime.collectives import AxisName, mark_varying, mean_over
 from inception_jax.training.diagnostics import group_norms, update_ratios
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.metrics import Sums, classification_sums
@@ -135,7 +135,7 @@ def train_step(
     # Gradients by parameters marked as varying are those of this shard, under pmap and
     # shard_map alike. By other parameters, shard_map returns the sum over all shards.
     trained = trainable_params(state.params, options.optimizer)
-    marked = state._replace(params=state.params | varying(trained, axis_name))
+    marked = state._replace(params=state.params | mark_varying(trained, axis_name))
 
     def gradients(batch_stats: dict, batch: Batch, rng: Array) -> Gradients:
         current = marked._replace(batch_stats=batch_stats)
@@ -229,9 +229,9 @@ def accumulate_gradients(
         batch_stats, totals = carry
         result = gradients(batch_stats, *part)
         totals = jax.tree.map(jnp.add, totals, (result.grads, result.sums))
-        return varying((result.batch_stats, totals), axis_name), None
+        return mark_varying((result.batch_stats, totals), axis_name), None
 
-    start = varying((batch_stats, zeros), axis_name)
+    start = mark_varying((batch_stats, zeros), axis_name)
     (batch_stats, (grads, sums)), _ = jax.lax.scan(add_part, start, (batches, rngs))
     return Gradients(jax.tree.map(lambda g: g / parts, grads), batch_stats, sums)
 

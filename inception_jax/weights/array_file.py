@@ -15,8 +15,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from inception_jax.storage.atomic import new_file
-from inception_jax.storage.run_folder import from_json
+from inception_jax.storage.atomic import atomic_output
+from inception_jax.storage.run_folder import dataclass_from_json
 from inception_jax.text import one_line
 from inception_jax.weights.model_folder import CARD_FILE, Card
 from inception_jax.weights.read_file import errors_as_damage, read_arrays
@@ -36,7 +36,7 @@ def write_npz(
     texts = {CARD_FILE: card_text(card), **(texts or {})}
     content: dict[str, Any] = {name: np.array(text) for name, text in texts.items()}
     content |= float32(arrays)
-    with new_file(out) as draft, draft.open("wb") as file:
+    with atomic_output(out) as draft, draft.open("wb") as file:
         np.savez(file, **content)
 
 
@@ -47,7 +47,7 @@ def write_safetensors(out: Path, card: Card, arrays: Arrays) -> None:
     """
     # Libraries for PyTorch read no file without this format.
     metadata = {"format": "pt", CARD_FILE: card_text(card)}
-    with new_file(out) as draft:
+    with atomic_output(out) as draft:
         safetensors.numpy.save_file(float32(arrays), draft, metadata)
 
 
@@ -68,7 +68,7 @@ def read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
             f"{one_line(path)} has no card: it was not exported from a model."
         ) from None
     with errors_as_damage(path, ValueError, KeyError, TypeError):
-        card = from_json(Card, json.loads(text))
+        card = dataclass_from_json(Card, json.loads(text))
     return card, {name: x for name, x in content.items() if name not in TEXTS}
 
 

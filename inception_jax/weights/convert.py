@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inception_jax.storage.digests import some
-from inception_jax.text import one_line
+from inception_jax.text import first_few, one_line
 from inception_jax.weights.layouts import Layout, array_names, ignored_names, linear_kind
 
 Arrays = Mapping[str, np.ndarray]
@@ -46,7 +45,7 @@ class NameMatch:
             "wrong shape": wrong_shapes,
         }
         lists = [
-            f"{problem}: {some(list(map(one_line, names)))}"
+            f"{problem}: {first_few(list(map(one_line, names)))}"
             for problem, names in problems.items()
             if names
         ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from inception_jax.config import AblationConfig
 from inception_jax.models.inputs import block_scales
-from inception_jax.storage.digests import by_name
+from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.text import one_line
 from inception_jax.weights import array_file, stablehlo, write_keras
 from inception_jax.weights.array_file import Arrays
@@ -53,7 +53,7 @@ def export(model: Model, variables: Variables, format: Format, out: Path) -> lis
     network, ImportError if a package is missing, CheckpointError if writing fails.
     """
     check_output_path(format, out)
-    arrays = by_name(jax.tree.map(np.asarray, variables))
+    arrays = flatten_with_paths(jax.tree.map(np.asarray, variables))
     if format == "folder":
         save(out, model.card, variables)
     elif format == "npz":

@@ -9,8 +9,8 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from inception_jax.data.imagenet import imagenet_ids
-from inception_jax.storage.digests import by_name, some
-from inception_jax.text import one_line
+from inception_jax.storage.digests import flatten_with_paths
+from inception_jax.text import first_few, one_line
 from inception_jax.weights import array_file, convert, read_file
 from inception_jax.weights.convert import Arrays, NameMatch, match_names
 from inception_jax.weights.layouts import FACENET, LAYOUTS, Layout, array_names
@@ -119,7 +119,7 @@ def _check_shapes(
     layout: Layout, match: NameMatch, card: Card, library_arrays: Arrays
 ) -> None:
     """Raise ValueError unless every array has the shape that the card's network needs."""
-    shapes = {name: x.shape for name, x in by_name(Model(card).shapes).items()}
+    shapes = {name: x.shape for name, x in flatten_with_paths(Model(card).shapes).items()}
     wrong_shapes = []
     for name, library_name in match.names.items():
         shape = shapes.pop(name)
@@ -131,7 +131,7 @@ def _check_shapes(
             wrong_shapes.append(
                 f"{library_name} is {list(actual)} instead of {list(expected)}"
             )
-    assert not shapes, f"{layout} lacks arrays of the network: {some(list(shapes))}"
+    assert not shapes, f"{layout} lacks arrays of the network: {first_few(list(shapes))}"
     match.check(f"the arrays are not those of {layout}", wrong_shapes)
 
 
@@ -151,8 +151,8 @@ def _check_values(layout: Layout, library_arrays: Arrays) -> None:
         elif name in variances and (x < 0).any():
             negative.append(one_line(name))
     if other_types:
-        raise ValueError(f"arrays must be float32; {some(other_types)}.")
+        raise ValueError(f"arrays must be float32; {first_few(other_types)}.")
     if not_finite:
-        raise ValueError(f"not finite: {some(not_finite)}.")
+        raise ValueError(f"not finite: {first_few(not_finite)}.")
     if negative:
-        raise ValueError(f"negative variances: {some(negative)}.")
+        raise ValueError(f"negative variances: {first_few(negative)}.")

@@ -22,8 +22,8 @@ from inception_jax.models.inputs import ResidualScale, Shaped
 from inception_jax.models.network import Network, create
 from inception_jax.models.stem import Endpoints
 from inception_jax.storage import run_folder
-from inception_jax.storage.digests import by_name, some
-from inception_jax.text import one_line
+from inception_jax.storage.digests import flatten_with_paths
+from inception_jax.text import first_few, one_line
 from inception_jax.weights import model_folder
 from inception_jax.weights.model_folder import Card, Origin, Variables
 
@@ -170,7 +170,7 @@ def check_variables(model: Model, variables: Variables, subject: str) -> None:
 
     The message begins with `subject`.
     """
-    arrays, expected = by_name(variables), by_name(model.shapes)
+    arrays, expected = flatten_with_paths(variables), flatten_with_paths(model.shapes)
     problems = [f"{name} is missing" for name in expected if name not in arrays]
     problems += [f"{name} is unexpected" for name in arrays if name not in expected]
     problems += [
@@ -179,7 +179,9 @@ def check_variables(model: Model, variables: Variables, subject: str) -> None:
         if name in expected and x.shape != expected[name].shape
     ]
     if problems:
-        raise ValueError(f"{subject} does not fit {model.card.network}: {some(problems)}.")
+        raise ValueError(
+            f"{subject} does not fit {model.card.network}: {first_few(problems)}."
+        )
 
 
 def models_folder() -> Path:

@@ -17,15 +17,11 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from inception_jax.config import AblationConfig, PreprocessSpec
-from inception_jax.storage.atomic import new_file
-from inception_jax.storage.digests import (
-    CheckpointError,
-    Record,
-    by_name,
-    json_digest,
-    some,
-)
-from inception_jax.storage.run_folder import from_json
+from inception_jax.storage.atomic import atomic_output
+from inception_jax.storage.digests import Record, flatten_with_paths, json_digest
+from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.run_folder import dataclass_from_json
+from inception_jax.text import first_few
 
 Variables = dict[str, dict]
 
@@ -70,9 +66,9 @@ def write(folder: Path, card: Card, variables: Variables) -> None:
     about = json.loads(json.dumps(asdict(card)))
     arrays = Record.of(0, variables).to_json()
     text = json.dumps({"card": about, "sha256": json_digest(about), "arrays": arrays})
-    with new_file(folder) as draft:
+    with atomic_output(folder) as draft:
         draft.mkdir(parents=True)
-        safetensors.numpy.save_file(by_name(variables), draft / WEIGHTS_FILE)
+        safetensors.numpy.save_file(flatten_with_paths(variables), draft / WEIGHTS_FILE)
         (draft / CARD_FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -96,8 +92,8 @@ def read(folder: Path) -> tuple[Card, dict[str, np.ndarray]]:
         card, record = _read_json(folder)
     with _said_of(folder / WEIGHTS_FILE):
         arrays = safetensors.numpy.load_file(folder / WEIGHTS_FILE)
-        if damaged := record.damaged(arrays):
-            raise CheckpointError(f"checksum mismatch of {some(damaged)}")
+        if damaged := record.damaged_leaves(arrays):
+            raise CheckpointError(f"checksum mismatch of {first_few(damaged)}")
     return card, arrays
 
 
@@ -105,7 +101,7 @@ def _read_json(folder: Path) -> tuple[Card, Record]:
     content = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     if json_digest(content["card"]) != content["sha256"]:
         raise CheckpointError("checksum mismatch of the card")
-    return from_json(Card, content["card"]), Record.from_json(content["arrays"])
+    return dataclass_from_json(Card, content["card"]), Record.from_json(content["arrays"])
 
 
 @contextlib.contextmanager

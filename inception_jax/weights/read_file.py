@@ -5,13 +5,11 @@ The format is recognised by the first or last bytes of a file, not by its name. 
 file is run: PyTorch reads with weights_only=True, NumPy without pickle.
 """
 
-import contextlib
 import hashlib
 import io
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
@@ -20,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from inception_jax.storage.digests import CheckpointError
+from inception_jax.storage.errors import as_damaged
 from inception_jax.text import one_line
 from inception_jax.weights import read_keras, read_tensorflow
 
@@ -88,7 +86,7 @@ def read_arrays(path: Path) -> Arrays:
 
 def _read_zip(path: Path) -> Arrays:
     errors = (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError)
-    with errors_as_damage(path, *errors), zipfile.ZipFile(path) as archive:
+    with as_damaged(path, OSError, *errors), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if read_keras.WEIGHTS in names:
             stream = io.BytesIO(archive.read(read_keras.WEIGHTS))
@@ -102,7 +100,7 @@ def _read_zip(path: Path) -> Arrays:
 
 def _read_safetensors(path: Path) -> Arrays:
     try:
-        with errors_as_damage(path, SafetensorError):
+        with as_damaged(path, OSError, SafetensorError):
             return safetensors.numpy.load_file(path)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -142,7 +140,7 @@ def _read_torch(path: Path) -> Arrays:
         *(ValueError, TypeError, AttributeError),
     )
     try:
-        with errors_as_damage(path, *errors), warnings.catch_warnings(action="ignore"):
+        with as_damaged(path, OSError, *errors), warnings.catch_warnings(action="ignore"):
             state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         reason = one_line(error).split("\\n")[0]
@@ -171,15 +169,3 @@ def _to_numpy(path: Path, name: object, x: "torch.Tensor") -> np.ndarray:
             "torch.float32, dense."
         )
     return x.detach().numpy()
-
-
-@contextlib.contextmanager
-def errors_as_damage(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Turn OSError and `errors` into a CheckpointError that names the file."""
-    try:
-        yield
-    except CheckpointError:  # names the file already
-        raise
-    except (OSError, *errors) as error:
-        reason = one_line(error).split("\\n")[0].rstrip(".")
-        raise CheckpointError(f"{one_line(path)} is damaged: {reason}.") from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inception_jax.storage.digests import CheckpointError
+from inception_jax.storage.errors import CheckpointError
 from inception_jax.text import one_line
 from inception_jax.weights.convert import match_names
 from inception_jax.weights.layouts import LAYOUTS, keras_layer_order

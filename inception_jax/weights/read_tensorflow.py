@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_jax.storage.digests import CheckpointError
+from inception_jax.storage.errors import CheckpointError
 from inception_jax.text import one_line
 
 # The last bytes of a LevelDB table, which V1 files and V2 indices are.

@@ -20,7 +20,7 @@ from jax import export
 
 from inception_jax.data.crops import describe_preprocessing
 from inception_jax.data.imagenet import class_title
-from inception_jax.storage.atomic import new_file
+from inception_jax.storage.atomic import atomic_output
 from inception_jax.weights.array_file import Arrays, float32
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import WEIGHTS_FILE
@@ -47,7 +47,7 @@ def write(folder: Path, model: Model, arrays: Arrays) -> None:
     exported = export_program(model, arrays)
     data = exported.serialize()
     about = json.dumps(describe(model, exported), indent=1)
-    with new_file(folder) as draft:
+    with atomic_output(folder) as draft:
         draft.mkdir()
         (draft / PROGRAM_FILE).write_bytes(data)
         safetensors.numpy.save_file(arrays, draft / WEIGHTS_FILE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_jax.storage.atomic import new_file
+from inception_jax.storage.atomic import atomic_output
 from inception_jax.weights.array_file import card_text
 from inception_jax.weights.model_folder import CARD_FILE, Card
 
@@ -26,7 +26,7 @@ def write(
         import h5py
     except ModuleNotFoundError:
         raise ImportError('h5py is missing: pip install "inception_jax[weights]"') from None
-    with new_file(out) as draft, h5py.File(draft, "w") as file:
+    with atomic_output(out) as draft, h5py.File(draft, "w") as file:
         written = []
         for layer in layers:
             names = [name for x in VARIABLES if (name := f"{layer}/{x}") in arrays]

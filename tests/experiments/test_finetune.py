@@ -23,7 +23,7 @@ from experiments.finetuning.predictions import Predictions
 from inception_jax.config import PreprocessSpec
 from inception_jax.data.source import Example, Source
 from inception_jax.models.zoo import SPECS
-from inception_jax.runtime.stopping import RUN_AGAIN
+from inception_jax.runtime.stopping import ExitStatus
 from inception_jax.training.optimizer import CLASSIFIERS
 from inception_jax.training.reporter import Reporter
 from inception_jax.weights.model import Model, save
@@ -126,7 +126,7 @@ def test_resuming_is_exact_and_needs_no_source(source, photos, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(Reporter, "log", log_and_raise)
         patch.setattr(finetune, "LOG_EVERY", 2)
-        assert finetune.main(command(photos, source, folders[1])) == RUN_AGAIN
+        assert finetune.main(command(photos, source, folders[1])) == ExitStatus.RUN_AGAIN
     assert not (folders[1] / "model").exists()
     shutil.rmtree(source)
     assert finetune.main(command(photos, source, folders[1])) == 0
@@ -157,7 +157,7 @@ def test_two_hosts_tune_as_one(source, photos, tmp_path):
         "from inception_jax.models.zoo import SPECS\n"
         "from tests.models.tiny import one_block\n"
         "SPECS['tiny'] = one_block(image_shape=(16, 16, 3))\n"
-        "hosts.leave(main())"
+        "hosts.exit_process(main())"
     )
     folders = tmp_path / "one", tmp_path / "two"
     assert finetune.main(command(photos, source, folders[0])) == 0

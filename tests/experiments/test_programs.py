@@ -22,7 +22,7 @@ from experiments.residual_scaling.programs import (
 )
 from experiments.residual_scaling.prototypes import open_prototypes
 from experiments.residual_scaling.runs import Run
-from inception_jax.runtime.parallel import ArmParallel
+from inception_jax.runtime.parallel import PerDevice
 
 
 def every_shape() -> list[Run]:
@@ -165,14 +165,14 @@ def test_arms_side_by_side_share_nothing():
     def function(state, x):
         return state * 2, jax.lax.psum(x, "data")
 
-    apply = ArmParallel(function, devices, donate=True)
+    apply = PerDevice(function, devices, donate=True)
     state, total = apply(np.array([1.0, np.nan]), np.array([[3.0], [4.0]]))
     np.testing.assert_array_equal(state, [2.0, np.nan])
     np.testing.assert_array_equal(total, [[3.0], [4.0]])
     after, _ = apply(state, total)
     np.testing.assert_array_equal(after, [4.0, np.nan])
     assert state.is_deleted()
-    keeping = ArmParallel(function, devices)
+    keeping = PerDevice(function, devices)
     keeping(after, total)
     assert not after.is_deleted()
 

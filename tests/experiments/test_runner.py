@@ -114,7 +114,7 @@ def test_an_arm_does_not_depend_on_its_company_or_on_the_devices(whole, monkeypa
     assert all(record["devices"].startswith("4 x") for record in many.values())
     # The last group has two runs for four devices.
     some = with_runs(study, RUN, study.runs[-1].setting, seeds=2)
-    monkeypatch.setattr(runner, "arm_devices", lambda: jax.local_devices()[:1])
+    monkeypatch.setattr(runner, "local_devices", lambda: jax.local_devices()[:1])
     one = runner.train_study(replace(some, folder=study.folder / "one"))
     assert {run: lasting(r) for run, r in one.items()} == {
         run: lasting(many[run]) for run in some.runs

@@ -13,7 +13,7 @@ from inception_jax.models.summary import summarise
 from inception_jax.planning import aot, aot_worker
 from inception_jax.planning.aot import CompiledStep, TooLarge
 from inception_jax.planning.roofline import GIB
-from inception_jax.runtime.parallel import all_devices
+from inception_jax.runtime.devices import all_devices
 from tests.planning.examples import CONFIG, MOVEMENT, STAGES, compiled_step
 from tests.test_imports import ours
 
@@ -126,7 +126,7 @@ def test_needed_memory_excludes_results_stored_in_place():
 
 
 def test_the_training_step_is_compiled(tiny, monkeypatch):
-    monkeypatch.setattr(aot_worker, "devices_elsewhere", lambda topology: all_devices())
+    monkeypatch.setattr(aot_worker, "compile_only_tpus", lambda topology: all_devices())
     config = replace(tiny, batch_size=64, parallel=ParallelConfig("shard_map"))
     whole = aot_worker.compile_step(config, "v5e:2x2")["compiled"]
     assert whole["chips"] == 4

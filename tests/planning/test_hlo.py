@@ -12,12 +12,15 @@ from inception_jax.planning.hlo import (
     cost_by_module,
     read_movement,
 )
-from inception_jax.runtime.parallel import DataParallel
+from inception_jax.runtime.devices import all_devices
+from inception_jax.runtime.parallel import ShardMapStep
 
 
 def compiled_text(step) -> str:
     """Return the HLO of `step` on the four devices of the tests, for 8x32 numbers."""
-    mapped = DataParallel(step, ParallelConfig("shard_map"), donate_state=False)
+    mapped = ShardMapStep(
+        step, ParallelConfig("shard_map"), all_devices(), donate_state=False
+    )
     shape = jax.ShapeDtypeStruct((8, 32), jnp.float32)
     state = jax.ShapeDtypeStruct((32,), jnp.float32)
     return mapped.lower(state, {"image": shape}, None).compile().as_text()

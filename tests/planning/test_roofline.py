@@ -50,10 +50,10 @@ def test_libtpu_supports_every_slice():
     names = [f"{kind}:{shape}" for kind, chip in CHIPS.items() for shape in chip.slices]
     program = (
         "import sys\n"
-        "from inception_jax.runtime.hardware import describe\n"
-        "from inception_jax.runtime.parallel import devices_elsewhere\n"
+        "from inception_jax.runtime.devices import describe\n"
+        "from inception_jax.runtime.devices import compile_only_tpus\n"
         "for name in sys.argv[1:]:\n"
-        "    print(name, describe(devices_elsewhere(name)))"
+        "    print(name, describe(compile_only_tpus(name)))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program, *names],

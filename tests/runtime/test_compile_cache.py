@@ -89,7 +89,7 @@ def test_it_can_be_switched_off(home, capsys):
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_what_others_can_change_is_refused(home, monkeypatch, mode, depth):
     """The folder or one above it; of those above, not with a sticky bit, as /tmp has."""
-    monkeypatch.setattr(compile_cache, "_is_own_group", lambda gid: False)
+    monkeypatch.setattr(compile_cache, "_is_private_group", lambda gid: False)
     folder = home / ".cache" / "inception_jax" / "xla"
     folder.mkdir(parents=True, mode=0o700)
     (folder, *folder.parents)[depth].chmod(mode)
@@ -154,7 +154,7 @@ def a_file(monkeypatch: pytest.MonkeyPatch, home: Path) -> str:
 def a_file_of_ones_choice(monkeypatch: pytest.MonkeyPatch, home: Path) -> str:
     (home / "file").touch()
     jax.config.update("jax_compilation_cache_dir", str(home / "file"))
-    return "file' is no folder."
+    return "file' is not a directory."
 
 
 def read_only(monkeypatch: pytest.MonkeyPatch, home: Path) -> str:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import inception_jax.runtime.parallel
 from inception_jax.config import ParallelConfig
-from inception_jax.runtime.parallel import DataParallel, WholeBatch, compiler_options
+from inception_jax.runtime import compiler_options as module
+from inception_jax.runtime.compiler_options import compiler_options
+from inception_jax.runtime.parallel import ShardedFunction, data_parallel
 
 IMAGES = {"image": np.ones((2, 17, 17, 32), np.float32)}
 KERNEL = np.ones((3, 3, 32, 32), np.float32)
@@ -48,12 +49,12 @@ def test_steps(wrapper):
 
     assert library_calls(jax.jit(convolved)) > 0  # so there is something to leave out
     config, devices = ParallelConfig(wrapper), jax.devices()[:2]
-    parallel = DataParallel(step, config, devices, donate_state=False)
-    assert library_calls(parallel._mapped) == 0
+    parallel = data_parallel(step, config, devices, donate_state=False)
+    assert library_calls(parallel._function) == 0
 
 
 def test_inference():
-    assert library_calls(WholeBatch(convolved, jax.devices()[:1])._compiled) == 0
+    assert library_calls(ShardedFunction(convolved, jax.devices()[:1])._function) == 0
 
 
 def test_a_platform_that_is_not_here_has_none(monkeypatch):
@@ -75,14 +76,14 @@ def test_what_xla_flags_name_is_left_to_them(monkeypatch):
     "options", [{"xla_no_such_option": True}, {OPTION: "NO_SUCH_TYPE"}]
 )
 def test_an_xla_that_does_not_know_them_gets_none(monkeypatch, options):
-    monkeypatch.setitem(inception_jax.runtime.parallel._COMPILER_OPTIONS, "cpu", options)
+    monkeypatch.setitem(module._COMPILER_OPTIONS, "cpu", options)
     assert compiler_options("cpu") == {}
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_this_xla_knows_them(platform):
     """Options are the same for all platforms, whether one looks at them or not."""
-    options = inception_jax.runtime.parallel._COMPILER_OPTIONS[platform]
+    options = module._COMPILER_OPTIONS[platform]
     assert jax.jit(jnp.negative, compiler_options=options)(1.0) == -1
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from inception_jax.runtime.goodput import KINDS, Goodput, add_up
+from inception_jax.runtime.goodput import KINDS, Goodput, total_seconds
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def test_what_is_done_again_is_lost():
     first = [line(1.0, 0, init=1.0), line(1.0, 10, init=1.0, step=5.0)]
     killed = [*first, line(1.0, 20, init=1.0, step=9.0, eval=2.0)]
     second = [line(2.0, 10, init=3.0), line(2.0, 30, init=3.0, step=8.0)]
-    assert add_up(killed) == {**spent(init=1.0, step=9.0, eval=2.0), "lost": 0.0}
-    assert add_up(killed + second) == {**spent(init=4.0, step=13.0), "lost": 6.0}
+    assert total_seconds(killed) == {**spent(init=1.0, step=9.0, eval=2.0), "lost": 0.0}
+    assert total_seconds(killed + second) == {**spent(init=4.0, step=13.0), "lost": 6.0}
     # A third process that has to begin before the second did.
     third = [line(3.0, 0, init=1.0)]
     expected = {**spent(init=5.0), "lost": (12.0 - 1.0) + (11.0 - 3.0)}
-    assert add_up(killed + second + third) == expected
+    assert total_seconds(killed + second + third) == expected

@@ -12,7 +12,7 @@ import pytest
 from inception_jax.config import HostsConfig
 from inception_jax.runtime import hosts
 from tests.processes import Processes, free_port
-from tests.several import TRAINED, evaluated, heeded, trained
+from tests.runtime.several import TRAINED, evaluated, heeded, trained
 
 # The devices' parts are added up in another order: gloo's ring over both processes, or
 # one process's own. The same numbers of a pair come out in either order, so that two
@@ -31,7 +31,15 @@ class Pair(NamedTuple):
 
 def run(part: str, folder: Path, *more: str, **options: Any) -> Pair:
     folder.mkdir()
-    arguments = ["-m", "tests.several", "--part", part, "--folder", str(folder), *more]
+    arguments = [
+        "-m",
+        "tests.runtime.several",
+        "--part",
+        part,
+        "--folder",
+        str(folder),
+        *more,
+    ]
     with Processes(arguments, 2, 2, folder, **options) as pair:
         statuses = pair.wait(300)
     said = [pair.said(i) for i in range(2)]
@@ -47,7 +55,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     # Meanwhile a process waits for another one that does not come.
     alone = folder / "alone"
     alone.mkdir()
-    arguments = ["-m", "tests.several", "--part", "start", "--folder", str(alone)]
+    arguments = ["-m", "tests.runtime.several", "--part", "start", "--folder", str(alone)]
     given = f"--hosts.coordinator=127.0.0.1:{free_port()}"
     arguments += [given, "--hosts.count=2", "--hosts.index=0", "--hosts.start-timeout=1"]
     with Processes(arguments, 1, 1, alone, coordinator="") as waiting:
@@ -100,7 +108,8 @@ def test_a_stop_is_heard_by_all(pair):
 def test_what_differs_is_named_in_all_processes(pair):
     host = socket.gethostname()
     different, failed, disk = pair.found[0]["told"]
-    assert different.startswith("ValueError: the processes of a run must do the same: seed")
+    start = "ValueError: the processes of a run must have the same settings: seed"
+    assert different.startswith(start)
     assert f"seed is 0 in process 0 ({host}) and 1 in process 1 ({host})." in different
     assert "code" not in different.removesuffix("from the same code.")
     assert failed == f"ValueError: process 1 ({host}): no such class"
@@ -127,39 +136,42 @@ def test_the_end_of_one_ends_the_other_with_a_word(pair):
     """Process 0 leaves though 1 is stuck; JAX then ends that one, which says who is who."""
     assert pair.statuses == [5, 76]
     last = pair.said[1].rsplit("JAX has ended this process", 1)[1]
-    assert 'another one of the run is gone; the lines above tell which ("leader" is' in last
+    assert (
+        'another process of the run is gone; the lines above name it ("leader" is' in last
+    )
     assert f"process 0: {socket.gethostname()}, pid" in last
 
 
 def test_a_process_that_waits_in_vain_says_so(pair):
-    assert "not all processes of the run found one another within 1 s" in pair.said[2]
+    assert "not all processes of the run connected within 1 s" in pair.said[2]
     assert "coordinator 127.0.0.1:" in pair.said[2]
 
 
 @pytest.mark.parametrize("address", ["nohost.invalid:1234", "127.0.0.1:99999"])
 def test_an_address_that_cannot_be(address):
     with pytest.raises(ValueError, match=f"coordinator must be HOST:PORT.* got {address}"):
-        hosts.start(HostsConfig(address, 2, 1))
+        hosts.connect(HostsConfig(address, 2, 1))
 
 
 def test_a_port_that_is_taken():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(ValueError, match=f"cannot listen on port {port}") as error:
-            hosts.start(HostsConfig(f"127.0.0.1:{port}", 2, 0))
+            hosts.connect(HostsConfig(f"127.0.0.1:{port}", 2, 0))
     assert "choose another" in str(error.value)
 
 
 def test_no_cluster(monkeypatch):
-    monkeypatch.setattr(hosts, "_say_at_abort", lambda text: None)
-    with pytest.raises(ValueError, match="JAX found no cluster here that it knows"):
-        hosts.start(HostsConfig("auto"))
+    monkeypatch.setattr(hosts, "_set_abort_message", lambda text: None)
+    with pytest.raises(ValueError, match="JAX found no cluster that it supports"):
+        hosts.connect(HostsConfig("auto"))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "192.0.2.1"])
 def test_on_one_machine_nobody_outside_reaches_the_coordinator(address):
     port = free_port()
-    bound = hosts._given(HostsConfig(f"{address}:{port}", 2, 1))["coordinator_bind_address"]
+    arguments = hosts._initialize_arguments(HostsConfig(f"{address}:{port}", 2, 1))
+    bound = arguments["coordinator_bind_address"]
     inside = (f"127.0.0.1:{port}", f"[::1]:{port}")
     assert bound in ((None,) if address == "192.0.2.1" else inside)
 

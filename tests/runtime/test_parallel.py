@@ -13,7 +13,8 @@ import pytest
 import inception_jax
 from inception_jax.config import OptimizerConfig, ParallelConfig
 from inception_jax.data.augment import normalize
-from inception_jax.runtime.parallel import DataParallel, bn_options
+from inception_jax.runtime.collectives import bn_options
+from inception_jax.runtime.parallel import data_parallel
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.optimizer import make_optimizer, optimizer_numbers
 from inception_jax.training.step import (
@@ -72,7 +73,7 @@ def mapped(
     )
     options = TrainOptions(network, OPTIMIZER, 2.0, accumulate=accumulate)
     step = partial(train_step, options=options)
-    return DataParallel(step, config, jax.devices()[:devices])
+    return data_parallel(step, config, jax.devices()[:devices])
 
 
 mapped_once = cache(mapped)  # for tests that may share what is compiled
@@ -280,4 +281,4 @@ def test_groups_that_do_not_divide(wrapper, bn_sync, devices):
         bn_options(ParallelConfig(wrapper, bn_sync), devices)
     assert "choose a divisor, none or global" in str(error.value)
     with pytest.raises(ValueError, match=message):
-        DataParallel(eval_step, ParallelConfig(wrapper, bn_sync), jax.devices()[:devices])
+        data_parallel(eval_step, ParallelConfig(wrapper, bn_sync), jax.devices()[:devices])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inception_jax.config import ParallelConfig
-from inception_jax.runtime.parallel import DataParallel
+from inception_jax.runtime.parallel import data_parallel
 
 
 def weighted(state: jax.Array, batch: dict, numbers: jax.Array, axis_name: str):
@@ -22,7 +22,7 @@ def weighted(state: jax.Array, batch: dict, numbers: jax.Array, axis_name: str):
 def test_batches_of_numpy_of_jax_and_placed_ones(wrapper, devices):
     x = np.arange(8, dtype=np.float32)
     config = ParallelConfig(wrapper)
-    run = DataParallel(weighted, config, jax.devices()[:devices], donate_state=False)
+    run = data_parallel(weighted, config, jax.devices()[:devices], donate_state=False)
     step = partial(run, jnp.float32(2.0), numbers=jnp.float32(3.0))
     each = 8 // devices
     place = np.arange(8) % each + 10 * (np.arange(8) // each)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from inception_jax.inference.evaluate import load_state
-from inception_jax.runtime.stopping import HOST_LOST, RUN_AGAIN
+from inception_jax.runtime.stopping import ExitStatus
 from inception_jax.storage.jsonl import read_json_lines
 from inception_jax.storage.run_folder import read_record
 from inception_jax.training.fit import fit
@@ -66,7 +66,7 @@ def test_a_signal_to_one_stops_both(tiny, tmp_path, capsys):
     with hosts(tiny.data_dir, folder, "--steps", "1000") as pair:
         pair.wait_for("\nstep 6/", 0, 120)
         pair.running[1].send_signal(signal.SIGTERM)
-        assert pair.wait(60) == [RUN_AGAIN] * 2, pair.said_by_all()
+        assert pair.wait(60) == [ExitStatus.RUN_AGAIN] * 2, pair.said_by_all()
     assert "SIGTERM: saving" in pair.said(1)
     stopped = steps(folder)[-1]
     assert stopped == records(folder, "train")[-1]["step"] >= 6
@@ -107,7 +107,7 @@ def test_going_on_is_exact(tiny, tmp_path, number, to):
         pair.wait_for("\nstep 5/", 0, 120)
         for process in pair.running if to == "all" else [pair.running[to]]:
             process.send_signal(number)
-        assert pair.wait(60) == [RUN_AGAIN] * 2, pair.said_by_all()
+        assert pair.wait(60) == [ExitStatus.RUN_AGAIN] * 2, pair.said_by_all()
     assert steps(stopped)[-1] < 40
     with hosts(tiny.data_dir, stopped, *length) as pair:
         assert pair.wait(120) == [0, 0], pair.said_by_all()
@@ -125,7 +125,7 @@ def test_a_killed_process_ends_the_other(tiny, tmp_path, which):
         status = pair.wait(120)
     print(f"\nprocess {which} killed: the other ended in {time.monotonic() - start:.1f} s")
     said = pair.said(1 - which)
-    assert status[1 - which] == HOST_LOST, said
+    assert status[1 - which] == ExitStatus.HOST_LOST, said
     assert f"process {which}" in said.split("\nstep ")[-1]
     assert "Traceback" not in said
     # The same command goes on.
@@ -145,9 +145,9 @@ def test_a_stuck_process_ends_both(tiny, tmp_path, which, options):
         start = time.monotonic()
         status = pair.wait(120)
     print(f"\nprocess {which} stuck: both ended in {time.monotonic() - start:.1f} s")
-    assert status == [HOST_LOST] * 2, pair.said_by_all()
+    assert status == [ExitStatus.HOST_LOST] * 2, pair.said_by_all()
     assert "in waits_for_a_disk" in pair.said(which)
-    assert "update 5 done, data wait for" in pair.said_by_all()
+    assert "step 5 done, data wait for" in pair.said_by_all()
 
 
 @pytest.mark.slow
@@ -159,5 +159,5 @@ def test_a_process_that_stands_still_ends_the_other(tiny, tmp_path):
         start = time.monotonic()
         pair.running[0].wait(120)
         print(f"\nthe other ended in {time.monotonic() - start:.1f} s")
-    assert pair.running[0].returncode == HOST_LOST
+    assert pair.running[0].returncode == ExitStatus.HOST_LOST
     assert "process 1" in pair.said(0).split("\nstep ")[-1]

@@ -3,13 +3,13 @@
 
 import pytest
 
-from inception_jax.storage.atomic import check_new, new_file
-from inception_jax.storage.digests import CheckpointError
+from inception_jax.storage.atomic import atomic_output, check_output_path
+from inception_jax.storage.errors import CheckpointError
 
 
 def test_a_file_is_there_when_it_is_whole(tmp_path):
     out = tmp_path / "a.csv"
-    with new_file(out) as draft:
+    with atomic_output(out) as draft:
         draft.write_text("whole")
         assert not out.exists()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
@@ -20,7 +20,7 @@ def test_half_a_file_is_removed(tmp_path, error):
     expected = CheckpointError if isinstance(error, OSError) else type(error)
 
     def write():
-        with new_file(tmp_path / "a.csv") as draft:
+        with atomic_output(tmp_path / "a.csv") as draft:
             draft.write_text("ha")
             raise error
 
@@ -34,7 +34,7 @@ def test_half_a_file_is_removed(tmp_path, error):
 
 def test_half_a_folder_is_removed(tmp_path):
     def write():
-        with new_file(tmp_path / "model") as draft:
+        with atomic_output(tmp_path / "model") as draft:
             draft.mkdir()
             (draft / "weights").write_text("ha")
             raise OSError(28, "No space left on device")
@@ -48,7 +48,7 @@ def test_what_is_damaged_is_said_as_it_was(tmp_path):
     damage = CheckpointError("the weights are damaged.")
 
     def write():
-        with new_file(tmp_path / "a.csv"):
+        with atomic_output(tmp_path / "a.csv"):
             raise damage
 
     with pytest.raises(CheckpointError) as found:
@@ -57,12 +57,14 @@ def test_what_is_damaged_is_said_as_it_was(tmp_path):
 
 
 def test_other_files_and_endings_are_refused(tmp_path):
-    check_new(tmp_path / "a.csv", ".npz", ".csv")
+    check_output_path(tmp_path / "a.csv", ".npz", ".csv")
     (tmp_path / "a.csv").write_text("mine")
     (tmp_path / "b.csv").symlink_to(tmp_path / "nothing")
     for name in ("a.csv", "b.csv"):
-        with pytest.raises(ValueError, match=rf"{name} is there already"):
-            check_new(tmp_path / name, ".csv")
+        with pytest.raises(ValueError, match=rf"{name} already exists"):
+            check_output_path(tmp_path / name, ".csv")
     for path in (tmp_path / "c.txt", tmp_path / "none" / "c.csv"):
-        with pytest.raises(ValueError, match=r"expected a file \.npz or \.csv in a folder"):
-            check_new(path, ".npz", ".csv")
+        with pytest.raises(
+            ValueError, match=r"expected a file \.npz or \.csv in an existing folder"
+        ):
+            check_output_path(path, ".npz", ".csv")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from inception_jax.storage.checkpoints import Checkpoints
-from inception_jax.storage.digests import CheckpointError, Record, by_name
+from inception_jax.storage.digests import Record, flatten_with_paths
 from tests.storage.states import identical, state_of
 
 
@@ -89,13 +89,13 @@ def test_no_damage_of_a_run_gives_a_wrong_value(tiny, tmp_path, capsys):
 def test_damaged_leaves_are_named():
     state = jax.tree.map(np.array, state_of(1))
     record = Record.of(1, state)
-    arrays = by_name(state)
-    assert record.damaged(arrays) == []
+    arrays = flatten_with_paths(state)
+    assert record.damaged_leaves(arrays) == []
     arrays["params/conv/kernel"].view(np.uint32)[2, 2, 7, 15] ^= 1
-    assert record.damaged(arrays) == ["params/conv/kernel"]
+    assert record.damaged_leaves(arrays) == ["params/conv/kernel"]
     del arrays["step"]
     arrays["new"] = np.zeros(1)
-    assert record.damaged(arrays) == ["step", "params/conv/kernel", "new"]
+    assert record.damaged_leaves(arrays) == ["step", "params/conv/kernel", "new"]
 
 
 def test_a_record_that_was_changed_is_no_record():
@@ -114,5 +114,5 @@ def test_a_record_that_was_changed_is_no_record():
     changed += [change((*leaf, "dtype"), "int16"), change((*leaf, "shape"), [1])]
     changed += [change((*leaf, "sha256"), "0"), change(("sha256",), "0")]
     for value in (*changed, {}, [], None):
-        with pytest.raises(CheckpointError, match="its own record is not as it was"):
+        with pytest.raises(ValueError, match="does not match its own checksum"):
             Record.from_json(value)

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 import inception_jax
 from inception_jax import small_image_spec
-from inception_jax.runtime.parallel import WholeBatch
+from inception_jax.runtime.parallel import ShardedFunction
 from inception_jax.training.diagnostics import (
     BLOCK_SIGNALS,
     classifier_curvature,
@@ -222,7 +222,7 @@ def test_1_2_and_4_devices_see_the_same():
         return signals(NETWORK, made, batch["image"], scale)
 
     for devices in (1, 2, 4):
-        look = WholeBatch(take, jax.devices()[:devices])
+        look = ShardedFunction(take, jax.devices()[:devices])
         batch = look.place({"image": IMAGES})
         assert len(batch["image"].sharding.device_set) == devices
         result = jax.device_get(look(variables(), batch, jnp.array(SCALES)))

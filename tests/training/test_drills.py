@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from inception_jax.inference.evaluate import load_state
-from inception_jax.runtime.stopping import RUN_AGAIN
+from inception_jax.runtime.stopping import ExitStatus
 from inception_jax.training.fit import fit
 from inception_jax.training.loop import NonFiniteError
 from tests.drills import COMMAND_WITH_TINY, Drill, end, state_hash, what_is_left
@@ -106,5 +106,5 @@ def hurt_until_done(drill: Drill, number: signal.Signals, seconds: float) -> Cou
             # Python was ending already, and the run over.
             assert "\nWall time" in drill.said.read_text()
             return hits
-        assert status == (-number if number == signal.SIGKILL else RUN_AGAIN)
+        assert status == (-number if number == signal.SIGKILL else ExitStatus.RUN_AGAIN)
         hits[drill.moment] += 1

@@ -15,7 +15,7 @@ import pytest
 from inception_jax.config import AblationConfig, PreprocessSpec, RunConfig
 from inception_jax.inference.evaluate import load_state
 from inception_jax.models.network import create
-from inception_jax.storage.digests import CheckpointError
+from inception_jax.storage.errors import CheckpointError
 from inception_jax.training.fit import fit
 from inception_jax.training.from_config import preprocess_for
 from inception_jax.training.initial_weights import (
@@ -91,11 +91,11 @@ def test_an_aux_head_is_always_new(tiny, source):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": "inception_v4"}, "network tiny there, inception_v4 here"),
-        ({"bn_scale": True}, "bn_scale False there, True here"),
+        ({"network": "inception_v4"}, "network tiny instead of inception_v4"),
+        ({"bn_scale": True}, "bn_scale False instead of True"),
         (
             {"ablation": AblationConfig(activation="pre")},
-            "ablation.activation relu there, pre here",
+            "ablation.activation relu instead of pre",
         ),
         ({"first_weights": "nowhere"}, "there is no model nowhere"),
     ],

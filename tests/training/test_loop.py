@@ -17,9 +17,9 @@ from inception_jax.data.open_source import open_source
 from inception_jax.inference.evaluate import evaluate, load_state, load_trained
 from inception_jax.models.network import create
 from inception_jax.models.summary import summarise
-from inception_jax.runtime.goodput import add_up
-from inception_jax.runtime.hardware import PEAK_BFLOAT16
-from inception_jax.storage.digests import CheckpointError
+from inception_jax.runtime.devices import PEAK_BFLOAT16
+from inception_jax.runtime.goodput import total_seconds
+from inception_jax.storage.errors import CheckpointError
 from inception_jax.storage.jsonl import append_json_line, read_json_lines
 from inception_jax.storage.run_folder import read_record
 from inception_jax.training import feed, loop
@@ -65,7 +65,7 @@ def test_a_run_leaves_its_record(tiny, tmp_path):
         assert again[weights] == pytest.approx(evaluation[weights], rel=1e-5)
     assert again["raw"]["loss_sum"] != pytest.approx(again["ema"]["loss_sum"], rel=1e-4)
     # Every second has a kind: the account adds up to the wall time.
-    spent = add_up(read_json_lines(config.workdir / "goodput.jsonl"))
+    spent = total_seconds(read_json_lines(config.workdir / "goodput.jsonl"))
     assert sum(spent.values()) == pytest.approx(seconds, rel=0.02)
     assert all(spent[kind] > 0 for kind in spent.keys() - {"lost"})
     assert spent["lost"] == 0
@@ -97,7 +97,7 @@ def test_lines_that_no_checkpoint_holds_come_again(tiny, tmp_path):
     append_json_line(killed / "goodput.jsonl", session)
     fit(replace(tiny, workdir=killed))
     assert records(killed, "train") == records(whole, "train")
-    spent = add_up(read_json_lines(killed / "goodput.jsonl"))
+    spent = total_seconds(read_json_lines(killed / "goodput.jsonl"))
     assert spent["lost"] == pytest.approx(1000, rel=0.02)
     assert spent["step"] < 100
 
@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
     for path in (tmp_path / "checkpoints").glob("*/state/_METADATA"):
         path.write_bytes(b"")
     for use in (partial(fit, config), partial(fit, config), partial(state_of, tmp_path)):
-        with pytest.raises(CheckpointError, match="is good; steps 3, 2, 1 are damaged"):
+        with pytest.raises(CheckpointError, match=r"are damaged \(steps 3, 2, 1\)"):
             use()
 
 
@@ -328,7 +328,7 @@ def test_another_run_in_the_folder(tiny, tmp_path):
     config = replace(tiny, workdir=tmp_path / "run", steps=2)
     fit(config)
     other = replace(config, optimizer=replace(config.optimizer, momentum=0.5), seed=3)
-    message = r"seed 0 there, 3 here; optimizer.momentum 0.9 there, 0.5 here"
+    message = r"seed 0 instead of 3; optimizer.momentum 0.9 instead of 0.5"
     with pytest.raises(ValueError, match=message):
         fit(other)
     (tmp_path / "photos").mkdir()

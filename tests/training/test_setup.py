@@ -24,7 +24,7 @@ from inception_jax.runtime.goodput import Goodput
 from inception_jax.runtime.stopping import StopSignal
 from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage.checkpoints import Checkpoints
-from inception_jax.storage.run_folder import differences, read_record, record_path
+from inception_jax.storage.run_folder import config_differences, read_record, record_path
 from inception_jax.training.feed import train_feed
 from inception_jax.training.from_config import network_for
 from inception_jax.training.loop import Loop, NonFiniteError
@@ -86,7 +86,7 @@ FREE = {
 def test_what_makes_another_run():
     assert DECISIVE.keys() | FREE.keys() == {field.name for field in fields(RunConfig)}
     for name, value in (DECISIVE | FREE).items():
-        found = differences(STANDARD, replace(STANDARD, **{name: value}))
+        found = config_differences(STANDARD, replace(STANDARD, **{name: value}))
         assert bool(found) == (name in DECISIVE), name
         assert all(line.startswith(name) for line in found)
 
@@ -200,9 +200,7 @@ def test_a_record_from_before_ablations_is_read(tiny, tmp_path):
     path.write_text(json.dumps(record))
     assert read_record(tmp_path).config == config
     set_up(config)
-    with pytest.raises(
-        ValueError, match=r"ablation\.pool_norm none there, after_relu here"
-    ):
+    with pytest.raises(ValueError, match=r"ablation\.pool_norm none instead of after_relu"):
         set_up(replace(config, ablation=AblationConfig(pool_norm="after_relu")))
 
 

@@ -19,7 +19,7 @@ from inception_jax.config import (
     PreprocessSpec,
 )
 from inception_jax.data.augment import distort_color, normalize
-from inception_jax.runtime.parallel import DataParallel
+from inception_jax.runtime.parallel import data_parallel
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.optimizer import make_optimizer, optimizer_numbers
 from inception_jax.training.step import (
@@ -67,7 +67,7 @@ def stepped(group_metrics: bool = True) -> tuple[TrainState, dict[str, Any]]:
         NETWORK, OPTIMIZER, 2.0, LOSS, PREPROCESS, group_metrics=group_metrics
     )
     step = partial(train_step, options=options)
-    run = DataParallel(step, ParallelConfig(), jax.devices()[:1])
+    run = data_parallel(step, ParallelConfig(), jax.devices()[:1])
     batch = {"image": PIXELS, "label": np.asarray(LABELS)}
     return jax.device_get(run(start(), batch, NUMBERS))
 
@@ -211,7 +211,7 @@ def test_evaluation_counts_each_example_once_on_1_2_and_4_devices(wrapper):
     step = partial(eval_step, network=NETWORK, preprocess=PREPROCESS)
     for devices in (1, 2, 4):
         config = ParallelConfig(wrapper)
-        run = DataParallel(step, config, jax.devices()[:devices], donate_state=False)
+        run = data_parallel(step, config, jax.devices()[:devices], donate_state=False)
         assert_close(run(variables, batch, NUMBERS), expected)
 
 

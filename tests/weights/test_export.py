@@ -20,7 +20,8 @@ from inception_jax.cli.weights import export_weights
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.models.inputs import block_scales
 from inception_jax.models.zoo import SPECS
-from inception_jax.storage.digests import CheckpointError, by_name
+from inception_jax.storage.digests import flatten_with_paths
+from inception_jax.storage.errors import CheckpointError
 from inception_jax.weights import array_file, export, write_keras
 from inception_jax.weights.import_file import import_file
 from inception_jax.weights.model import Model
@@ -30,7 +31,8 @@ from tests.weights.filled import CARD, filled
 
 def arrays_of(folder: Path) -> dict[str, np.ndarray]:
     return {
-        name: np.asarray(x) for name, x in by_name(inception_jax.load(folder)[1]).items()
+        name: np.asarray(x)
+        for name, x in flatten_with_paths(inception_jax.load(folder)[1]).items()
     }
 
 
@@ -78,7 +80,7 @@ def test_plain_files_are_read_back(folder, tmp_path, suffix):
         np.testing.assert_array_equal(x, expected[name], strict=True, err_msg=name)
     imported = import_file(out)
     assert imported.card == card
-    assert by_name(imported.variables).keys() == expected.keys()
+    assert flatten_with_paths(imported.variables).keys() == expected.keys()
     out.write_bytes(out.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="is damaged"):
         array_file.read(out)
@@ -122,7 +124,7 @@ def test_the_lines_that_are_shown_load_it(folder, tmp_path, capsys, form):
     exec(textwrap.dedent(shown), names)
     expected = arrays_of(folder)
     if form == "folder":
-        assert by_name(names["variables"]).keys() == expected.keys()
+        assert flatten_with_paths(names["variables"]).keys() == expected.keys()
     elif form == "stablehlo":
         assert names["logits"].shape == (2, 3)
     else:
@@ -165,7 +167,7 @@ def test_a_scale_of_ones_own_goes_into_the_linear_convolutions(monkeypatch):
     model = Model(replace(CARD, network="grids", preprocess=spec))
     variables = filled(model.shapes)
     images = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)
-    arrays = by_name(variables)
+    arrays = flatten_with_paths(variables)
     published = export.fold_residual_scale(model, arrays)
     apply = jax.jit(lambda v, x, scale: model.network.apply(v, x, scale)[0])
     scales = block_scales(model.network.spec, None)

@@ -13,7 +13,7 @@ from inception_jax import create, fold
 from inception_jax.config import PreprocessSpec
 from inception_jax.models.ablation import ablated
 from inception_jax.models.zoo import SPECS
-from inception_jax.storage.digests import by_name
+from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.weights.model import Model
 from tests.goldens.fill import golden_variables, images
 from tests.models.test_goldens import SOURCES, golden
@@ -61,7 +61,7 @@ def made(monkeypatch, spec, **changes) -> tuple[Model, dict]:
 def test_outputs_and_endpoints_stay(monkeypatch, spec, changes):
     model, variables = made(monkeypatch, spec, **changes)
     folded, fewer = fold(model, variables)
-    names = " ".join(by_name(fewer))
+    names = " ".join(flatten_with_paths(fewer))
     assert ("bn" in names, "batch_stats" in names) == (False, spec.pool_norm != "none")
     assert jax.tree.map(jnp.shape, fewer) == jax.tree.map(lambda x: x.shape, folded.shapes)
     rng = np.random.default_rng(1)

@@ -11,7 +11,7 @@ import inception_jax
 from inception_jax.cli import main as cli
 from inception_jax.config import PreprocessSpec
 from inception_jax.data.imagenet import imagenet_ids
-from inception_jax.storage.digests import by_name
+from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Origin
 from tests.weights import sources
@@ -31,7 +31,7 @@ def ours(monkeypatch, tmp_path: Path):
     def ours(classes: int = 3, *, bn_scale: bool = True) -> dict[str, np.ndarray]:
         names = tuple(map(str, range(classes)))
         card = Card("tiny", PreprocessSpec((8, 8, 1)), names, Origin("", ""), bn_scale)
-        return by_name(filled(Model(card).shapes))
+        return flatten_with_paths(filled(Model(card).shapes))
 
     return ours
 
@@ -53,7 +53,9 @@ def command(capsys):
 
 def loaded(folder: Path) -> tuple[Card, dict[str, np.ndarray]]:
     model, variables = inception_jax.load(folder)
-    return model.card, {name: np.asarray(x) for name, x in by_name(variables).items()}
+    return model.card, {
+        name: np.asarray(x) for name, x in flatten_with_paths(variables).items()
+    }
 
 
 def assert_same(found: dict, expected: dict) -> None:

@@ -12,7 +12,8 @@ import pytest
 import inception_jax
 from inception_jax.cli.weights import import_weights
 from inception_jax.config import PreprocessSpec
-from inception_jax.storage.digests import CheckpointError, by_name
+from inception_jax.storage.digests import flatten_with_paths
+from inception_jax.storage.errors import CheckpointError
 from inception_jax.weights import convert, read_file
 from inception_jax.weights.layouts import FACENET, array_names, find_layout
 from inception_jax.weights.model import Model
@@ -42,7 +43,7 @@ def expected_arrays(source: str) -> dict[str, np.ndarray]:
     name, options, size, _ = SOURCES[source]
     classes = () if name == FACENET else tuple(map(str, range(1000)))
     card = Card(name, PreprocessSpec((size, size, 3)), classes, Origin("", ""), **options)
-    return by_name(golden_variables(source, Model(card).shapes))
+    return flatten_with_paths(golden_variables(source, Model(card).shapes))
 
 
 def run(*arguments: object) -> None:
@@ -99,7 +100,7 @@ def test_of_keras(source, tmp_path):
     expected = expected_arrays(source)
     for name in ("model.h5", "weights_only.h5", "x.weights.h5", "x.keras"):
         import_weights(tmp_path / name, out=tmp_path / f"{name}.out")
-        found = by_name(inception_jax.load(tmp_path / f"{name}.out")[1])
+        found = flatten_with_paths(inception_jax.load(tmp_path / f"{name}.out")[1])
         assert found.keys() == expected.keys()
         for leaf, x in found.items():
             np.testing.assert_array_equal(x, expected[leaf], err_msg=f"{name}: {leaf}")
@@ -129,7 +130,7 @@ def test_of_tensorflow(source, slim, times, tmp_path):
     found = {}
     for version in ("v1", "v2"):
         import_weights(tmp_path / f"{version}.ckpt", out=tmp_path / version)
-        found[version] = by_name(inception_jax.load(tmp_path / version)[1])
+        found[version] = flatten_with_paths(inception_jax.load(tmp_path / version)[1])
     jax.tree.map(np.testing.assert_array_equal, found["v1"], found["v2"])
     card = assert_golden(tmp_path / "v2", source, times)
     assert card.aux_head == card.origin.background_removed == layout.background
@@ -146,7 +147,7 @@ def aux_head(layout) -> dict[str, np.ndarray]:
         bn_scale=False,
         aux_head=True,
     )
-    shapes = by_name(Model(card).shapes)
+    shapes = flatten_with_paths(Model(card).shapes)
     names = [(x, y) for x, y in array_names(layout).items() if "/AuxLogits/" in x]
     return {
         y: np.full(shapes[x].shape, i + 1, np.float32) for i, (x, y) in enumerate(names)

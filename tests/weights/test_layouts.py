@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inception_jax.config import PreprocessSpec
-from inception_jax.storage.digests import by_name
+from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.weights import convert
 from inception_jax.weights.import_file import identify_layout
 from inception_jax.weights.layouts import (
@@ -85,7 +85,9 @@ def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
         Origin("", ""),
         aux_head=not facenet,
     )
-    return {name: tuple(x.shape) for name, x in by_name(Model(card).shapes).items()}
+    return {
+        name: tuple(x.shape) for name, x in flatten_with_paths(Model(card).shapes).items()
+    }
 
 
 @pytest.mark.slow

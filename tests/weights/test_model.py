@@ -12,7 +12,8 @@ import pytest
 
 import inception_jax
 from inception_jax.config import AblationConfig, PreprocessSpec
-from inception_jax.storage.digests import CheckpointError, by_name
+from inception_jax.storage.digests import flatten_with_paths
+from inception_jax.storage.errors import CheckpointError
 from inception_jax.training.fit import fit
 from inception_jax.weights.model import Model, save
 from inception_jax.weights.model_folder import Card, Origin
@@ -48,8 +49,8 @@ def test_what_is_saved_is_loaded(folder):
     assert model.card == CARD
     expected = made_up()
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
-    assert "params/block8_1/learned_scale" in by_name(variables)
-    assert "params/Stem/Conv2d_1a_3x3/bn/scale" not in by_name(variables)
+    assert "params/block8_1/learned_scale" in flatten_with_paths(variables)
+    assert "params/Stem/Conv2d_1a_3x3/bn/scale" not in flatten_with_paths(variables)
 
 
 def test_a_model_is_a_pure_function_in_jit_grad_and_vmap(folder):

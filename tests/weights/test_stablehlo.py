@@ -15,7 +15,7 @@ import inception_jax
 from inception_jax.cli.weights import export_weights
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.models.zoo import SPECS
-from inception_jax.storage.digests import by_name
+from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.weights import export, stablehlo
 from inception_jax.weights.model import Model
 from tests.models.tiny import three_grids
@@ -87,7 +87,7 @@ def test_every_kind_of_layer_takes_any_batch(ablation, monkeypatch):
     spec = PreprocessSpec((32, 32, 1))
     model = Model(replace(CARD, network="grids", preprocess=spec, ablation=ablation))
     variables = filled(model.shapes)
-    arrays = by_name(variables)
+    arrays = flatten_with_paths(variables)
     exported = stablehlo.export_program(model, arrays)
     images = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
     expected = jax.jit(lambda v, x: model.apply(v, x)[0])(variables, images)

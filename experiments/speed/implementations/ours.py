@@ -19,8 +19,9 @@ from inception_jax.config import RunConfig
 from inception_jax.data.imagenet import NUM_TRAIN_IMAGES
 from inception_jax.models.network import Network
 from inception_jax.models.summary import summarise
-from inception_jax.runtime.hardware import describe, peak_flops
-from inception_jax.runtime.parallel import DataParallel, arm_devices, compiler_options
+from inception_jax.runtime.compiler_options import compiler_options
+from inception_jax.runtime.devices import describe, local_devices, peak_flops
+from inception_jax.runtime.parallel import data_parallel
 from inception_jax.training.from_config import network_for, numbers_for, train_options
 from inception_jax.training.step import TrainState, state_shapes, train_step
 from inception_jax.weights.folding import fold_variables
@@ -70,7 +71,7 @@ def training(
     """Return updates of a state on the device, from a batch that is already there."""
     options = train_options(config, network, NUM_TRAIN_IMAGES / case.batch)
     update = formulation(partial(train_step, options=options))
-    step = DataParallel(update, config.parallel, arm_devices()[:1])
+    step = data_parallel(update, config.parallel, local_devices()[:1])
     pixels = case.pixels(network.spec.image_shape[-1])
     batch = step.place({"image": pixels, "label": case.labels()})
     numbers = numbers_for(config)
@@ -130,7 +131,7 @@ def macs_of(network: Network, image_size: int) -> int:
 
 def device_peak() -> int | None:
     """Return the peak bytes in use on the device; None on a CPU."""
-    statistics = arm_devices()[0].memory_stats()
+    statistics = local_devices()[0].memory_stats()
     return statistics and statistics["peak_bytes_in_use"]
 
 
@@ -139,7 +140,7 @@ def machine() -> dict[str, Any]:
 
     The multiplication is the best of three, in bfloat16, or in float32 on a CPU.
     """
-    devices = arm_devices()[:1]
+    devices = local_devices()[:1]
     on_cpu = devices[0].platform == "cpu"
     size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
     ones = jnp.ones((size, size), dtype)

@@ -3,8 +3,8 @@
 
 import pytest
 
-from experiments.command import run_command
-from inception_jax.storage.digests import CheckpointError
+from inception_jax.runtime.stopping import run_command
+from inception_jax.storage.errors import CheckpointError
 
 HINT = 'keras is missing: pip install "inception_jax[bench]"'
 

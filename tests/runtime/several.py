@@ -21,14 +21,10 @@ from inception_jax.config import HostsConfig, ParallelConfig, PreprocessSpec
 from inception_jax.data.batches import eval_batches
 from inception_jax.data.source import Source
 from inception_jax.runtime import hosts
-from inception_jax.runtime.parallel import (
-    DataParallel,
-    WholeBatch,
-    all_devices,
-    heeding,
-    share,
-    this_host,
-)
+from inception_jax.runtime.collectives import with_stop_flag
+from inception_jax.runtime.devices import all_devices
+from inception_jax.runtime.parallel import ShardedFunction, data_parallel
+from inception_jax.runtime.placement import replicate
 
 # Wrappers and batch statistics: of each device, of pairs of devices, of all.
 TRAINED = {
@@ -75,7 +71,7 @@ def trained(wrapper: str, bn_sync: str | int) -> dict[str, np.ndarray]:
 
 
 def own_part(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    index, count = this_host()
+    index, count = jax.process_index(), jax.process_count()
     return {name: np.split(x, count)[index] for name, x in batch.items()}
 
 
@@ -91,8 +87,8 @@ def evaluated(wrapper: str, n: int = 103) -> dict[str, float]:
     spec = PreprocessSpec((8, 8, 1), crop_fraction=1.0)
     network = one_process.inception_jax.create(one_process.SPEC)
     step = partial(eval_step, network=network, preprocess=spec)
-    step = DataParallel(step, ParallelConfig(wrapper), donate_state=False)
-    index, count = this_host()
+    step = data_parallel(step, ParallelConfig(wrapper), donate_state=False)
+    index, count = jax.process_index(), jax.process_count()
     sums: dict[str, float] = {}
     source = Source("test", "eval", tuple("0123456789"), examples)
     options = {"preprocess": spec, "batch_size": 8, "num_hosts": count, "host": index}
@@ -109,8 +105,8 @@ def heeded(wrapper: str) -> Iterator[Any]:
         assert set(batch) == {"x"}
         return state + numbers, jax.lax.psum(jnp.sum(batch["x"]), axis_name)
 
-    index, count = this_host()
-    mapped = DataParallel(heeding(step), ParallelConfig(wrapper))
+    index, count = jax.process_index(), jax.process_count()
+    mapped = data_parallel(with_stop_flag(step), ParallelConfig(wrapper))
     state, each = np.float32(0), 4 // count
     placed = mapped.place({"x": np.full(2 * each, 1 + index, np.float32)})
     for stop in (0, index, 1):
@@ -127,30 +123,32 @@ def shared() -> None:
         "step": np.int32(-7),
     }
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-    index, _ = this_host()
-    there = share(tree if index == 0 else None, like, all_devices())
+    index = jax.process_index()
+    there = replicate(tree if index == 0 else None, like, all_devices())
     for name, x in there.items():
         assert x.dtype == tree[name].dtype, name
         assert x.is_fully_replicated, name
         assert len(x.sharding.device_set) == 4, name
         assert np.asarray(x).tobytes() == tree[name].tobytes(), name
     for wrapper in ("pmap", "shard_map"):
-        step = DataParallel(lambda s, b, n, axis_name: s, ParallelConfig(wrapper))
+        step = data_parallel(lambda s, b, n, axis_name: s, ParallelConfig(wrapper))
         batch = {"x": np.zeros(4, np.float32)}
-        result = step(share(tree if index == 0 else None, like, all_devices()), batch, 0)
+        result = step(
+            replicate(tree if index == 0 else None, like, all_devices()), batch, 0
+        )
         assert np.asarray(result["odd"]).tobytes() == ODD.tobytes()
-    whole = WholeBatch(lambda s, b, n: s["step"] + jnp.sum(b["x"]).astype(jnp.int32))
+    whole = ShardedFunction(lambda s, b, n: s["step"] + jnp.sum(b["x"]).astype(jnp.int32))
     # `result` is what pmap or shard_map left, on this process's devices or on all.
     assert int(whole(result, whole.place({"x": np.ones(2, np.float32)}), 0)) == -3
 
 
-def told_apart() -> list[str]:
+def error_messages() -> list[str]:
     """What processes are told that differ, or of which one fails; all are told."""
-    index, count = this_host()
-    said = [x["n"] for x in hosts.agree({"n": "é" * index})]
+    index, count = jax.process_index(), jax.process_count()
+    said = [x["n"] for x in hosts.exchange({"n": "é" * index})]
     assert said == ["é" * i for i in range(count)]
-    hosts.check_alike({"seed": "1"})
-    assert hosts.together(lambda: index) == index
+    hosts.check_consistent({"seed": "1"})
+    assert hosts.run_on_all(lambda: index) == index
 
     def fail(error: Exception) -> None:
         if index == 1:
@@ -158,9 +156,9 @@ def told_apart() -> list[str]:
 
     messages = []
     for action in (
-        partial(hosts.check_alike, {"seed": str(index), "code": "a"}),
-        partial(hosts.together, partial(fail, RuntimeError("no such class"))),
-        partial(hosts.together, partial(fail, OSError("disk full"))),
+        partial(hosts.check_consistent, {"seed": str(index), "code": "a"}),
+        partial(hosts.run_on_all, partial(fail, RuntimeError("no such class"))),
+        partial(hosts.run_on_all, partial(fail, OSError("disk full"))),
     ):
         try:
             action()
@@ -180,10 +178,13 @@ def signals_reach_python() -> bool:
 def main() -> None:
     """Runs the part and writes INDEX.json and INDEX.npz; the checks then end unevenly."""
     options = tyro.cli(Options)
-    hosts.start(options.hosts)
-    found: dict[str, Any] = {"host": this_host(), "free": signals_reach_python()}
-    print(*hosts.introduce("c0de"), sep="\n", flush=True)
-    index, _ = this_host()
+    hosts.connect(options.hosts)
+    found: dict[str, Any] = {
+        "host": [jax.process_index(), jax.process_count()],
+        "free": signals_reach_python(),
+    }
+    print(*hosts.list_processes("c0de"), sep="\n", flush=True)
+    index = jax.process_index()
     if options.part == "training" and index == 1:
         time.sleep(40)  # as one that compiles for longer; gloo connects within 30 s
     states = {
@@ -197,13 +198,13 @@ def main() -> None:
         found |= {
             "evaluated": evaluated("pmap"),
             "heeded": {name: list(heeded(name)) for name in ("pmap", "shard_map")},
-            "told": told_apart(),
+            "told": error_messages(),
         }
     (options.folder / f"{index}.json").write_text(json.dumps(found))
     if options.part == "checks":
-        hosts.LEAVE_WITHIN = 1.0
+        hosts.SHUTDOWN_TIMEOUT = 1.0
         if index == 0:
-            hosts.leave(5)
+            hosts.exit_process(5)
         signal.pause()  # stuck, while JAX's own threads go on
     sys.exit(0)
 
