@@ -290,10 +290,10 @@ def test_other_classes_are_another_run(tiny, photos, tmp_path):
     ("content", "why"),
     [
         ("", "Expecting value"),
-        ("[]", r"\[\] is no RunRecord"),
-        ("null", "None is no RunRecord"),
+        ("[]", r"\[\] is not a RunRecord"),
+        ("null", "None is not a RunRecord"),
         ("{}", "missing"),
-        ('{"config": 3}', "3 is no RunConfig"),
+        ('{"config": 3}', "3 is not a RunConfig"),
         ('{"config": {"batch": 1}}', "unknown batch"),
         ('{"config": {"seed": -1}}', "seed must be from 0"),
         ("\udcff", "utf-8"),
