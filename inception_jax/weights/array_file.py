@@ -16,10 +16,11 @@ import safetensors
 import safetensors.numpy
 
 from inception_jax.storage.atomic import atomic_output
+from inception_jax.storage.errors import as_damaged
 from inception_jax.storage.run_folder import dataclass_from_json
 from inception_jax.text import one_line
 from inception_jax.weights.model_folder import CARD_FILE, Card
-from inception_jax.weights.read_file import errors_as_damage, read_arrays
+from inception_jax.weights.read_file import read_arrays
 
 Arrays = Mapping[str, np.ndarray]
 # Texts among the arrays of an .npz: the card, and the record of a run.
@@ -67,7 +68,7 @@ def read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
         raise ValueError(
             f"{one_line(path)} has no card: it was not exported from a model."
         ) from None
-    with errors_as_damage(path, ValueError, KeyError, TypeError):
+    with as_damaged(path, OSError, ValueError, KeyError, TypeError):
         card = dataclass_from_json(Card, json.loads(text))
     return card, {name: x for name, x in content.items() if name not in TEXTS}
 

@@ -5,21 +5,18 @@ model.json           the card (network, classes, preprocessing, origin) and dige
 weights.safetensors  params/... and batch_stats/..., in float32
 """
 
-import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import jax
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError
 
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.storage.atomic import atomic_output
 from inception_jax.storage.digests import Record, flatten_with_paths, json_digest
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.errors import as_damaged
 from inception_jax.storage.run_folder import dataclass_from_json
 from inception_jax.text import first_few
 
@@ -79,7 +76,7 @@ def is_model_folder(folder: Path) -> bool:
 
 def read_card(folder: Path) -> Card:
     """Read the card only. Raises CheckpointError if it is damaged."""
-    with _said_of(folder / CARD_FILE):
+    with as_damaged(folder / CARD_FILE):
         return _read_json(folder)[0]
 
 
@@ -88,25 +85,17 @@ def read(folder: Path) -> tuple[Card, dict[str, np.ndarray]]:
 
     Raises CheckpointError, naming the arrays, if a digest does not match.
     """
-    with _said_of(folder / CARD_FILE):
+    with as_damaged(folder / CARD_FILE):
         card, record = _read_json(folder)
-    with _said_of(folder / WEIGHTS_FILE):
+    with as_damaged(folder / WEIGHTS_FILE):
         arrays = safetensors.numpy.load_file(folder / WEIGHTS_FILE)
         if damaged := record.damaged_leaves(arrays):
-            raise CheckpointError(f"checksum mismatch of {first_few(damaged)}")
+            raise ValueError(f"checksum mismatch of {first_few(damaged)}")
     return card, arrays
 
 
 def _read_json(folder: Path) -> tuple[Card, Record]:
     content = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     if json_digest(content["card"]) != content["sha256"]:
-        raise CheckpointError("checksum mismatch of the card")
+        raise ValueError("checksum mismatch of the card")
     return dataclass_from_json(Card, content["card"]), Record.from_json(content["arrays"])
-
-
-@contextlib.contextmanager
-def _said_of(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from error
