@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def open_digits(split: str, data_dir: str | None) -> Source:
-    """The digits (see `digits_builder`), prepared on first use and decoded into memory.
+    """Open the digits (see `digits_builder`), prepared on first use and held in memory.
 
-    `split` is `train`, `test`, which is `eval` too, or a part in TFDS's notation. Raises
-    ValueError on another one, ImportError without the `data` extra.
+    `split` is `train`, `test` or its alias `eval`, or a part in TFDS's notation. Raises
+    ValueError for any other split, and ImportError without the `data` extra.
     """
     with _quiet_absl():
         folder = Path(prepare_digits(data_dir).data_dir)
@@ -35,7 +35,7 @@ def open_digits(split: str, data_dir: str | None) -> Source:
 
 @contextlib.contextmanager
 def _quiet_absl() -> Iterator[None]:
-    """TFDS advises, once, to decode with OpenCV; for images of 8x8 that is no matter."""
+    """Suppress TFDS's advice to decode with OpenCV, irrelevant for images of 8x8."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -45,34 +45,34 @@ def _quiet_absl() -> Iterator[None]:
         logger.setLevel(level)
 
 
-# Runs of one process decode once.
+# Several runs in one process decode only once.
 @functools.lru_cache(maxsize=8)
 def _in_memory(folder: Path, split: str) -> tuple[Example, ...]:
     examples = []
-    for index, record in enumerate(read_split(_digits(str(folder.parents[1])), split)):
-        # One array serves every epoch: an augmentation must not write into it.
-        record["image"].flags.writeable = False
+    for index, record in enumerate(read_split(_builder(str(folder.parents[1])), split)):
+        image, label = record["image"], record["label"]
+        image.flags.writeable = False  # every epoch uses the same array
         name = f"digits {split} #{index}"
-        examples.append({"image": record["image"], "label": record["label"], "name": name})
+        examples.append(Example(image=image, label=label, name=name))
     return tuple(examples)
 
 
 @functools.cache
 def digits_builder() -> type:
-    """TFDS builder class `Digits`: 1,797 scans, 8x8x1, of handwritten digits.
+    """Return the TFDS builder class `Digits`: 1,797 scans, 8x8x1, of handwritten digits.
 
-    scikit-learn holds grey levels 0..16; the PNG files hold round(level * 255 / 16), and
-    round(pixel / 255 * 16) gives the level back. scikit-learn ships no split: here the
-    first 1,500 are `train`, the last 297 `test`, each in scikit-learn's order. It goes
-    form by form (the labels repeat about every 130), so `test` holds other forms, hence
-    mostly other writers, than `train`, except for the one that the boundary cuts in two.
+    The PNG files hold round(level * 255 / 16) for scikit-learn's grey levels 0 to 16;
+    round(pixel / 255 * 16) recovers them. scikit-learn defines no split: we use the first
+    1,500 as `train` and the last 297 as `test`, in scikit-learn's order. It follows the
+    forms that people filled in (the labels repeat about every 130), so the forms in `test`,
+    and hence most of the writers, are not in `train`, except for the form at the boundary.
 
     Source: https://archive.ics.uci.edu/dataset/80 (test set; E. Alpaydin, C. Kaynak).
     """
     tfds = require("tensorflow_datasets")
 
-    # Registering it would refuse a second one, as after a reload of this module.
-    class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    # Not registered, because that fails when this module is reloaded.
+    class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore
         VERSION = tfds.core.Version("1.0.0")
         url_infos = None  # nothing is downloaded, so there are no checksums
 
@@ -100,7 +100,7 @@ def digits_builder() -> type:
 
 
 def digit_examples() -> Iterator[dict[str, Any]]:
-    """Every scan as PNG bytes with its label, in scikit-learn's order."""
+    """Yield every scan as PNG bytes with its label, in scikit-learn's order."""
     digits = require("sklearn.datasets").load_digits()
     pillow = require("PIL.Image")
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
@@ -111,37 +111,37 @@ def digit_examples() -> Iterator[dict[str, Any]]:
 
 
 def prepare_digits(data_dir: str | None) -> "tensorflow_datasets.core.DatasetBuilder":
-    """Builder of `digits` with its files in place; writes them where they are not.
+    """Return a builder of `digits`; write its files if any is missing.
 
-    They are written into a temporary folder, which then gets the final name: nothing of
-    an interrupted run is ever read, and of several processes the first to finish wins.
+    They are written to a temporary folder, which is then renamed. So the files of an
+    interrupted run are never read, and of several processes the first to finish wins.
 
-    Raises OSError where data_dir cannot be written, ImportError without the `data` extra.
+    Raises OSError if data_dir is not writable, and ImportError without the `data` extra.
     """
-    builder = _digits(data_dir)
+    builder = _builder(data_dir)
     if _is_complete(builder):
         return builder
     folder = Path(builder.data_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # TFDS has a temporary folder too, but names it by the `random` module's global state,
-    # which is the same in processes that seed it.
+    # TFDS uses a temporary folder, too, but its name comes from the global state of the
+    # `random` module, which is the same in processes that seed it.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="incomplete.") as parent:
-        builder = _digits(parent)
-        # What TFDS prints would name the temporary folder; and this takes a second.
-        quiet = io.StringIO()
-        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        builder = _builder(parent)
+        # TFDS would print progress bars and the name of the temporary folder.
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             builder.download_and_prepare(file_format="array_record")
-        with contextlib.suppress(OSError):  # where another process was faster
+        with contextlib.suppress(OSError):  # another process was faster
             Path(builder.data_dir).rename(folder)
-        if not _is_complete(_digits(data_dir)):
-            # Files are missing there, as after a copy that was cut short.
+        if not _is_complete(_builder(data_dir)):
+            # The existing folder is incomplete, for example after an interrupted copy.
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(tempfile.mkdtemp(dir=parent))
             Path(builder.data_dir).rename(folder)
-    return _digits(data_dir)
+    return _builder(data_dir)
 
 
-def _digits(data_dir: str | None) -> "tensorflow_datasets.core.DatasetBuilder":
+def _builder(data_dir: str | None) -> "tensorflow_datasets.core.DatasetBuilder":
     return digits_builder()(data_dir=data_dir and os.path.expanduser(data_dir))
 
 

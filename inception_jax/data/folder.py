@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in folders that are named by their class; nothing has to be prepared."""
+"""Data sets that are folders of images, with one subfolder for each class."""
 
 import hashlib
 import os
@@ -10,65 +10,65 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from inception_jax.data.decoding import UnreadableImage
+from inception_jax.data.image_paths import (
+    IMAGE_EXTENSIONS,
+    find_images,
+    is_folder,
+    visible_entries,
+)
 from inception_jax.data.source import Example, Source
 from inception_jax.data.splits import parse_split, part_positions
 
-# Small or large letters.
-IMAGE_EXTENSIONS = (
-    ".apng .avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp"
-)
-EVAL_FOLDERS = (
-    "val",
-    "validation",
-    "test",
-)  # folders that `eval` may be; the first there is
-HELD_OUT = 0.1  # share of the images that is `eval` where there is no such folder
+EVAL_FOLDERS = ("val", "validation", "test")  # `eval` is the first that exists
+HELD_OUT = 0.1  # fraction of the images that is `eval` if there is no such folder
 
 
 def open_folder(directory: str, split: str) -> Source:
-    """Examples of DIR/train/CLASS and DIR/val/CLASS, or of DIR/CLASS, at any depth below.
+    """Open DIR/train/CLASS and DIR/val/CLASS, or DIR/CLASS, with images at any depth below.
 
-    Classes are the folders of `train` in the order of their names; examples go by class
-    and path. `eval` is the first there is of DIR/val, DIR/validation and DIR/test, each of
-    which can be named too. Without one, a hash of the path puts a tenth of the images into
-    `eval`, the same ones whatever is added, but leaves each class some to train on. The
-    same hash chooses what is in a part of a split, such as `train[:100]`.
+    The classes are the folders in `train`, sorted by name; the examples are sorted by class
+    and path. `eval` is the first existing folder of DIR/val, DIR/validation and DIR/test,
+    which are also splits by their own names. If none exists, a tenth of the images are
+    `eval`, chosen by a hash of the path, so that adding images does not change the others;
+    each class keeps at least one training image. Parts of a split, such as `train[:100]`,
+    are chosen by the same hash.
 
     Links are followed. Hidden files and files without one of `IMAGE_EXTENSIONS` are
     ignored. No image is opened.
 
-    Raises ValueError, naming the folder, on one that is missing, cannot be read or does
-    not look like that; on fewer than two classes, and on one without training images.
+    Raises ValueError if a folder is missing, unreadable or has another structure, if there
+    are fewer than two classes, or if a class has no training images.
     """
     root = Path(os.path.expanduser(directory))
     folders = _split_folders(root)
-    evals = [name for name in EVAL_FOLDERS if name in folders]
-    kind, part = parse_split(split, ("train", "eval", *evals))
-    if kind == "eval" and evals:
-        kind = evals[0]
+    eval_folders = [name for name in EVAL_FOLDERS if name in folders]
+    split_name, part = parse_split(split, ("train", "eval", *eval_folders))
+    if split_name == "eval" and eval_folders:
+        split_name = eval_folders[0]
     classes = _class_names(folders["train"])
-    folder = folders.get(kind, folders["train"])
-    paths, labels = _scan(folder, classes, needs_all=folder == folders["train"])
-    chosen = np.arange(len(paths))
-    if not evals:
+    folder = folders.get(split_name, folders["train"])
+    paths, labels = _list_images(folder, classes, needs_all=folder == folders["train"])
+    positions = np.arange(len(paths))
+    if not eval_folders:
         held_out = _held_out(paths, labels)
-        chosen = np.flatnonzero(held_out if kind == "eval" else ~held_out)
-    if not len(chosen):
+        positions = np.flatnonzero(held_out if split_name == "eval" else ~held_out)
+    if not len(positions):
         raise ValueError(
-            f"{str(root)!r} has too few images, {len(paths)}, to hold some out by chance; "
-            f"expected a folder {str(root / EVAL_FOLDERS[0])!r}."
+            f"{str(root)!r} has too few images, {len(paths)}, to hold some out for eval; "
+            f"add a folder {str(root / EVAL_FOLDERS[0])!r}."
         )
     if part is not None:
-        by_hash = sorted(chosen, key=lambda i: _hash(paths[i]))
-        chosen = np.sort(np.array(by_hash)[part_positions(len(chosen), part)])
-    examples = FolderExamples(folder, [paths[i] for i in chosen], labels[chosen])
+        by_hash = sorted(positions, key=lambda i: _hash(paths[i]))
+        positions = np.sort(np.array(by_hash)[part_positions(len(positions), part)])
+    examples = FolderExamples(folder, [paths[i] for i in positions], labels[positions])
     return Source(f"folder:{directory}", split, classes, examples)
 
 
 class FolderExamples(Sequence[Example]):
-    """Image files, read when they are asked for and named by their path.
+    """Image files, named by their path and read on access.
 
-    A million paths are kept as one string of bytes: every worker process gets a copy.
+    The paths are stored as one byte string, because every worker process gets a copy of
+    what may be a million paths.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class FolderExamples(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, index: int) -> Example:
-        """Raises UnreadableImage if the file cannot be read."""
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slices
+        """Read an image file; raises UnreadableImage if it cannot be read."""
         index = range(len(self))[index]
         path = os.fsdecode(self._paths[self._ends[index] : self._ends[index + 1]])
         try:
@@ -96,121 +96,88 @@ class FolderExamples(Sequence[Example]):
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """The folder of each split; only `train` where DIR holds the classes themselves."""
+    """Return the folder of each split; only `train` if DIR holds the classes themselves."""
     if not os.path.isdir(root):
-        fault = "is no folder" if os.path.exists(root) else "does not exist"
-        raise ValueError(f"{str(root)!r} {fault}; expected a folder of images.")
-    known = {"train", *EVAL_FOLDERS}
-    there = _class_folders(root)
-    if "train" in there and _class_folders(root / "train"):
-        return {name: root / name for name in there if name in known}
-    if there and known.issuperset(there):
+        problem = "is not a folder" if os.path.exists(root) else "does not exist"
+        raise ValueError(f"{str(root)!r} {problem}; expected a folder of images.")
+    names = _subfolders(root)
+    splits = {"train", *EVAL_FOLDERS}
+    if "train" in names and _subfolders(root / "train"):
+        return {name: root / name for name in names if name in splits}
+    if names and splits.issuperset(names):
         raise ValueError(
-            f"{str(root)!r} holds {', '.join(there)} but no folders of classes in train; "
-            f"expected {str(root / 'train' / 'CLASS')!r}."
+            f"{str(root)!r} contains {', '.join(names)}, but train has no folders of "
+            f"classes; expected {str(root / 'train' / 'CLASS')!r}."
         )
     return {"train": root}
 
 
 def _class_names(train: Path) -> tuple[str, ...]:
-    classes = _class_folders(train)
+    classes = _subfolders(train)
     if len(classes) < 2:
-        there = f"only one folder, {classes[0]!r}" if classes else "no folders"
+        contents = f"only one folder, {classes[0]!r}" if classes else "no folders"
         raise ValueError(
-            f"{str(train)!r} holds {there}; expected one for each of two or more classes."
+            f"{str(train)!r} contains {contents}; expected one folder for each of at least "
+            "two classes."
         )
     return tuple(classes)
 
 
-def _class_folders(folder: Path) -> list[str]:
-    """Names of the folders inside, sorted."""
-    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
+def _subfolders(folder: Path) -> list[str]:
+    return [entry.name for entry in visible_entries(folder) if is_folder(entry)]
 
 
-def _scan(
+def _list_images(
     folder: Path, classes: Sequence[str], *, needs_all: bool
 ) -> tuple[list[str], Int32[np.ndarray, " n"]]:
-    """Paths below `folder` of all images, and the positions of their classes."""
-    found, others = {}, 0
-    for name in _class_folders(folder):
-        paths, passed_over = find_images(folder, name)
-        found[name] = sorted(paths)
-        others += passed_over
-    if not any(found.values()):
+    """Return the paths of all images, relative to `folder`, and their labels.
+
+    Raises ValueError if there are no images, if one is not of `classes`, or if `needs_all`
+    is set and a class has none.
+    """
+    images: dict[str, list[str]] = {}
+    num_others = 0
+    for name in _subfolders(folder):
+        paths, others = find_images(folder, name)
+        images[name] = sorted(paths)
+        num_others += others
+    if not any(images.values()):
         raise ValueError(
-            f"{str(folder)!r} holds no image in a folder of its class; {others} other "
-            f"files there have none of the endings {IMAGE_EXTENSIONS}."
+            f"{str(folder)!r} contains no images in folders of classes; none of the "
+            f"{num_others} other files there has one of the extensions {IMAGE_EXTENSIONS}."
         )
-    unknown = [name for name, paths in found.items() if paths and name not in classes]
+    unknown = [name for name in images if images[name] and name not in classes]
     if unknown:
-        raise ValueError(f"{str(folder)!r} holds {_few(unknown)}, which train does not.")
-    empty = [name for name in classes if not found.get(name)]
+        raise ValueError(
+            f"{str(folder)!r} contains classes that train lacks: {_first_few(unknown)}."
+        )
+    empty = [name for name in classes if not images.get(name)]
     if needs_all and empty:
         raise ValueError(
-            f"{str(folder)!r} holds no image of {_few(empty)}; add some or remove the "
-            "folder."
+            f"{str(folder)!r} contains no images of {_first_few(empty)}; add images or "
+            "remove the folder."
         )
-    counts = [len(found.get(name, [])) for name in classes]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
-    return [path for name in classes for path in found.get(name, [])], labels
-
-
-def find_images(folder: Path, name: str) -> tuple[list[str], int]:
-    """Paths from `folder` of all images below `name`, in no order, and the number of
-    other files. Raises ValueError, naming the folder, on one that cannot be read."""
-    images, others = [], 0
-    seen, pending = set(), [name]
-    while pending:
-        below = pending.pop()
-        identity = os.stat(folder / below)
-        # Through links one folder can be reached again and again.
-        if (identity.st_dev, identity.st_ino) in seen:
-            continue
-        seen.add((identity.st_dev, identity.st_ino))
-        for entry in _entries(folder / below):
-            path = f"{below}/{entry.name}"
-            if _is_folder(entry):
-                pending.append(path)
-            elif has_image_extension(entry.name) and entry.is_file():
-                images.append(path)
-            else:
-                others += 1
-    return images, others
-
-
-def _entries(folder: Path) -> list[os.DirEntry]:
-    """What is in a folder and not hidden, by name."""
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as e:
-        raise ValueError(f"{str(folder)!r} cannot be read: {e.strerror}.") from e
-    return sorted(visible, key=lambda entry: entry.name)
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    # Unlike the entry, os.path takes a link to itself for no folder; but it asks the disk.
-    return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
-
-
-def has_image_extension(name: str) -> bool:
-    """Whether a file's name ends as an image's, in small or large letters."""
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS.split()
+    all_paths, labels = [], []
+    for label, name in enumerate(classes):
+        class_paths = images.get(name, [])
+        all_paths += class_paths
+        labels += [label] * len(class_paths)
+    return all_paths, np.array(labels, np.int32)
 
 
 def _held_out(
     paths: Sequence[str], labels: Int32[np.ndarray, " n"]
 ) -> Bool[np.ndarray, " n"]:
+    """Return which images are `eval`: by hash, but none of a class that has no others."""
     held_out = np.array([_hash(path) for path in paths]) < HELD_OUT * 2**64
-    left = np.bincount(labels, weights=~held_out)
-    return held_out & (left[labels] > 0)
+    num_left = np.bincount(labels, weights=~held_out)
+    return held_out & (num_left[labels] > 0)
 
 
 def _hash(path: str) -> int:
     return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest())
 
 
-def _few(names: Sequence[str]) -> str:
-    """Up to three names, and how many more there are."""
+def _first_few(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(repr, names[:3])) + more

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading ahead: many threads for one batch, a few batches at a time, processes if asked.
+"""Loading of batches ahead of their use, in threads or in worker processes.
 
-Decoding, resizing and reading leave Python's lock alone, so threads go far. They share the
-batch they work on: memory is that of a few batches, not of one for each thread.
+Threads are efficient, because reading, decoding and resizing release Python's global lock.
+All threads work on the same batch, so only a few batches are in memory, not one for each
+thread.
 """
 
 import functools
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The one that is being filled, so that threads never wait for its last image, and the next.
+# With two, threads that have no image left in one batch can begin the next.
 BATCHES_AHEAD = 2
 
-_processes = 1  # that share the cores of this machine; set in worker processes
+_num_processes = 1  # processes that share the cores; set in worker processes
 
 
 def map_in_threads(load: Callable[[int], T], n: int) -> list[T]:
-    """load(0), ..., load(n - 1), computed by as many threads as there are cores."""
+    """Return [load(0), ..., load(n - 1)], computed by one thread for each core."""
     threads = _num_threads()
     results: list[Any] = [None] * n
 
@@ -44,10 +45,14 @@ def map_in_threads(load: Callable[[int], T], n: int) -> list[T]:
 
 
 def prefetch(dataset: "grain.MapDataset", workers: int) -> Iterator[Any]:
-    """Elements of a dataset in order, loaded ahead by threads or by worker processes.
+    """Yield the elements of a dataset in order, loaded ahead of their use.
 
-    Loading starts at once; closing the generator, or dropping it, stops it. Raises
-    ValueError on a negative number of workers.
+    Loading starts immediately and stops when the generator is closed or deleted.
+
+    Args:
+      workers: number of worker processes; 0 loads in threads of this process.
+
+    Raises ValueError if workers is negative.
     """
     if workers < 0:
         raise ValueError(f"workers must be 0 or more, got {workers}")
@@ -56,22 +61,22 @@ def prefetch(dataset: "grain.MapDataset", workers: int) -> Iterator[Any]:
     options = grain.ReadOptions(num_threads=size, prefetch_buffer_size=size)
     batches = dataset.to_iter_dataset(options)
     if workers:
-        one_waits = grain.MultiprocessingOptions(workers, per_worker_buffer_size=1)
-        batches = batches.mp_prefetch(one_waits, worker_init_fn=_start_worker)
-        # A thread that asks for the first batch now: only then Grain starts the workers.
+        processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=1)
+        batches = batches.mp_prefetch(processes, worker_init_fn=_start_worker)
+        # Grain starts the workers at the first request, which this thread makes now.
         batches = grain.experimental.ThreadPrefetchIterDataset(
-            batches.map(_out_of_shared_memory), prefetch_buffer_size=1
+            batches.map(_copy_from_shared_memory), prefetch_buffer_size=1
         )
     flags = require("absl.flags").FLAGS
-    if not flags.is_parsed():  # Grain looks into its flags, which have no command line here
+    if not flags.is_parsed():  # only absl.app.run parses the flags that Grain reads
         flags.mark_as_parsed()
     iterator = iter(batches)
     iterator.start_prefetch()
     return _closing(iterator, grace=0.1 if workers else 0.0)
 
 
-def _out_of_shared_memory(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch as ordinary arrays; what is still shared when Python ends would leak."""
+def _copy_from_shared_memory(batch: dict[str, Any]) -> dict[str, Any]:
+    """Copy the arrays, because shared memory in use when Python exits would leak."""
     return {
         key: np.array(value) if isinstance(value, np.ndarray) else value
         for key, value in batch.items()
@@ -83,22 +88,22 @@ def _closing(iterator: "grain.DatasetIterator", grace: float) -> Iterator[Any]:
         yield from iterator
     finally:
         iterator.close()
-        # Grain frees shared memory in a thread, which the end of Python would cut off.
+        # Grain frees shared memory in a thread, which must finish before Python exits.
         time.sleep(grace)
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Make this process a worker, one of `count`."""
+    """Set up this process as one of `count` workers."""
     del index
-    global _processes
-    _processes = count
-    # Ctrl-C reaches all processes of a terminal; the parent stops its workers itself.
+    global _num_processes
+    _num_processes = count
+    # Ctrl-C signals all processes of a terminal, but the parent stops its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A killed parent stops nobody: without this, workers would wait for it forever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent is killed; otherwise workers would wait for it forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -109,7 +114,7 @@ def _num_threads() -> int:
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         cores = len(os.sched_getaffinity(0))
-    return max(1, cores // _processes)
+    return max(1, cores // _num_processes)
 
 
 @functools.cache

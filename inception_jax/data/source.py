@@ -31,7 +31,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Subset(Sequence):
+class Subset(Sequence[Example]):
     """The examples at `positions`, in that order."""
 
     examples: Sequence[Example]
@@ -40,5 +40,5 @@ class Subset(Sequence):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, i: int) -> Example:
-        return self.examples[self.positions[i]]
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slices
+        return self.examples[self.positions[index]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of splits and of parts of them, in TFDS's notation: `train[:100]`, `eval[50%:]`."""
+"""Splits and parts of splits in TFDS's notation: `train[:100]`, `eval[50%:]`."""
 
 import re
 
@@ -7,33 +7,34 @@ _BOUND = r"(-?\d+%?)?"
 _SPLIT = re.compile(rf"(\w+)(?:\[{_BOUND}:{_BOUND}\])?")
 
 
-def parse_split(split: str, known: tuple[str, ...]) -> tuple[str, slice | None]:
-    """Name and part of a split; bounds of the part are strings, see `part_positions`.
+def parse_split(split: str, names: tuple[str, ...]) -> tuple[str, slice | None]:
+    """Return the name of a split and the part of it, for `part_positions`.
 
-    Raises ValueError on another notation, or on a name that is not known.
+    Raises ValueError if the notation is invalid or the name is not one of `names`.
     """
     match = _SPLIT.fullmatch(split)
-    if match is None or match[1] not in known:
+    if match is None or match[1] not in names:
         raise ValueError(
-            f"unknown split {split!r}; there are {' and '.join(known)}, and parts of them "
-            f"such as '{known[0]}[:100]' or '{known[0]}[90%:]'."
+            f"unknown split {split!r}; expected {', '.join(names)} or a part such as "
+            f"'{names[0]}[:100]' or '{names[0]}[90%:]'."
         )
     part = slice(match[2], match[3]) if "[" in split else None
     return match[1], part
 
 
 def part_positions(length: int, part: slice | None) -> range:
-    """The positions, of so many examples, that the part of a split holds.
+    """Return the positions of a part of `length` examples; None is all of them.
 
-    Raises ValueError if there are none.
+    Raises ValueError if the part is empty.
     """
     if part is None:
         return range(length)
-    chosen = range(length)[_position(part.start, length) : _position(part.stop, length)]
-    if not chosen:
+    start, stop = _position(part.start, length), _position(part.stop, length)
+    positions = range(length)[start:stop]
+    if not positions:
         bounds = f"[{part.start or ''}:{part.stop or ''}]"
         raise ValueError(f"the part {bounds} of {length} examples is empty.")
-    return chosen
+    return positions
 
 
 def _position(bound: str | None, length: int) -> int | None:

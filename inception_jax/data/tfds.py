@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets that tensorflow-datasets has prepared, read without TensorFlow."""
+"""Data sets prepared by tensorflow-datasets (TFDS), read without TensorFlow."""
 
 import difflib
 import os
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 
 def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
-    """Examples of a prepared data set of TFDS, such as `imagenet2012` or `cifar10`.
+    """Open a prepared data set of TFDS, such as `imagenet2012` or `cifar10`.
 
-    `eval` is its split `validation` or, where there is none, `test`. Images stay encoded
-    until they are asked for. Nothing is downloaded, and nothing but the folder is asked.
+    `eval` is its split `validation` or, if there is none, `test`. Images are not decoded
+    yet. Nothing is downloaded and the network is not used.
 
-    Raises ValueError, saying what to do, on an unknown name, on a data set that is not
-    prepared or not in ArrayRecord files, or that holds no images with labels.
+    Raises ValueError if the name is unknown, or if the data set is not prepared, is not in
+    ArrayRecord format or has no images with labels; the message says what to do.
     """
     tfds = require("tensorflow_datasets")
     data_dir = data_dir and os.path.expanduser(data_dir)
     try:
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
-    # ValueError: TFDS cannot parse the name; its own message is a page.
+    # ValueError: TFDS cannot parse the name; its own message is a page long.
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as e:
         raise ValueError(not_found_message(name, data_dir)) from e
     info = builder.info
     if info.file_format != tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
         raise ValueError(
             f"{name!r} is prepared in {builder.data_dir} as {info.file_format.value}; "
-            "expected array_record, which has random access; for the next command: "
+            "expected array_record, which has random access; to see how to convert it, run "
             f"inception-jax data check {name}"
         )
-    image, label = _keys(name, info)
+    image, label = _image_and_label_keys(name, info)
     data = read_split(builder, split, decoders={image: tfds.decode.SkipDecoding()})
     examples = TFDSExamples(data, name, split, image, label)
     return Source(name, split, tuple(info.features[label].names), examples)
@@ -46,7 +46,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
 
 @dataclass(frozen=True)
 class TFDSExamples(Sequence[Example]):
-    """Records of TFDS under our keys; `image` and `label` are TFDS's."""
+    """Records of TFDS as examples; `image` and `label` are the keys of the records."""
 
     data: Sequence[dict[str, Any]]
     source: str
@@ -57,8 +57,8 @@ class TFDSExamples(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> Example:
-        index = range(len(self))[index]  # raises IndexError; TFDS's data do not
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slices
+        index = range(len(self))[index]  # raises IndexError, which TFDS does not
         record = self.data[index]
         name = record.get("file_name", record.get("id", b""))
         name = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
@@ -74,60 +74,62 @@ def read_split(
     split: str,
     decoders: dict[str, Any] | None = None,
 ) -> Sequence[dict[str, Any]]:
-    """Records of a split or a part of it; `eval` stands for `validation`, else `test`.
+    """Return the records of a split or of a part of it.
 
-    Raises ValueError where there is no such split and where it is empty.
+    `eval` is an alias of `validation` or, if there is none, of `test`. Raises ValueError if
+    the split is unknown or empty.
     """
-    there = list(builder.info.splits)
-    held_out = [name for name in ("validation", "test") if name in there]
-    if held_out and "eval" not in there:
-        part = re.sub(r"\beval\b", held_out[0], split)
-    else:
-        part = split
+    splits = list(builder.info.splits)
+    tfds_split = split
+    eval_splits = [name for name in ("validation", "test") if name in splits]
+    if eval_splits and "eval" not in splits:
+        tfds_split = re.sub(r"\beval\b", eval_splits[0], split)
     try:
-        return builder.as_data_source(part, decoders=decoders)
+        return builder.as_data_source(tfds_split, decoders=decoders)
     except ValueError as e:
         raise ValueError(
-            f"unknown or empty split {split!r} of {builder.name!r}; there are "
-            f"{' and '.join(there)}, and parts of them such as '{there[0]}[:100]' or "
-            f"'{there[0]}[90%:]'."
+            f"unknown or empty split {split!r} of {builder.name!r}; expected "
+            f"{', '.join(splits)} or a part such as '{splits[0]}[:100]' or "
+            f"'{splits[0]}[90%:]'."
         ) from e
 
 
 def not_found_message(name: str, data_dir: str | None) -> str:
-    """What to tell about a name under which nothing is prepared."""
+    """Return the error message for a name under which no data set is prepared."""
     tfds = require("tensorflow_datasets")
-    known = tfds.list_builders(with_community_datasets=False)
+    tfds_names = tfds.list_builders(with_community_datasets=False)
     base = re.split("[/:]", name)[0]
-    if base in known:
+    if base in tfds_names:
         folder = data_dir or tfds.core.constants.DATA_DIR
         return (
-            f"{name!r} is not prepared in {folder}; for what is missing and the next "
-            f"command: inception-jax data check {name}"
+            f"{name!r} is not prepared in {folder}; to see what is missing and how to "
+            f"prepare it, run inception-jax data check {name}"
         )
-    candidates = ["digits", "folder", "synthetic", *known]
-    # The longer names too, which count as less close: imagenet2012 for imagenet.
-    longer = sorted(each for each in candidates if base and each.startswith(base))[:2]
+    candidates = ["digits", "folder", "synthetic", *tfds_names]
+    # difflib misses completions that are much longer: imagenet2012 for imagenet.
+    completions = [c for c in sorted(candidates) if base and c.startswith(base)][:2]
     close = difflib.get_close_matches(base, candidates, n=3)
-    names = " or ".join(map(repr, dict.fromkeys(longer + close)))
-    meant = f"; did you mean {names}?" if names else "."
+    suggestions = " or ".join(map(repr, dict.fromkeys(completions + close)))
+    hint = f"; did you mean {suggestions}?" if suggestions else "."
     return (
         f"unknown source {name!r}; expected digits, synthetic, folder:DIR or the name of a "
-        f"data set of TFDS{meant}"
+        f"data set of TFDS{hint}"
     )
 
 
-def _keys(name: str, info: "tensorflow_datasets.core.DatasetInfo") -> tuple[str, str]:
-    """TFDS's keys of the image and of its label."""
-    features = require("tensorflow_datasets").features
+def _image_and_label_keys(
+    name: str, info: "tensorflow_datasets.core.DatasetInfo"
+) -> tuple[str, str]:
+    """Return the keys of image and label in the records."""
+    tfds_features = require("tensorflow_datasets").features
     image, label = (info.supervised_keys or ("image", "label"))[:2]
-    there = dict(info.features)
+    features = dict(info.features)
     if not (
-        isinstance(there.get(image), features.Image)
-        and isinstance(there.get(label), features.ClassLabel)
+        isinstance(features.get(image), tfds_features.Image)
+        and isinstance(features.get(label), tfds_features.ClassLabel)
     ):
         raise ValueError(
-            f"{name!r} is no data set of images with one class each; its features are "
-            f"{', '.join(there)}."
+            f"{name!r} is not a data set of images with one class label each; its features "
+            f"are {', '.join(features)}."
         )
     return image, label

@@ -75,7 +75,7 @@ def test_broken_images_are_named_and_left_out(features, model, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--endpoint", "block8_1"], "no image is named"),
+        (["--endpoint", "block8_1"], "no images specified"),
         (["DIR/00.png", "--endpoint", "block8_2"], "did you mean block8_1? It has: "),
         (["DIR/00.png", "--endpoint", "Logits", "--pool"], "has no height and width"),
         (["DIR/00.png", "--endpoint", "Logits", "--out", "DIR/x.npy"], ".npz or .parquet"),

@@ -158,9 +158,9 @@ def test_many_images_take_pages(predict, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ([], "no image is named; expected files, folders or patterns"),
+        ([], "no images specified; expected files, folders or patterns"),
         (["DIR/none"], "none' does not exist; expected an image"),
-        (["DIR/model"], "model' holds no image; 2 other files there"),
+        (["DIR/model"], "model' contains no images; none of its 2 other files"),
         (["DIR/*.gif"], "no image matches"),
         (["DIR/00.png", "--model", "DIR/none"], "there is no model"),
         (["DIR/00.png", "--top", "0"], "top must be 1 or more, got 0"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digits: scikit-learn's, through PNG and TFDS, whatever happens while they are written."""
+"""The digits equal scikit-learn's and survive interrupted and concurrent preparation."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def run(code: str, **environment: str) -> subprocess.Popen:
     )
 
 
-def test_digits_equal_those_of_scikit_learn(data_dir):
+def test_digits_equal_scikit_learn_s(data_dir):
     expected = load_digits()
     train, test = (open_digits(split, data_dir) for split in ("train", "test"))
     assert (len(train), len(test)) == (1500, 297)
@@ -80,7 +80,7 @@ def test_two_processes_prepare_at_once_without_tensorflow_and_network(tmp_path):
         for process in (first, second):
             out, err = process.communicate(timeout=120)
             assert process.returncode == 0, err
-            assert out == "1500 297\n", "results alone belong on stdout"
+            assert out == "1500 297\n", "nothing else is printed to stdout"
     assert [path.name for path in (folder / "digits").iterdir()] == ["1.0.0"]
     assert not (home / "tensorflow_datasets").exists()
 
@@ -157,14 +157,16 @@ def test_tilde_is_the_home_directory(data_dir, monkeypatch):
     assert len(open_digits("test", "~")) == 297
 
 
-def test_read_only_in_memory(data_dir):
-    # One array serves every epoch.
+def test_images_in_memory_are_read_only(data_dir):
+    # Every epoch uses the same array.
     with pytest.raises(ValueError, match="read-only"):
         open_digits("test", data_dir)[0]["image"][...] = 0
 
 
 def test_unknown_split(data_dir):
-    with pytest.raises(ValueError, match=r"'validation' of 'digits'; .* train and test"):
+    with pytest.raises(
+        ValueError, match=r"'validation' of 'digits'; expected train, test or"
+    ):
         open_digits("validation", data_dir)
 
 

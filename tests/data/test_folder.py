@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of images as people have them: read, or refused in one sentence."""
+"""A folder of images is read, or a one-sentence error says what is wrong with it."""
 
 import io
 import os
@@ -37,7 +37,7 @@ def names(source: Source) -> list[str]:
     return [example["name"] for example in source.examples]
 
 
-def refusal(root: Path | str, split: str = "train") -> str:
+def error_of(root: Path | str, split: str = "train") -> str:
     with pytest.raises(ValueError, match=r".") as e:
         open_source(f"folder:{root}", split)
     message = str(e.value)
@@ -48,14 +48,14 @@ def refusal(root: Path | str, split: str = "train") -> str:
 
 @pytest.fixture
 def both(tmp_path) -> Path:
-    """A folder with splits: two classes to train on, one of them to evaluate on."""
+    """A folder with splits: two classes in train, one of them in val."""
     write(
         tmp_path, "train/b/1.png", "train/a/2.JPEG", "train/a/deep/er/0.png", "val/b/x.png"
     )
     return tmp_path
 
 
-# What is read
+# Valid folders
 
 
 def test_splits_of_classes(both):
@@ -93,14 +93,14 @@ def many(classes: int = 4, images: int = 50) -> list[str]:
 
 
 @pytest.mark.parametrize("train", ["", "train/"])
-def test_a_tenth_is_held_out_where_no_folder_is(tmp_path, train):
+def test_a_tenth_is_held_out_without_a_folder(tmp_path, train):
     write(tmp_path, *(train + path for path in many()))
     split = {kind: names(open_folder(tmp_path, kind)) for kind in ("train", "eval")}
     assert sorted(split["train"] + split["eval"]) == many()
     assert 10 <= len(split["eval"]) <= 30
     for paths in split.values():
         assert {path[:2] for path in paths} == {"c0", "c1", "c2", "c3"}
-    # What was there stays where it was.
+    # Existing images stay in their splits.
     more = [f"c{i}/more{j}.png" for i in range(5) for j in range(20)]
     write(tmp_path, *(train + path for path in more))
     for kind, paths in split.items():
@@ -110,7 +110,7 @@ def test_a_tenth_is_held_out_where_no_folder_is(tmp_path, train):
 
 
 def test_held_out_images_are_those_of_earlier_runs(tmp_path):
-    # If this goes red, a model is tested on what it was trained on before.
+    # If this fails, existing models would be tested on images they were trained on.
     write(tmp_path, *many(2, 20))
     assert names(open_folder(tmp_path, "eval")) == [
         "c0/002.png",
@@ -119,7 +119,7 @@ def test_held_out_images_are_those_of_earlier_runs(tmp_path):
     ]
 
 
-def test_no_class_is_held_out_as_a_whole(tmp_path):
+def test_no_class_is_held_out_completely(tmp_path):
     paths = [f"c{i:03}/only.png" for i in range(60)] + [f"many/{i}.png" for i in range(99)]
     write(tmp_path, *paths)
     assert len(set(labels(open_folder(tmp_path, "train")))) == 61
@@ -130,7 +130,7 @@ def labels(source: Source) -> list[int]:
     return [example["label"] for example in source.examples]
 
 
-def test_a_part_is_a_random_one(tmp_path):
+def test_a_part_is_random(tmp_path):
     write(tmp_path, *many())
     whole, part = open_folder(tmp_path, "train"), open_folder(tmp_path, "train[:40]")
     assert len(part) == 40
@@ -144,7 +144,7 @@ def test_a_part_is_a_random_one(tmp_path):
     assert len(open_folder(tmp_path, "train[-3:]")) == 3
 
 
-def test_endings_and_hidden_files(tmp_path):
+def test_extensions_and_hidden_files(tmp_path):
     train = tmp_path / "train"
     write(train, "a/1.PnG", "a/2.jpg", "a/.hidden.png", "a/._2.jpg", "a/notes.txt", "a/png")
     write(train, "a/Thumbs.db", "a/.cache/3.png", "b/1.webp", ".git/4.png", "README.md")
@@ -153,7 +153,7 @@ def test_endings_and_hidden_files(tmp_path):
     assert sorted(found) == ["a/1.PnG", "a/2.jpg", "b/1.webp", "b/folder.png/5.tiff"]
 
 
-def test_links_are_followed_and_loops_are_not(both, tmp_path_factory):
+def test_links_are_followed_without_loops(both, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     write(elsewhere, "photo.png", "folder/other.png")
     (both / "train/a/link.png").symlink_to(elsewhere / "photo.png")
@@ -189,70 +189,74 @@ def test_file_that_cannot_be_opened_names_itself(both):
         train.examples[0]
 
 
-# What is refused
+# Invalid folders
 
 
 def test_missing_folder(tmp_path):
-    assert "gone' does not exist; expected a folder" in refusal(tmp_path / "gone")
+    assert "gone' does not exist; expected a folder" in error_of(tmp_path / "gone")
     (tmp_path / "file").write_text("")
-    assert "file' is no folder; expected a folder" in refusal(tmp_path / "file")
-    assert refusal("") == "'folder:' names no folder; expected folder:DIR."
-    assert "~nobody-by-this-name" in refusal("~nobody-by-this-name/x")
+    assert "file' is not a folder; expected a folder" in error_of(tmp_path / "file")
+    assert error_of("") == "'folder:' names no folder; expected folder:DIR."
+    assert "~nobody-by-this-name" in error_of("~nobody-by-this-name/x")
 
 
 def test_too_few_classes(tmp_path):
-    assert "holds no folders; expected one for each of two or more" in refusal(tmp_path)
+    assert "contains no folders; expected one folder for each of at least two" in error_of(
+        tmp_path
+    )
     write(tmp_path, "cat/1.png", "loose.png")
-    assert "holds only one folder, 'cat'; expected one for each" in refusal(tmp_path)
+    assert "contains only one folder, 'cat'; expected one folder for each" in error_of(
+        tmp_path
+    )
 
 
 def test_folders_without_images(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "notes.txt").write_text("")
-    assert "holds no image in a folder of its class; 2 other files there" in refusal(
-        tmp_path
-    )
+    message = error_of(tmp_path)
+    assert "contains no images in folders of classes; none of the 2 other files" in message
     write(tmp_path, "b/1.png")
-    message = refusal(tmp_path)
-    assert f"{str(tmp_path)!r} holds no image of 'a'; add some or remove" in message
+    message = error_of(tmp_path)
+    assert f"{str(tmp_path)!r} contains no images of 'a'; add images or remove" in message
     for i in range(5):
         (tmp_path / f"c{i}").mkdir()
-    assert "no image of 'a', 'c0', 'c1' and 3 more;" in refusal(tmp_path, "eval")
+    assert "no images of 'a', 'c0', 'c1' and 3 more;" in error_of(tmp_path, "eval")
 
 
 def test_classes_that_train_lacks(both):
     write(both, "val/z/1.png", "val/y/1.png")
-    assert f"{str(both / 'val')!r} holds 'y', 'z', which train does not." in refusal(
-        both, "eval"
-    )
+    message = error_of(both, "eval")
+    assert f"{str(both / 'val')!r} contains classes that train lacks: 'y', 'z'." in message
     assert len(open_folder(both, "train")) == 3
 
 
 def test_validation_images_without_classes(both):
     (both / "val/b/x.png").rename(both / "val/x.png")
-    assert "/val' holds no image in a folder of its class" in refusal(both, "eval")
+    assert "/val' contains no images in folders of classes" in error_of(both, "eval")
 
 
 def test_splits_without_classes(tmp_path):
     write(tmp_path, "train/1.png", "val/2.png")
-    assert "holds train, val but no folders of classes in train" in refusal(tmp_path)
+    assert "contains train, val, but train has no folders of classes" in error_of(tmp_path)
     (tmp_path / "train/1.png").unlink()
     (tmp_path / "train").rmdir()
     write(tmp_path, "test/a/1.png")
-    assert "holds test, val but no folders of classes in train" in refusal(tmp_path, "eval")
+    assert "contains test, val, but train has no folders of classes" in error_of(
+        tmp_path, "eval"
+    )
 
 
 def test_nothing_held_out(tmp_path):
     write(tmp_path, "a/1.png", "b/2.png")
     assert len(open_folder(tmp_path, "train")) == 2
-    message = refusal(tmp_path, "eval")
-    assert "has too few images, 2, to hold some out by chance; expected a folder" in message
+    message = error_of(tmp_path, "eval")
+    assert "has too few images, 2, to hold some out for eval; add a folder" in message
 
 
 def test_unknown_splits(both):
-    message = refusal(both, "test")
-    assert message.startswith("unknown split 'test'; there are train and eval and val, and")
+    message = error_of(both, "test")
+    assert message.startswith("unknown split 'test'; expected train, eval, val or a part")
     for split in (
         "",
         "train[",
@@ -262,19 +266,19 @@ def test_unknown_splits(both):
         "Train",
         "train+eval",
     ):
-        assert f"unknown split {split!r}" in refusal(both, split)
-    assert refusal(both, "train[3:]") == "the part [3:] of 3 examples is empty."
-    assert refusal(both, "train[:0%]") == "the part [:0%] of 3 examples is empty."
+        assert f"unknown split {split!r}" in error_of(both, split)
+    assert error_of(both, "train[3:]") == "the part [3:] of 3 examples is empty."
+    assert error_of(both, "train[:0%]") == "the part [:0%] of 3 examples is empty."
 
 
-def test_folder_that_may_not_be_read(both, monkeypatch):
+def test_unreadable_folder(both, monkeypatch):
     def scandir(path, scandir=os.scandir):
         if Path(path).name == "b":
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert refusal(both) == f"{str(both / 'train/b')!r} cannot be read: Permission denied."
+    assert error_of(both) == f"{str(both / 'train/b')!r} cannot be read: Permission denied."
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -284,11 +288,11 @@ def test_files_and_folders_without_permission(both):
     with pytest.raises(UnreadableImage, match="cannot be read: Permission denied"):
         open_folder(both, "train").examples[0]
     (both / "train/b").chmod(0)
-    assert "train/b' cannot be read: Permission denied" in refusal(both)
+    assert "train/b' cannot be read: Permission denied" in error_of(both)
     (both / "train/b").chmod(0o700)
 
 
-# Whatever there is
+# Generated folders
 
 PARTS = [
     *("a", "B", "class 1", "train", "val", "test", "validation", "ä", "猫", "🐈", "é"),
@@ -316,8 +320,8 @@ def tree(root: Path, chance: random.Random) -> None:
             pass
 
 
-def test_any_folder_opens_or_is_refused_in_a_sentence(tmp_path):
-    opened, refused = 0, set()
+def test_any_folder_opens_or_gives_a_one_sentence_error(tmp_path):
+    opened, errors = 0, set()
     for seed in range(250):
         root = tmp_path / str(seed)
         root.mkdir()
@@ -327,7 +331,7 @@ def test_any_folder_opens_or_is_refused_in_a_sentence(tmp_path):
         try:
             source = open_folder(root, split)
         except ValueError as e:
-            refused.add(re.sub(r"'.*'|\d+", "", str(e))[:25])
+            errors.add(re.sub(r"'.*'|\d+", "", str(e))[:25])
             sentence = str(e)
             assert sentence.endswith("."), sentence
             assert "\n" not in sentence, sentence
@@ -341,10 +345,10 @@ def test_any_folder_opens_or_is_refused_in_a_sentence(tmp_path):
             assert isinstance(example["image"], bytes)
         assert len(set(names(source))) == len(source)
     assert opened > 20
-    assert len(refused) >= 5, refused
+    assert len(errors) >= 5, errors
 
 
-def test_paths_are_kept_small(tmp_path):
+def test_a_pickled_source_is_small(tmp_path):
     import pickle
 
     write(tmp_path, *many(2, 50))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What names on a command line stand for."""
+"""Names on a command line are expanded to paths of images."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from inception_jax.data.image_paths import expand_image_paths
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """The working folder, with images at several depths and other things between them."""
+    """The working folder, with images at several depths among other files."""
     monkeypatch.chdir(tmp_path)
     for path in (
         *("b.jpg", "a.PNG", "notes.txt", ".hidden.png"),
@@ -29,9 +29,9 @@ def folder(tmp_path, monkeypatch) -> Path:
     [
         (["."], ["a.PNG", "b.jpg", "deep/c.jpeg", "deep/er/d.webp", "g[1].jpg"]),
         (["deep"], ["deep/c.jpeg", "deep/er/d.webp"]),
-        # A name counts as it is before it counts as a pattern; and whatever its ending.
+        # An existing name is not a pattern, and a file may have any extension.
         (["g[1].jpg", "notes.txt"], ["g[1].jpg", "notes.txt"]),
-        # In the order of the names; each image once.
+        # In the order of the names, without repetition.
         (["b.jpg", "deep/er", "./b.jpg", "a.PNG"], ["b.jpg", "deep/er/d.webp", "a.PNG"]),
         (["*"], ["a.PNG", "b.jpg", "deep/c.jpeg", "deep/er/d.webp", "g[1].jpg"]),
         (["**/*.jp*g"], ["b.jpg", "deep/c.jpeg", "g[1].jpg"]),
@@ -54,7 +54,7 @@ def test_home_and_links(folder, monkeypatch):
     assert expand_image_paths(["deep"]) == ["deep/c.jpeg", "deep/er/d.webp"]
     assert expand_image_paths(["gone.png"]) == [
         "gone.png"
-    ]  # cannot be read, which is said later
+    ]  # unreadable, which is reported later
     with pytest.raises(ValueError, match="'~no one/x' does not exist"):
         expand_image_paths(["~no one/x"])
 
@@ -68,13 +68,13 @@ def test_names_of_any_bytes(folder):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "no image is named; expected files, folders or patterns"),
+        ([], "no images specified; expected files, folders or patterns"),
         (["b.jpg", "c.jpg"], "'c.jpg' does not exist; expected an image"),
-        (["b.jpg", "other"], "'other' holds no image; 1 other files there have none of"),
-        (["b.jpg", "*.gif"], "no image matches '*.gif'; endings that count are .apng"),
+        (["b.jpg", "other"], "'other' contains no images; none of its 1 other files has"),
+        (["b.jpg", "*.gif"], "no image matches '*.gif'; supported extensions are .apng"),
         (["*.txt"], "no image matches '*.txt'"),
     ],
 )
-def test_names_that_stand_for_nothing_are_refused(folder, names, message):
+def test_names_without_images_are_errors(folder, names, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         expand_image_paths(names)

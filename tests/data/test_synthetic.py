@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made-up images: the same ones each time, of ImageNet's size, telling of their class."""
+"""Synthetic images are reproducible, of ImageNet's size, and show their class."""
 
 import pickle
 
@@ -39,7 +39,7 @@ def test_images_are_as_large_as_those_of_imagenet():
     assert 90_000 < size < 130_000, "ImageNet's mean is 110 kB"
 
 
-def test_each_image_is_the_same_each_time_and_no_other():
+def test_images_are_reproducible_and_distinct():
     train, held_out = (open_source("synthetic:2x20", split) for split in ("train", "eval"))
     again = pickle.loads(pickle.dumps(train))
     images = [source.examples[i]["image"] for source in (train, held_out) for i in range(2)]
@@ -69,5 +69,7 @@ def test_unknown_names(name):
 
 
 def test_unknown_splits():
-    with pytest.raises(ValueError, match="unknown split 'test'; there are train and eval"):
+    with pytest.raises(
+        ValueError, match="unknown split 'test'; expected train, eval or a part"
+    ):
         open_source("synthetic", "test")

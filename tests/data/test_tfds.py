@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepared data sets of TFDS, without TensorFlow and without asking the network."""
+"""Prepared data sets of TFDS are read without TensorFlow and without the network."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.data.tiny_imagenet import LABELS, examples
 ROOT = Path(__file__).parents[2]
 
 
-def refusal(name: str, split: str, data_dir: str) -> str:
+def error_of(name: str, split: str, data_dir: str) -> str:
     with pytest.raises(ValueError, match=r".") as e:
         open_source(name, split, data_dir)
     assert "\n" not in str(e.value)
@@ -62,11 +62,11 @@ def test_parts_of_splits(data_dir):
         assert source.split == split
 
 
-def test_another_process_gets_a_small_copy(data_dir):
+def test_a_pickled_source_is_small(data_dir):
     source = open_source("imagenet2012:5.1.0", "eval", data_dir)
     copy = pickle.loads(pickle.dumps(source))
     assert copy.examples[5] == source.examples[5]
-    assert len(pickle.dumps(source.examples)) < 60_000  # with 1000 names of classes
+    assert len(pickle.dumps(source.examples)) < 60_000  # with 1000 class names
 
 
 OFFLINE = (
@@ -100,8 +100,8 @@ def test_neither_tensorflow_nor_network(data_dir):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cifar10", "'cifar10' is not prepared in {}; for what is missing and the next"),
-        ("cifar10", "command: inception-jax data check cifar10"),
+        ("cifar10", "'cifar10' is not prepared in {}; to see what is missing and how"),
+        ("cifar10", "prepare it, run inception-jax data check cifar10"),
         ("imagenet2012:9.9.9", "'imagenet2012:9.9.9' is not prepared in"),
         ("imagenet", "did you mean 'imagenet2012' or"),
         ("imagenete", "'imagenette'"),
@@ -114,26 +114,26 @@ def test_neither_tensorflow_nor_network(data_dir):
     ],
 )
 def test_unknown_names_and_unprepared_data(data_dir, name, words):
-    assert words.format(data_dir) in refusal(name, "train", data_dir)
+    assert words.format(data_dir) in error_of(name, "train", data_dir)
 
 
 def test_tilde_is_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert f"not prepared in {tmp_path}/nothing;" in refusal(
+    assert f"not prepared in {tmp_path}/nothing;" in error_of(
         "cifar10", "train", "~/nothing"
     )
 
 
 def test_unknown_splits(data_dir):
     for split in ("test", "train[", "", "eval[8:]", "train[5:5]"):
-        message = refusal("imagenet2012", split, data_dir)
-        assert f"unknown or empty split {split!r} of 'imagenet2012'; there are " in message
-        assert "train and validation, and parts of them such as 'train[:100]'" in message
+        message = error_of("imagenet2012", split, data_dir)
+        assert f"unknown or empty split {split!r} of 'imagenet2012'; expected " in message
+        assert "train, validation or a part such as 'train[:100]'" in message
 
 
 @pytest.fixture
 def changed(data_dir, tmp_path):
-    """A copy of the tiny imagenet2012; call it to change its dataset_info.json."""
+    """Return a function that changes dataset_info.json in a copy of tiny imagenet2012."""
     shutil.copytree(Path(data_dir) / "imagenet2012", tmp_path / "imagenet2012")
     file = tmp_path / "imagenet2012/5.1.0/dataset_info.json"
 
@@ -146,7 +146,7 @@ def changed(data_dir, tmp_path):
 
 def test_other_file_formats(changed):
     folder = changed(fileFormat="tfrecord")
-    message = refusal("imagenet2012", "train", folder)
+    message = error_of("imagenet2012", "train", folder)
     assert (
         f"prepared in {folder}/imagenet2012/5.1.0 as tfrecord; expected array_rec"
         in message
@@ -156,8 +156,11 @@ def test_other_file_formats(changed):
 
 def test_other_features(changed):
     features = {"supervisedKeys": {"tuple": {"items": [{"featureKey": k} for k in "ab"]}}}
-    message = refusal("imagenet2012", "train", changed(**features))
-    assert "is no data set of images with one class each; its features are " in message
+    message = error_of("imagenet2012", "train", changed(**features))
+    assert (
+        "is not a data set of images with one class label each; its features are "
+        in message
+    )
     assert "image" in message
 
 
@@ -165,7 +168,7 @@ def test_other_features(changed):
     "renamed",
     [{}, {"validation": "test"}, {"train": "test"}],  # 24 are in train
 )
-def test_eval_is_validation_and_else_test(changed, renamed):
+def test_eval_is_validation_or_else_test(changed, renamed):
     folder = Path(changed()) / "imagenet2012/5.1.0"
     splits = json.loads((folder / "dataset_info.json").read_text())["splits"]
     for old, new in renamed.items():
@@ -180,5 +183,5 @@ def test_no_eval(changed):
     folder = Path(changed()) / "imagenet2012/5.1.0"
     splits = json.loads((folder / "dataset_info.json").read_text())["splits"]
     only = [split for split in splits if split["name"] == "train"]
-    message = refusal("imagenet2012", "eval", changed(splits=only))
-    assert "split 'eval' of 'imagenet2012'; there are train, and parts" in message
+    message = error_of("imagenet2012", "eval", changed(splits=only))
+    assert "split 'eval' of 'imagenet2012'; expected train or a part" in message
