@@ -79,7 +79,7 @@ def test_broken_images_are_named_and_left_out(features, model, tmp_path, monkeyp
         (["DIR/00.png", "--endpoint", "block8_2"], "did you mean block8_1? It has: "),
         (["DIR/00.png", "--endpoint", "Logits", "--pool"], "has no height and width"),
         (["DIR/00.png", "--endpoint", "Logits", "--out", "DIR/x.npy"], ".npz or .parquet"),
-        (["DIR/00.png", "--endpoint", "Logits", "--out", "DIR/old.npz"], "there already"),
+        (["DIR/00.png", "--endpoint", "Logits", "--out", "DIR/old.npz"], "already exists"),
         (["DIR/00.png", "--endpoint", "Logits", "--batch-size", "-1"], "got -1"),
         (["DIR/00.png", "--endpoint", "Logits", "--step", "3"], "one set of weights"),
         (["DIR/00.png", "--endpoint", "Logits", "--weights", "raw"], "set of weights"),

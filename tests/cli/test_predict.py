@@ -146,8 +146,7 @@ def test_many_images_take_pages(predict, model, tmp_path):
     status, _, errors = predict(*arguments)
     assert (status, errors) == (
         2,
-        f"inception-jax: {tmp_path}/x-2.png is there already; remove it or choose "
-        "another.\n",
+        f"inception-jax: {tmp_path}/x-2.png already exists; remove it or choose another.\n",
     )
     assert not out.exists()
     (tmp_path / "x-2.png").unlink()
@@ -168,9 +167,15 @@ def test_many_images_take_pages(predict, model, tmp_path):
         (["DIR/00.png", "--step", "3"], "one set of weights"),
         (["DIR/00.png", "--weights", "raw"], "one set of weights"),
         (["DIR/00.png", "--json", "-", "--csv", "-"], "would be mixed"),
-        (["DIR/00.png", "--json", "DIR/x.csv"], "expected a file .json in a folder"),
-        (["DIR/00.png", "--csv", "DIR/no/x.csv"], "expected a file .csv in a folder"),
-        (["DIR/00.png", "--sheet", "DIR/00.png"], "00.png is there already"),
+        (
+            ["DIR/00.png", "--json", "DIR/x.csv"],
+            "expected a file .json in an existing folder",
+        ),
+        (
+            ["DIR/00.png", "--csv", "DIR/no/x.csv"],
+            "expected a file .csv in an existing folder",
+        ),
+        (["DIR/00.png", "--sheet", "DIR/00.png"], "00.png already exists"),
     ],
 )
 def test_wrong_input_is_one_line(predict, model, tmp_path, arguments, part):

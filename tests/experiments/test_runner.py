@@ -77,7 +77,7 @@ def test_finished_arms_are_kept_and_other_settings_are_refused(whole, monkeypatc
     monkeypatch.setattr(runner, "train_runs", None)  # nothing is left to train
     assert runner.train_study(study) == done
     more = replace(study, plan=replace(study.plan, probe_images=16))
-    with pytest.raises(ValueError, match=r"other settings \(probe_images 32 there, 16"):
+    with pytest.raises(ValueError, match=r"other settings \(probe_images 32 instead of 16"):
         runner.train_study(more)
 
 
