@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.launch.local [--processes N] [--devices D] RECIPE [options]`: one
-run of several processes on this machine's CPU, as a rehearsal for a pod.
+"""Rehearse a run on several hosts with processes on this machine's CPU.
 
-RECIPE and its options are those of `experiments.run`. Ctrl-C and SIGTERM go to all
-processes, which save and end together; where one fails the others are ended as well.
+RECIPE and its options are those of `experiments.run`. Ctrl-C and SIGTERM are passed on to
+all processes, which save and stop together. If a process fails, the others are stopped.
 """
 
 import argparse
@@ -18,25 +17,25 @@ from types import FrameType
 
 from inception_jax.runtime.stopping import ExitStatus
 
-# Seconds for the others to notice that one is gone (heartbeat_timeout), and to say so.
+# Seconds in which the other processes notice a lost one (heartbeat_timeout) and report it.
 NOTICE_WITHIN = 75.0
 
 
 def main(arguments: Sequence[str] | None = None, module: str = "experiments.run") -> int:
-    """Exit status: that of the first process to fail, or 76 if a signal ended it."""
+    """Run the command; return the status of the first process that failed, 76 if killed."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.launch.local",
-        description=__doc__.split(": ", 1)[1],
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--processes", type=int, default=2, help="default: 2")
-    parser.add_argument("--devices", type=int, default=2, help="of each; default: 2")
+    parser.add_argument("--devices", type=int, default=2, help="per process; default: 2")
     parser.add_argument("run", nargs=argparse.REMAINDER, metavar="RECIPE [options]")
     options = parser.parse_args(arguments)
     if min(options.processes, options.devices) < 1 or not options.run:
-        parser.error("a RECIPE, and at least one process of one device, are needed")
+        parser.error("expected a RECIPE and at least one process with one device")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        coordinator = f"127.0.0.1:{server.getsockname()[1]}"  # free again just below
+        coordinator = f"127.0.0.1:{server.getsockname()[1]}"  # closed just below
     running: list[subprocess.Popen] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -46,9 +45,12 @@ def main(arguments: Sequence[str] | None = None, module: str = "experiments.run"
     command = [sys.executable, "-m", module, *options.run]
     try:
         for index in range(options.processes):
-            hosts = {"coordinator": coordinator, "count": options.processes, "index": index}
-            given = [f"--hosts.{name}={value}" for name, value in hosts.items()]
-            running.append(_start([*command, *given], options.devices))
+            hosts = [
+                f"--hosts.coordinator={coordinator}",
+                f"--hosts.count={options.processes}",
+                f"--hosts.index={index}",
+            ]
+            running.append(_start([*command, *hosts], options.devices))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, pass_on)
         return _watch(running)
@@ -64,24 +66,23 @@ def _start(command: list[str], devices: int) -> subprocess.Popen:
         command,
         stdin=subprocess.DEVNULL,
         env=os.environ | environment,
-        # Out of reach of the terminal: a Ctrl-C must come once, since a second one means
-        # to end without saving.
+        # Keeps the terminal from sending Ctrl-C as well; a second one stops unsaved.
         process_group=0,
     )
 
 
 def _watch(running: Sequence[subprocess.Popen]) -> int:
-    """Wait for all, or for `NOTICE_WITHIN` after the first that failed."""
+    """Wait until all have ended, or until `NOTICE_WITHIN` after the first failure."""
     failed: dict[int, int] = {}
     until = float("inf")
     while None in (statuses := [process.poll() for process in running]):
         for index, status in enumerate(statuses):
             if status and index not in failed:
                 failed[index] = status
-                print(f"Process {index} ended: {status}.", file=sys.stderr)
+                print(f"Process {index} ended with status {status}.", file=sys.stderr)
                 until = min(until, time.monotonic() + NOTICE_WITHIN)
         if time.monotonic() > until:
-            print("The others do not end by themselves.", file=sys.stderr)
+            print("Stopping the other processes.", file=sys.stderr)
             break
         time.sleep(0.1)
     first = next(filter(None, [*failed.values(), *statuses]), 0)

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# A run on the nodes of a SLURM cluster, which goes on by itself after a preemption or the
-# end of its time:
+# Train on the nodes of a SLURM cluster; the job requeues itself after a preemption and at
+# its time limit:
 #     sbatch experiments/launch/slurm.sh RECIPE [options of experiments.run]
-# from the repository's folder, which all nodes share, as they do --workdir. Options of
-# sbatch before the script's name override those below.
+# Start it in the folder of the repository. All nodes must share this folder and --workdir.
+# Options of sbatch before the name of the script override those below. See README.md.
 #SBATCH --job-name=inception
 #SBATCH --nodes=2
 #SBATCH --gpus-per-node=8
@@ -15,15 +15,15 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@120
 
-# JAX finds count, indices and coordinator in SLURM's variables. It gives each process the
-# one GPU of its number on the node (--ntasks-per-node is their number), so that all of a
-# node's have to be visible to each: no --gpus-per-task, no binding.
+# JAX reads the number of processes, their indices and the coordinator from SLURM's
+# variables. Each process uses the GPU whose number is its index on the node, so every
+# process must see all GPUs of its node: no --gpus-per-task and no binding.
 srun --kill-on-bad-exit=1 --gpu-bind=none \
     python -m experiments.run "$@" --hosts.coordinator auto
 status=$?
 
-# srun gives the highest status of all tasks: 75 is stopped and saved, 76 a process lost, and
-# above 128 are signals. A node that is broken would have the job come back for ever.
+# srun returns the highest status of all tasks: 75 means stopped and saved, 76 means a lost
+# process, and above 128 are signals. The limit ends jobs that fail on a broken node.
 case $status in
 75 | 76 | 13[0-9] | 14[0-9])
     if [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ]; then

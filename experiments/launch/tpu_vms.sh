@@ -1,15 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# A run on all VMs of a TPU slice that is a managed instance group of Compute Engine:
+# Train on a TPU slice that is a managed instance group of Compute Engine:
 #     GROUP=my-slice ZONE=us-east5-a experiments/launch/tpu_vms.sh RECIPE [options]
-# Every VM has the same copy of this repository in ~/inception_jax with a .venv in it, and
-# they share a folder for --workdir. Ctrl-C has all of them save and end.
-: "${GROUP:?is the name of the instance group}" "${ZONE:?is that of its zone}"
+# Every VM needs the same copy of this repository in ~/inception_jax with a .venv in it, and
+# all VMs share the folder of --workdir. Ctrl-C makes all of them save and stop. See
+# README.md.
+: "${GROUP:?must be the name of the instance group}" "${ZONE:?must be the zone of the group}"
 
 vms=$(gcloud compute instance-groups managed list-instances "$GROUP" \
     --zone="$ZONE" --uri) || exit 2
 
-on_all() { # a command, in the background, where Ctrl-C does not reach the connections
+on_all() { # run a command on all VMs, in the background where Ctrl-C does not end ssh
     pids=()
     for vm in $vms; do
         gcloud compute ssh "${vm##*/}" --zone="$ZONE" --command="$1" < /dev/null &
@@ -27,7 +28,7 @@ highest=0
 for run in "${runs[@]}"; do
     wait "$run"
     status=$?
-    while kill -0 "$run" 2> /dev/null; do # it was only the signal that ended the wait
+    while kill -0 "$run" 2> /dev/null; do # a signal ended wait, not the run
         wait "$run"
         status=$?
     done

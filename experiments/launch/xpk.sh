@@ -1,16 +1,18 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# A run on a TPU slice of a GKE cluster, by XPK:
+# Train on a TPU slice of a GKE cluster with XPK:
 #     CLUSTER=my-cluster TPU=v5litepod-16 IMAGE=gcr.io/my-project/inception NAME=v4-seed-0 \
 #         experiments/launch/xpk.sh RECIPE [options]
-# IMAGE holds this repository as its working folder, installed with the extra "train" and
-# jax[tpu]. --workdir is a folder that all pods share ("xpk storage attach").
-: "${CLUSTER:?is the GKE cluster}" "${TPU:?is a type of XPK, such as v5litepod-16}" \
-    "${IMAGE:?is a container image with this repository}" "${NAME:?is one for the job}"
+# The working folder of IMAGE is this repository, installed with the extra "train" and
+# jax[tpu]. All pods share the folder of --workdir ("xpk storage attach"). See README.md.
+: "${CLUSTER:?must be the name of the GKE cluster}"
+: "${TPU:?must be a TPU type of XPK, such as v5litepod-16}"
+: "${IMAGE:?must be a container image with this repository}"
+: "${NAME:?must be a new name for the job}"
 
 arguments=$(printf ' %q' "$@")
-# XPK starts a job again after the statuses 42 and 127 to 255 alone: ours are added. It hands
-# SIGTERM to the command it started, which is why that has to become Python itself.
+# By default XPK restarts a job only after the statuses 42 and 127 to 255. It sends SIGTERM
+# to the command that it started, so exec makes that command Python itself.
 exec xpk workload create \
     --cluster="$CLUSTER" --workload="$NAME" --tpu-type="$TPU" --num-slices=1 \
     --docker-image="$IMAGE" \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for experiments.run: `WAY FOLDER --hosts...` ends in the way it is told."""
+"""A stand-in for experiments.run; `WAY FOLDER --hosts...` ends in the named way."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ if way == "badly" and index == 1:
 while not heard:
     time.sleep(0.02)
 time.sleep(0.3)  # saving
-# In a group of its own the terminal's Ctrl-C does not come on top of the launcher's.
+# In its own group the process gets Ctrl-C only from the launcher, not from the terminal.
 alone = os.getpgrp() == os.getpid()
 (Path(folder) / f"{index}.txt").write_text(f"heard {len(heard)}, alone {alone}")
 sys.exit(75)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes on this machine: what they are told, and how they end."""
+"""Launchers: the options that processes get, and how they end."""
 
 import os
 import shlex
@@ -20,21 +20,21 @@ STAND_IN = "tests.experiments.launched"
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """The launcher's handlers of signals end with the test."""
+    """Restore the signal handlers that the launcher replaces."""
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def told(folder: Path) -> list[str]:
+def written(folder: Path) -> list[str]:
     return [(folder / f"{index}.txt").read_text() for index in range(2)]
 
 
-def test_processes_are_told_who_they_are(tmp_path):
+def test_processes_get_their_index(tmp_path):
     arguments = ["--processes", "2", "--devices", "3", "well", str(tmp_path)]
     assert local.main(arguments, STAND_IN) == 0
-    first, second = (line.split() for line in told(tmp_path))
+    first, second = (line.split() for line in written(tmp_path))
     assert first[0].startswith("--hosts.coordinator=127.0.0.1:")
     assert second[0] == first[0]
     assert first[1:] == ["--hosts.count=2", "--hosts.index=0", "3", "cpu"]
@@ -42,20 +42,23 @@ def test_processes_are_told_who_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(("way", "status"), [("badly", 3), ("killed", 76)])
-def test_the_end_of_one_is_that_of_all(tmp_path, monkeypatch, capsys, way, status):
+def test_a_failed_process_ends_the_others(tmp_path, monkeypatch, capsys, way, status):
     monkeypatch.setattr(local, "NOTICE_WITHIN", 0.3)
     start = time.monotonic()
     assert local.main([way, str(tmp_path)], STAND_IN) == status
     assert time.monotonic() - start < 10
-    assert f"Process 1 ended: {3 if way == 'badly' else -9}." in capsys.readouterr().err
+    assert (
+        f"Process 1 ended with status {3 if way == 'badly' else -9}."
+        in capsys.readouterr().err
+    )
 
 
-def test_ctrl_c_reaches_all_once_and_waits_for_them(tmp_path):
+def test_ctrl_c_reaches_every_process_once(tmp_path):
     program = (
         f"from experiments.launch import local as x; exit(x.main(module={STAND_IN!r}))"
     )
     launcher = subprocess.Popen(
-        [sys.executable, "-c", program, "until told", str(tmp_path)],
+        [sys.executable, "-c", program, "until stopped", str(tmp_path)],
         cwd=ROOT,
         start_new_session=True,
     )
@@ -66,7 +69,7 @@ def test_ctrl_c_reaches_all_once_and_waits_for_them(tmp_path):
         time.sleep(0.05)
     os.killpg(launcher.pid, signal.SIGINT)  # as a terminal does
     assert launcher.wait(60) == 75
-    assert told(tmp_path) == ["heard 1, alone True"] * 2
+    assert written(tmp_path) == ["heard 1, alone True"] * 2
 
 
 @pytest.mark.parametrize("arguments", [[], ["--processes", "0", "digits"]])
@@ -74,18 +77,18 @@ def test_bad_options_of_the_launcher(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         local.main(arguments)
     assert end.value.code == 2
-    assert "a RECIPE, and at least one process" in capsys.readouterr().err
+    assert "expected a RECIPE and at least one process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", sorted(LAUNCH.glob("*.sh")), ids=lambda path: path.name)
-def test_scripts_are_understood_by_the_shell(script):
+def test_scripts_have_no_syntax_errors(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert os.access(script, os.X_OK)
 
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """A folder at the front of PATH for commands that this machine may not have."""
+    """A function that adds stand-ins for missing commands to PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -108,7 +111,7 @@ def commands(tmp_path, monkeypatch):
         (75, 100, False),
     ],
 )
-def test_slurm_queues_again_what_can_go_on(
+def test_slurm_requeues_a_run_that_can_resume(
     tmp_path, monkeypatch, commands, status, restarts, requeued
 ):
     commands("srun", f'printf "%s\\n" "$@" > {tmp_path}/srun; exit {status}')
@@ -125,7 +128,7 @@ def test_slurm_queues_again_what_can_go_on(
     assert ended.returncode == (0 if requeued else status)
 
 
-def test_xpk_is_told_the_command(tmp_path, monkeypatch, commands):
+def test_the_command_that_xpk_gets(tmp_path, monkeypatch, commands):
     commands("xpk", f'printf "%s\\n" "$@" > {tmp_path}/xpk')
     for name in ("CLUSTER", "TPU", "IMAGE", "NAME"):
         monkeypatch.setenv(name, name.lower())
@@ -136,8 +139,8 @@ def test_xpk_is_told_the_command(tmp_path, monkeypatch, commands):
     assert command[5:] == ["--workdir", "/a b", "--hosts.coordinator", "auto"]
 
 
-def test_all_vms_of_a_slice_run_and_stop(tmp_path, monkeypatch, commands):
-    """With gcloud, and Python on the VMs, played by scripts: a folder is a VM's home."""
+def test_all_vms_of_a_slice_run_and_stop_together(tmp_path, monkeypatch, commands):
+    """Scripts stand in for gcloud and for Python; the home of a VM is a folder."""
     for vm in ("one", "two"):
         python = tmp_path / vm / "inception_jax" / ".venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
@@ -167,8 +170,8 @@ def test_all_vms_of_a_slice_run_and_stop(tmp_path, monkeypatch, commands):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_goes_on_as_one(tmp_path):
-    """The real thing: two processes of two devices, then one of one, in one folder."""
+def test_a_run_of_two_processes_resumes_with_one(tmp_path):
+    """Two processes of two devices, then one of one, in the same run folder."""
     options = shlex.split(
         f"digits --network inception_resnet_small --image-size 8 --workdir {tmp_path}/run "
         "--batch-size 32 --log-every 2 --eval-every 100 --steps"
