@@ -21,7 +21,7 @@ from inception_jax.weights.model_folder import Card, Origin
 from tests.models.tiny import one_block, random_variables
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-FILE = "inception_v4.safetensors"
+FILE = "model.safetensors"
 # A quarter of the updates, further each.
 QUICK = ["--epochs", "40", "--evaluations", "2", "--learning-rate", "0.1"]
 

@@ -140,7 +140,7 @@ def test_the_first_hour_runs(tiny, tmp_path, monkeypatch):
     """Of a timm or Keras user, on a model folder and a photo of the names it speaks of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path / "models"))
-    save(tmp_path / "models" / "mine", CARD, variables_of(CARD))
+    save(tmp_path / "models" / "v4", CARD, variables_of(CARD))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Path("photo.jpg").write_bytes(simplejpeg.encode_jpeg(pixels))
     names: dict = {}

@@ -39,7 +39,7 @@ def import_weights(
 ) -> None:
     """Convert a weight file of another library to a model folder.
 
-    Example: inception-jax weights import inception_v4.safetensors --out models/v4
+    Example: inception-jax weights import model.safetensors --out models/v4
 
     Supported: .safetensors and .pth of timm, Cadene and facenet-pytorch; .h5,
     .weights.h5 and .keras of Keras; checkpoints of TF-slim and of facenet. The library is
