@@ -112,11 +112,7 @@ def cases(options: Options) -> Iterator[Case]:
                 yield Case(network, task, batch, options.image_size, plan.dtype)
 
 
-def measure(
-    options: Options,
-    save: Callable[[Record], None],
-    start: Callable[..., WorkerProcess] = WorkerProcess,
-) -> None:
+def measure(options: Options, save: Callable[[Record], None]) -> None:
     """Measure all cases until the time limit, passing each record to `save`."""
     plan = PLANS[options.plan]
     timer = AlternatingTimer(
@@ -128,9 +124,8 @@ def measure(
         logs=options.out,
         save=save,
         deadline=time.monotonic() + 60 * options.time_limit,
-        start=start,
     )
-    save({"kind": "machine", **_machine(options, timer.deadline, start)})
+    save({"kind": "machine", **_machine(options, timer.deadline)})
     for case in cases(options):
         try:
             timer.measure(case)
@@ -139,12 +134,10 @@ def measure(
             save({"kind": "skipped", **asdict(case), "reason": reason})
 
 
-def _machine(
-    options: Options, deadline: float, start: Callable[..., WorkerProcess]
-) -> Record:
+def _machine(options: Options, deadline: float) -> Record:
     """Return the device as JAX sees it, the host and the installed versions."""
     log, cache = options.out / "ours.log", options.out / "none"
-    worker = start(REFERENCE, log, cache, 0.9, deadline)
+    worker = WorkerProcess(REFERENCE, log, cache, 0.9, deadline)
     try:
         device = worker.ask("machine")
     finally:

@@ -39,9 +39,12 @@ class Options:
     implementations: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--sides",))] = (
         IMPLEMENTATIONS
     )
-    images: int = 128  # per step and chip
+    # Images per step and chip.
+    images: int = 128
     topology: str = "v5e:2x2"
-    image_size: int | None = None  # in pixels; default: the network's own
+    # Height and width of the images in pixels; default: the network's own.
+    image_size: int | None = None
+    # JSON lines with the results; an existing file is extended.
     out: Path = Path("tpu.jsonl")
 
 
