@@ -9,8 +9,7 @@ and a run resumes by starting at t.
 `eval_batches` yields every example once, loaded by `_EvalLoader`; the last batch is padded
 and masked.
 
-Pixels are uint8. The training step distorts their colour and scales them to the range of
-the network.
+Pixels are uint8; their colour distortion and normalisation belong to the step.
 """
 
 import itertools
@@ -94,7 +93,11 @@ def train_batches(
         raise ValueError(f"batch_size {batch_size} exceeds the {len(source)} examples")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")
-    _check_channels(preprocess, augment)
+    if augment is not None and augment.color and preprocess.image_shape[2] != 3:
+        raise ValueError(
+            "colour can be changed only in images of 3 channels, got image_shape "
+            f"{preprocess.image_shape}; set AugmentConfig.color to False."
+        )
     load = _TrainLoader(source, preprocess, augment, on_bad_image)
     # Sliced last, because the seeds depend on the position among the examples of all hosts.
     return sample_examples(source, seed).batch(per_host, batch_fn=load)[host::num_hosts]
@@ -169,7 +172,11 @@ class _TrainLoader:
 
         def load(i: int) -> None:
             pixels, labels[i] = self._read_first_readable(samples[i].position, errors[i])
-            images[i] = self._view(pixels, samples[i].view_seed)
+            if self.augment is None:
+                images[i] = eval_views(pixels, self.preprocess, 1)[0]
+            else:
+                rng = np.random.default_rng(samples[i].view_seed)
+                images[i] = train_view(pixels, rng, self.preprocess, self.augment)
 
         map_in_threads(load, size)
         batch: TrainBatch = {"image": images, "label": labels}
@@ -196,14 +203,6 @@ class _TrainLoader:
                         f"{len(errors)} images in a row cannot be read; the last: {e}"
                     ) from e
                 index = (index + 1) % len(self.source)
-
-    def _view(
-        self, pixels: UInt8[np.ndarray, "h w c"], seed: int
-    ) -> UInt8[np.ndarray, "h2 w2 c"]:
-        if self.augment is None:
-            return eval_views(pixels, self.preprocess, 1)[0]
-        rng = np.random.default_rng(seed)
-        return train_view(pixels, rng, self.preprocess, self.augment)
 
 
 @dataclass(frozen=True)
@@ -254,14 +253,6 @@ def _read(
 ) -> tuple[UInt8[np.ndarray, "h w c"], int]:
     example = source.examples[index]
     return decode_example(example, preprocess.image_shape[2]), example["label"]
-
-
-def _check_channels(preprocess: PreprocessSpec, augment: AugmentConfig | None) -> None:
-    if augment is not None and augment.color and preprocess.image_shape[2] != 3:
-        raise ValueError(
-            "colour can be changed only in images of 3 channels, got image_shape "
-            f"{preprocess.image_shape}; set AugmentConfig.color to False."
-        )
 
 
 def _batch_size_per_host(batch_size: int, num_hosts: int, host: int) -> int:

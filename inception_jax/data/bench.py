@@ -21,6 +21,7 @@ import numpy as np
 from inception_jax.config import AugmentConfig, PreprocessSpec
 from inception_jax.data.batches import train_batches, train_iterator
 from inception_jax.data.bench_tensorflow import tensorflow_batches
+from inception_jax.data.prefetch import usable_cores
 from inception_jax.data.source import Source
 
 BATCH_SIZE = 64
@@ -74,10 +75,7 @@ class Result:
 
 
 def sample_in_memory(source: Source) -> Source:
-    """Return a random part of a source, held in memory.
-
-    Raises ValueError if the source is smaller than a batch.
-    """
+    """Return a random part of a source, held in memory; it needs at least one batch."""
     if len(source) < BATCH_SIZE:
         raise ValueError(
             f"{source.name!r} has {len(source)} images; expected {BATCH_SIZE} or more."
@@ -90,12 +88,8 @@ def sample_in_memory(source: Source) -> Source:
 def available_settings(source: Source) -> list[Setting]:
     """Return the settings to measure; those of tf.data only if it can be measured."""
     cores = usable_cores()
-    names = ["ours"]
-    if tensorflow_problem(source) is None:
-        names += ["tf.data like Flax", "tf.data like ours"]
-    core_sets = [cores]
-    if can_pin_to_cores() and len(cores) > 1:
-        core_sets = [cores[:1], cores]
+    names = list(PIPELINES) if tensorflow_problem(source) is None else ["ours"]
+    core_sets = [cores[:1], cores] if can_pin_to_cores() and len(cores) > 1 else [cores]
     settings = [Setting(name, core_set) for core_set in core_sets for name in names]
     return [*settings, Setting("ours", cores, processes=len(cores))]
 
@@ -115,20 +109,13 @@ def can_pin_to_cores() -> bool:
     return hasattr(os, "sched_setaffinity")
 
 
-def usable_cores() -> tuple[int, ...]:
-    """Return the numbers of the cores that this process may use."""
-    if can_pin_to_cores():
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
-
-
 def measure(
     source: Source, settings: Sequence[Setting], *, rounds: int, images: int
 ) -> list[Result]:
     """Time each setting `rounds` times on about `images` images, alternating between them.
 
-    Raises ValueError for less than one round or one batch, and ChildProcessError if a
-    pipeline fails.
+    Raises ValueError for less than one round or batch, and ChildProcessError if a pipeline
+    fails.
     """
     if rounds < 1 or images < BATCH_SIZE:
         raise ValueError(
@@ -141,7 +128,7 @@ def measure(
         for index in range(rounds):
             for setting in settings if index % 2 == 0 else reversed(settings):
                 measured[setting].append(time_batches[setting](images // BATCH_SIZE))
-    return [Result(setting, rounds) for setting, rounds in measured.items()]
+    return [Result(setting, measured[setting]) for setting in settings]
 
 
 @contextlib.contextmanager

@@ -76,7 +76,8 @@ def _check_images(
             continue
         if "classes" not in dict(facts):
             names = source.class_names
-            facts.append(("classes", f"{len(names):,}: {_first_names(names)}"))
+            more = ", ..." if len(names) > 5 else ""
+            facts.append(("classes", f"{len(names):,}: {', '.join(names[:5])}{more}"))
         total = len(source)
         count = total if read == "all" else min(read, total)
         errors = list(_read_errors(source, count, progress))
@@ -113,8 +114,3 @@ def _read_errors(source: Source, count: int, progress: Progress | None) -> Itera
             yield from filter(None, threads.map(read, chunk))
             if progress:
                 progress(start + len(chunk), count)
-
-
-def _first_names(names: tuple[str, ...]) -> str:
-    more = ", ..." if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

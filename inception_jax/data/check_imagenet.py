@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The archives from which TFDS prepares `imagenet2012`, and the disk space it needs."""
+"""The check of the archives from which TFDS prepares `imagenet2012`."""
 
 import hashlib
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from inception_jax.data.check_report import Facts
 from inception_jax.text import format_bytes
 
 DOWNLOAD_PAGE = "https://image-net.org/download-images"  # requires an account
@@ -30,39 +33,58 @@ ARCHIVES = (
 )
 
 
-def archive_problem(
-    folder: Path, archive: Archive, *, md5: bool = False, progress: Progress | None = None
-) -> str | None:
-    """Return a short description of what is wrong with an archive in `folder`, or None.
+def check_archives(
+    root: Path, manual: Path, *, md5: bool = False, progress: Progress | None = None
+) -> tuple[Facts, list[str]]:
+    """Return facts about the archives in `manual`, and commands to complete them.
 
-    Only the size is checked, unless `md5` is set: then the whole file is read.
+    `root` is the folder of TFDS. Only sizes are checked, unless `md5` is set: then the
+    archives are read completely.
     """
-    path = folder / archive.file
+    facts, missing = [("archives", str(manual))], []
+    for archive in ARCHIVES:
+        problem = _archive_problem(manual / archive.file, archive, md5, progress)
+        if problem:
+            missing.append(archive)
+        state = problem or f"{'MD5' if md5 else 'size'} correct, {archive.size:,} bytes"
+        facts.append(("", f"{archive.file}: {state}"))
+    # The prepared copy holds the JPEG files of both archives unchanged, except for 23 that
+    # TFDS re-encodes. TFDS shuffles through temporary files and removes each one before it
+    # writes its images, so two copies never coexist (core/shuffle.py).
+    copy = sum(archive.size for archive in ARCHIVES)
+    to_download = sum(archive.size for archive in missing)
+    breakdown = f"{format_bytes(copy)} for the prepared copy"
+    if missing:
+        breakdown = f"{format_bytes(to_download)} for the missing archives, {breakdown}"
+    facts += disk_space(root, copy + to_download)
+    facts.append(("needed", f"{format_bytes(copy + to_download)}: {breakdown}"))
+    if not missing:
+        return facts, []
+    files = " and ".join(archive.file for archive in missing)
+    download = f"# download {files} from {DOWNLOAD_PAGE} into this folder, then:"
+    return facts, [shlex.join(["mkdir", "-p", str(manual)]), download]
+
+
+def disk_space(root: Path, needed: int = 0) -> Facts:
+    """Return the free disk space for a folder that need not exist yet."""
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    short = f", {format_bytes(needed - free)} TOO LITTLE" if needed > free else ""
+    return [("free disk", f"{format_bytes(free)}{short}")]
+
+
+def _archive_problem(
+    path: Path, archive: Archive, md5: bool, progress: Progress | None
+) -> str | None:
     if not path.is_file():
         return f"MISSING, {archive.size:,} bytes"
     size = path.stat().st_size
     if size != archive.size:
         return f"WRONG SIZE, {size:,} bytes instead of {archive.size:,}"
-    if md5:
-        checksum = _md5(path, size, progress)
-        if checksum != archive.md5:
-            return f"WRONG MD5, {checksum} instead of {archive.md5}"
+    checksum = _md5(path, size, progress) if md5 else archive.md5
+    if checksum != archive.md5:
+        return f"WRONG MD5, {checksum} instead of {archive.md5}"
     return None
-
-
-def required_space(missing_archives: int) -> tuple[int, str]:
-    """Return the disk space in bytes that `imagenet2012` still needs, and its breakdown.
-
-    The prepared copy is as large as the archives: it holds their JPEG files unchanged,
-    except for 23 that TFDS re-encodes. TFDS shuffles through temporary files and removes
-    each one before it writes its images, so two copies never coexist (core/shuffle.py).
-    """
-    copy = sum(archive.size for archive in ARCHIVES)
-    breakdown = f"{format_bytes(copy)} for the prepared copy"
-    if missing_archives:
-        missing = format_bytes(missing_archives)
-        breakdown = f"{missing} for the missing archives, {breakdown}"
-    return missing_archives + copy, breakdown
 
 
 def _md5(path: Path, size: int, progress: Progress | None) -> str:

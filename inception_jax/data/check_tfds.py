@@ -13,17 +13,10 @@ import json
 import logging
 import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inception_jax.data.check_imagenet import (
-    ARCHIVES,
-    DOWNLOAD_PAGE,
-    Progress,
-    archive_problem,
-    required_space,
-)
+from inception_jax.data.check_imagenet import Progress, check_archives, disk_space
 from inception_jax.data.check_report import Facts, Report
 from inception_jax.data.imagenet import NUM_TRAIN_IMAGES, NUM_VALIDATION_IMAGES
 from inception_jax.data.optional import require
@@ -37,18 +30,17 @@ IMAGENET_IMAGES = {"train": NUM_TRAIN_IMAGES, "validation": NUM_VALIDATION_IMAGE
 
 
 def check_tfds_dataset(
-    name: str, data_dir: str | None, *, md5: bool = False, progress: Progress | None = None
+    name: str,
+    data_dir: str | None,
+    *,
+    md5: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
     """Check whether a data set is prepared in a format that is read without TensorFlow.
 
-    Args:
-      name: name in TFDS's notation, NAME[/CONFIG][:VERSION].
-      data_dir: folder of TFDS; None is $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      md5: verify the archives of `imagenet2012` if it is not prepared yet.
-      progress: called repeatedly while an archive is read.
-
-    Raises ValueError if TFDS has no such data set or data_dir is not local, and ImportError
-    without the `data` extra.
+    `name` is in TFDS's notation, NAME[/CONFIG][:VERSION]; see `check` for the other
+    arguments. Raises ValueError if TFDS has no such data set or data_dir is not local, and
+    ImportError without the `data` extra.
     """
     tfds = require("tensorflow_datasets")
     if data_dir and "://" in data_dir:
@@ -91,10 +83,7 @@ def _check_files(builder: "DatasetBuilder") -> tuple[Facts, bool]:
 
 
 def _code_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
-    """Return TFDS's builder that prepares a data set.
-
-    Raises ValueError with a one-line message if there is none.
-    """
+    """Return TFDS's builder of a data set; raises ValueError with a one-line message."""
     tfds = require("tensorflow_datasets")
     # TFDS needs it for the sizes of downloads, but does not declare the dependency.
     require("importlib_resources")
@@ -116,40 +105,18 @@ def _report_unprepared(
 ) -> Report:
     builder = _code_builder(name, data_dir)
     folder = Path(builder.data_dir)
-    root = _data_dir(builder)
+    root = folder.parents[builder.info.full_name.count("/")]
     facts = [("prepared", f"no, {folder} does not exist")]
     for path in sorted(folder.parent.glob("incomplete.*")):
         facts.append(("", f"{path.name}: left by an interrupted preparation, remove it"))
     manual = root / "downloads" / "manual"
     if builder.name == "imagenet2012":
-        more_facts, next_steps = _check_archives(root, manual, md5, progress)
+        more_facts, next_steps = check_archives(root, manual, md5=md5, progress=progress)
     else:
         more_facts, next_steps = _describe_download(builder, manual)
-        more_facts += _disk_space(root)
-    next_steps += _preparation(name, builder)
+        more_facts += disk_space(root)
+    next_steps += _preparation(name, root)
     return Report(name, False, facts + more_facts, next_steps)
-
-
-def _check_archives(
-    root: Path, manual: Path, md5: bool, progress: Progress | None
-) -> tuple[Facts, list[str]]:
-    """Return facts about ImageNet's archives in `manual`, and commands to complete them."""
-    facts, missing = [("archives", str(manual))], []
-    for archive in ARCHIVES:
-        problem = archive_problem(manual, archive, md5=md5, progress=progress)
-        if problem:
-            missing.append(archive)
-        else:
-            problem = f"{'MD5' if md5 else 'size'} correct, {archive.size:,} bytes"
-        facts.append(("", f"{archive.file}: {problem}"))
-    needed, breakdown = required_space(sum(archive.size for archive in missing))
-    facts += _disk_space(root, needed)
-    facts.append(("needed", f"{format_bytes(needed)}: {breakdown}"))
-    if not missing:
-        return facts, []
-    files = " and ".join(archive.file for archive in missing)
-    download = f"# download {files} from {DOWNLOAD_PAGE} into this folder, then:"
-    return facts, [shlex.join(["mkdir", "-p", str(manual)]), download]
 
 
 def _describe_download(builder: "DatasetBuilder", manual: Path) -> tuple[Facts, list[str]]:
@@ -170,20 +137,9 @@ def _describe_download(builder: "DatasetBuilder", manual: Path) -> tuple[Facts, 
     return facts, next_steps
 
 
-def _data_dir(builder: "DatasetBuilder") -> Path:
-    return Path(builder.data_dir).parents[builder.info.full_name.count("/")]
-
-
-def _disk_space(root: Path, needed: int = 0) -> Facts:
-    existing = next(path for path in (root, *root.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    short = f", {format_bytes(needed - free)} TOO LITTLE" if needed > free else ""
-    return [("free disk", f"{format_bytes(free)}{short}")]
-
-
-def _preparation(name: str, builder: "DatasetBuilder") -> list[str]:
-    """Return the shell commands that prepare a data set."""
-    args = f"{json.dumps(name)}, data_dir={json.dumps(str(_data_dir(builder)))}"
+def _preparation(name: str, root: Path) -> list[str]:
+    """Return the shell commands that prepare a data set in a folder of TFDS."""
+    args = f"{json.dumps(name)}, data_dir={json.dumps(str(root))}"
     program = (
         f"import tensorflow_datasets as tfds; tfds.builder({args}, "
         'file_format="array_record").download_and_prepare()'
@@ -200,5 +156,7 @@ def _preparation(name: str, builder: "DatasetBuilder") -> list[str]:
 
 def _prepare_again(name: str, builder: "DatasetBuilder", suffix: str) -> list[str]:
     """Return commands that rename the prepared folder by a suffix and prepare a new one."""
-    renamed = f"{builder.data_dir}.{suffix}"
-    return [shlex.join(["mv", builder.data_dir, renamed]), *_preparation(name, builder)]
+    folder = Path(builder.data_dir)
+    root = folder.parents[builder.info.full_name.count("/")]
+    rename = shlex.join(["mv", str(folder), f"{folder}.{suffix}"])
+    return [rename, *_preparation(name, root)]

@@ -11,8 +11,7 @@
     at both ends and at the centre of the longer side; of each square, the four corners, the
     centre and the whole square resized.
 
-Several views include the mirror image of each crop, and they keep the aspect ratio whatever
-`PreprocessSpec.aspect` is.
+Several views include each crop mirrored, and keep the aspect ratio whatever the spec says.
 """
 
 import functools
@@ -141,11 +140,10 @@ def resize(
     """Return the whole image at another height and width, stretched if the aspect differs.
 
     "bilinear" is `tf.image.resize` without antialiasing and with pixel centres at half
-    integers. (The older `resize_bilinear`, which slim used, places them at integers and so
-    shifts the image by up to half a pixel.) A side of more than twice the target size is
-    first averaged down by about an integer factor, so that large photos do not alias.
-    "bicubic" is Pillow's, as in timm, with antialiasing. An image that already has the
-    size is returned itself.
+    integers. (slim's `resize_bilinear` places them at integers and so shifts the image by
+    up to half a pixel.) A side of more than twice the target size is first averaged down by
+    about an integer factor, so that large photos do not alias. "bicubic" is Pillow's, as in
+    timm, with antialiasing. An image of the right size is returned itself.
 
     Raises ImportError without the `data` extra.
     """
@@ -192,10 +190,7 @@ def _short_sides(spec: PreprocessSpec, views: int) -> list[int]:
 
 
 def _covering_size(height: int, width: int, minimum: tuple[int, int]) -> tuple[int, int]:
-    """Return the smallest size of this aspect ratio that covers `minimum`.
-
-    Sides are rounded like torchvision's.
-    """
+    """Return the smallest size that covers `minimum`, rounded like torchvision's."""
     rows, columns = minimum
     if rows * width >= columns * height:
         return rows, rows * width // height

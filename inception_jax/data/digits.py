@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 def open_digits(split: str, data_dir: str | None) -> Source:
     """Open the digits (see `digits_builder`), prepared on first use and held in memory.
 
-    `split` is `train`, `test` or its alias `eval`, or a part in TFDS's notation. Raises
-    ValueError for any other split, and ImportError without the `data` extra.
+    Raises ValueError if the split is unknown, and ImportError without the `data` extra.
     """
     with _quiet_absl():
-        folder = Path(prepare_digits(data_dir).data_dir)
-        examples = _in_memory(folder, split)
+        examples = _in_memory(Path(prepare_digits(data_dir).data_dir), split)
     return Source("digits", split, tuple(map(str, range(10))), examples)
 
 
@@ -50,10 +48,9 @@ def _quiet_absl() -> Iterator[None]:
 def _in_memory(folder: Path, split: str) -> tuple[Example, ...]:
     examples = []
     for index, record in enumerate(read_split(_builder(str(folder.parents[1])), split)):
-        image, label = record["image"], record["label"]
-        image.flags.writeable = False  # every epoch uses the same array
+        record["image"].flags.writeable = False  # every epoch uses the same array
         name = f"digits {split} #{index}"
-        examples.append(Example(image=image, label=label, name=name))
+        examples.append(Example(image=record["image"], label=record["label"], name=name))
     return tuple(examples)
 
 

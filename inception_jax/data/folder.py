@@ -10,12 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from inception_jax.data.decoding import UnreadableImage
-from inception_jax.data.image_paths import (
-    IMAGE_EXTENSIONS,
-    find_images,
-    is_folder,
-    visible_entries,
-)
+from inception_jax.data.image_paths import IMAGE_EXTENSIONS, find_images, list_subfolders
 from inception_jax.data.source import Example, Source
 from inception_jax.data.splits import parse_split, part_positions
 
@@ -100,9 +95,9 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if not os.path.isdir(root):
         problem = "is not a folder" if os.path.exists(root) else "does not exist"
         raise ValueError(f"{str(root)!r} {problem}; expected a folder of images.")
-    names = _subfolders(root)
+    names = list_subfolders(root)
     splits = {"train", *EVAL_FOLDERS}
-    if "train" in names and _subfolders(root / "train"):
+    if "train" in names and list_subfolders(root / "train"):
         return {name: root / name for name in names if name in splits}
     if names and splits.issuperset(names):
         raise ValueError(
@@ -113,7 +108,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _class_names(train: Path) -> tuple[str, ...]:
-    classes = _subfolders(train)
+    classes = list_subfolders(train)
     if len(classes) < 2:
         contents = f"only one folder, {classes[0]!r}" if classes else "no folders"
         raise ValueError(
@@ -121,10 +116,6 @@ def _class_names(train: Path) -> tuple[str, ...]:
             "two classes."
         )
     return tuple(classes)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in visible_entries(folder) if is_folder(entry)]
 
 
 def _list_images(
@@ -137,7 +128,7 @@ def _list_images(
     """
     images: dict[str, list[str]] = {}
     num_others = 0
-    for name in _subfolders(folder):
+    for name in list_subfolders(folder):
         paths, others = find_images(folder, name)
         images[name] = sorted(paths)
         num_others += others

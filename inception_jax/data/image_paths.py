@@ -46,9 +46,9 @@ def find_images(folder: Path, subfolder: str) -> tuple[list[str], int]:
         if (identity.st_dev, identity.st_ino) in seen:
             continue
         seen.add((identity.st_dev, identity.st_ino))
-        for entry in visible_entries(folder / current):
+        for entry in _visible_entries(folder / current):
             path = f"{current}/{entry.name}"
-            if is_folder(entry):
+            if _is_folder(entry):
                 pending.append(path)
             elif _has_image_extension(entry.name) and entry.is_file():
                 images.append(path)
@@ -57,11 +57,12 @@ def find_images(folder: Path, subfolder: str) -> tuple[list[str], int]:
     return images, num_others
 
 
-def visible_entries(folder: Path) -> list[os.DirEntry]:
-    """Return the entries of a folder that are not hidden, sorted by name.
+def list_subfolders(folder: Path) -> list[str]:
+    """Return the sorted names of the visible folders in a folder, including links."""
+    return [entry.name for entry in _visible_entries(folder) if _is_folder(entry)]
 
-    Raises ValueError if the folder cannot be read.
-    """
+
+def _visible_entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
@@ -70,8 +71,7 @@ def visible_entries(folder: Path) -> list[os.DirEntry]:
     return sorted(visible, key=lambda entry: entry.name)
 
 
-def is_folder(entry: os.DirEntry) -> bool:
-    """Return whether an entry is a folder or a link to one."""
+def _is_folder(entry: os.DirEntry) -> bool:
     # `DirEntry.is_dir` raises OSError for a link to itself. `os.path.isdir` returns False,
     # but it needs a system call for every entry.
     return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()

@@ -2,8 +2,7 @@
 """Loading of batches ahead of their use, in threads or in worker processes.
 
 Threads are efficient, because reading, decoding and resizing release Python's global lock.
-All threads work on the same batch, so only a few batches are in memory, not one for each
-thread.
+All threads work on the same batch, so only a few batches are in memory.
 """
 
 import functools
@@ -47,12 +46,8 @@ def map_in_threads(load: Callable[[int], T], n: int) -> list[T]:
 def prefetch(dataset: "grain.MapDataset", workers: int) -> Iterator[Any]:
     """Yield the elements of a dataset in order, loaded ahead of their use.
 
-    Loading starts immediately and stops when the generator is closed or deleted.
-
-    Args:
-      workers: number of worker processes; 0 loads in threads of this process.
-
-    Raises ValueError if workers is negative.
+    Loading starts immediately and stops when the generator is closed or deleted. `workers`
+    is the number of worker processes; 0 loads in threads. Raises ValueError if negative.
     """
     if workers < 0:
         raise ValueError(f"workers must be 0 or more, got {workers}")
@@ -110,11 +105,15 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _num_threads() -> int:
-    cores = os.cpu_count() or 1
+def usable_cores() -> tuple[int, ...]:
+    """Return the numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
-        cores = len(os.sched_getaffinity(0))
-    return max(1, cores // _num_processes)
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def _num_threads() -> int:
+    return max(1, len(usable_cores()) // _num_processes)
 
 
 @functools.cache

@@ -27,10 +27,7 @@ class SampledExample(NamedTuple):
 
 
 def sample_examples(source: Source, seed: int) -> "grain.MapDataset":
-    """Return the endless sequence of `SampledExample`s of all steps and all hosts.
-
-    Every epoch is a permutation of the source.
-    """
+    """Return the endless sequence of sampled examples; each epoch is a permutation."""
     # With `shuffle(seed=...)`, which adds the epoch to the seed, epoch 1 of one seed would
     # equal epoch 0 of the next. `seed` hashes.
     dataset = require("grain").MapDataset.range(len(source)).seed(seed)

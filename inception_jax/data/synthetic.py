@@ -10,11 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from inception_jax.data.imagenet import (
-    NUM_CLASSES,
-    NUM_TRAIN_IMAGES,
-    NUM_VALIDATION_IMAGES,
-)
+from inception_jax.data import imagenet
 from inception_jax.data.optional import require
 from inception_jax.data.source import Example, Source
 from inception_jax.data.splits import parse_split, part_positions
@@ -44,10 +40,11 @@ def open_synthetic(name: str, split: str) -> Source:
             "at least 2 classes and 10 images, such as synthetic:10x200."
         )
     kind, part = parse_split(split, ("train", "eval"))
-    classes, num_train, num_eval = NUM_CLASSES, NUM_TRAIN_IMAGES, NUM_VALIDATION_IMAGES
     if match[1]:
-        classes, num_train = int(match[1]), int(match[2])
-        num_eval = num_train // 10
+        classes, num_train, num_eval = int(match[1]), int(match[2]), int(match[2]) // 10
+    else:
+        classes = imagenet.NUM_CLASSES
+        num_train, num_eval = imagenet.NUM_TRAIN_IMAGES, imagenet.NUM_VALIDATION_IMAGES
     positions = part_positions(num_train if kind == "train" else num_eval, part)
     names = tuple(f"class {label}" for label in range(classes))
     return Source(name, split, names, SyntheticExamples(kind, classes, positions))

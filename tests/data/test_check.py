@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from inception_jax.data import check_imagenet, check_tfds
+from inception_jax.data import check_imagenet
 from inception_jax.data.check import check
 from inception_jax.text import format_bytes
 
@@ -42,8 +42,7 @@ def small_archives(monkeypatch):
         check_imagenet.Archive("train.tar", 5, "5d41402abc4b2a76b9719d911017c592"),  # hello
         check_imagenet.Archive("val.tar", 3, "202cb962ac59075b964b07152d234b70"),  # 123
     )
-    for module in (check_imagenet, check_tfds):
-        monkeypatch.setattr(module, "ARCHIVES", archives)
+    monkeypatch.setattr(check_imagenet, "ARCHIVES", archives)
     return archives
 
 
