@@ -17,6 +17,7 @@ from inception_jax.data.check_tfds import check_tfds_dataset
 from inception_jax.data.decoding import decode
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
+from inception_jax.text import first_few
 
 MAX_LISTED = 20  # error messages of unreadable images
 
@@ -76,8 +77,7 @@ def _check_images(
             continue
         if "classes" not in dict(facts):
             names = source.class_names
-            more = ", ..." if len(names) > 5 else ""
-            facts.append(("classes", f"{len(names):,}: {', '.join(names[:5])}{more}"))
+            facts.append(("classes", f"{len(names):,}: {first_few(names)}"))
         total = len(source)
         count = total if read == "all" else min(read, total)
         errors = list(_read_errors(source, count, progress))

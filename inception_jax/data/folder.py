@@ -13,6 +13,7 @@ from inception_jax.data.decoding import UnreadableImage
 from inception_jax.data.image_paths import IMAGE_EXTENSIONS, find_images, list_subfolders
 from inception_jax.data.source import Example, Source
 from inception_jax.data.splits import parse_split, part_positions
+from inception_jax.text import first_few
 
 EVAL_FOLDERS = ("val", "validation", "test")  # `eval` is the first that exists
 HELD_OUT = 0.1  # fraction of the images that is `eval` if there is no such folder
@@ -137,15 +138,15 @@ def _list_images(
             f"{str(folder)!r} contains no images in folders of classes; none of the "
             f"{num_others} other files there has one of the extensions {IMAGE_EXTENSIONS}."
         )
-    unknown = [name for name in images if images[name] and name not in classes]
+    unknown = [repr(name) for name in images if images[name] and name not in classes]
     if unknown:
         raise ValueError(
-            f"{str(folder)!r} contains classes that train lacks: {_first_few(unknown)}."
+            f"{str(folder)!r} contains classes that train lacks: {first_few(unknown, 3)}."
         )
-    empty = [name for name in classes if not images.get(name)]
+    empty = [repr(name) for name in classes if not images.get(name)]
     if needs_all and empty:
         raise ValueError(
-            f"{str(folder)!r} contains no images of {_first_few(empty)}; add images or "
+            f"{str(folder)!r} contains no images of {first_few(empty, 3)}; add images or "
             "remove the folder."
         )
     all_paths, labels = [], []
@@ -167,8 +168,3 @@ def _held_out(
 
 def _hash(path: str) -> int:
     return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest())
-
-
-def _first_few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more

@@ -83,7 +83,7 @@ def test_synthetic_is_ready(run):
     assert output.splitlines() == [
         "synthetic:10x200: ready",
         "",
-        "  classes  10: class 0, class 1, class 2, class 3, class 4, ...",
+        "  classes  10: class 0, class 1, class 2, class 3, class 4 and 5 more",
         "  train    200 images; 3 read, all readable",
         "  eval     20 images; 3 read, all readable",
     ]
