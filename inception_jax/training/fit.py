@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training run from its configuration, in one process or in several that act as one."""
+"""`fit` trains a run from its configuration, in one process or in several."""
 
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -12,13 +13,13 @@ from inception_jax.runtime import hosts
 from inception_jax.runtime.devices import describe
 from inception_jax.runtime.goodput import Goodput
 from inception_jax.runtime.placement import replicate
-from inception_jax.runtime.stopping import StopSignal
+from inception_jax.runtime.stopping import ExitStatus, StopSignal
 from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage import run_folder
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.training.initial_weights import load_first_weights
 from inception_jax.training.loop import Loop
-from inception_jax.training.reporter import Reporter
+from inception_jax.training.reporter import Reporter, SilentReporter
 from inception_jax.training.setup import Setup, claim_folder, current_session, set_up
 from inception_jax.training.step import TrainState, jitted_init, state_shapes
 
@@ -26,18 +27,33 @@ from inception_jax.training.step import TrainState, jitted_init, state_shapes
 class HostLostError(RuntimeError):
     """Another process of the run cannot be reached any more."""
 
+    exit_status = ExitStatus.HOST_LOST
+
+
+@dataclass(frozen=True)
+class OpenFolder:
+    """The run folder, which only process 0 opens; the others have two Nones."""
+
+    previous: run_folder.RunRecord | None = None  # written by earlier sessions
+    checkpoints: Checkpoints | None = None
+
 
 def fit(config: RunConfig, started: float | None = None) -> bool:
-    """Train as `config` says, from the newest checkpoint in its folder if there is one.
+    """Train a run, from the newest checkpoint in its folder if there is one.
 
-    Returns whether the run is complete; False after a signal to stop, with the state
-    saved. `started` is the `time.perf_counter()` that the account of time begins at.
+    Returns whether the run is complete; False after a signal to stop, with the state saved.
 
-    Raises ValueError, before anything expensive, where the configuration, the data and
-    the devices do not fit, the processes of the run differ, or the folder is another's;
-    NonFiniteError under `on_nonfinite="abort"`; CheckpointError where none can be written
-    or read back; HostLostError where another process of the run is gone; OSError where
-    something else cannot be read or written.
+    Args:
+      config: the settings of the run.
+      started: the `time.perf_counter()` from which time is accounted; by default, now.
+
+    Raises:
+      ValueError: the configuration, the data, the devices and the folder do not fit
+        together, or the processes of the run differ; raised before the first step.
+      NonFiniteError: the loss or gradient is NaN or infinite and `on_nonfinite` is "abort".
+      CheckpointError: a checkpoint cannot be written or read.
+      HostLostError: another process of the run is gone.
+      OSError: another file cannot be read or written.
     """
     goodput = Goodput(started)
     hosts.connect(config.hosts)
@@ -45,84 +61,100 @@ def fit(config: RunConfig, started: float | None = None) -> bool:
     if len(lines) > 1 and jax.process_index() == 0:
         print("\n".join(lines), flush=True)
     setup = hosts.run_on_all(partial(set_up, config))
-    hosts.check_consistent(_must_agree(setup))
-    folder = run_folder.hosts_path(setup.folder)
-    with ExitStack() as stack:
-        stop = stack.enter_context(StopSignal())
-        watchdog = Watchdog(
-            goodput, config.hosts, folder, jax.process_index(), jax.process_count()
-        )
-        stack.enter_context(watchdog)
+    hosts.check_consistent(_shared_settings(setup))
+    watchdog = Watchdog(
+        goodput,
+        config.hosts,
+        folder=run_folder.hosts_path(setup.folder),
+        index=jax.process_index(),
+        count=jax.process_count(),
+    )
+    with StopSignal() as stop, watchdog:
         try:
-            return _fit(setup, goodput, watchdog, stop, stack)
+            return _train(setup, goodput, watchdog, stop)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" in str(error):
-                raise ValueError(
-                    f"batch_size {config.batch_size} does not fit into the memory of "
-                    f"{describe(setup.devices)}; choose a smaller one, or --accumulate "
-                    f"{2 * config.accumulate}{'' if config.remat else ' or --remat'}."
-                ) from error
+                raise _out_of_memory(setup) from error
             if jax.process_count() == 1:
                 raise
             raise HostLostError(
-                f"another process of the run is gone, or the network to it ({error}).\n"
+                f"another process of the run, or the network to it, is gone ({error}).\n"
                 f"{watchdog.peers()}"
             ) from error
 
 
-def _fit(
-    setup: Setup, goodput: Goodput, watchdog: Watchdog, stop: StopSignal, stack: ExitStack
-) -> bool:
-    before = saved = None
-
-    def open_folder() -> None:
-        nonlocal before, saved
+def _train(setup: Setup, goodput: Goodput, watchdog: Watchdog, stop: StopSignal) -> bool:
+    with ExitStack() as stack:
+        folder = hosts.run_on_all(partial(_open_folder, setup, stack))
+        with goodput.spent_on("compile"):  # of the initial weights
+            state, step = _initial_state(setup, folder.checkpoints)
+        reporter: Reporter | SilentReporter = SilentReporter()
         if jax.process_index() == 0:
-            before = stack.enter_context(claim_folder(setup))
-            keep = setup.config.keep_checkpoints
-            saved = stack.enter_context(Checkpoints(setup.checkpoints, keep))
-
-    hosts.run_on_all(open_folder)
-    with goodput.spent_on("compile"):  # of the initial weights
-        state, step = _start(setup, saved)
-    with Reporter(setup, goodput, step, before) as reporter:
-        loop = Loop(setup, goodput, saved, reporter, watchdog, stop)
-        done = loop.train(state, step)
-    reporter.say_where_the_time_went()
-    return done
+            reporter = Reporter(setup, goodput, step, folder.previous)
+        with reporter:
+            loop = Loop(setup, goodput, folder.checkpoints, reporter, watchdog, stop)
+            is_complete = loop.train(state, step)
+        reporter.print_time()
+        return is_complete
 
 
-def _must_agree(setup: Setup) -> dict[str, str]:
-    """What has to be the same in all processes of a run."""
+def _open_folder(setup: Setup, stack: ExitStack) -> OpenFolder:
+    if jax.process_index() != 0:
+        return OpenFolder()
+    previous = stack.enter_context(claim_folder(setup))
+    checkpoints = Checkpoints(setup.checkpoints, setup.config.keep_checkpoints)
+    return OpenFolder(previous, stack.enter_context(checkpoints))
+
+
+def _initial_state(setup: Setup, checkpoints: Checkpoints | None) -> tuple[TrainState, int]:
+    """Return the state and step to start from: the newest checkpoint, or initial weights.
+
+    Process 0 reads files and sends the state to the others, so that all have the same.
+    """
+    config, devices = setup.config, setup.devices
+    shapes = state_shapes(setup.network, config.optimizer)
+
+    def restore() -> tuple[int | None, Any]:
+        restored = checkpoints.restore_newest(shapes) if checkpoints else None
+        return restored or (None, None)
+
+    step, state = hosts.run_on_all(restore)
+    step = hosts.broadcast(step)
+    if step is not None:
+        return replicate(state, shapes, devices), step
+    random_state = jitted_init(setup.network, config.optimizer)(config.seed)
+    if config.first_weights is None:
+        return random_state, 0
+
+    def load() -> TrainState | None:
+        return load_first_weights(random_state, config) if checkpoints else None
+
+    return replicate(hosts.run_on_all(load), shapes, devices), 0
+
+
+def _shared_settings(setup: Setup) -> dict[str, str]:
+    """Return everything that must be the same in all processes of a run."""
     own = {"workdir", "data_dir", "workers", "hosts.index"}
-    settings = run_folder.flatten_settings(asdict(setup.config)).items()
-    here = current_session(setup)
-    return {
-        **{key: str(value) for key, value in settings if key not in own},
-        **{f"version of {name}": number for name, number in here.versions.items()},
-        "code": here.code,
+    session = current_session(setup)
+    shared = {
+        "code": session.code,
         "training examples": str(len(setup.train_source)),
         "evaluation examples": str(len(setup.eval_source)),
         "classes": ", ".join(setup.train_source.class_names),
     }
+    for name, value in run_folder.flatten_settings(asdict(setup.config)).items():
+        if name not in own:
+            shared[name] = str(value)
+    for name, version in session.versions.items():
+        shared[f"version of {name}"] = version
+    return shared
 
 
-def _start(setup: Setup, saved: Checkpoints | None) -> tuple[TrainState, int]:
-    """The newest checkpoint's state, or one with the first weights; and its step.
-
-    Process 0 reads them, so that all have the same, and sends them to the others.
-    """
-    network, optimizer = setup.network, setup.config.optimizer
-    shapes = state_shapes(network, optimizer)
-    found = hosts.run_on_all(lambda: saved.restore_newest(shapes) if saved else None)
-    (step, *_) = hosts.exchange({"step": str(found[0]) if found else ""})
-    if not step["step"]:
-        state = jitted_init(network, optimizer)(setup.config.seed)
-        if setup.config.first_weights is None:
-            return state, 0
-        begun = hosts.run_on_all(
-            lambda: load_first_weights(state, setup.config) if saved else None
-        )
-        return replicate(begun, shapes, setup.devices), 0
-    state = replicate(found and found[1], shapes, setup.devices)
-    return state, int(step["step"])
+def _out_of_memory(setup: Setup) -> ValueError:
+    config = setup.config
+    remat = "" if config.remat else " or --remat"
+    return ValueError(
+        f"batch_size {config.batch_size} does not fit into the memory of "
+        f"{describe(setup.devices)}; choose a smaller one, or --accumulate "
+        f"{2 * config.accumulate}{remat}."
+    )

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop of a training run: data, steps, evaluation, checkpoints, records."""
+"""The training loop, and the actions that it runs every few steps."""
 
 import math
 from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,10 +16,10 @@ from inception_jax.config import ParallelConfig
 from inception_jax.data.sampling import example_names, train_positions
 from inception_jax.data.source import Subset
 from inception_jax.runtime import hosts
-from inception_jax.runtime.collectives import with_stop_flag
+from inception_jax.runtime.collectives import Batch, with_stop_flag
 from inception_jax.runtime.goodput import Goodput
 from inception_jax.runtime.parallel import ParallelStep, data_parallel
-from inception_jax.runtime.stopping import StopSignal
+from inception_jax.runtime.stopping import ExitStatus, StopSignal
 from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.training.diagnostics import function_change
@@ -25,124 +27,181 @@ from inception_jax.training.feed import eval_feed, train_feed
 from inception_jax.training.from_config import numbers_for
 from inception_jax.training.metrics import add_sums
 from inception_jax.training.probe import Probe
-from inception_jax.training.reporter import Reporter
+from inception_jax.training.reporter import Reporter, SilentReporter
 from inception_jax.training.setup import Setup
 from inception_jax.training.step import TrainOptions, TrainState, eval_step, train_step
 
-# Steps that may be under way on the devices while the host goes on.
-IN_FLIGHT = 2
+MAX_PENDING = 2  # steps that may be running on the devices while the host continues
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient is no number any more."""
+    """The loss or the gradient is NaN or infinite."""
+
+    exit_status = ExitStatus.NOT_FINITE
+
+
+class Hook(NamedTuple):
+    """An action that the loop runs after some of the steps."""
+
+    after: Callable[[TrainState, int], None]  # takes the state after a step, and the step
+    interval: int | float  # in steps; need not be a whole number
+    at_end: bool = True  # run after the last step as well
+    before: Callable[[TrainState], None] = lambda state: None
+
+    def is_due(self, step: int, last_step: int) -> bool:
+        """Return whether the action runs after `step`."""
+        return passes(step, self.interval) or (self.at_end and step == last_step)
 
 
 class Loop:
-    """The compiled steps of a run and what they report to."""
+    """Trains a run and reports on it.
+
+    Args:
+      checkpoints: where to save states; None in all processes but the first.
+      stop: tells whether this process received a signal to stop.
+    """
 
     def __init__(
         self,
         setup: Setup,
         goodput: Goodput,
-        saved: Checkpoints | None,
-        reporter: Reporter,
+        checkpoints: Checkpoints | None,
+        reporter: Reporter | SilentReporter,
         watchdog: Watchdog,
         stop: StopSignal,
     ) -> None:
-        self.setup, self.goodput = setup, goodput
-        self.saved, self.reporter, self.watchdog = saved, reporter, watchdog
-        self.stop = stop
-        self.finite = True  # the newest update was
-        self.told_to_stop = False  # some process of the run was, and all know
+        self.setup, self.goodput, self.checkpoints = setup, goodput, checkpoints
+        self.reporter, self.watchdog, self.stop = reporter, watchdog, stop
         config = setup.config
         self.train_step, self.eval_step = compiled_steps(
             setup.options, config.parallel, tuple(setup.devices)
         )
         self.numbers = numbers_for(config)
-        self.compiled: set[str] = set()  # of the steps
-        # Updates under way, and what they will give.
+        self.called: set[str] = set()  # programs that are compiled
+        # Steps that are running: number, metrics, and the sum of the stop flags.
         self.pending: deque[tuple[int, dict[str, jax.Array], jax.Array]] = deque()
+        self.is_finite = True  # the newest loss and gradient
+        self.must_stop = False  # a process received a signal, and all processes know it
+        self.evaluated = True  # the newest evaluation that was due is complete
+        self.out_of_patience = False
+        self.logits_before: Any = None  # of the probe images, before a probed step
+        self.hooks = self._hooks()
+
+    def _hooks(self) -> list[Hook]:
+        """Return the hooks in the order in which they run."""
+        config, steps_per_epoch = self.setup.config, self.setup.steps_per_epoch
+        hooks = [Hook(self._log, config.log_every)]
+        if config.probe_every:
+            probe = Hook(self._probe, config.probe_every, False, before=self._keep_logits)
+            hooks.append(probe)
+        hooks.append(Hook(self._evaluate, config.eval_every * steps_per_epoch))
+        hooks.append(Hook(self._save, config.checkpoint_every * steps_per_epoch))
+        return hooks
 
     def train(self, state: TrainState, step: int) -> bool:
-        """Updates until the last one or a signal to stop; saves before it returns."""
-        setup, config = self.setup, self.setup.config
-        per_epoch = setup.steps_per_epoch
-        evaluated = step == 0 or self._evaluated_before(state, step)
-        over = step < setup.steps and self._over_early()
-        place, tell = self.train_step.place, self.reporter.skipped
-        batches = train_feed(setup, step, place, tell)
-        while step < setup.steps and not over and not self._stopping():
+        """Train from `step` to the end or until a signal to stop, and save the state.
+
+        Returns whether the run is complete.
+        """
+        last_step = self.setup.steps
+        if step > 0:
+            self._repeat_evaluation(state, step)
+        if step < last_step:
+            self.out_of_patience = self._is_out_of_patience()
+        place, on_skipped = self.train_step.place, self.reporter.skipped
+        batches = train_feed(self.setup, step, place, on_skipped)
+        while step < last_step and not self.out_of_patience and not self._is_stopping():
             with self.goodput.spent_on("data_wait"):
                 batch = next(batches)
-            probing = config.probe_every and (step + 1) % config.probe_every == 0
-            before = self._signals(state)["logits"] if probing else None
-            with self._working("step", "train"):
-                (state, metrics), stops = self.train_step(
-                    state, batch | self._flags(), self.numbers
-                )
-                step += 1
-                self.pending.append((step, metrics, stops))
-                while len(self.pending) > IN_FLIGHT:
-                    self._receive()
-            if self.saved:
-                self.saved.check()
-            last = step == setup.steps
-            if last or step % config.log_every == 0:
-                self._receive_all()
-                self.reporter.log(step)
-            if before is not None:
-                found = self._signals(state)
-                found["function_change"] = function_change(before, found.pop("logits"))
-                self.reporter.probed(step, found)
-            if last or _passed(step, config.eval_every * per_epoch):
-                self._receive_all()
-                evaluated = self._evaluate(state, step)
-                over = not last and evaluated and self._over_early()
-            if last or _passed(step, config.checkpoint_every * per_epoch):
-                self._save(state, step)
-        if over:
+            due = [hook for hook in self.hooks if hook.is_due(step + 1, last_step)]
+            for hook in due:
+                hook.before(state)
+            state, step = self._step(state, step, batch)
+            for hook in due:
+                hook.after(state, step)
+        if self.out_of_patience:
             self._receive_all()
-            self.reporter.over_early(step)
+            self.reporter.stopped_early(step)
         self._save(state, step)
         with self.goodput.spent_on("checkpoint"):
-            hosts.run_on_all(lambda: self.saved and self.saved.wait())
+            hosts.run_on_all(self._wait_for_checkpoint)
         self.reporter.account(step)
-        # Above its steps: it was trained for longer before.
-        return evaluated and (step >= setup.steps or over)
+        # A run that was shortened after it had trained longer is complete, too.
+        return self.evaluated and (step >= last_step or self.out_of_patience)
 
-    def _over_early(self) -> bool:
-        """Whether too many evaluations have come after the best one; the same in all
-        processes, since the first one decides by what is on record."""
+    def _step(self, state: TrainState, step: int, batch: Batch) -> tuple[TrainState, int]:
+        """Start one step, and wait until few enough are running."""
+        with self._timed("step", "train"):
+            (state, metrics), stops = self.train_step(
+                state, batch | self._stop_flags(), self.numbers
+            )
+            step += 1
+            self.pending.append((step, metrics, stops))
+            while len(self.pending) > MAX_PENDING:
+                self._receive()
+        if self.checkpoints:
+            self.checkpoints.check()
+        return state, step
+
+    def _log(self, state: TrainState, step: int) -> None:
+        self._receive_all()
+        self.reporter.log(step)
+
+    def _keep_logits(self, state: TrainState) -> None:
+        self.logits_before = self._signals(state)["logits"]
+
+    def _probe(self, state: TrainState, step: int) -> None:
+        signals = self._signals(state)
+        logits = signals.pop("logits")
+        signals["function_change"] = function_change(self.logits_before, logits)
+        self.reporter.probed(step, signals)
+
+    def _evaluate(self, state: TrainState, step: int) -> None:
+        """Evaluate raw and averaged weights; a signal to stop interrupts it."""
+        self._receive_all()
+        self.evaluated = self._try_evaluation(state, step)
+        if step < self.setup.steps and self.evaluated:
+            self.out_of_patience = self._is_out_of_patience()
+
+    def _save(self, state: TrainState, step: int) -> None:
+        self._receive_all()  # raises an error before a state after it is saved
+        if self.checkpoints:
+            with self.goodput.spent_on("checkpoint"):
+                self.checkpoints.save(step, state)
+        self.reporter.account(step)
+
+    def _wait_for_checkpoint(self) -> None:
+        if self.checkpoints:
+            self.checkpoints.wait()
+
+    def _repeat_evaluation(self, state: TrainState, step: int) -> None:
+        """Evaluate a restored state if that was due and a signal interrupted it."""
+        interval = self.setup.config.eval_every * self.setup.steps_per_epoch
+        was_due = step >= self.setup.steps or passes(step, interval)
+        if was_due and not hosts.broadcast(self.reporter.has_evaluation(step)):
+            self.evaluated = self._try_evaluation(state, step)
+
+    def _is_out_of_patience(self) -> bool:
+        """Return whether the best evaluation is too old; process 0 decides for all."""
         patience = self.setup.config.patience
         if patience is None:
             return False
-        since = self.reporter.evaluations_since_the_best() if self.saved else 0
-        (first, *_) = hosts.exchange({"since": str(since)})
-        return int(first["since"]) >= patience
+        return hosts.broadcast(self.reporter.evaluations_since_best()) >= patience
 
-    def _evaluated_before(self, state: TrainState, step: int) -> bool:
-        """A signal may have cut the evaluation at this checkpoint short: it comes again."""
-        setup = self.setup
-        interval = setup.config.eval_every * setup.steps_per_epoch
-        if step < setup.steps and not _passed(step, interval):
-            return True
-        (done, *_) = hosts.exchange({"done": str(self.reporter.has_evaluation(step))})
-        return done["done"] == "True" or self._evaluate(state, step)
+    def _is_stopping(self) -> bool:
+        """Return whether to stop now; all processes must stop after the same step."""
+        return self.must_stop or (self.stop.requested and jax.process_count() == 1)
 
-    def _stopping(self) -> bool:
-        """Whether to stop now: all processes of a run have to at the same update."""
-        return self.told_to_stop or (self.stop.requested and jax.process_count() == 1)
-
-    def _flags(self) -> dict[str, np.ndarray]:
-        """Whether this process was told to stop, for a step that all add up."""
+    def _stop_flags(self) -> Batch:
+        """Return this process's part of the flags that a step adds up over all devices."""
         devices = len(self.setup.devices) // jax.process_count()
         return {"stop": np.full(devices, self.stop.requested, np.float32)}
 
-    def _working(self, kind: str, program: str) -> Any:
-        """The first call of a program is mostly its compilation, and counts as that."""
-        first = program not in self.compiled
-        self.compiled.add(program)
-        return self.goodput.spent_on("compile" if first else kind)
+    def _timed(self, kind: str, program: str) -> AbstractContextManager[None]:
+        """Account time as `kind`, or as compilation at the first call of a program."""
+        is_first = program not in self.called
+        self.called.add(program)
+        return self.goodput.spent_on("compile" if is_first else kind)
 
     def _receive_all(self) -> None:
         with self.goodput.spent_on("step"):
@@ -150,21 +209,21 @@ class Loop:
                 self._receive()
 
     def _receive(self) -> None:
-        """Wait for the oldest step under way and look at what it gave."""
+        """Wait for the oldest running step and check its result."""
         step, metrics, stops = self.pending.popleft()
         values = {name: float(x) for name, x in jax.device_get(metrics).items()}
-        self.told_to_stop |= float(jax.device_get(stops)) > 0
+        self.must_stop |= float(jax.device_get(stops)) > 0
         self.watchdog.step = step
-        finite = math.isfinite(values["loss_sum"]) and math.isfinite(values["grad_norm"])
         self.reporter.add(values)
-        if not finite and self.finite:
-            self._not_finite(step, values)
-        self.finite = finite
+        was_finite = self.is_finite
+        losses = values["loss_sum"], values["grad_norm"]
+        self.is_finite = all(map(math.isfinite, losses))
+        if was_finite and not self.is_finite:
+            self._report_nonfinite(step, values)
 
-    def _not_finite(self, step: int, values: dict[str, float]) -> None:
-        """Put the first such update in a row on record with its images; abort if asked."""
-        setup, config = self.setup, self.setup.config
-        source = setup.train_source
+    def _report_nonfinite(self, step: int, values: dict[str, float]) -> None:
+        """Record the images of the first non-finite step; raise unless told to go on."""
+        config, source = self.setup.config, self.setup.train_source
         positions = train_positions(
             source, step - 1, batch_size=config.batch_size, seed=config.seed
         )
@@ -175,66 +234,61 @@ class Loop:
         self.reporter.log(step)
         raise NonFiniteError(
             f"step {step}: the loss is {values['loss_sum'] / values['count']:g} and the "
-            f"gradient's norm {values['grad_norm']:g}, on {', '.join(names[:3])} and "
-            f"others (all in metrics.jsonl). Checkpoints in {setup.checkpoints} are from "
-            "before; lower the learning rate, clip gradients (--optimizer.clip-norm), "
-            "scale residuals, or go on with --on-nonfinite record."
+            f"gradient norm {values['grad_norm']:g}, on {', '.join(names[:3])} and other "
+            f"images (all in metrics.jsonl). {self.setup.checkpoints} holds states from "
+            "before. Lower the learning rate, clip gradients "
+            "(--optimizer.clip-norm), scale residuals, or use --on-nonfinite record."
         )
 
-    def _save(self, state: TrainState, step: int) -> None:
-        self._receive_all()  # nothing is saved that was not looked at
-        if self.saved:
-            with self.goodput.spent_on("checkpoint"):
-                self.saved.save(step, state)
-        self.reporter.account(step)
-
-    def _evaluate(self, state: TrainState, step: int) -> bool:
-        """Whether the evaluation was done; a signal to stop ends it early."""
+    def _try_evaluation(self, state: TrainState, step: int) -> bool:
+        """Evaluate; return False if a signal to stop interrupted the evaluation."""
         variables = {"raw": state.raw_variables, "ema": state.ema_variables}
-        sums: dict[str, dict[str, float]] = {name: {} for name in variables}
+        totals: dict[str, dict[str, float]] = {name: {} for name in variables}
         with self.goodput.spent_on("eval"):
             source, size = self.setup.eval_source, self.setup.eval_batch_size
             for batch in eval_feed(self.setup, source, size, self.reporter.skipped):
-                placed = self.eval_step.place(batch | self._flags())
+                placed = self.eval_step.place(batch | self._stop_flags())
                 for name, value in variables.items():
-                    with self._working("eval", "eval"):
-                        found, stops = self.eval_step(value, placed, self.numbers)
-                        add_sums(sums[name], found)
+                    with self._timed("eval", "eval"):
+                        sums, stops = self.eval_step(value, placed, self.numbers)
+                        add_sums(totals[name], sums)
                 if float(jax.device_get(stops)):
-                    self.told_to_stop = True
+                    self.must_stop = True
                     return False
-        self.reporter.evaluated(step, sums)
+        self.reporter.evaluated(step, totals)
         return True
 
     def _signals(self, state: TrainState) -> dict[str, Any]:
         self._receive_all()
         with self.goodput.spent_on("eval"):
-            probe = self._probe  # reads its images the first time
-            with self._working("eval", "probe"):
+            probe = self._probe_program  # reads its images at the first call
+            with self._timed("eval", "probe"):
                 return probe(state, self.numbers)
 
     @cached_property
-    def _probe(self) -> Probe:
-        """Of the first images of the evaluation split."""
+    def _probe_program(self) -> Probe:
+        """A probe on the first images of the evaluation split."""
         source, count = self.setup.eval_source, self.setup.probe_images
         first = replace(source, examples=Subset(source.examples, range(count)))
         (batch,) = eval_feed(self.setup, first, count, self.reporter.skipped)
         return Probe(self.setup, batch["image"])
 
 
-@lru_cache(maxsize=4)  # runs of one process, one after another, share what is compiled
+@lru_cache(maxsize=4)  # compile once for all runs of a process
 def compiled_steps(
     options: TrainOptions, parallel: ParallelConfig, devices: tuple[jax.Device, ...]
 ) -> tuple[ParallelStep, ParallelStep]:
-    """To train and to evaluate."""
-    update = with_stop_flag(partial(train_step, options=options))
-    look = partial(eval_step, network=options.network, preprocess=options.preprocess)
+    """Return the training and the evaluation step; both also return the stop flag."""
+    train = with_stop_flag(partial(train_step, options=options))
+    evaluate = with_stop_flag(
+        partial(eval_step, network=options.network, preprocess=options.preprocess)
+    )
     return (
-        data_parallel(update, parallel, devices),
-        data_parallel(with_stop_flag(look), parallel, devices, donate_state=False),
+        data_parallel(train, parallel, devices),
+        data_parallel(evaluate, parallel, devices, donate_state=False),
     )
 
 
-def _passed(step: int, interval: float) -> bool:
-    """Whether a multiple of `interval` lies in (step - 1, step]."""
+def passes(step: int, interval: int | float) -> bool:
+    """Return whether a multiple of `interval` lies in (step - 1, step]."""
     return math.floor(step / interval) > math.floor((step - 1) / interval)

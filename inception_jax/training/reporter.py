@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run tells: a live line, metrics.jsonl, TensorBoard, where time goes."""
+"""Reports of a training run: console, metrics.jsonl, goodput.jsonl and curves."""
 
 import json
 import math
-import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from inception_jax.models.summary import summarise
@@ -21,14 +19,15 @@ from inception_jax.storage import run_folder
 from inception_jax.storage.jsonl import append_json_line, read_json_lines
 from inception_jax.text import printable
 from inception_jax.training.metrics import best_evaluation, means, rounded
+from inception_jax.training.scalar_log import ScalarLog
 from inception_jax.training.setup import Setup
 
 
 class Reporter:
-    """Tells of the run from update `step` on; silent on all hosts but the first.
+    """Reports on a run that starts or resumes at `step`; only process 0 has one.
 
-    Lines of metrics.jsonl from after `step`, which an interrupted process wrote and no
-    checkpoint holds, are removed: those updates come again.
+    Lines of metrics.jsonl after `step` are removed: an interrupted process wrote them, but
+    no checkpoint holds those steps, so they are trained again.
     """
 
     def __init__(
@@ -36,35 +35,33 @@ class Reporter:
         setup: Setup,
         goodput: Goodput,
         step: int,
-        before: run_folder.RunRecord | None = None,
+        previous: run_folder.RunRecord | None = None,
     ) -> None:
         self.setup, self.goodput = setup, goodput
-        self.speaks = jax.process_index() == 0
-        self.sums: dict[str, float] = {}  # of the updates since the last line
+        # Since the last line of metrics:
+        self.sums: dict[str, float] = {}
         self.highest_norm = 0.0
-        self.last: Mapping[str, float] = {}  # values of the newest update
-        self.step = step  # of the last line
-        # The rate is that of the images since then; the first update compiles.
-        self.since, self.images = math.inf, 0.0  # training seconds at the last line
-        self.bad_images: set[str] = set()
+        self.images = 0.0
+        self.start_seconds = math.inf  # training seconds at its start; inf at first
+        self.last_step = step  # of the last line of metrics
+        self.last_values: Mapping[str, float] = {}  # metrics of the newest step
+        self.skipped_names: set[str] = set()
         macs = summarise(setup.network, setup.preprocess.image_shape).macs
-        # A multiply-accumulate is two operations, and backward is twice forward.
+        # Two operations per multiply-accumulate; backward costs twice as much as forward.
         self.flops_per_image = 6 * macs
         self.peak = peak_flops(setup.devices)
-        if not self.speaks:
-            return
-        _forget_after(run_folder.metrics_path(setup.folder), step)
-        self.curves = Curves(setup, step)
-        print(printable(_greeting(setup, step)), flush=True)
-        if step and before and (warning := _other_devices(setup, before.sessions[-1])):
-            print(warning, file=sys.stderr, flush=True)
+        _remove_lines_after(run_folder.metrics_path(setup.folder), step)
+        self.curves = ScalarLog(setup, step)
+        print(printable(greeting(setup, step)), flush=True)
+        if step and previous:
+            _warn_of_other_devices(setup, previous.sessions[-1])
         self.bar = tqdm(
             total=setup.steps,
             initial=step,
             unit=" steps",
             bar_format="{percentage:3.0f}%|{bar:16}| {n_fmt}/{total_fmt}, {rate_fmt}, "
             "{remaining} left{postfix}",
-            disable=None,  # no bar where the output is no terminal
+            disable=None,  # no bar unless the output is a terminal
         )
         self.account(step)
 
@@ -72,231 +69,191 @@ class Reporter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.speaks:
-            self.bar.close()
-            self.curves.close()
+        self.bar.close()
+        self.curves.close()
 
     def add(self, values: Mapping[str, float]) -> None:
-        """An update is done; its sums join those of the next line."""
+        """Add the metrics of one step."""
         for name, value in values.items():
             if name.endswith("_sum") or name == "count":
                 self.sums[name] = self.sums.get(name, 0.0) + value
-        self.last = values
-        if self.since == math.inf:
-            self.since = self.goodput.training_seconds()
+        self.last_values = values
+        if self.start_seconds == math.inf:  # the first step compiles, so it is not counted
+            self.start_seconds = self.goodput.training_seconds()
         else:
             self.images += values["count"]
-        # Not max(): it would lose a NaN.
+        # Unlike max(), np.maximum keeps a NaN.
         self.highest_norm = float(np.maximum(self.highest_norm, values["grad_norm"]))
-        if self.speaks:
-            loss = values["loss_sum"] / values["count"]
-            self.bar.set_postfix_str(f"loss {loss:.3g}{self._speed()}", refresh=False)
-            self.bar.update()
+        loss = values["loss_sum"] / values["count"]
+        self.bar.set_postfix_str(f"loss {loss:.3g}{self._speed()}", refresh=False)
+        self.bar.update()
 
     def log(self, step: int) -> None:
-        """Write the line of the updates since the last one."""
-        if not self.speaks or step == self.step:
+        """Write a line on the steps since the last line, if there are any."""
+        if step == self.last_step:
             return
-        record = {
-            "kind": "train",
-            "step": step,
-            "epoch": self._epoch(step),
-            **self.sums,
-            "grad_norm": self.last["grad_norm"],
+        numbers = {
+            "grad_norm": self.last_values["grad_norm"],
             "highest_grad_norm": self.highest_norm,
-            "learning_rate": self.last["learning_rate"],
+            "learning_rate": self.last_values["learning_rate"],
         }
-        if rate := self._rate():
-            record["images_per_second"] = round(rate, 2)
+        if rate := self.images_per_second():
+            numbers["images_per_second"] = round(rate, 2)
             if self.peak:
-                record["mfu"] = round(rate * self.flops_per_image / self.peak, 4)
-        self._write(record)
+                numbers["mfu"] = round(rate * self.flops_per_image / self.peak, 4)
+        self._write("train", step, self.sums | numbers)
         mean = means(self.sums)
-        numbers = ("grad_norm", "learning_rate", "images_per_second", "mfu")
-        self.curves.draw(
-            "train", step, mean | {n: record[n] for n in numbers if n in record}
-        )
+        del numbers["highest_grad_norm"]
+        self.curves.write("train", step, mean | numbers)
         if self.bar.disable:
             print(
-                f"step {step}/{self.setup.steps}, epoch {record['epoch']:.2f}: loss "
+                f"step {step}/{self.setup.steps}, epoch {self._epoch(step):.2f}: loss "
                 f"{mean['loss']:.4g}, top-1 {mean['top1']:.1%}{self._speed()}"
-                f"{self._left(step)}",
+                f"{self._time_left(step)}",
                 flush=True,
             )
-        self.sums, self.highest_norm = {}, 0.0
         self.account(step)
-        self.step, self.since, self.images = step, self.goodput.training_seconds(), 0.0
+        self.sums, self.highest_norm, self.images = {}, 0.0, 0.0
+        self.last_step, self.start_seconds = step, self.goodput.training_seconds()
 
     def evaluated(self, step: int, sums: Mapping[str, Mapping[str, float]]) -> None:
-        """The evaluation split was gone through, with raw and with averaged weights."""
-        if not self.speaks:
-            return
-        self._write({"kind": "eval", "step": step, "epoch": self._epoch(step), **sums})
-        words = []
+        """Report an evaluation, given its sums for raw and averaged weights."""
+        self._write("eval", step, sums)
+        parts = []
         for name, values in sums.items():
             mean = means(values)
-            self.curves.draw(f"eval_{name}", step, mean)
-            words.append(
+            self.curves.write(f"eval_{name}", step, mean)
+            parts.append(
                 f"{name} top-1 {mean['top1']:.2%}, top-5 {mean['top5']:.2%}, loss "
                 f"{mean['loss']:.4g}"
             )
-        count = next(iter(sums.values()))["count"]
-        tqdm.write(f"evaluation at step {step}, {count:.0f} images: {'; '.join(words)}")
+        count = sums["raw"]["count"]
+        tqdm.write(f"evaluation at step {step}, {count:.0f} images: {'; '.join(parts)}")
         self.account(step)
 
     def has_evaluation(self, step: int) -> bool:
-        """Whether the evaluation at `step` is on record."""
+        """Return whether metrics.jsonl holds an evaluation at `step`."""
         lines = run_folder.read_evaluations(self.setup.folder)
         return any(line["step"] == step for line in lines)
 
-    def evaluations_since_the_best(self) -> int:
-        """Number of those on record that came after the best one; 0 without any."""
+    def evaluations_since_best(self) -> int:
+        """Return the number of evaluations after the best one; 0 if there are none."""
         lines = run_folder.read_evaluations(self.setup.folder)
         return len(lines) - 1 - best_evaluation(lines) if lines else 0
 
-    def over_early(self, step: int) -> None:
-        """The run ends at `step`, before its last update."""
+    def stopped_early(self, step: int) -> None:
+        """Report that the run ends at `step` because evaluations stopped improving."""
         self.log(step)
-        if self.speaks:
-            tqdm.write(
-                f"over at step {step}: {self.setup.config.patience} evaluations without a "
-                "better one."
-            )
+        tqdm.write(
+            f"stopped early at step {step}: {self.setup.config.patience} evaluations "
+            "without a better one."
+        )
 
     def probed(self, step: int, signals: Mapping[str, Any]) -> None:
-        """Signals after update `step`, the last that was added; lists are of blocks."""
-        if not self.speaks:
-            return
-        of_groups = {name: value for name, value in self.last.items() if "/" in name}
-        values = {n: rounded(x) for n, x in (dict(signals) | of_groups).items()}
-        self._write({"kind": "probe", "step": step, "epoch": self._epoch(step), **values})
-        numbers = {n: x for n, x in values.items() if isinstance(x, float)}
-        self.curves.draw("probe", step, numbers)
+        """Report the signals after `step`, with the group metrics of that step."""
+        groups = {name: value for name, value in self.last_values.items() if "/" in name}
+        values = {name: rounded(x) for name, x in (dict(signals) | groups).items()}
+        self._write("probe", step, values)
+        numbers = {name: x for name, x in values.items() if isinstance(x, float)}
+        self.curves.write("probe", step, numbers)
         self.account(step)
 
     def not_finite(self, step: int, names: Sequence[str]) -> None:
-        """Update `step` gave a loss or gradient that is no number, on these images."""
-        if self.speaks:
-            self._write({"kind": "not_finite", "step": step, "images": names})
+        """Report that loss or gradient of `step`, on these images, are not finite."""
+        self._append({"kind": "not_finite", "step": step, "images": names})
 
     def skipped(self, names: Iterable[str]) -> None:
-        """Images that could not be read; each is told once."""
+        """Report unreadable images, each of them once."""
         for name in names:
-            if self.speaks and name not in self.bad_images:
-                self.bad_images.add(name)
-                self._write({"kind": "skipped", "step": self.step, "image": name})
-                tqdm.write(f"skipped, as it cannot be read: {name}")
+            if name not in self.skipped_names:
+                self.skipped_names.add(name)
+                self._append({"kind": "skipped", "step": self.last_step, "image": name})
+                tqdm.write(f"skipped: {name}")
 
     def account(self, step: int) -> None:
-        """Put on record where the time went so far."""
-        if self.speaks:
-            path = run_folder.goodput_path(self.setup.folder)
-            append_json_line(path, self.goodput.record(step))
+        """Write how much time each activity has taken so far."""
+        path = run_folder.goodput_path(self.setup.folder)
+        append_json_line(path, self.goodput.record(step))
 
-    def say_where_the_time_went(self) -> None:
-        """Wall time over all processes of the run, and the shares of what it went to."""
-        if not self.speaks:
-            return
+    def print_time(self) -> None:
+        """Print the wall time of the run over all sessions, and how it was spent."""
         seconds = total_seconds(read_json_lines(run_folder.goodput_path(self.setup.folder)))
         total = sum(seconds.values())
         shares = (f"{k.replace('_', ' ')} {seconds[k] / total:.1%}" for k in seconds)
         print(f"Wall time {tqdm.format_interval(total)}: {', '.join(shares)}.")
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def images_per_second(self) -> float:
+        """Return the rate of training since the last line; 0 if it is not known yet."""
+        seconds = self.goodput.training_seconds() - self.start_seconds
+        return self.images / seconds if seconds > 0 else 0.0
+
+    def _write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        self._append({"kind": kind, "step": step, "epoch": self._epoch(step), **values})
+
+    def _append(self, record: dict[str, Any]) -> None:
         append_json_line(run_folder.metrics_path(self.setup.folder), record)
 
     def _epoch(self, step: int) -> float:
         return round(step / self.setup.steps_per_epoch, 4)
 
-    def _rate(self) -> float:
-        """Images per second of training since the last line; 0 where not yet known."""
-        seconds = self.goodput.training_seconds() - self.since
-        return self.images / seconds if seconds > 0 else 0.0
-
     def _speed(self) -> str:
-        if not (rate := self._rate()):
+        if not (rate := self.images_per_second()):
             return ""
         mfu = f", MFU {rate * self.flops_per_image / self.peak:.1%}" if self.peak else ""
         return f", {rate:.1f} images/s{mfu}"
 
-    def _left(self, step: int) -> str:
-        if not (rate := self._rate()):
+    def _time_left(self, step: int) -> str:
+        if not (rate := self.images_per_second()):
             return ""
         seconds = (self.setup.steps - step) * self.setup.config.batch_size / rate
         return f", {tqdm.format_interval(seconds)} left"
 
 
-class Curves:
-    """TensorBoard's files, and Weights & Biases where the run is to be logged there."""
+class SilentReporter:
+    """The reporter of the other processes: every method of `Reporter` does nothing."""
 
-    def __init__(self, setup: Setup, step: int) -> None:
-        folder = setup.folder / "tensorboard"
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
-        self.wandb = None
-        if setup.config.wandb:
-            try:
-                import wandb  # an extra of its own
-            except ModuleNotFoundError as error:
-                message = 'wandb is missing: pip install "inception_jax[wandb]"'
-                raise ImportError(message) from error
-            self.wandb = wandb.init(
-                project=setup.config.wandb,
-                dir=setup.folder,
-                id=_wandb_id(setup.folder),
-                resume="allow",
-            )
+    def __enter__(self) -> "SilentReporter":
+        return self
 
-    def draw(self, group: str, step: int, values: Mapping[str, float]) -> None:
-        """Add a point at `step` to each curve of the group."""
-        for name, value in values.items():
-            self.writer.add_scalar(f"{group}/{name}", value, step)
-        if self.wandb:
-            self.wandb.log({f"{group}/{n}": v for n, v in values.items()}, step=step)
+    def __exit__(self, *_: object) -> None:
+        pass
 
-    def close(self) -> None:
-        """Write what is waiting."""
-        self.writer.close()
-        if self.wandb:
-            self.wandb.finish()
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
 
 
-def _wandb_id(folder: Path) -> str:
-    """The path of the run, up to 64 of the letters that Weights & Biases takes."""
-    path = folder.absolute().as_posix().strip("/")
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", path)[-64:]
-
-
-def _greeting(setup: Setup, step: int) -> str:
+def greeting(setup: Setup, step: int) -> str:
+    """Return the lines that a run prints when it starts or resumes at `step`."""
     config, devices = setup.config, len(setup.devices)
     sync = config.parallel.bn_sync
-    over = {"none": 1, "global": devices}.get(sync, sync)
-    at_once = config.batch_size // devices // config.accumulate
-    start = f", from the checkpoint of step {step}" if step else ""
+    if not isinstance(sync, int):
+        sync = 1 if sync == "none" else devices
+    per_device = config.batch_size // devices // config.accumulate
+    resuming = f", resuming after step {step}" if step else ""
     return (
-        f"{config.network} on {config.data}: {len(setup.train_source)} images of "
-        f"{len(setup.train_source.class_names)} classes, evaluated on "
-        f"{len(setup.eval_source)}.\n"
-        f"{describe(setup.devices)}, {config.dtype}: {config.batch_size} images per "
-        f"update, {at_once} at a time on a device, batch statistics over "
-        f"{over * at_once}.\n"
-        f"{setup.steps} updates ({setup.steps / setup.steps_per_epoch:.4g} epochs) into "
-        f"{setup.folder}{start}. Ctrl-C saves and ends."
+        f"Training {config.network} on {config.data}: {len(setup.train_source)} images of "
+        f"{len(setup.train_source.class_names)} classes; evaluating on "
+        f"{len(setup.eval_source)} images.\n"
+        f"{describe(setup.devices)}, {config.dtype}: {config.batch_size} images per step, "
+        f"{per_device} at a time on each device; batch statistics of {sync * per_device} "
+        "images.\n"
+        f"{setup.steps} steps ({setup.steps / setup.steps_per_epoch:.4g} epochs)"
+        f"{resuming}, in {setup.folder}. Ctrl-C saves and stops."
     )
 
 
-def _other_devices(setup: Setup, before: run_folder.Session) -> str:
-    """What resuming promises on other devices than those of the last session, if so."""
-    there = f"{before.devices} in {before.processes} processes"
-    here = f"{describe(setup.devices)} in {jax.process_count()} processes"
-    if there == here:
-        return ""
-    return (
-        f"This run was on {there} until now and goes on with {here}: the images of every "
-        "update stay the same, the numbers agree to rounding and no longer bit for bit."
-    )
+def _warn_of_other_devices(setup: Setup, previous: run_folder.Session) -> None:
+    before = f"{previous.devices} in {previous.processes} processes"
+    now = f"{describe(setup.devices)} in {jax.process_count()} processes"
+    if now != before:
+        warning = (
+            f"The run has used {before} so far and continues on {now}. Every step sees the "
+            "same images, but the numbers agree up to rounding, no longer bit for bit."
+        )
+        print(warning, file=sys.stderr, flush=True)
 
 
-def _forget_after(path: Path, step: int) -> None:
+def _remove_lines_after(path: Path, step: int) -> None:
     records = read_json_lines(path)
     kept = [record for record in records if record["step"] <= step]
     if len(kept) < len(records):

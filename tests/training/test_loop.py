@@ -288,7 +288,10 @@ def test_early_stopping_is_exact(tiny, tmp_path, monkeypatch, capsys):
     assert state_of(config.workdir).step == 8
     assert [line["step"] for line in records(config.workdir, "eval")] == [2, 4, 6, 8]
     assert records(config.workdir, "train")[-1]["step"] == 8
-    assert "over at step 8: 2 evaluations without a better one" in capsys.readouterr().out
+    assert (
+        "stopped early at step 8: 2 evaluations without a better one"
+        in capsys.readouterr().out
+    )
     log = Reporter.log
 
     def log_and_raise(self: Reporter, step: int) -> None:

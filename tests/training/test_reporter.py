@@ -15,8 +15,8 @@ from inception_jax.config import ParallelConfig
 from inception_jax.runtime.goodput import KINDS, Goodput
 from inception_jax.runtime.stopping import StopSignal
 from inception_jax.storage.jsonl import append_json_line, read_json_lines
-from inception_jax.training import reporter as reporting
-from inception_jax.training.reporter import Reporter
+from inception_jax.training import scalar_log
+from inception_jax.training.reporter import Reporter, greeting
 from inception_jax.training.setup import set_up
 
 
@@ -49,7 +49,7 @@ def test_lines_of_training(tiny, tmp_path, clock, update, capsys):
     setup = set_up(replace(tiny, workdir=tmp_path, steps=8))
     with Reporter(setup, Goodput(), 0) as reporter:
         update(reporter, 1000.0, 1.0)
-        assert not reporter._rate()
+        assert not reporter.images_per_second()
         update(reporter, 1.0, 1.0)
         reporter.log(2)
         update(reporter, 2.0, 3.0)
@@ -80,7 +80,7 @@ def test_where_the_time_of_all_processes_went(tiny, tmp_path, clock, update, cap
     with Reporter(setup, goodput, 0) as reporter:
         update(reporter, 90.0, 1.0)
         reporter.account(1)
-        reporter.say_where_the_time_went()
+        reporter.print_time()
     said = capsys.readouterr().out
     assert "Wall time 02:00: init 0.0%" in said
     assert "data wait 25.0%, step 75.0%" in said
@@ -119,7 +119,7 @@ def test_probes(tiny, tmp_path, update):
     """Lists of blocks and numbers, to five digits, with the groups of the last update."""
     with Reporter(set_up(replace(tiny, workdir=tmp_path)), Goodput(), 0) as reporter:
         update(reporter, 1.0, 1.0)
-        reporter.last |= {"grad_norm/stem": 1.23456789, "update_ratio/stem": np.nan}
+        reporter.last_values |= {"grad_norm/stem": 1.23456789, "update_ratio/stem": np.nan}
         blocks = np.array([123456.78, np.nan], np.float32)
         reporter.probed(
             4, {"dead": blocks, "curvature": np.float32(1e-9), "one": blocks[:1]}
@@ -147,7 +147,7 @@ def test_curves_go_on_where_the_checkpoint_is(tiny, tmp_path, monkeypatch):
         def close(self) -> None:
             purged.append("closed")
 
-    monkeypatch.setattr(reporting, "SummaryWriter", Writer)
+    monkeypatch.setattr(scalar_log, "SummaryWriter", Writer)
     setup = set_up(replace(tiny, workdir=tmp_path))
     for step in (0, 4):
         with Reporter(setup, Goodput(), step):
@@ -165,10 +165,9 @@ def test_what_is_missing_for_weights_and_biases(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("sync", "images"), [("none", 4), (2, 8), ("global", 16)])
 def test_the_greeting_says_what_batch_norm_sees(tiny, tmp_path, sync, images):
     config = replace(tiny, accumulate=2, parallel=ParallelConfig(bn_sync=sync))
-    said = reporting._greeting(set_up(replace(config, workdir=tmp_path)), 4)
-    assert f"4 at a time on a device, batch statistics over {images}." in said
-    assert "6 updates (0.128 epochs)" in said
-    assert "from the checkpoint of step 4" in said
+    said = greeting(set_up(replace(config, workdir=tmp_path)), 4)
+    assert f"4 at a time on each device; batch statistics of {images} images." in said
+    assert "6 steps (0.128 epochs), resuming after step 4, in" in said
 
 
 def test_a_second_signal_ends_at_once(capsys):

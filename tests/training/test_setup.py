@@ -255,7 +255,7 @@ def test_the_first_call_of_a_program_counts_as_its_compilation(tiny, tmp_path):
     run = loop_of(replace(tiny, workdir=tmp_path))
     run.goodput = create_autospec(Goodput, instance=True)
     for kind, program in 2 * [("step", "train")] + 2 * [("eval", "eval")]:
-        run._working(kind, program)
+        run._timed(kind, program)
     kinds = [call.args[0] for call in run.goodput.spent_on.call_args_list]
     assert kinds == ["compile", "step", "compile", "eval"]
 
