@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of data sets."""
+"""A fixture that runs `inception-jax data`."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from inception_jax.cli.main import main
 
 @pytest.fixture
 def run_data(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """`inception-jax data ARGUMENTS`: status, standard output, standard error."""
+    """Run `inception-jax data ARGUMENTS`; return exit status, stdout and stderr."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a program that finds no TensorFlow, and notes attempts at the network."""
+"""A program prefix that hides TensorFlow and records attempts to use the network."""
 
 WITHOUT_TENSORFLOW_AND_NETWORK = """
 import sys

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random boxes as TensorFlow draws them, and the views made of them."""
+"""Random crop boxes are distributed like TensorFlow's; training views use them."""
 
 import re
 
@@ -49,13 +49,15 @@ def test_boxes_are_distributed_as_tensorflow_s(tensorflow, case):
         golden = tensorflow[f"boxes/{case}/{figure}"]
         ours = np.cumsum(counts[figure]) / 10_000
         distance = np.abs(ours - np.cumsum(golden) / golden.sum()).max()
-        # Kolmogorov-Smirnov: equal ones differ by more once in ten thousand times.
+        # Kolmogorov-Smirnov test: equal distributions exceed this with probability 1e-4.
         assert distance < 2.23 * (1 / 10_000 + 1 / golden.sum()) ** 0.5, figure
 
 
 def as_tensorflow_places(places: np.ndarray, last: np.ndarray, length: int) -> np.ndarray:
-    """Counts of places from 0 to `last`, each `last` taken out and made up for by the
-    others: TensorFlow never draws it, unless it is the only one."""
+    """Return counts of the places without `last`, with the other places weighted up.
+
+    TensorFlow never draws the last place unless it is the only one.
+    """
     others = np.where(places == last, 0.0, (last + 1) / np.maximum(last, 1))
     weights = np.where(last == 0, 1.0, others)
     return np.bincount(places, weights, minlength=length + 1)
@@ -64,11 +66,11 @@ def as_tensorflow_places(places: np.ndarray, last: np.ndarray, length: int) -> n
 def test_all_places_of_a_box_are_equally_likely():
     boxes = draw(20_000, 8, 8, AugmentConfig(area=(0.5, 0.8), ratio=(1.0, 1.0)))
     for size in (6, 7):
-        some = boxes[boxes[:, 2] == size]
-        counts = np.bincount(some[:, 0] * 3 + some[:, 1], minlength=9)
+        of_size = boxes[boxes[:, 2] == size]
+        counts = np.bincount(of_size[:, 0] * 3 + of_size[:, 1], minlength=9)
         counts = counts[counts > 0]
         assert len(counts) == (9 - size) ** 2
-        np.testing.assert_allclose(counts / len(some), 1 / len(counts), atol=0.02)
+        np.testing.assert_allclose(counts / len(of_size), 1 / len(counts), atol=0.02)
 
 
 def generated_sizes() -> list[tuple[int, int]]:
@@ -103,15 +105,15 @@ def test_boxes_are_inside_and_keep_their_bounds(config):
                 assert low - 0.5 <= box.width <= high + 0.5
 
 
-def test_whole_image_where_no_box_can_be():
+def test_whole_image_if_no_box_is_possible():
     config = AugmentConfig(area=(0.5, 0.9), ratio=(3.0, 4.0))
     assert (draw(20, 100, 100, config) == (0, 0, 100, 100)).all()
-    # But not where a box is only rare.
+    # But not if boxes are only rare.
     assert (draw(20, 100, 190, config) != (0, 0, 100, 190)).any()
 
 
-def test_boxes_are_those_of_earlier_runs():
-    # If this goes red, no earlier run can be resumed or repeated any more.
+def test_boxes_equal_those_of_earlier_runs():
+    # If this fails, earlier runs can no longer be resumed or reproduced.
     assert draw(3, 375, 500).tolist() == [
         [80, 105, 286, 318],
         [3, 67, 314, 277],
@@ -122,7 +124,7 @@ def test_boxes_are_those_of_earlier_runs():
 # Views
 
 
-def test_train_view_is_the_box_stretched():
+def test_train_view_is_the_stretched_box():
     image = picture(50, 70)
     image.flags.writeable = False
     config = AugmentConfig(flip=False)
@@ -153,7 +155,7 @@ def test_half_of_the_views_are_mirrored(crop):
     assert 75 < mirrored < 125
 
 
-def test_without_a_crop_a_view_is_evaluation_s():
+def test_without_a_crop_the_view_is_that_of_evaluation():
     for spec in (SPEC, PreprocessSpec((20, 24, 3), aspect="keep", resize="bicubic")):
         view = train_view(
             picture(50, 70),

@@ -28,7 +28,7 @@ def source(examples: Sequence[Example]) -> Source:
 
 
 def flat(n: int) -> Source:
-    """n images of 2x3x1 that can be told apart by level and by label."""
+    """Return n images of 2x3x1 that differ in grey level and label."""
     images = [np.full((2, 3, 1), i, np.uint8) for i in range(n)]
     return source(
         [{"image": im, "label": i, "name": f"#{i}"} for i, im in enumerate(images)]
@@ -36,7 +36,7 @@ def flat(n: int) -> Source:
 
 
 def photos(n: int, bad: Sequence[int] = ()) -> Source:
-    """n JPEG files of noise, of which some cannot be read."""
+    """Return n JPEG files of noise; those at `bad` are unreadable."""
     rng = np.random.default_rng(0)
     files = [
         simplejpeg.encode_jpeg(rng.integers(0, 256, (20, 16 + i % 5, 3), np.uint8))
@@ -51,7 +51,7 @@ def photos(n: int, bad: Sequence[int] = ()) -> Source:
 
 
 def batches_of(a_source: Source, **options):
-    """Training batches of 8, by default of the images as they are."""
+    """Return training batches of 8, by default without augmentation."""
     spec = SMALL if isinstance(a_source.examples[0]["image"], bytes) else AS_IS
     options = {"preprocess": spec, "augment": None, "batch_size": 8, "seed": 3} | options
     return train_batches(a_source, **options)
@@ -79,7 +79,7 @@ def test_batch_holds_the_pixels():
         assert (image == label).all()
 
 
-def test_color_seeds_only_for_color():
+def test_color_seeds_exist_only_for_color():
     batch = batches_of(photos(9), augment=AugmentConfig())[0]
     assert set(batch) == {"image", "label", "color_seed"}
     assert (batch["color_seed"].dtype, batch["color_seed"].shape) == (np.uint32, (8,))
@@ -126,10 +126,10 @@ def test_batch_is_a_function_of_seed_and_step():
 
 
 @pytest.mark.parametrize("num_hosts", HOSTS)
-def test_positions_are_those_of_what_is_loaded(num_hosts):
-    """Without a look at any example; labels of `flat` are positions."""
+def test_positions_match_the_loaded_examples(num_hosts):
+    """They are computed without reading an example; labels of `flat` are positions."""
     counted = source(Counted(flat(103).examples))
-    Counted.asked.clear()  # the check of the type looks at one
+    Counted.accessed.clear()  # the run-time type check reads an example
     hosts = [batches_of(flat(103), num_hosts=num_hosts, host=h) for h in range(num_hosts)]
     for t in (0, 1, 12, 13, 25, 1_000_000):  # 12 and 25 reach into the next epoch
         positions = train_positions(counted, t, batch_size=8, seed=3)
@@ -137,28 +137,28 @@ def test_positions_are_those_of_what_is_loaded(num_hosts):
             part = np.split(np.array(positions), num_hosts)[host]
             assert part.tolist() == batches[t]["label"].tolist()
     assert positions != train_positions(counted, t, batch_size=8, seed=4)
-    assert not Counted.asked
+    assert not Counted.accessed
 
 
 class Counted(list):
-    """Examples that note which of them were asked for."""
+    """Examples that record which of them were accessed."""
 
-    asked: ClassVar[list[int]] = []
+    accessed: ClassVar[list[int]] = []
 
     def __getitem__(self, index: int) -> Example:
-        self.asked.append(index)
+        self.accessed.append(index)
         return super().__getitem__(index)
 
 
 def test_names_of_examples(photos, tmp_path):
-    """Also where the example cannot be read any more."""
+    """An example that has become unreadable gets its position as name."""
     folder = open_source(f"folder:{photos}", "train")
     (photos / "train" / "b" / "b0.jpg").unlink()
     assert example_names(folder, [12, 11, 0]) == ["#12", "a/a9.jpg", "a/a0.jpg"]
 
 
 def test_batch_depends_on_the_seed():
-    # One example: what differs is the augmentation alone.
+    # With one example, only the augmentation can differ.
     first, second = (
         batches_of(photos(1), batch_size=1, augment=AugmentConfig(), seed=seed)[0]
         for seed in (3, 4)
@@ -171,7 +171,7 @@ def test_batch_depends_on_the_seed():
     assert first != second
 
 
-def test_epoch_visits_each_example_once_in_an_order_of_its_own():
+def test_each_epoch_visits_each_example_once_in_a_new_order():
     # 8 epochs of 103 examples are 103 batches of 8.
     def epochs(seed: int) -> list[list[int]]:
         batches = batches_of(flat(103), seed=seed)
@@ -179,7 +179,7 @@ def test_epoch_visits_each_example_once_in_an_order_of_its_own():
 
     orders = epochs(3) + epochs(4)
     assert all(sorted(order) == list(range(103)) for order in orders)
-    # Also over seeds: seed 4 must not start where seed 3 is an epoch later.
+    # Nor between seeds: epoch 0 of seed 4 must differ from epoch 1 of seed 3.
     assert len({tuple(order) for order in [*orders, range(103)]}) == 17
 
 
@@ -199,8 +199,8 @@ def test_boxes_do_not_depend_on_color():
     np.testing.assert_array_equal(with_color, without)
 
 
-def test_order_is_that_of_earlier_runs():
-    # If this goes red, no earlier run can be resumed or repeated any more.
+def test_order_equals_that_of_earlier_runs():
+    # If this fails, earlier runs can no longer be resumed or reproduced.
     batches = batches_of(flat(103), seed=0)
     assert batches[0]["label"].tolist() == [96, 77, 31, 79, 9, 70, 28, 83]
     assert batches[13]["label"].tolist() == [72, 1, 95, 41, 99, 3, 73, 88]
@@ -244,7 +244,7 @@ def test_missing_package_says_what_to_install(monkeypatch):
         batches_of(flat(103))
 
 
-# Images that cannot be read
+# Unreadable images
 
 
 def test_bad_image_is_an_error_that_names_it():
@@ -257,13 +257,13 @@ def test_bad_image_is_an_error_that_names_it():
 def test_skipping_takes_the_next_readable_example():
     good = batches_of(photos(8))[0]
     batch = batches_of(photos(8, bad=[2, 3, 7]), on_bad_image="skip")[0]
-    instead = {2: 4, 3: 4, 7: 0}
-    expected = [instead.get(label, label) for label in good["label"]]
+    replacement = {2: 4, 3: 4, 7: 0}
+    expected = [replacement.get(label, label) for label in good["label"]]
     assert batch["label"].tolist() == expected
     for image, label in zip(batch["image"], batch["label"], strict=True):
         np.testing.assert_array_equal(image, good["image"][good["label"] == label][0])
-    # Of 2, both are passed over; of 3 itself.
-    assert sorted(fault[:8] for fault in batch["skipped"]) == [
+    # Example 2 is replaced after skipping 2 and 3, example 3 after skipping itself.
+    assert sorted(error[:8] for error in batch["skipped"]) == [
         "'#2.jpg'",
         "'#3.jpg'",
         "'#3.jpg'",
@@ -280,7 +280,7 @@ def test_other_examples_keep_their_augmentation():
     np.testing.assert_array_equal(batch["image"][others], good["image"][others])
 
 
-def test_where_nothing_can_be_read_skipping_ends():
+def test_skipping_ends_if_no_image_is_readable():
     none = photos(8, bad=range(8))
     with pytest.raises(UnreadableImage, match=r"8 images in a row cannot be read; the"):
         batches_of(none, on_bad_image="skip")[0]
@@ -313,7 +313,7 @@ def test_evaluation_counts_every_example_once(n, num_hosts):
             for key in ("index", "label"):
                 pixels = batch["image"][~padding, 0, 0, 0]
                 np.testing.assert_array_equal(pixels, batch[key][~padding])
-        # One host's part after the other's.
+        # Concatenate the parts of the hosts.
         label, mask = (
             np.concatenate([batch[key] for batch in step]) for key in ("label", "mask")
         )
@@ -323,14 +323,14 @@ def test_evaluation_counts_every_example_once(n, num_hosts):
     assert sum(batch["mask"].sum() for batches in hosts for batch in batches) == n
 
 
-def test_evaluation_skips_what_cannot_be_read():
+def test_evaluation_skips_unreadable_images():
     bad = photos(7, bad=[0, 5])
     batches = list(eval_batches(bad, preprocess=SMALL, batch_size=4, on_bad_image="skip"))
     mask, index = (np.concatenate([b[key] for b in batches]) for key in ("mask", "index"))
     assert mask.tolist() == [0, 1, 1, 1, 1, 0, 1, 0]
     assert index.tolist() == [0, 1, 2, 3, 4, 5, 6, -1]
     assert not batches[0]["image"][0].any()
-    assert [[fault[:8] for fault in b["skipped"]] for b in batches] == [
+    assert [[error[:8] for error in b["skipped"]] for b in batches] == [
         ["'#0.jpg'"],
         ["'#5.jpg'"],
     ]
@@ -347,7 +347,7 @@ def test_evaluation_on_several_views():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_get_the_channels_asked_for(channels):
+def test_images_get_the_requested_channels(channels):
     spec = PreprocessSpec((10, 12, channels))
     for files in (photos(8), flat(8)):
         (batch,) = eval_batches(files, preprocess=spec, batch_size=8)
@@ -362,6 +362,6 @@ def test_from_a_data_set_of_tfds(data_dir):
     batch = batches_of(train, augment=AugmentConfig())[0]
     assert set(batch["label"]) <= {0, 1, 2, 999}
     (batch,) = eval_batches(held_out, preprocess=SMALL, batch_size=8)
-    # Brightness tells the classes of this data set apart.
+    # The classes of this data set differ in brightness.
     kinds = batch["image"].mean((1, 2, 3)) // 60
     assert [(0, 1, 2, 999)[int(kind)] for kind in kinds] == batch["label"].tolist()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`inception-jax data bench`: that it measures what it says, not how fast it all is."""
+"""`inception-jax data bench` measures what it claims; speed itself is not tested."""
 
 import contextlib
 import functools
@@ -31,15 +31,15 @@ def photos():
 
 @pytest.fixture
 def tensorflow(monkeypatch):
-    """Says whether TensorFlow is there, whatever is true."""
+    """Return a function that pretends that TensorFlow is installed or not."""
 
-    def pretend(there: bool) -> None:
+    def pretend(installed: bool) -> None:
         find = importlib.util.find_spec
         monkeypatch.setattr(
             importlib.util,
             "find_spec",
             lambda name, *rest: (
-                (there or None) if name == "tensorflow" else find(name, *rest)
+                (installed or None) if name == "tensorflow" else find(name, *rest)
             ),
         )
 
@@ -48,11 +48,11 @@ def tensorflow(monkeypatch):
 
 @pytest.fixture
 def run(run_data):
-    """`inception-jax data bench ARGUMENTS`: status, standard output, standard error."""
+    """Run `inception-jax data bench ARGUMENTS`; return exit status, stdout and stderr."""
     return functools.partial(run_data, "bench")
 
 
-def test_the_sample_is_in_memory_and_the_same_each_time(photos):
+def test_the_sample_is_in_memory_and_reproducible(photos):
     assert (len(photos), photos.name) == (256, "synthetic:10x300")
     assert isinstance(photos.examples, list)
     again = bench.sample_in_memory(open_source("synthetic:10x300", "train"))
@@ -84,7 +84,7 @@ def test_settings(photos, tensorflow, monkeypatch):
     ]
 
 
-def test_why_tensorflow_is_not_measured(photos, tensorflow, data_dir):
+def test_reasons_for_not_measuring_tensorflow(photos, tensorflow, data_dir):
     tensorflow(True)
     assert bench.tensorflow_problem(photos) is None
     digits = bench.sample_in_memory(open_source("digits", "train", data_dir))
@@ -102,11 +102,11 @@ def test_rates():
     assert threads.rates == [50, 25]
     assert threads.rates_per_core == [100, 200]
     processes = Result(Setting("ours", (0,), processes=2), rounds)
-    assert processes.rates_per_core == [], "this process does not see their time"
+    assert processes.rates_per_core == [], "their CPU time is not measured"
 
 
 @pytest.mark.parametrize("processes", [0, 2])
-def test_a_round_counts_neither_warm_up_nor_batches_kept_ready(
+def test_a_round_excludes_warm_up_and_batches_loaded_in_advance(
     photos, monkeypatch, processes
 ):
     delivered = []
@@ -114,7 +114,7 @@ def test_a_round_counts_neither_warm_up_nor_batches_kept_ready(
     def pipeline(source, setting):
         while True:
             delivered.append(os.sched_getaffinity(0) if bench.can_pin_to_cores() else None)
-            # What a pipeline keeps ready comes at once, the rest takes time.
+            # Batches loaded in advance come immediately, the others take time.
             time.sleep(0.005 if len(delivered) > 4 + 3 * processes else 0)
             yield None
 
@@ -134,10 +134,10 @@ def test_a_round_counts_neither_warm_up_nor_batches_kept_ready(
     first, second = asking.recv(), asking.recv()
     assert (first.images, second.images) == (3 * 64, 2 * 64)
     assert 0.015 <= first.seconds < 5
-    assert first.cpu_seconds < first.seconds, "sleeping takes no processor time"
+    assert first.cpu_seconds < first.seconds, "sleeping takes no CPU time"
 
 
-def test_settings_take_turns(photos, monkeypatch):
+def test_settings_are_timed_alternately(photos, monkeypatch):
     asked = []
 
     @contextlib.contextmanager
@@ -149,16 +149,16 @@ def test_settings_take_turns(photos, monkeypatch):
         yield ask
 
     monkeypatch.setattr(bench, "_pipeline", running)
-    some = [Setting("ours", (0,)), Setting("tf.data like Flax", (0,))]
-    results = bench.measure(photos, some, rounds=3, images=130)
+    settings = [Setting("ours", (0,)), Setting("tf.data like Flax", (0,))]
+    results = bench.measure(photos, settings, rounds=3, images=130)
     ours, theirs = ("ours", 2), ("tf.data like Flax", 2)
     assert asked == [ours, theirs, theirs, ours, ours, theirs]
-    assert [result.setting for result in results] == some
+    assert [result.setting for result in results] == settings
     assert [r.seconds for r in results[0].rounds] == [1, 4, 5]
     assert [r.seconds for r in results[1].rounds] == [2, 3, 6]
 
 
-def test_ours_is_measured_in_a_process_of_its_own(photos):
+def test_ours_is_measured_in_its_own_process(photos):
     (result,) = bench.measure(photos, [Setting("ours", CORES[:1])], rounds=1, images=64)
     (measured,) = result.rounds
     assert measured.images == 64
@@ -172,7 +172,7 @@ def test_a_pipeline_that_fails(photos, capfd):
     assert "KeyError: 'no such'" in capfd.readouterr().err
 
 
-def test_ours_is_the_pipeline_of_training(photos):
+def test_ours_is_the_training_pipeline(photos):
     batch = next(bench.PIPELINES["ours"](photos, Setting("ours", CORES)))
     assert (batch["image"].shape, batch["image"].dtype) == ((64, 299, 299, 3), np.uint8)
     assert "color_seed" in batch
@@ -195,19 +195,19 @@ def test_tensorflow_does_the_same_work(photos, like_ours):
     images = np.concatenate([next(batches) for _ in range(4)])
     assert images.shape == (256, 299, 299, 3)
     assert images.dtype == (np.uint8 if like_ours else np.float32)
-    # The same pictures, hence the same mean and spread, in each one's own range.
+    # The same images give the same mean and spread, each in its own range.
     ours = next(bench.PIPELINES["ours"](photos, Setting("ours", CORES)))["image"]
     theirs = images if like_ours else (images + 1) * 127.5
     assert abs(theirs.mean() - ours.mean()) < 12
     assert abs(theirs.std() - ours.std()) < 8
     if not like_ours:
-        assert -1.5 < images.min() < -0.9, "bicubic overshoots a little"
+        assert -1.5 < images.min() < -0.9, "bicubic interpolation overshoots a little"
         assert 0.9 < images.max() < 1.5
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Instead of measuring: rates that are easy to check."""
+    """Replace measurements by rates that are easy to check."""
 
     def measure(source, settings, *, rounds, images):
         assert (rounds, images) == (3, 128)
@@ -258,7 +258,7 @@ def test_the_table(run, measured, tensorflow, tmp_path):
     }
 
 
-def test_without_tensorflow_it_says_so(run, measured, tensorflow):
+def test_missing_tensorflow_is_reported(run, measured, tensorflow):
     tensorflow(False)
     arguments = ("synthetic:10x200", "--rounds", "3", "--images", "128")
     _, output, _ = run(*arguments, "--need", "4000")

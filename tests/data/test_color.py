@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""slim's changes of colour: TensorFlow's arithmetic, and amounts that come from a seed."""
+"""Colour distortion equals TensorFlow's; its amounts depend only on the seed."""
 
 import re
 
@@ -24,7 +24,7 @@ def test_color_is_tensorflow_s(order):
 
 
 def reference(image, order, brightness, saturation, hue, contrast):
-    """float64, pixel by pixel, over hue, saturation and value; not clipped in between."""
+    """Compute in float64, pixel by pixel, through HSV, without intermediate clipping."""
 
     def hsv(rgb):
         high, span = max(rgb), max(rgb) - min(rgb)
@@ -73,7 +73,7 @@ SLIM_ORDERS = [
 ]
 
 
-def test_distorted_color_is_the_reference_s_with_the_amounts_drawn():
+def test_distort_color_equals_the_reference_with_the_drawn_amounts():
     images = np.stack([picture(12, 14)] * 16)
     seeds = jnp.arange(16, dtype=jnp.uint32)
     out = jax.jit(distort_color)(jnp.asarray(images), seeds)
@@ -98,12 +98,12 @@ def test_amounts_fill_slim_s_ranges():
         np.testing.assert_allclose(scaled, np.linspace(0, 1, 4000), atol=0.03)
         assert scaled[0] >= -1e-6
         assert scaled[-1] <= 1 + 1e-6
-    # Drawn independently: saturation and contrast have the same range.
+    # Saturation and contrast have the same range, but are drawn independently.
     assert np.abs(np.corrcoef([order, *amounts]) - np.eye(5)).max() < 0.06
 
 
-def test_color_is_that_of_earlier_runs():
-    # If this goes red, no earlier run can be resumed or repeated any more.
+def test_color_equals_that_of_earlier_runs():
+    # If this fails, earlier runs can no longer be resumed or reproduced.
     order, *amounts = draw_color(jnp.uint32(1602_07261))
     assert order == 1
     np.testing.assert_allclose(
@@ -111,7 +111,7 @@ def test_color_is_that_of_earlier_runs():
     )
 
 
-def test_color_depends_on_an_image_and_its_seed_alone():
+def test_color_depends_only_on_image_and_seed():
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (7, 15, 13, 3), dtype=np.uint8))
     seeds = jnp.asarray(rng.integers(0, 2**32, 7, dtype=np.uint32))

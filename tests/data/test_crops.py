@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation views: the boxes of the literature, and their pixels."""
+"""Evaluation views have the boxes of the literature and the right pixels."""
 
 import re
 
@@ -21,21 +21,24 @@ SQUARE = PreprocessSpec()
 SIZES = [(375, 500), (500, 375), (333, 333), (31, 2000), (1, 1), (1, 40), (2000, 7)]
 
 
-# Which boxes
+# Boxes
 
 
 def centered(total: int, part: int) -> int:
-    """Halves go to the even number: torchvision's CenterCrop."""
+    """Return the offset of torchvision's CenterCrop, which rounds half to even."""
     return round((total - part) / 2)
 
 
 def literature(views: int, height: int, width: int, size: int) -> set[View]:
-    """The protocols, written once more: pixels of the shorter side, offsets of the squares
-    along the longer one, and offsets within a square."""
+    """Return the views of the papers, implemented independently.
+
+    It lists pixels of the shorter side, offsets of the squares along the longer side, and
+    offsets within a square.
+    """
     shorts = {10: [int(size / 0.875)], 12: [round(size * 8 / 7)]}.get(views) or [
         round(size * side / 224) for side in (256, 288, 320, 352)
     ]
-    found = set()
+    expected = set()
     for short in shorts:
         long = int(short * max(height, width) / min(height, width))
         starts = [0, centered(long, short), long - short]
@@ -50,8 +53,8 @@ def literature(views: int, height: int, width: int, size: int) -> set[View]:
                     box = Box(y, x + start, side, side)
                     if not wide:
                         box = Box(y + start, x, side, side)
-                    found.add(View((short, long) if wide else (long, short), box, flip))
-    return found
+                    expected.add(View((short, long) if wide else (long, short), box, flip))
+    return expected
 
 
 @pytest.mark.parametrize("size", [299, 224, 28])
@@ -66,7 +69,7 @@ def test_boxes_are_those_of_the_literature(views, height, width, size):
     assert listed[half:] == [view._replace(flip=True) for view in listed[:half]]
 
 
-def test_squares_of_a_square_image_are_one_square():
+def test_squares_of_a_square_image_coincide():
     for views, different in [(10, 10), (12, 12), (144, 48)]:
         listed = list_views(333, 333, SQUARE, views)
         assert len(listed) == views
@@ -75,7 +78,7 @@ def test_squares_of_a_square_image_are_one_square():
 
 
 def test_the_paper_s_144_views_at_224_pixels():
-    # arXiv 1409.4842, section 7, read off for a photo of 500x375 pixels.
+    # arXiv 1409.4842, section 7, applied by hand to a photo of 500x375 pixels.
     listed = list_views(375, 500, PreprocessSpec((224, 224, 3)), 144)
     assert list(dict.fromkeys(view.resized for view in listed)) == [
         (256, 341),
@@ -110,24 +113,24 @@ def test_every_box_is_inside_its_image(height, width, aspect, shape):
         ((500, 375), (152, 114), Box(26, 7, 100, 100)),
     ],
 )
-def test_the_one_view_that_keeps_the_aspect(size, resized, box):
+def test_the_single_view_that_keeps_the_aspect(size, resized, box):
     spec = PreprocessSpec((100, 100, 3), aspect="keep")
     assert list_views(*size, spec, 1) == [View(resized, box, False)]
 
 
 def test_an_input_that_is_not_square_is_covered():
-    # Height binds: 100 / 0.5 rows, and 200 * 3 columns, more than the 80 / 0.5 asked for.
+    # The height decides: 100 / 0.5 rows and 200 * 3 columns, more than the 80 / 0.5 needed.
     spec = PreprocessSpec((100, 80, 3), 0.5, "keep")
     assert list_views(10, 30, spec, 1) == [View((200, 600), Box(50, 260, 100, 80), False)]
     assert list_views(30, 10, spec, 1)[0].resized == (480, 160)
 
 
-# Their pixels
+# Pixels
 
 
 @pytest.mark.parametrize("portrait", [False, True])
-def test_views_are_slices_where_nothing_is_resized(portrait):
-    # At 28 pixels the second scale is 36: there the image stays as it is.
+def test_views_are_slices_if_nothing_is_resized(portrait):
+    # For 28 pixels the second scale is 36, at which the image is not resized.
     image = picture(50, 36) if portrait else picture(36, 50)
     views = eval_views(image, PreprocessSpec((28, 28, 3)), 144)
     assert views.shape == (144, 28, 28, 3)
@@ -178,7 +181,7 @@ def test_several_views_need_a_square_input(views):
         eval_views(picture(9, 9), PreprocessSpec((30, 40, 3)), views)
 
 
-def test_the_view_in_words():
+def test_description_of_the_preprocessing():
     stretch = PreprocessSpec((160, 128, 1), 0.75, low=0.0, high=1.0)
     assert describe_preprocessing(stretch) == (
         "grey, the central 0.75 of both sides stretched to 160x128, bilinear; a pixel p "

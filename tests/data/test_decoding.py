@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person could look at is read; of everything else file and fault are named."""
+"""Valid images of many formats are decoded; errors name the file and the problem."""
 
 import io
 import random
@@ -23,7 +23,7 @@ from inception_jax.data.decoding import (
 
 
 def picture(height: int = 40, width: int = 60) -> np.ndarray:
-    """Red grows downwards, green to the right; the left half is bluer."""
+    """Return an image: red grows downwards, green to the right; the left half is bluer."""
     y, x = np.mgrid[:height, :width]
     blue = np.where(x < width / 2, 200, 40)
     colors = [y * 255 // max(1, height - 1), x * 255 // max(1, width - 1), blue]
@@ -48,7 +48,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, *, mean: float = 3) -
     assert np.abs(actual.astype(int) - expected).mean() < mean
 
 
-# What is read
+# Valid images
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_fast_path_and_pillow_agree(monkeypatch):
     monkeypatch.setattr("inception_jax.data.decoding._JPEG", b"no such start")
     slow = [decode(JPEG, "a", channels) for channels in (3, 1)]
     np.testing.assert_array_equal(fast[0], slow[0])
-    # Luma as it is stored, and computed from RGB after clipping.
+    # One is the stored luma, the other is computed from clipped RGB.
     assert np.abs(fast[1].astype(int) - slow[1]).max() <= 16
     assert_close(fast[1], slow[1], mean=1)
 
@@ -113,10 +113,10 @@ def without_adobe(data: bytes) -> bytes:
 def test_cmyk_with_and_without_adobes_inversion(channels):
     inks = np.concatenate([255 - picture(), np.zeros((40, 60, 1), np.uint8)], axis=2)
     expected = convert_channels(picture(), channels)
-    # Pillow writes as Adobe does: inverted, and marked so.
+    # Pillow writes inverted inks with Adobe's marker.
     adobe = saved(PIL.Image.fromarray(inks, "CMYK"), "JPEG", quality=95)
     assert_close(decode(adobe, "a", channels), expected)
-    # Unmarked, inks are as they are: what was inverted for Adobe is here the other way.
+    # Without the marker, inks are not inverted.
     plain = without_adobe(
         saved(PIL.Image.fromarray(255 - inks, "CMYK"), "JPEG", quality=95)
     )
@@ -154,8 +154,8 @@ def test_transparency_shows_white():
     alpha = np.zeros((40, 60), np.uint8)
     alpha[:20], alpha[20:30] = 255, 128
     image = PIL.Image.fromarray(np.dstack([picture(), alpha]), "RGBA")
-    share = alpha[..., None] / 255
-    expected = picture() * share + 255 * (1 - share)
+    fraction = alpha[..., None] / 255
+    expected = picture() * fraction + 255 * (1 - fraction)
     for kind, options in (("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
         assert_close(decode(saved(image, kind, **options), "a", 3), expected, mean=1)
     grey = PIL.Image.fromarray(np.dstack([picture()[..., 0], alpha]), "LA")
@@ -215,7 +215,7 @@ def test_orientation_is_applied(kind, orientation):
     assert decode(data, "a", 3).flags.c_contiguous
 
 
-def test_broken_exif_does_no_harm():
+def test_corrupt_exif_is_ignored():
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     for kind in ("JPEG", "WEBP"):
@@ -225,8 +225,8 @@ def test_broken_exif_does_no_harm():
         assert decode(broken, "a", 3).shape == (40, 60, 3)
 
 
-def test_jpeg_with_bytes_too_many_is_read():
-    # Such as ImageNet's "extraneous bytes before marker": not faultless, but all is there.
+def test_jpeg_with_extraneous_bytes_is_read():
+    # Files of ImageNet have "extraneous bytes before marker", but complete pixels.
     more = JPEG[:-2] + b"\0\0\0\0" + JPEG[-2:] + b"and more"
     np.testing.assert_array_equal(decode(more, "a", 3), decode(JPEG, "a", 3))
 
@@ -241,16 +241,18 @@ def test_extreme_shapes(height, width):
         )
 
 
-def test_pixels_can_be_written_to():
+def test_pixels_are_writable():
     for data in (JPEG, PNG):
         assert decode(data, "a", 3).flags.writeable
 
 
-def test_what_pillow_remarks_does_not_show():
+def test_pillow_s_warnings_are_ignored():
     levels = [PIL.Image.new("P", (2, 2))]
     levels[0].putpalette([0, 0, 0, 9, 9, 9])
     data = saved(levels[0], "PNG", transparency=b"\0\xff")
-    large = saved(PIL.Image.new("1", (9600, 9600)), "PNG")  # Pillow warns of bombs
+    large = saved(
+        PIL.Image.new("1", (9600, 9600)), "PNG"
+    )  # Pillow warns of a decompression bomb
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decode(data, "a", 1)
@@ -259,7 +261,7 @@ def test_what_pillow_remarks_does_not_show():
             warnings.warn("ours", stacklevel=1)
 
 
-def test_others_warnings_do_not_repeat():
+def test_other_warnings_do_not_repeat():
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("default")
         for _ in range(3):
@@ -268,10 +270,10 @@ def test_others_warnings_do_not_repeat():
     assert len(shown) == 1
 
 
-# What is not
+# Invalid files
 
 
-def fault(data: bytes, name: str = "n01/x.JPEG") -> str:
+def error_of(data: bytes, name: str = "n01/x.JPEG") -> str:
     with pytest.raises(UnreadableImage) as e:
         decode(data, name, 3)
     message = str(e.value)
@@ -283,7 +285,7 @@ def fault(data: bytes, name: str = "n01/x.JPEG") -> str:
 
 
 def test_empty_file():
-    assert fault(b"") == "'n01/x.JPEG' cannot be read: the file is empty."
+    assert error_of(b"") == "'n01/x.JPEG' cannot be read: the file is empty."
 
 
 @pytest.mark.parametrize(
@@ -291,16 +293,16 @@ def test_empty_file():
     [b"hello", b"\0" * 1000, b"\xff\xd8\xff", b"GIF89a", b"<html>404</html>", b"\x89PNG"],
 )
 def test_garbage(data):
-    message = fault(data)
+    message = error_of(data)
     assert repr(data[:8])[2:6] in message or "truncated" in message
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.6, 0.9])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "PPM", "WEBP"])
-def test_truncated(kind, share):
+def test_truncated(kind, fraction):
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     data = saved(noise, kind)
-    assert len(fault(data[: int(share * len(data))])) > len(
+    assert len(error_of(data[: int(fraction * len(data))])) > len(
         "'n01/x.JPEG' cannot be read: ."
     )
 
@@ -312,23 +314,23 @@ def test_too_many_pixels(kind):
     data = saved(
         PIL.Image.new("1" if kind == "PNG" else "L", (side, side)), kind, quality=5
     )
-    assert f"more than {MAX_PIXELS:,} pixels" in fault(data)
+    assert f"more than {MAX_PIXELS:,} pixels" in error_of(data)
 
 
 def test_far_too_many_pixels():
-    assert f"more than {MAX_PIXELS:,} pixels" in fault(
+    assert f"more than {MAX_PIXELS:,} pixels" in error_of(
         png(99_999, 99_999, 1, 0, b"\0" * 99)
     )
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "float"), (np.int32, "integer")])
 def test_pixels_without_a_range(dtype, kind):
-    assert kind in fault(saved(np.zeros((4, 4), dtype), "TIFF"))
+    assert kind in error_of(saved(np.zeros((4, 4), dtype), "TIFF"))
 
 
 def test_names_are_quoted():
-    # What an odd file name holds must not break a line or the terminal.
-    assert repr("a\n\udcff.jpg") in fault(b"", "a\n\udcff.jpg")
+    # Control characters in a file name must not reach the terminal.
+    assert repr("a\n\udcff.jpg") in error_of(b"", "a\n\udcff.jpg")
 
 
 def test_missing_package_says_what_to_install(monkeypatch):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ImageNet's classes: the ids as TFDS has them, and what people call them."""
+"""ImageNet's class ids equal those of TFDS, and the titles match published labels."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ import tensorflow_datasets as tfds
 from inception_jax.data.imagenet import class_title, imagenet_ids
 
 
-def test_the_ids_are_those_of_tfds_by_label():
+def test_ids_equal_the_labels_of_tfds():
     labels = Path(tfds.__file__).parent / "datasets" / "imagenet2012" / "labels.txt"
     assert imagenet_ids() == tuple(labels.read_text(encoding="utf-8").split())
     assert len(set(imagenet_ids())) == 1000
 
 
-def test_titles_are_said_of_imagenets_classes_only():
-    # By number, as published predictions have them: 207 is the golden retriever of
-    # torchvision's and Keras's examples.
+def test_only_imagenet_classes_have_titles():
+    # By label, as in published predictions: 207 is the golden retriever in the examples of
+    # torchvision and Keras.
     titles = [class_title(name) for name in imagenet_ids()]
     assert titles[0] == "tench, Tinca tinca"
     assert titles[207] == "golden retriever"

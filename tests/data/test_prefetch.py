@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads and worker processes give the same batches, and end when they are to end."""
+"""Threads and worker processes load the same batches and end when they should."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ def test_evaluation_does_not_depend_on_the_workers(data_dir):
         assert_same(batch, other)
 
 
-def test_wrong_numbers_are_errors():
+def test_negative_numbers_are_errors():
     dataset = small_batches(photos(9))
     with pytest.raises(ValueError, match="start_step must be 0 or more, got -1"):
         train_iterator(dataset, start_step=-1, workers=0)
@@ -60,23 +60,23 @@ def test_wrong_numbers_are_errors():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_errors_arrive(workers):
+def test_errors_are_raised(workers):
     dataset = small_batches(photos(8, bad=[2]), batch_size=8)
     with pytest.raises(UnreadableImage, match=r"'#2.jpg' cannot be read: it starts with"):
         next(train_iterator(dataset, start_step=0, workers=workers))
 
 
 class Reports(Sequence[Example]):
-    """Grey images; their labels are what the process that reads them answers."""
+    """Images whose labels report the state of the process that reads them."""
 
     def __len__(self) -> int:
         return 8
 
     def __getitem__(self, index: int) -> Example:
         ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-        answers = [os.getpid(), self.devices_in_use(), ignores]
+        state = [os.getpid(), self.devices_in_use(), ignores]
         image = np.zeros((8, 8, 3), np.uint8)
-        return {"image": image, "label": int(answers[index % 3]), "name": ""}
+        return {"image": image, "label": int(state[index % 3]), "name": ""}
 
     @staticmethod
     def devices_in_use() -> bool:
@@ -84,16 +84,18 @@ class Reports(Sequence[Example]):
         return bridge is not None and bridge.backends_are_initialized()
 
 
-def test_workers_leave_devices_and_interrupts_alone():
+def test_workers_ignore_interrupts_and_use_no_devices():
     source = Source("test", "eval", ("",), Reports())
     batch = next(eval_batches(source, preprocess=SMALL, batch_size=3, workers=1))
     pid, in_use, ignores = batch["label"].tolist()
     assert pid != os.getpid()
-    assert not in_use, "a worker that asks JAX for devices takes them from the training"
-    assert ignores, "Ctrl-C reaches the workers of a terminal, too"
+    assert not in_use, (
+        "a worker that initialises JAX takes its devices from the training process"
+    )
+    assert ignores, "Ctrl-C signals the workers, too"
 
 
-def test_threads_work_at_once_and_in_order():
+def test_threads_work_concurrently_and_results_are_in_order():
     together = threading.Barrier(min(2, len(os.sched_getaffinity(0))), timeout=10)
 
     def load(i: int) -> int:
@@ -106,7 +108,7 @@ def test_threads_work_at_once_and_in_order():
     assert map_in_threads(abs, 0) == []
 
 
-def test_errors_of_threads_arrive():
+def test_errors_in_threads_are_raised():
     def load(i: int) -> int:
         if i == 7:
             raise KeyError("seventh")
@@ -125,7 +127,7 @@ def test_only_a_few_batches_are_loaded_ahead():
             return super().__getitem__(index)
 
     source = Source("test", "eval", ("",), Counted(photos(100).examples))
-    loaded.clear()  # of what the check of types looked at
+    loaded.clear()  # run-time type checks read an example
     iterator = eval_batches(source, preprocess=SMALL, batch_size=1)
     for _ in range(5):
         next(iterator)
@@ -133,7 +135,7 @@ def test_only_a_few_batches_are_loaded_ahead():
     assert 5 <= len(loaded) <= 8
 
 
-# Ends
+# Termination
 
 TRAINING = """
 import sys, time
@@ -159,7 +161,7 @@ if __name__ == "__main__":
 
 @contextmanager
 def start(tmp_path: Path, workers: int, steps: int) -> Iterator[subprocess.Popen]:
-    """The program as a session of its own, which no failing test leaves running."""
+    """Run the program in its own session, which is killed if the test fails."""
     script = tmp_path / "training.py"
     script.write_text(TRAINING)
     process = subprocess.Popen(
@@ -180,16 +182,16 @@ def start(tmp_path: Path, workers: int, steps: int) -> Iterator[subprocess.Popen
 
 
 def running(session: int) -> list[int]:
-    """Processes of that session that have not ended."""
-    found = []
+    """Return the ids of the running processes of a session."""
+    ids = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
         except OSError:
             continue
         if int(its_session) == session and state not in "ZX":
-            found.append(int(stat.parent.name))
-    return found
+            ids.append(int(stat.parent.name))
+    return ids
 
 
 def wait_until_none_runs(session: int) -> None:
@@ -213,7 +215,7 @@ def test_interrupted_training_ends(tmp_path, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_that_is_done_ends(tmp_path, workers):
+def test_finished_training_ends(tmp_path, workers):
     with start(tmp_path, workers, 3) as process:
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One view of an image: TensorFlow's and timm's pixels, by OpenCV and Pillow."""
+"""Crops and resizing by OpenCV and Pillow equal those of TensorFlow, slim and timm."""
 
 import re
 import subprocess
@@ -29,24 +29,24 @@ def tensorflow():
         return dict(arrays)
 
 
-# Against other people's pixels
+# Comparison with other implementations
 
 
 @pytest.mark.parametrize("fraction", FRACTIONS)
-def test_central_box_is_tensorflow_s(tensorflow, fraction):
+def test_central_box_equals_tensorflow_s(tensorflow, fraction):
     for n, (start, count) in enumerate(tensorflow[f"central_crop/{fraction}"], 1):
         assert central_box(n, 401 - n, fraction)[::2] == (start, count)
         assert central_box(401 - n, n, fraction)[1::2] == (start, count)
 
 
 @pytest.mark.parametrize("size", RESIZED)
-def test_bilinear_is_tensorflow_s_to_a_grey_level(tensorflow, size):
+def test_bilinear_equals_tensorflow_within_a_grey_level(tensorflow, size):
     ours = resize(picture(60, 80), size, "bilinear")
     expected = tensorflow[f"bilinear/{size[0]}x{size[1]}"]
     np.testing.assert_allclose(ours, expected, atol=1, rtol=0)
 
 
-def test_evaluation_is_slim_s_to_a_grey_level(tensorflow):
+def test_evaluation_equals_slim_within_a_grey_level(tensorflow):
     ours = eval_views(picture(80, 60), PreprocessSpec((36, 32, 3)), 1)[0]
     np.testing.assert_allclose(
         ours / 127.5 - 1, tensorflow["slim_eval"], atol=1 / 127.5, rtol=0
@@ -54,13 +54,13 @@ def test_evaluation_is_slim_s_to_a_grey_level(tensorflow):
 
 
 @pytest.mark.parametrize("size", TIMM_SIZES)
-def test_evaluation_that_keeps_the_aspect_is_timm_s(size):
+def test_evaluation_that_keeps_the_aspect_equals_timm(size):
     spec = PreprocessSpec(
         (TIMM_INPUT, TIMM_INPUT, 3), TIMM_FRACTION, aspect="keep", resize="bicubic"
     )
     with np.load(HERE / "preprocessing_timm.npz", allow_pickle=False) as timm:
         expected = timm[f"{size[0]}x{size[1]}"].astype(int)
-    # Equal with one and the same Pillow; another may round differently.
+    # Identical with the same version of Pillow; other versions may round differently.
     np.testing.assert_allclose(
         eval_views(picture(*size), spec, 1)[0], expected, atol=1, rtol=0
     )
@@ -102,7 +102,7 @@ def test_missing_package(monkeypatch, kernel, module):
         resize(picture(9, 9), (3, 3), kernel)
 
 
-def test_neither_package_is_imported_before_it_is_needed():
+def test_packages_are_imported_on_first_use():
     program = "import sys, inception_jax.data.augment; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -112,7 +112,7 @@ def test_neither_package_is_imported_before_it_is_needed():
     assert not loaded & {"cv2", "PIL"}
 
 
-def test_opencv_starts_no_threads_of_its_own():
+def test_opencv_uses_one_thread():
     cv2.setNumThreads(2)
     crops._opencv.cache_clear()
     resize(picture(9, 9), (3, 3), "bilinear")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny data set that TFDS takes for `imagenet2012`: its name, version and features."""
+"""A tiny data set with the name, version and features of TFDS's `imagenet2012`."""
 
 import contextlib
 import io
@@ -10,11 +10,11 @@ import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
 
-LABELS = (0, 1, 2, 999)  # the classes in use, in turn
+LABELS = (0, 1, 2, 999)  # the classes in use, in this order
 
 
 def prepare_tiny_imagenet(data_dir: str, *, train: int = 24, validation: int = 8) -> None:
-    """Write it with so many images: noise whose brightness tells the classes apart.
+    """Write the data set: noise images whose brightness depends on the class.
 
     Neither TensorFlow nor the network is used.
     """
@@ -30,13 +30,13 @@ def prepare_tiny_imagenet(data_dir: str, *, train: int = 24, validation: int = 8
             return {split: examples(split, size) for split, size in sizes.items()}
 
     # TFDS prints and draws progress bars.
-    quiet = io.StringIO()
-    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         Tiny(data_dir=data_dir).download_and_prepare(file_format="array_record")
 
 
 def examples(split: str, size: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Keys and examples as they go into the files, before TFDS shuffles them."""
+    """Yield keys and examples in their order before TFDS shuffles them."""
     rng = np.random.default_rng(0)
     for i in range(size):
         shape = (*rng.integers(40, 60, 2), 3)
