@@ -174,7 +174,7 @@ def _settings_of_weights(options: Options) -> dict[str, Any]:
 
 
 def _augmentation(options: Options, network: str) -> AugmentConfig:
-    from inception_jax.models.network import get_spec
+    from inception_jax.models.zoo import get_spec
 
     color = options.augment.color and get_spec(network).image_shape[2] == 3
     return replace(options.augment, color=color)

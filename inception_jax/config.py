@@ -252,6 +252,8 @@ class RunConfig(_Checked):
     accumulate: Count = 1
     # Recompute blocks in the backward pass: less memory for a third more operations.
     remat: bool = False
+    # Use the fused layers; --no-fast uses those in stock Flax, with equal results.
+    fast: bool = True
     # Type of the computation; parameters and batch statistics stay float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Seed of the initial weights, the order of the data, augmentation and dropout.

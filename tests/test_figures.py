@@ -27,8 +27,8 @@ import pytest
 
 import inception_jax
 from inception_jax.config import ParallelConfig, PreprocessSpec, RunConfig
-from inception_jax.models.network import get_spec
 from inception_jax.models.spec import NetworkSpec
+from inception_jax.models.zoo import get_spec
 from inception_jax.runtime.devices import all_devices
 from inception_jax.runtime.parallel import ShardMapStep
 from inception_jax.training.from_config import numbers_for

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from experiments.architecture.drawings import COLORS, TEXT, dimensions, draw_arrow, draw_box
 from inception_jax.models.inception_a import FIG_4, FIG_16
 from inception_jax.models.inception_c import FIG_6
-from inception_jax.models.layers import VALID, Box, Branches, Layer
-from inception_jax.models.pooling import avg_pool, max_pool
+from inception_jax.models.layers import VALID, Box, Branches, Layer, avg_pool, max_pool
 from inception_jax.models.reduction_b import FIG_8
 from inception_jax.models.spec import SCALE_A
 

@@ -16,9 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from experiments.architecture.drawings import TEXT
 from experiments.residual_scaling.figures.style import line_styles
 from inception_jax.config import PreprocessSpec
-from inception_jax.models.network import get_spec
 from inception_jax.models.receptive_field import receptive_fields
 from inception_jax.models.spec import NetworkSpec
+from inception_jax.models.zoo import get_spec
 from inception_jax.weights.model import Model, load, models_folder
 from inception_jax.weights.model_folder import Card, Origin, Variables, is_model_folder
 

@@ -211,7 +211,7 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     prog = "python -m experiments.speed"
     options = tyro.cli(Options, prog=prog, description=__doc__, args=arguments)
     # Imported here so that --help answers at once.
-    from inception_jax.models.network import get_spec
+    from inception_jax.models.zoo import get_spec
 
     for network in options.networks:
         get_spec(network)

@@ -23,9 +23,9 @@ import tyro
 from jax import Array
 
 from experiments.speed.case import CLASSES
-from experiments.speed.implementations.plain import plainly
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
-from inception_jax.models.network import Network, get_spec
+from inception_jax.models.network import Network
+from inception_jax.models.zoo import get_spec
 from inception_jax.planning.aot_worker import lower_step
 from inception_jax.planning.hlo import bytes_by_operation
 from inception_jax.runtime.collectives import AxisName, mean_over
@@ -74,11 +74,11 @@ def lowered(
         dtype="bfloat16",
         parallel=ParallelConfig("shard_map"),
         augment=AugmentConfig(color=False),  # as in tpu_worker.py
+        fast=implementation == "ours",
     )
     module = network_for(config, CLASSES, 1)
-    lower = plainly if implementation == "plain" else lambda function: function
     if task == "training":
-        return lower(lower_step)(config, module, [device])
+        return lower_step(config, module, [device])
     module = module.clone(folded=implementation == "ours")
     images = jax.ShapeDtypeStruct(
         (options.images, *preprocess_for(config).image_shape), jnp.float32
@@ -87,7 +87,7 @@ def lowered(
     step = ShardMapStep(
         partial(_inference, module), config.parallel, [device], donate_state=False
     )
-    return lower(step.lower)(variables, {"image": images}, None)
+    return step.lower(variables, {"image": images}, None)
 
 
 def _inference(

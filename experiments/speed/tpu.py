@@ -21,7 +21,7 @@ import tyro
 
 from experiments.speed.implementations import KERAS
 from experiments.speed.tpu_worker import Request
-from inception_jax.models.network import get_spec
+from inception_jax.models.zoo import get_spec
 from inception_jax.planning import aot, worker
 from inception_jax.planning.roofline import get_slice
 from inception_jax.runtime.stopping import run_command

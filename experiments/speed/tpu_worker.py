@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments.speed.case import Case
-from experiments.speed.implementations.plain import plainly
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
-from inception_jax.models.network import get_spec
+from inception_jax.models.zoo import get_spec
 from inception_jax.planning.aot_worker import compile_step
 from inception_jax.planning.hlo import read_movement
 from inception_jax.planning.roofline import get_slice
@@ -48,9 +47,8 @@ def answer(request: Request) -> dict[str, Any]:
         remat=request.implementation == "remat",
         parallel=ParallelConfig("shard_map"),
         augment=AugmentConfig(color=False),  # Keras's step has no augmentation
+        fast=request.implementation != "plain",
     )
-    if request.implementation == "plain":
-        return plainly(compile_step)(config, request.topology)
     return compile_step(config, request.topology)
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 import tyro
 
 from inception_jax.cli.arguments import ImageSize
-from inception_jax.models.network import create, list_networks
+from inception_jax.models.network import create
 from inception_jax.models.receptive_field import receptive_fields
 from inception_jax.models.summary import Row, Summary, aligned, differing, summarise
-from inception_jax.models.zoo import SPECS
+from inception_jax.models.zoo import SPECS, list_networks
 from inception_jax.text import table
 
 

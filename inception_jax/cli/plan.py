@@ -10,7 +10,7 @@ import tyro
 
 from inception_jax.cli.arguments import ImageSize
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
-from inception_jax.models.network import get_spec
+from inception_jax.models.zoo import get_spec
 from inception_jax.planning.plan import LargestBatch, Plan, as_json, make_plan
 from inception_jax.planning.roofline import GIB
 from inception_jax.text import table

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes to any residual network of the package, by name."""
+"""Changes to a residual network for ablations, by name."""
 
 from dataclasses import asdict, replace
 from typing import Literal
 
 from inception_jax.config import AblationConfig
-from inception_jax.models.network import get_spec
-from inception_jax.models.residual import check_known
+from inception_jax.models.residual import check_choice
 from inception_jax.models.spec import INITIALIZERS, NetworkSpec
+from inception_jax.models.zoo import get_spec
 
 
 def ablated(
@@ -21,11 +21,11 @@ def ablated(
     activation: Literal["relu", "leaky_relu", "pre"] = "relu",
     pool_norm: Literal["none", "before_relu", "after_relu"] = "none",
 ) -> NetworkSpec:
-    """`spec` with other initialisers, residual sums or batch norm before the pool.
+    """Return `spec` with other initialisers, residual blocks or batch norm before the pool.
 
-    The initialisers, of all convolutions with batch norm and of the linear 1x1, are names
-    of `INITIALIZERS`; None leaves them as published. The rest are fields of
-    `ResidualOptions` and `NetworkSpec`, which say what they mean.
+    `kernel_init` applies to all convolutions with batch norm, `residual_init` to the linear
+    1x1 convolutions; both are names of `INITIALIZERS`, and None leaves them as published.
+    The other arguments are fields of `ResidualOptions` and `NetworkSpec`.
 
     Raises ValueError for a network without residual blocks and for an unknown name.
     """
@@ -37,7 +37,7 @@ def ablated(
     initializers = {"kernel_init": kernel_init, "residual_init": residual_init}
     changed = {name: init for name, init in initializers.items() if init is not None}
     for name, init in changed.items():
-        check_known(name, init, INITIALIZERS)
+        check_choice(name, init, INITIALIZERS)
     return replace(
         spec,
         **{name: INITIALIZERS[init] for name, init in changed.items()},
@@ -53,6 +53,9 @@ def ablated(
 
 
 def spec_for(network: str, ablation: AblationConfig) -> NetworkSpec:
-    """A network of the table with the changes of `ablation`. Raises as both do."""
+    """Return the spec of `network` with the changes of `ablation`.
+
+    Raises ValueError as `get_spec` and `ablated` do.
+    """
     spec = get_spec(network)
     return spec if ablation == AblationConfig() else ablated(spec, **asdict(ablation))

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows the blocks besides the classifier: slim's aux head, facenet's bottleneck."""
+"""Heads besides the classifier: slim's auxiliary classifier and facenet's embedding."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inception_jax.models.batch_norm import BatchNorm
-from inception_jax.models.layers import (
-    SAME,
-    VALID,
-    ConvBN,
-    ModuleDef,
-)
+from inception_jax.models.layers import SAME, VALID, BatchNorm, ConvBN, ModuleDef
 
 
 class AuxHead(nn.Module):
-    """Auxiliary classifier on the last 17x17 map, for training only.
+    """Auxiliary classifier on the last 17x17 feature map, for training only.
 
-    Not in the paper; slim/nets/inception_v3.py, inception_v4.py and inception_resnet_v2.py
-    have it and train with weight 0.4. Parameters fit one input size alone: 299 pixels.
-    Raises ValueError if the map is not 17x17.
+    It is not in the paper; slim/nets/inception_v3.py, inception_v4.py and
+    inception_resnet_v2.py have it and train it with weight 0.4. Its parameters fit images
+    of 299 pixels only.
+
+    Raises ValueError if the feature map is not 17x17.
     """
 
     num_classes: int
@@ -31,8 +27,8 @@ class AuxHead(nn.Module):
     ) -> Float[Array, "n k"]:
         if x.shape[1:3] != (17, 17):
             raise ValueError(
-                f"aux_head=True needs a 17x17 map after the last Inception-B block, got "
-                f"{x.shape[1]}x{x.shape[2]}: use 299x299 images or aux_head=False."
+                "aux_head=True needs a 17x17 feature map after the last Inception-B block, "
+                f"got {x.shape[1]}x{x.shape[2]}: use 299x299 images or aux_head=False."
             )
         x = nn.avg_pool(x, (5, 5), strides=(3, 3), padding=VALID)
         x = self.conv(128, (1, 1), 1, SAME, name="Conv2d_1b_1x1")(x, train=train)
@@ -42,7 +38,7 @@ class AuxHead(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Face embedding of facenet: linear layer without bias, batch normalisation.
+    """Face embedding of facenet: a linear layer without bias and batch normalisation.
 
     Source: davidsandberg/facenet, src/models/inception_resnet_v1.py.
     """

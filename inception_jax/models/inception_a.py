@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The blocks of the 35x35 grid: Fig. 4 (v4), Fig. 10 (resnet-v1), Fig. 16 (resnet-v2)."""
 
-from inception_jax.models.layers import Box, Branches, Mixed
-from inception_jax.models.pooling import avg_pool
+from inception_jax.models.layers import Box, Branches, Mixed, avg_pool
 from inception_jax.models.residual import ResidualBlock
 
 FIG_4: Branches = (

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The blocks of the 17x17 grid: Fig. 5 (v4), Fig. 11 (resnet-v1), Fig. 17 (resnet-v2)."""
 
-from inception_jax.models.layers import Box, Branches, Mixed
-from inception_jax.models.pooling import avg_pool
+from inception_jax.models.layers import Box, Branches, Mixed, avg_pool
 from inception_jax.models.residual import ResidualBlock
 
 # Fig. 5 draws 1x7 twice in its third column, which would leave that branch blind in one

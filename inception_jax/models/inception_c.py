@@ -3,8 +3,7 @@
 
 from functools import partial
 
-from inception_jax.models.layers import Box, Branches, Mixed
-from inception_jax.models.pooling import avg_pool
+from inception_jax.models.layers import Box, Branches, Mixed, avg_pool
 from inception_jax.models.residual import ResidualBlock
 from inception_jax.models.spec import Stage, residual_stage
 

@@ -13,8 +13,7 @@ Conv2d_0b_3x1.
 
 from functools import partial
 
-from inception_jax.models.layers import VALID, Box, Branches, Mixed
-from inception_jax.models.pooling import avg_pool, max_pool
+from inception_jax.models.layers import VALID, Box, Branches, Mixed, avg_pool, max_pool
 from inception_jax.models.spec import Stage
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network is called with, checked: images and residual scales."""
+"""Checks of the inputs of a network: images and residual scales."""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ from jaxtyping import Array, Float
 
 from inception_jax.models.spec import NetworkSpec
 
-# Checked by `check_images` and `block_scales`, whose errors say what to do.
-Shaped = jax.Array | np.ndarray
+# `check_images` and `block_scales` check shapes; their errors say what to do.
+ImageArray = jax.Array | np.ndarray
 ResidualScale = ArrayLike | tuple[float, ...] | None
 
 
-def check_images(images: Shaped, spec: NetworkSpec) -> None:
-    """Raise ValueError or TypeError, in one sentence, for images `spec` cannot take."""
+def check_images(images: ImageArray, spec: NetworkSpec) -> None:
+    """Raise ValueError or TypeError for images that a network of `spec` cannot take."""
     channels, smallest = spec.image_shape[2], spec.min_size
     if images.ndim != 4:
         raise ValueError(
@@ -41,7 +41,10 @@ def check_images(images: Shaped, spec: NetworkSpec) -> None:
 def block_scales(
     spec: NetworkSpec, residual_scale: ResidualScale
 ) -> Float[Array, " blocks"]:
-    """One scale for each residual block of `spec`; see `Network` for what is accepted."""
+    """Return one scale for each residual block; `Network` says which inputs are valid.
+
+    Raises ValueError or TypeError for others.
+    """
     counts, defaults = spec.blocks_per_grid, spec.default_scales
     if residual_scale is None:
         return jnp.asarray(defaults, jnp.float32)

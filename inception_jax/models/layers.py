@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pieces every figure of the paper is drawn with: convolution boxes, pools, branches.
+"""The layers that the paper's figures are drawn with, in stock Flax.
 
-A figure is written down as data: a branch is a tuple of layers from input to output,
-a block is a tuple of branches (`Branch_0`, `Branch_1`, ... as in slim), and
-`concat_branches` computes it. Kernel sizes are always (height, width).
+A figure is written down as data: a branch is a tuple of layers from input to output, and a
+block is a tuple of branches, which slim calls `Branch_0`, `Branch_1`, and so on. Kernel
+sizes are (height, width). `fused.py` has the same layers for speed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, pairwise
-from operator import itemgetter
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from inception_jax.models.batch_norm import BatchNorm, Normalized, split
-from inception_jax.models.pooling import avg_pool
-
 SAME = "SAME"
 VALID = "VALID"  # a "V" in the paper's figures
+# slim/nets/inception_utils.py, inception_arg_scope: batch_norm_epsilon=0.001. Flax's
+# default of 1e-5 moves the logits of the published weights by up to 0.1 of their spread.
+BN_EPSILON = 1e-3
+# Share of the old moving average that is kept; the same function, batch_norm_decay.
+BN_DECAY = 0.9997
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -46,8 +47,8 @@ class Box:
         return "_".join(part for part in ("Conv2d", self.position, size) if part)
 
     @property
-    def pointwise(self) -> bool:
-        """Whether every position is mapped on its own."""
+    def is_pointwise(self) -> bool:
+        """Whether each output position depends on one input position only."""
         return self.kernel == (1, 1) and self.stride == 1
 
 
@@ -57,36 +58,37 @@ Layer = Box | Pool | tuple[Box, ...]
 Branches = tuple[tuple[Layer, ...], ...]
 
 
-def conv_for(kernel: tuple[int, int], stride: int = 1) -> ModuleDef:
-    """`nn.Conv` for a kernel size; 1x1 of stride 1 is computed as a matrix product.
-
-    Same parameters and same mathematics. XLA's convolution on a CPU takes more than twice
-    as long for the gradient of a block of 1024 channels; on an H200 training with cuBLAS's
-    products was 1.09 (1.08 to 1.12) times as fast.
-    """
-    if kernel == (1, 1) and stride == 1:
-        return partial(nn.Conv, conv_general_dilated=_matrix_product)
-    return nn.Conv
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """3x3 max pool of stride 2 without padding: the pool of every stem and reduction."""
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=VALID)
 
 
-def _matrix_product(
-    x: Array, kernel: Array, *_: object, precision: object, **__: object
-) -> Array:
-    return jax.lax.dot_general(
-        x, kernel[0, 0], (((x.ndim - 1,), (0,)), ((), ())), precision=precision
-    )
+def avg_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """3x3 average pool of stride 1; as in TensorFlow, the mean leaves out the padding."""
+    pooled = nn.avg_pool(x, (3, 3), strides=(1, 1), padding=SAME, count_include_pad=False)
+    # Flax divides by a float32 array of counts, which turns bfloat16 into float32.
+    return pooled.astype(x.dtype)
+
+
+BatchNorm = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)
+
+
+def frozen(norm: ModuleDef) -> ModuleDef:
+    """Return `norm` with moving averages in training as well, which do not move."""
+
+    def frozen_norm(*, use_running_average: bool, **fields: Any) -> nn.Module:
+        return norm(use_running_average=True, **fields)
+
+    return frozen_norm
 
 
 class ConvBN(nn.Module):
     """Convolution without bias, batch normalisation, ReLU: what each box stands for.
 
     Section 3: "batch-normalization only on top of the traditional layers". The moving
-    averages live in the `batch_stats` collection. Under `dtype=bfloat16` the batch
-    statistics are still accumulated in float32.
-
-    `pool` is an average pool before a 1x1 convolution. Both are linear, one in space and
-    one in channels, so it is computed behind the convolution, on fewer channels.
-    Without a `norm`, which is then folded into it, the convolution has a bias.
+    averages are in the collection `batch_stats`. Batch statistics are float32 for any
+    `dtype`. With `norm=None` batch normalisation is folded into the convolution, which then
+    has a bias.
     """
 
     features: int
@@ -96,106 +98,84 @@ class ConvBN(nn.Module):
     norm: ModuleDef | None = BatchNorm
     dtype: DTypeLike = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
-    pool: Pool | None = None
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "n h w c"],
-        known: Normalized | None = None,
-        *,
-        train: bool = False,
+        self, x: Float[Array, "n h w c"], *, train: bool = False
     ) -> Float[Array, "n h2 w2 d"]:
-        """`known`, where given, is what `jointly` gives, and only moves the averages."""
-        if known is None:
-            x = conv_for(self.kernel, self.stride)(
-                self.features,
-                self.kernel,
-                strides=self.stride,
-                padding=self.padding,
-                use_bias=self.norm is None,
-                dtype=self.dtype,
-                kernel_init=self.kernel_init,
-                name="conv",
-            )(x)
-            if self.pool:
-                x = self.pool(x)
-        norm = self._norm(train=train, name="bn")
-        return norm(x if known is None else known) if norm else nn.relu(x)
-
-    @nn.nowrap
-    def _norm(self, *, train: bool, **fields: Any) -> nn.Module | None:
-        if self.norm is None:
-            return None
-        return self.norm(
-            use_running_average=not train, relu=True, dtype=self.dtype, **fields
-        )
-
-    @nn.nowrap
-    def jointly(
-        self, x: Float[Array, "n h w c"], params: list[dict], pools: list[Pool | None]
-    ) -> list[Normalized] | None:
-        """What 1x1 boxes with these parameters make of x in training, each behind its pool.
-
-        It is one matrix product, and one pool and normalisation of boxes in a row that have
-        the same pool. None where the batch's statistics are not used.
-        """
-        norm = self._norm(train=True, parent=None)
-        if norm is None or norm.use_running_average:
-            return None
-        kernels = [p["conv"]["kernel"].astype(self.dtype) for p in params]
-        product = _matrix_product(
-            x.astype(self.dtype), jnp.concatenate(kernels, axis=-1), precision=None
-        )
-        parts = split(product, [kernel.shape[-1] for kernel in kernels])
-        norms, found = [p["bn"] for p in params], []
-        for pool, group in groupby(zip(pools, parts, norms, strict=True), itemgetter(0)):
-            _, inputs, bns = zip(*group, strict=True)
-            joint = jnp.concatenate(inputs, axis=-1)
-            scale = _joined(bns, "scale") if norm.use_scale else None
-            widths = tuple(bn["bias"].size for bn in bns)
-            found += norm.normalized(
-                pool(joint) if pool else joint, scale, _joined(bns, "bias"), widths
-            )
-        return found
+        x = nn.Conv(
+            self.features,
+            self.kernel,
+            strides=self.stride,
+            padding=self.padding,
+            use_bias=self.norm is None,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            name="conv",
+        )(x)
+        if self.norm:
+            x = self.norm(use_running_average=not train, dtype=self.dtype, name="bn")(x)
+        return nn.relu(x)
 
 
-def _joined(trees: Sequence[dict], name: str) -> Float[Array, " c"]:
-    return jnp.concatenate([tree[name] for tree in trees])
+class ScaledConv1x1(nn.Module):
+    """The linear 1x1 convolution that ends a residual: `scale * (x W + b)`.
+
+    `scale` is one number or one per channel; None leaves the output unscaled.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], scale: Float[Array, "..."] | None = None
+    ) -> Float[Array, "n h w d"]:
+        kernel, bias = self.weights(x.shape[-1])
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        numbers = ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), SAME, dimension_numbers=numbers)
+        y = y + bias.reshape(1, 1, 1, -1)
+        return y if scale is None else scale.reshape(1, 1, 1, -1).astype(y.dtype) * y
+
+    def weights(self, channels: int) -> tuple[Array, Array]:
+        """Return `kernel` and `bias`, which belong to this module."""
+        shape = (1, 1, channels, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+def residual_sum(
+    x: Float[Array, "n h w c"],
+    residual: Float[Array, "n h w c"],
+    activation: Callable[[Array], Array] | None,
+) -> Float[Array, "n h w c"]:
+    """Return `activation(x + residual)`; None is the identity."""
+    return activation(x + residual) if activation else x + residual
 
 
 def layer_of(box: Box, conv: ModuleDef, **fields: Any) -> nn.Module:
-    """A box as a module, under its name."""
+    """Return the module of a box, under the box's name."""
     return conv(box.features, box.kernel, box.stride, box.padding, name=box.name, **fields)
 
 
 class Branch(nn.Module):
-    """One column of a figure: its layers one after another.
-
-    `first`, where given, is what its first box gives: see `concat_branches`.
-    """
+    """One column of a figure: its layers one after another."""
 
     layers: tuple[Layer, ...]
     conv: ModuleDef = ConvBN
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "n h w c"],
-        first: Normalized | None = None,
-        *,
-        train: bool = False,
+        self, x: Float[Array, "n h w c"], *, train: bool = False
     ) -> Float[Array, "n h2 w2 d"]:
-        pool = None
-        for layer, after in pairwise((*self.layers, None)):
-            if layer is avg_pool and isinstance(after, Box) and after.pointwise:
-                pool = layer  # computed behind the box
-            elif isinstance(layer, Box):
-                module = layer_of(layer, self.conv, pool=pool)
-                x, first, pool = module(x, first, train=train), None, None
+        for layer in self.layers:
+            if isinstance(layer, Box):
+                x = layer_of(layer, self.conv)(x, train=train)
             elif isinstance(layer, tuple):
                 modules = [layer_of(box, self.conv) for box in layer]
-                x = jnp.concatenate([each(x, train=train) for each in modules], axis=-1)
+                x = jnp.concatenate([module(x, train=train) for module in modules], axis=-1)
             else:
                 x = layer(x)
         return x
@@ -209,51 +189,49 @@ def concat_branches(
     conv: ModuleDef,
     train: bool,
 ) -> Float[Array, "n h2 w2 d"]:
-    """Filter concatenation: all branches on the same input, channels joined in order.
+    """Filter concatenation: all branches on the same input, their channels joined in order.
 
-    To be called inside the compact `__call__` of `module`; branch i becomes `Branch_i`
-    there. In training, the 1x1 boxes that branches begin with are computed as one.
+    Call it inside the compact `__call__` of `module`, of which branch i becomes the
+    submodule `Branch_i`.
     """
-    first = first_boxes(module, x, branches, conv) if train else {}
     outputs = [
-        Branch(layers, conv=conv, name=f"Branch_{i}")(x, first.get(i), train=train)
+        Branch(layers, conv=conv, name=f"Branch_{i}")(x, train=train)
         for i, layers in enumerate(branches)
     ]
     return jnp.concatenate(outputs, axis=-1)
 
 
-def first_boxes(
-    module: nn.Module, x: Float[Array, "n h w c"], branches: Branches, conv: ModuleDef
-) -> dict[int, Normalized]:
-    """By branch, what the 1x1 box gives that it begins with, where there are several.
+@dataclass(frozen=True)
+class LayerSet:
+    """The implementations that a network's blocks are built from.
 
-    It reads `x` once, and the gradient of `x` is one product, too, not a sum of several.
-    Inference of one image would take longer (1.14 times on a CPU), since the joint kernel
-    is written first.
+    `PLAIN` is the one of this file, `fused.FUSED` the fast one. A network binds its type,
+    initialisers and batch normalisation to the modules.
     """
-    boxes = {}
-    for i, (first, *after) in enumerate(branches):
-        pool = avg_pool if first is avg_pool else None
-        box = after[0] if pool and after else first
-        if isinstance(box, Box) and box.pointwise:
-            boxes[i] = (box.name, pool)
-    if module.is_initializing() or len(boxes) < 2:
-        return {}
-    order = sorted(boxes, key=lambda i: boxes[i][1] is not None)
-    params = [module.get_variable("params", f"Branch_{i}")[boxes[i][0]] for i in order]
-    pools = [boxes[i][1] for i in order]
-    found = conv(x.shape[-1], parent=None).jointly(x, params, pools)
-    return dict(zip(order, found, strict=True)) if found else {}
+
+    conv: ModuleDef
+    scaled_conv: ModuleDef
+    norm: ModuleDef | None  # None: folded into the convolutions
+    concat: Callable[..., Array]
+    residual_sum: Callable[..., Array]
+    relu: Callable[[Array], Array]
+    max_pool: Pool
+
+
+PLAIN = LayerSet(
+    ConvBN, ScaledConv1x1, BatchNorm, concat_branches, residual_sum, nn.relu, max_pool
+)
 
 
 class Mixed(nn.Module):
     """A block whose branches are concatenated: slim's `Mixed_*` scopes."""
 
     branches: Branches
-    conv: ModuleDef = ConvBN
+    layers: LayerSet = PLAIN
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "n h w c"], *, train: bool = False
     ) -> Float[Array, "n h2 w2 d"]:
-        return concat_branches(self, x, self.branches, conv=self.conv, train=train)
+        layers = self.layers
+        return layers.concat(self, x, self.branches, conv=layers.conv, train=train)

@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 
-from inception_jax.models.layers import SAME, Box, Branches, Layer
-from inception_jax.models.pooling import avg_pool, max_pool
+from inception_jax.models.layers import SAME, Box, Branches, Layer, avg_pool, max_pool
 from inception_jax.models.residual import ResidualBlock
 from inception_jax.models.spec import NetworkSpec, Stage
 

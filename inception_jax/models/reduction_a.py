@@ -4,15 +4,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from inception_jax.models.layers import (
-    VALID,
-    Box,
-    Branches,
-    ConvBN,
-    ModuleDef,
-    concat_branches,
-)
-from inception_jax.models.pooling import max_pool
+from inception_jax.models.layers import PLAIN, VALID, Box, Branches, LayerSet, max_pool
 
 # k, l, m, n of Table 1.
 TABLE_1 = {
@@ -23,17 +15,17 @@ TABLE_1 = {
 
 
 class ReductionA(nn.Module):
-    """Reduction-A (Fig. 7): 35x35xc to 17x17x(n + m + c); k, l, m, n as in Table 1."""
+    """Reduction-A (Fig. 7), 35x35xc to 17x17x(n + m + c); Table 1 gives k, l, m and n."""
 
     k: int
     l: int  # noqa: E741  the paper's letter
     m: int
     n: int
-    conv: ModuleDef = ConvBN
+    layers: LayerSet = PLAIN
 
     @property
     def branches(self) -> Branches:
-        """Fig. 7 with these widths."""
+        """The branches of Fig. 7 with these widths."""
         return (
             (Box("1a", self.n, (3, 3), 2, VALID),),
             (
@@ -48,4 +40,5 @@ class ReductionA(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool = False
     ) -> Float[Array, "b h2 w2 d"]:
-        return concat_branches(self, x, self.branches, conv=self.conv, train=train)
+        layers = self.layers
+        return layers.concat(self, x, self.branches, conv=layers.conv, train=train)

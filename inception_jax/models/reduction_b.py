@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reduction-B, from the 17x17 to the 8x8 grid: Figs 8 (v4), 12 (resnet-v1), 18 (v2)."""
 
-from inception_jax.models.layers import VALID, Box, Branches, Mixed
-from inception_jax.models.pooling import max_pool
+from inception_jax.models.layers import VALID, Box, Branches, Mixed, max_pool
 
 FIG_8: Branches = (
     (Box("0a", 192), Box("1a", 192, (3, 3), 2, VALID)),

@@ -13,7 +13,7 @@ from inception_jax.models.inception_c import (
     residual_c_branches,
 )
 from inception_jax.models.layers import VALID, Box, Branches, Mixed
-from inception_jax.models.residual import ResidualOptions, check_known
+from inception_jax.models.residual import ResidualOptions, check_choice
 from inception_jax.models.spec import (
     INITIALIZERS,
     SCALE_B,
@@ -57,8 +57,8 @@ def small_image_spec(
 
     Raises ValueError for an unknown block, head or initialiser.
     """
-    check_known("block", block, ("v1", "v2", "plain", "concat"))
-    check_known("head", head, ("paper", "published"))
+    check_choice("block", block, ("v1", "v2", "plain", "concat"))
+    check_choice("head", head, ("paper", "published"))
     m, final_conv = branch_width, _final_conv(head, width)
     if block == "concat":
         branches = concat_branches_of_cost(width, depth, m, final_conv or 0)
@@ -98,7 +98,7 @@ def paper_width_spec(
 
     Raises ValueError for an unknown head or initialiser.
     """
-    check_known("head", head, ("paper", "published"))
+    check_choice("head", head, ("paper", "published"))
     reduction = ((Box("1a", width, (3, 3), 2, VALID),),)
     names = numbered("block17", depth)
     return _spec(
@@ -171,7 +171,7 @@ def _final_conv(head: Head, width: int) -> int | None:
 
 def _spec(residual_init: str, **fields: Any) -> NetworkSpec:
     """What all these networks have in common."""
-    check_known("residual_init", residual_init, INITIALIZERS)
+    check_choice("residual_init", residual_init, INITIALIZERS)
     return NetworkSpec(
         stem_figure="not in the paper",
         figure="not in the paper",

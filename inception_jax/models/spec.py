@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network is made of: `NetworkSpec`, a row of the table in specs.py, of `Stage`s."""
+"""The description of a network as data: a `NetworkSpec` of `Stage`s; zoo.py lists them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,8 +8,7 @@ from typing import Literal
 
 import flax.linen as nn
 
-from inception_jax.models.batch_norm import BN_DECAY
-from inception_jax.models.layers import Branches, ModuleDef
+from inception_jax.models.layers import BN_DECAY, Branches, ModuleDef
 from inception_jax.models.residual import PAPER, ResidualOptions
 
 Initializer = nn.initializers.Initializer
@@ -20,26 +19,27 @@ INITIALIZERS: dict[str, Initializer] = {
     "glorot": GLOROT,
     "he": HE,
     "lecun": nn.initializers.lecun_normal(),
-    # The period's code: stddev=0.1 of a normal distribution that is cut off at two of
-    # them, in tensorflow/models' inception_model.py and facenet's inception_resnet_v1.py.
+    # Code of the time: a normal distribution of stddev 0.1, cut off at two standard
+    # deviations, in tensorflow/models' inception_model.py and facenet's
+    # inception_resnet_v1.py.
     "stddev_0.1": nn.initializers.truncated_normal(0.1),
     "zeros": nn.initializers.zeros,
 }
 
-# slim/nets/inception_resnet_v2.py and facenet's inception_resnet_v1.py: scale=0.17, 0.10
-# and 0.20 on the 35x35, 17x17 and 8x8 grid. The paper says "between 0.1 and 0.3".
+# Residual scales on the 35x35, 17x17 and 8x8 grid: slim/nets/inception_resnet_v2.py and
+# facenet's inception_resnet_v1.py. The paper says "between 0.1 and 0.3".
 SCALE_A, SCALE_B, SCALE_C = 0.17, 0.10, 0.20
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of module and the names of its repetitions, which are its endpoints."""
+    """One kind of module, repeated; the names of the repetitions are its endpoints."""
 
     role: str  # the box of Fig. 9 or 15: "A", "Reduction-A", "B", "Reduction-B", "C"
     module: ModuleDef
     names: tuple[str, ...]
     figure: str
-    # Default of the residual scale; None where the module is not a residual block.
+    # Default residual scale; None if the module is not a residual block.
     scale: float | None = None
 
 
@@ -51,28 +51,28 @@ def residual_stage(
     names: tuple[str, ...],
     scale: float,
 ) -> Stage:
-    """A stage of residual blocks with the given branches."""
+    """Return a stage of residual blocks with the given branches."""
     return Stage(role, partial(block, branches=branches), names, figure, scale)
 
 
 def numbered(prefix: str, count: int) -> tuple[str, ...]:
-    """slim's names of repeated blocks: `block35_1`, `block35_2`, ..."""
+    """Return slim's names of repeated blocks: `block35_1`, `block35_2`, and so on."""
     return tuple(f"{prefix}_{i + 1}" for i in range(count))
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What distinguishes one network from another: a column of Fig. 9 or Fig. 15."""
+    """Everything that distinguishes one network from another: a column of Fig. 9 or 15."""
 
     stem: ModuleDef
     stem_figure: str
     stages: tuple[Stage, ...]
     figure: str  # where the paper draws the whole network
-    source: str  # what the numbers were taken from
+    source: str  # where the numbers come from
     image_shape: tuple[int, int, int] = (299, 299, 3)  # height, width, channels
-    min_size: int = 75  # the smallest image that leaves a 1x1 map before the pool
+    min_size: int = 75  # the smallest image that leaves a 1x1 grid before the pool
     num_classes: int = 1000  # 0: no classifier, the features are the output
-    # Filters of a last 1x1 convolution before the pool, slim's Conv2d_7b_1x1.
+    # Filters of a 1x1 convolution before the pool, slim's Conv2d_7b_1x1.
     final_conv: int | None = None
     # Size of facenet's embedding, between pool and classifier.
     embedding: int | None = None
@@ -82,15 +82,15 @@ class NetworkSpec:
     kernel_init: Initializer = GLOROT
     # Initialiser of the linear 1x1 convolutions that end the residual blocks.
     residual_init: Initializer = GLOROT
-    # Of every residual block; the defaults are the paper's.
+    # Options of every residual block; the defaults are the paper's block.
     residual: ResidualOptions = PAPER
-    # Batch normalisation on the map that is averaged, which section 3.3 tried in vain:
-    # before its ReLU or after it.
+    # Extra batch normalisation before the average pool, before or after the last ReLU;
+    # section 3.3 tried it without success.
     pool_norm: Literal["none", "before_relu", "after_relu"] = "none"
 
     @property
     def default_scales(self) -> tuple[float, ...]:
-        """The published residual scale of every block, from input to output."""
+        """Published residual scale of each block, from input to output."""
         return tuple(
             stage.scale
             for stage in self.stages
@@ -100,7 +100,7 @@ class NetworkSpec:
 
     @property
     def blocks_per_grid(self) -> tuple[int, ...]:
-        """Residual blocks between the reductions: (10, 20, 10) for the published v2."""
+        """Number of residual blocks on each grid: (10, 20, 10) for the published v2."""
         counts = [0]
         for stage in self.stages:
             if stage.scale is None:
@@ -111,7 +111,7 @@ class NetworkSpec:
 
     @property
     def last_of_grids(self) -> frozenset[str]:
-        """The residual blocks that a reduction or the head follows."""
+        """Names of the residual blocks that are followed by a reduction or the head."""
         blocks = [(name, s.scale is not None) for s in self.stages for name in s.names]
         return frozenset(
             name
@@ -121,6 +121,6 @@ class NetworkSpec:
 
     @property
     def aux_after(self) -> str | None:
-        """The last block on the 17x17 grid, where the aux head sits; None if none is."""
+        """Name of the last block on the 17x17 grid, which the auxiliary head reads."""
         blocks = [name for s in self.stages if s.role == "B" for name in s.names]
         return blocks[-1] if blocks else None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stems: Fig. 3 (v4, resnet-v2 as drawn), Fig. 14 (resnet-v1), v3's, published v2's.
 
-A stem returns its output and the endpoints inside it, under slim's names.
+A stem returns its output and its endpoints, under slim's names.
 """
 
 from functools import partial
@@ -11,20 +11,22 @@ import jax
 from jaxtyping import Array, Float
 
 from inception_jax.models.layers import (
+    PLAIN,
     VALID,
     Box,
     Branches,
-    ConvBN,
     Layer,
+    LayerSet,
     Mixed,
     ModuleDef,
+    avg_pool,
     layer_of,
+    max_pool,
 )
-from inception_jax.models.pooling import avg_pool, max_pool
 
 Endpoints = dict[str, Float[Array, "..."]]
 
-# The first three boxes are common to Figs 3 and 14.
+# Figs 3 and 14 share the first three boxes.
 OPENING = (
     Box("1a", 32, (3, 3), 2, VALID),
     Box("2a", 32, (3, 3), 1, VALID),
@@ -56,10 +58,10 @@ PUBLISHED_V2_MIXED_5B: Branches = (
 
 
 class Stem(nn.Module):
-    """Layers and blocks one after another; each is an endpoint under its name."""
+    """Layers and blocks one after another; the output of each is an endpoint."""
 
     steps: tuple[tuple[str, Layer | Branches], ...]
-    conv: ModuleDef = ConvBN
+    layers: LayerSet = PLAIN
 
     @nn.compact
     def __call__(
@@ -68,12 +70,12 @@ class Stem(nn.Module):
         endpoints = {}
         for name, step in self.steps:
             if isinstance(step, Box):
-                x = layer_of(step, self.conv)(x, train=train)
+                x = layer_of(step, self.layers.conv)(x, train=train)
             elif isinstance(step, tuple):
-                x = Mixed(step, conv=self.conv, name=name)(x, train=train)
+                x = Mixed(step, self.layers, name=name)(x, train=train)
             else:
                 with jax.named_scope(name):
-                    x = step(x)
+                    x = self.layers.max_pool(x) if step is max_pool else step(x)
             endpoints[name] = x
         return x, endpoints
 
@@ -110,9 +112,9 @@ class InceptionResNetV1Stem(Stem):
 class InceptionV3Stem(Stem):
     """Stem of Inception-v3: 35x35x192. Source: slim/nets/inception_v3.py.
 
-    It is Fig. 14's with a pool instead of the last convolution. Table 1 of arXiv
-    1512.00567 has three 3x3 convolutions where this one, and so every published weight
-    file, has `Conv2d_3b_1x1`, `Conv2d_4a_3x3` and the pool.
+    It is the stem of Fig. 14 with a pool instead of the last convolution. Table 1 of arXiv
+    1512.00567 has three 3x3 convolutions where this stem, like every published weight file,
+    has `Conv2d_3b_1x1`, `Conv2d_4a_3x3` and the pool.
     """
 
     steps: tuple[tuple[str, Layer | Branches], ...] = (
@@ -126,7 +128,7 @@ class InceptionV3Stem(Stem):
 class PublishedInceptionResNetV2Stem(Stem):
     """Stem of the published Inception-ResNet-v2 (slim, Keras, timm): 35x35x320.
 
-    It is Inception-v3's and the block `Mixed_5b`. Source:
+    It is the stem of Inception-v3 followed by the block `Mixed_5b`. Source:
     slim/nets/inception_resnet_v2.py.
     """
 
@@ -137,19 +139,19 @@ class PublishedInceptionResNetV2Stem(Stem):
 
 
 def small_image_stem(width: int) -> ModuleDef:
-    """Stem for images of 8 to 64 pixels, `width` channels on half the grid.
+    """Return a stem for images of 8 to 64 pixels: `width` channels at half the size.
 
-    Not in the paper: it puts the residual blocks behind two convolutions, so that the
-    instability study runs on small images.
+    It is not in the paper. It has two convolutions, so that the instability study can train
+    residual blocks on small images.
     """
     steps = _boxes(Box("1a", 32, (3, 3)), Box("2a", width, (2, 2), 2, VALID))
     return partial(Stem, steps=steps)
 
 
 def paper_width_stem(width: int) -> ModuleDef:
-    """Stem for images of about 40 pixels: two convolutions to 9x9 and `width` channels.
+    """Return a stem for images of about 40 pixels: two convolutions to 9x9x`width`.
 
-    Not in the paper: it puts blocks of the published widths behind a quarter of the grid.
+    It is not in the paper. It serves blocks of the published widths on a small grid.
     """
     steps = _boxes(Box("1a", 32, (3, 3), 2, VALID), Box("2a", width, (3, 3), 2, VALID))
     return partial(Stem, steps=steps)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of networks: one row of `SPECS` for each column of Figs 9 and 15."""
+"""The table of networks: each column of Figs 9 and 15 is a row of `SPECS`."""
 
+import difflib
 from functools import partial
 
 from inception_jax.models.inception_a import (
@@ -101,8 +102,8 @@ def _v2_stages(num_a: int, num_b: int, num_c: int) -> tuple[Stage, ...]:
 
 
 SPECS: dict[str, NetworkSpec] = {
-    # The baseline of Tables 2 to 5. (slim draws the last two layers of its aux head from
-    # narrower distributions, of stddev 0.01 and 0.001; here they are like all others.)
+    # The baseline of Tables 2 to 5. (slim initialises the last two layers of its auxiliary
+    # head with stddev 0.01 and 0.001; here they are initialised like all others.)
     "inception_v3": NetworkSpec(
         stem=InceptionV3Stem,
         stem_figure="like Fig. 14",
@@ -137,9 +138,10 @@ SPECS: dict[str, NetworkSpec] = {
         figure="Fig. 15",
         source="Fig. 15 with the parts of Figs 10 to 14",
     ),
-    # The network that slim, Keras, timm and every published weight file mean. It is not
-    # the one drawn: other stem, twice the blocks, a last block with scale 1 and no ReLU,
-    # and Conv2d_7b. slim's author: "done under the advise of the authors of the paper".
+    # The network that slim, Keras, timm and every published weight file mean. It differs
+    # from the drawing: another stem, twice the blocks, a last block with scale 1 and no
+    # ReLU, and Conv2d_7b. slim's author: "done under the advise of the authors of the
+    # paper".
     "inception_resnet_v2": NetworkSpec(
         stem=PublishedInceptionResNetV2Stem,
         stem_figure="like Fig. 14",
@@ -148,9 +150,9 @@ SPECS: dict[str, NetworkSpec] = {
         figure="like Fig. 15",
         source="slim/nets/inception_resnet_v2.py",
     ),
-    # Fig. 15's block counts are v1's ("the sizes ... for Inception-ResNet-v1"), so 5/10/5
-    # is the literal reading; at 9.3 GMACs it does not "match the raw cost" of
-    # Inception-v4 (12.3), as the text says v2 does. See FIG_17 and FIG_19 for the widths.
+    # Fig. 15 gives block counts for v1 ("the sizes ... for Inception-ResNet-v1"), so 5/10/5
+    # is the literal reading. At 9.3 GMACs it does not "match the raw cost" of Inception-v4
+    # (12.3), as the text says v2 does. FIG_17 and FIG_19 explain the widths.
     "inception_resnet_v2_paper": NetworkSpec(
         stem=InceptionV4Stem,
         stem_figure="Fig. 3",
@@ -172,3 +174,17 @@ SPECS: dict[str, NetworkSpec] = {
     ),
     "inception_resnet_small": small_image_spec(),
 }
+
+
+def list_networks() -> list[str]:
+    """Return the names of all networks of the zoo."""
+    return list(SPECS)
+
+
+def get_spec(name: str) -> NetworkSpec:
+    """Return the spec called `name`; ValueError names the closest if there is none."""
+    if name not in SPECS:
+        close = difflib.get_close_matches(name, SPECS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(f"no network {name!r}; {hint}Known: {', '.join(SPECS)}.")
+    return SPECS[name]

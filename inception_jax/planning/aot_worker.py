@@ -17,8 +17,9 @@ import jax.numpy as jnp
 
 from inception_jax.config import RunConfig
 from inception_jax.data.imagenet import NUM_TRAIN_IMAGES
-from inception_jax.models.network import Network, get_spec
+from inception_jax.models.network import Network
 from inception_jax.models.summary import Summary, summarise
+from inception_jax.models.zoo import get_spec
 from inception_jax.planning.hlo import cost_by_module, read_movement
 from inception_jax.planning.worker import answer_request
 from inception_jax.runtime.collectives import with_stop_flag

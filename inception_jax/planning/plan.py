@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from inception_jax.config import RunConfig
-from inception_jax.models.network import get_spec
+from inception_jax.models.zoo import get_spec
 from inception_jax.planning import aot
 from inception_jax.planning.aot import CompiledStep, TooLarge
 from inception_jax.planning.roofline import GIB, Slice, get_slice

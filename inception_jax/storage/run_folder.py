@@ -28,7 +28,7 @@ PACKAGES = ("inception_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint
 # Settings that may change when a run is resumed: where and how fast it works, how long it
 # lasts and what it reports.
 CHANGEABLE = {
-    *("workdir", "data_dir", "workers", "remat", "epochs", "steps"),
+    *("workdir", "data_dir", "workers", "remat", "fast", "epochs", "steps"),
     *("eval_every", "patience", "checkpoint_every", "keep_checkpoints", "log_every"),
     *("on_nonfinite", "probe_every", "probe_images", "hosts", "wandb"),
 }

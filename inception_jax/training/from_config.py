@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.models.ablation import spec_for
-from inception_jax.models.network import Network, create, get_spec
+from inception_jax.models.network import Network, create
+from inception_jax.models.zoo import get_spec
 from inception_jax.runtime.collectives import bn_options
 from inception_jax.training.optimizer import optimizer_numbers
 from inception_jax.training.step import Numbers, TrainOptions
@@ -44,6 +45,7 @@ def network_for(
         bn_frozen=config.bn_frozen,
         aux_head=config.aux_head,
         remat=config.remat,
+        fast=config.fast,
         dtype=jnp.dtype(config.dtype),
         **options,
         **({} if num_devices is None else bn_options(config.parallel, num_devices)),

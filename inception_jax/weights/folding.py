@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from inception_jax.models.batch_norm import BN_EPSILON
 from inception_jax.models.inputs import ResidualScale, block_scales
+from inception_jax.models.layers import BN_EPSILON
 from inception_jax.models.spec import NetworkSpec
 from inception_jax.weights.model import Model, check_variables
 from inception_jax.weights.model_folder import Variables

@@ -18,7 +18,7 @@ from inception_jax.data.augment import normalize
 from inception_jax.data.crops import eval_views
 from inception_jax.data.decoding import convert_channels, decode
 from inception_jax.models.ablation import spec_for
-from inception_jax.models.inputs import ResidualScale, Shaped
+from inception_jax.models.inputs import ImageArray, ResidualScale
 from inception_jax.models.network import Network, create
 from inception_jax.models.stem import Endpoints
 from inception_jax.storage import run_folder
@@ -72,7 +72,7 @@ class Model:
     def apply(
         self,
         variables: Variables,
-        images: Shaped,
+        images: ImageArray,
         residual_scale: ResidualScale = None,
         **options: Any,
     ) -> tuple[Float[Array, "n k"], Endpoints]:

@@ -8,9 +8,9 @@ import pytest
 
 import inception_jax
 from experiments.residual_scaling import imagenet
-from inception_jax.models.network import get_spec
 from inception_jax.models.spec import INITIALIZERS
 from inception_jax.models.summary import summarise
+from inception_jax.models.zoo import get_spec
 from inception_jax.training import fit
 from inception_jax.training.from_config import network_for
 

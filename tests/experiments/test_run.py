@@ -18,8 +18,7 @@ from experiments.networks import RECIPES
 from inception_jax.config import RunConfig
 from inception_jax.inference.batch_norm_modes import recalibrate_statistics
 from inception_jax.inference.evaluate import load_trained
-from inception_jax.models.network import get_spec
-from inception_jax.models.zoo import SPECS
+from inception_jax.models.zoo import SPECS, get_spec
 from inception_jax.storage.jsonl import read_json_lines
 from inception_jax.storage.run_folder import read_record
 from inception_jax.weights.model import Model, load, save
@@ -139,7 +138,7 @@ def test_recalibration_makes_a_run_of_its_own(tiny_recipe, tmp_path, capsys, mon
         (["digits", "--data", "digitz"], "digitz"),
         (["digits", "--data", "folder:/nowhere"], "/nowhere"),
         (["digits", "--image-size", "20"], "at least 75x75 pixels, got 20x20"),
-        (["digits", "--aux-head"], "aux_head=True needs a 17x17 map"),
+        (["digits", "--aux-head"], "aux_head=True needs a 17x17 feature map"),
         (["digits", "--augment.color"], "3 channels"),
         (["digits", "--parallel.bn-sync", "3"], "bn_sync=3 does not divide the 4 devices"),
         (["digits", "--residual-scale", "2"], "residual_scale must be in [0, 1], got 2.0"),

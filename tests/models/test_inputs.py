@@ -174,6 +174,6 @@ def test_aux_head_where_it_cannot_be(name, options):
 
 @pytest.mark.parametrize("name", ["inception_v3", "inception_v4", "inception_resnet_v2"])
 def test_aux_head_at_another_image_size(name):
-    with pytest.raises(ValueError, match="needs a 17x17 map") as error:
+    with pytest.raises(ValueError, match="needs a 17x17 feature map") as error:
         trace(name, (1, 150, 150, 3), aux_head=True)
     check_sentence(error, "got 7x7", "299x299 images", "aux_head=False")

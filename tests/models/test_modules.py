@@ -11,7 +11,7 @@ import pytest
 
 import inception_jax
 from inception_jax import SPECS
-from inception_jax.models.batch_norm import BatchNorm
+from inception_jax.models.fused import BatchNorm
 from inception_jax.models.head import Bottleneck
 from inception_jax.models.inception_a import FIG_10, InceptionA, InceptionResNetA
 from inception_jax.models.inception_b import FIG_11, InceptionB, InceptionResNetB
@@ -24,8 +24,7 @@ from inception_jax.models.inception_v3 import (
     InceptionV3ReductionB,
     v3_a_branches,
 )
-from inception_jax.models.layers import ConvBN
-from inception_jax.models.pooling import avg_pool, max_pool
+from inception_jax.models.layers import ConvBN, avg_pool, max_pool
 from inception_jax.models.reduction_a import TABLE_1, ReductionA
 from inception_jax.models.reduction_b import (
     FIG_12,

@@ -13,7 +13,7 @@ import pytest
 import inception_jax
 from inception_jax import SPECS
 from inception_jax.models.ablation import ablated
-from inception_jax.models.batch_norm import BatchNorm
+from inception_jax.models.fused import FUSED, BatchNorm
 from inception_jax.models.inception_c import InceptionResNetC, residual_c_branches
 from inception_jax.models.residual import ResidualBlock, ResidualOptions
 from inception_jax.models.spec import INITIALIZERS
@@ -98,7 +98,7 @@ def single(tree: Any) -> Any:
 
 
 def block_and_params(**fields: Any) -> tuple[ResidualBlock, dict]:
-    module = InceptionResNetC(BRANCHES, **fields)
+    module = InceptionResNetC(BRANCHES, layers=FUSED, **fields)
     x = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
     assert set(variables) == {"params", "batch_stats"}  # nothing is sown by init
@@ -120,7 +120,7 @@ def in_training(module: ResidualBlock):
 def test_block_and_its_derivative(changes, last):
     """The derivative is along a random direction of all parameters and the input."""
     options = ResidualOptions(**changes)
-    module, params = block_and_params(options=options, last=last)
+    module, params = block_and_params(options=options, is_last=last)
     x = random(jnp.zeros(SHAPE), 2)
     on = last or options.activation != "pre"
     run = in_training(module)
@@ -134,7 +134,7 @@ def test_block_and_its_derivative(changes, last):
         block(*jax.tree.map(lambda p, d, e=e: p + e * d, point, direction), options, on=on)
         for e in (1e-7, -1e-7)
     )
-    # Forward mode is not there in training: every row of the Jacobian, times the direction.
+    # The fast layers have no forward mode: every row of the Jacobian, times the direction.
     rows = jax.jit(jax.vmap(jax.vjp(run, single(params), single(x))[1]))(
         jnp.eye(expected.size).reshape(-1, *expected.shape)
     )
@@ -152,7 +152,7 @@ def test_block_and_its_derivative(changes, last):
 def test_a_sum_without_activation_stays_so(activation):
     """The last block of the published networks, whatever the options."""
     options = ResidualOptions(activation=activation)
-    module, params = block_and_params(options=options, last=True, relu=False)
+    module, params = block_and_params(options=options, is_last=True, relu=False)
     x = random(jnp.zeros(SHAPE), 2)
     expected = block(params, x, options, on=False)
     got = in_training(module)(single(params), single(x))

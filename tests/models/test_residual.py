@@ -12,11 +12,13 @@ import pytest
 
 import inception_jax
 from inception_jax import SPECS, Network
+from inception_jax.kernels.residual_sum import relu
+from inception_jax.models.fused import FUSED
 from inception_jax.models.inception_a import InceptionResNetA
 from inception_jax.models.inception_b import InceptionResNetB
 from inception_jax.models.inception_c import InceptionResNetC
 from inception_jax.models.inputs import block_scales
-from inception_jax.models.residual import relu
+from inception_jax.models.layers import PLAIN
 from tests.models.tiny import BLOCKS, GRIDS, random_variables, three_grids
 
 # slim/nets/inception_resnet_v2.py and facenet's inception_resnet_v1.py: 0.17, 0.10 and
@@ -54,8 +56,10 @@ def compiled():
     return jax.jit(forward)
 
 
+@pytest.mark.parametrize("layers", [PLAIN, FUSED], ids=["plain", "fused"])
 @pytest.mark.parametrize("block", [InceptionResNetA, InceptionResNetB, InceptionResNetC])
-def test_scale_in_one_block(block):
+def test_scale_in_one_block(block, layers):
+    block = partial(block, layers=layers)
     x = jax.random.normal(jax.random.key(0), (2, 5, 5, 16))
     variables = random_variables(block(), x)
     with_relu = jax.jit(block().apply)
@@ -72,8 +76,8 @@ def test_scale_in_one_block(block):
     np.testing.assert_array_equal(with_relu(variables, x, 0.3), nn.relu(x))
 
 
-def test_the_gradient_of_a_sums_relu_is_told_from_its_output():
-    """XLA makes relu(x) > 0 to x > 0, and so would keep both maps for the gradients."""
+def test_the_relu_keeps_only_its_output_for_the_gradient():
+    """XLA rewrites relu(x) > 0 to x > 0, and would then keep both arrays."""
     x = jnp.asarray([-2.0, -0.0, 0.0, 1e-30, 3.0])
 
     def both(x, dy):

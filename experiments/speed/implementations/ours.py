@@ -6,7 +6,6 @@ Both are compiled as in runs and predictions; for inference, batch norms are fol
 
 import math
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,32 +26,28 @@ from inception_jax.training.step import TrainState, state_shapes, train_step
 from inception_jax.weights.folding import fold_variables
 from inception_jax.weights.model_folder import Variables
 
-# A function that is traced as it is or, in `plain`, otherwise.
-Formulation = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+def build(case: Case, *, fast: bool = True) -> BuiltCase:
+    """Prepare the case on the first device. Raises ValueError for an unknown network.
 
-def build(
-    case: Case,
-    formulation: Formulation = lambda function: function,
-    *,
-    folded: bool = True,
-) -> BuiltCase:
-    """Prepare the case on the first device. Raises ValueError for an unknown network."""
+    Without `fast`, layers are plain and batch norms are not folded.
+    """
     config = RunConfig(
         network=case.network,
         batch_size=case.batch,
         dtype=case.dtype,
         image_size=case.image_size,
+        fast=fast,
     )
     network = network_for(config, CLASSES, 1)
     state = filled_state(network, config)
     if case.task == "training":
-        run = training(case, config, network, state, formulation)
-    elif folded:
+        run = training(case, config, network, state)
+    elif fast:
         variables = fold_variables(network.spec, state.raw_variables)
-        run = inference(case, network.clone(folded=True), variables, formulation)
+        run = inference(case, network.clone(folded=True), variables)
     else:
-        run = inference(case, network, state.raw_variables, formulation)
+        run = inference(case, network, state.raw_variables)
     return BuiltCase(
         run=run,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
@@ -62,15 +57,11 @@ def build(
 
 
 def training(
-    case: Case,
-    config: RunConfig,
-    network: Network,
-    state: TrainState,
-    formulation: Formulation,
+    case: Case, config: RunConfig, network: Network, state: TrainState
 ) -> RunSteps:
     """Return updates of a state on the device, from a batch that is already there."""
     options = train_options(config, network, NUM_TRAIN_IMAGES / case.batch)
-    update = formulation(partial(train_step, options=options))
+    update = partial(train_step, options=options)
     step = data_parallel(update, config.parallel, local_devices()[:1])
     pixels = case.pixels(network.spec.image_shape[-1])
     batch = step.place({"image": pixels, "label": case.labels()})
@@ -85,12 +76,10 @@ def training(
     return run
 
 
-def inference(
-    case: Case, network: Network, variables: Variables, formulation: Formulation
-) -> RunSteps:
+def inference(case: Case, network: Network, variables: Variables) -> RunSteps:
     """Return the computation of logits from images that are already on the device."""
     apply = jax.jit(
-        formulation(lambda variables, x: network.apply(variables, x)[0]),
+        lambda variables, x: network.apply(variables, x)[0],
         compiler_options=compiler_options(jax.default_backend()),
     )
     images = jax.device_put(case.images(network.spec.image_shape[-1]))

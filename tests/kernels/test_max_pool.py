@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Max pools and their gathered gradients, against Flax's."""
+"""The max pool and its gathering gradient, against Flax's."""
 
 import flax.linen as nn
 import jax
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax.models.pooling import max_pool
+from inception_jax.kernels.max_pool import max_pool
 
 # Odd, even and least sizes: all rows and columns are read, or the last is not.
 SIZES = [(3, 3), (3, 4), (4, 3), (7, 7), (8, 9), (9, 8), (17, 6)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch norm and its own derivative, against Flax's and what JAX makes of that."""
+"""The fast batch normalisation and its gradient, against Flax's with JAX's gradient."""
 
 from functools import partial
 
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax.models.batch_norm import BN_DECAY, BN_EPSILON, BatchNorm
+from inception_jax.models.fused import BatchNorm
+from inception_jax.models.layers import BN_DECAY, BN_EPSILON
 
 SHAPES = [(3, 5, 4, 6), (7, 6)]
 theirs = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Branches compute what their figure says, in whatever order they do it."""
+"""The fast branches compute what their figure shows, in another order."""
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -9,15 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax.models.batch_norm import FrozenBatchNorm
-from inception_jax.models.layers import (
-    Box,
-    Branch,
-    ConvBN,
-    Layer,
-    Mixed,
-)
-from inception_jax.models.pooling import avg_pool
+from inception_jax.models.fused import FUSED, BatchNorm, Branch, ConvBN
+from inception_jax.models.layers import Box, Layer, Mixed, avg_pool, frozen
 from tests.models.tiny import random_variables
 
 X = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 5, 6, 8)), jnp.float32)
@@ -72,7 +66,7 @@ SIBLINGS = (
 
 @pytest.mark.parametrize("train", [False, True])
 def test_branches_give_together_what_each_gives_alone(train):
-    mixed = Mixed(SIBLINGS)
+    mixed = Mixed(SIBLINGS, FUSED)
     variables = random_variables(mixed, X)
 
     def together(params, x):
@@ -108,17 +102,19 @@ def test_branches_give_together_what_each_gives_alone(train):
 
 
 def test_siblings_whose_averages_are_frozen_are_as_in_evaluation():
-    frozen = Mixed(SIBLINGS, conv=partial(ConvBN, norm=FrozenBatchNorm))
-    variables = random_variables(frozen, X)
-    found, moved = frozen.apply(variables, X, train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(found, Mixed(SIBLINGS).apply(variables, X), atol=1e-6)
+    with_frozen_norm = Mixed(
+        SIBLINGS, replace(FUSED, conv=partial(ConvBN, norm=frozen(BatchNorm)))
+    )
+    variables = random_variables(with_frozen_norm, X)
+    found, moved = with_frozen_norm.apply(variables, X, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(found, Mixed(SIBLINGS, FUSED).apply(variables, X), atol=1e-6)
     jax.tree.map(
         np.testing.assert_array_equal, moved["batch_stats"], variables["batch_stats"]
     )
 
 
 def test_sibling_1x1_convolutions_are_one_product_in_training():
-    mixed = Mixed(SIBLINGS)
+    mixed = Mixed(SIBLINGS, FUSED)
     variables = random_variables(mixed, X)
     kernel = variables["params"]["Branch_4"]["Conv2d_1x1"]["conv"]["kernel"]
     assert kernel.shape == (1, 1, 8, 6)
