@@ -19,7 +19,7 @@ from inception_jax.models.layers import PLAIN, Box, LayerSet, Mixed, avg_pool
 from inception_jax.models.residual import ResidualBlock, ResidualOptions
 from inception_jax.models.stem import Stem
 from inception_jax.models.zoo import SPECS
-from inception_jax.weights.folding import folded_variables
+from inception_jax.weights.folding import fold_variables
 from tests.models.tiny import one_block, random_variables, three_grids
 
 SCALE = 0.2
@@ -194,7 +194,7 @@ def test_frozen_and_folded_networks_agree():
             exact,
         )
     spec = three_grids()
-    folded = folded_variables(spec, variables)
+    folded = fold_variables(spec, variables)
     networks = [
         inception_jax.create(spec, folded=True, fast=fast) for fast in (True, False)
     ]
