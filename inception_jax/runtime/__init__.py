@@ -1,2 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices and processes: mapping steps over devices, starting hosts, watching, stopping."""
+"""Devices and processes: parallel steps, several hosts, time accounting and stopping.
+
+On a pod every host runs the whole program. `hosts` connects the processes, `parallel` maps
+a step over the devices of all hosts, and `watchdog` ends a run whose hosts hang. Code for
+process 0 only, such as writing checkpoints, is marked by `jax.process_index() == 0`.
+"""

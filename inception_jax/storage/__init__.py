@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that a run leaves on disk: checkpoints, records, locks."""
+"""Files of training runs: the run folder, checkpoints, records and the lock."""

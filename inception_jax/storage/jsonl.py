@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of JSON lines, appended to so that a crash loses at most the line under way."""
+"""Files of JSON lines; a crash loses at most the line being written."""
 
 import json
 import math
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def append_json_line(path: Path, record: dict[str, Any]) -> None:
-    """Add `record` as one line of `path`, flushed; numbers that are not finite become null.
+    """Append `record` to `path` as one line; numbers that are not finite become null.
 
-    The line is written in one piece, so an interruption loses no earlier line. A last line
-    without its end, left by a crash, is cut off first: it would swallow this one.
+    The line is written at once, so an interruption loses no earlier line. An incomplete
+    last line, left by a crash, is removed first, because this one would be appended to it.
     """
     line = json.dumps(_finite(record), allow_nan=False) + "\n"
     with path.open("a+b") as file:
@@ -23,10 +23,10 @@ def append_json_line(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Records of a JSON lines file; none if it does not exist.
+    """Return the records of a JSON lines file; an empty list if it does not exist.
 
-    A last line without its end, left by a crash while writing, is ignored. Raises
-    ValueError naming the line if another one cannot be read.
+    An incomplete last line, left by a crash, is ignored. Raises ValueError, naming the line,
+    if another one is not JSON.
     """
     if not path.exists():
         return []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process at a time writes to the folder of a run."""
+"""A lock that lets one process at a time write to the folder of a run."""
 
 import contextlib
 import fcntl
@@ -13,19 +13,18 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-# Seconds between signs of life of who holds a lock, and how long another host looks for
-# one; files of a shared file system may be seen a few seconds late.
-BEAT = 5.0
-WATCH = 20.0
+HEARTBEAT_INTERVAL = 5.0  # seconds
+# Seconds that another host waits for a heartbeat: shared file systems may show changes late.
+HEARTBEAT_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock."""
+    """The process that holds a lock."""
 
     pid: int
     host: str
-    boot: str  # of the kernel; tells machines apart that have the same name
+    boot: str  # boot id of the kernel; distinguishes machines of the same name
     since: str
 
     def __str__(self) -> str:
@@ -33,86 +32,86 @@ class Holder:
 
 
 class RunLock:
-    """Holds the lock file `path`, in a run's folder, from `with` to its end.
+    """Locks the file `path`, in a run's folder, while the context is open.
 
-    The kernel locks the file, and lets go of it however the process ends. Where the
-    kernels of several hosts do not tell one another, as on some shared file systems, the
-    file says who holds it, and its time moves while that one lives.
+    The kernel locks the file and releases it however the process ends. On shared file
+    systems the kernels of several hosts may not see each other's locks. So the file also
+    names its holder, which updates the modification time as a heartbeat.
 
-    Entering raises ValueError, which says who, where another process holds it; OSError
-    where the file cannot be written.
+    Entering the context raises ValueError, naming the holder, if another process holds the
+    lock, and OSError if the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._ended = threading.Event()
+        self._released = threading.Event()
 
     def __enter__(self) -> "RunLock":
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as on_error:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             on_error.callback(os.close, file)
-            alone = self._locked_by_kernel(file)
-            me, holder = _this_process(), _read(file)
+            locked = self._lock_by_kernel(file)
+            this, holder = _this_process(), _read(file)
             if holder is not None:
-                of_this_kernel = alone and (holder.host, holder.boot) == (me.host, me.boot)
-                if not of_this_kernel and self._lives():
-                    raise ValueError(self._in_use(holder))
+                same_kernel = (holder.host, holder.boot) == (this.host, this.boot)
+                if not (locked and same_kernel) and self._has_heartbeat():
+                    raise ValueError(self._in_use_message(holder))
                 print(
-                    f"{self._path}: took over from {holder}, which is gone.",
+                    f"{self._path}: taken over from {holder}, which no longer runs.",
                     file=sys.stderr,
                 )
-            _write(file, json.dumps(asdict(me)))
+            _write(file, json.dumps(asdict(this)))
             on_error.pop_all()
         self._file = file
-        self._ended.clear()
-        self._beating = threading.Thread(target=self._beat, name="run lock", daemon=True)
-        self._beating.start()
+        self._released.clear()
+        self._thread = threading.Thread(target=self._beat, name="run lock", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._beating.join()
-        with contextlib.suppress(OSError):  # a full disk is no reason to keep the lock
+        self._released.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):  # the lock is released even if the disk is full
             _write(self._file, "")
         os.close(self._file)
 
-    def _locked_by_kernel(self, file: int) -> bool:
-        """False where the file system knows no locks."""
+    def _lock_by_kernel(self, file: int) -> bool:
+        """Return whether the file is locked now; False if the file system has no locks."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(self._in_use(_read(file))) from None
+            raise ValueError(self._in_use_message(_read(file))) from None
         except OSError:
             return False
         return True
 
-    def _lives(self) -> bool:
-        """Whether the file's time moves; no clocks of two hosts are compared."""
+    def _has_heartbeat(self) -> bool:
+        """Return whether the file's time changes; the clocks of hosts are not compared."""
         print(
-            f"{self._path}: looking for {WATCH:g} s whether its holder lives.",
+            f"{self._path}: waiting {HEARTBEAT_TIMEOUT:g} s to see whether its holder runs.",
             file=sys.stderr,
         )
-        before, end = self._touched(), time.monotonic() + WATCH
+        before, end = self._modified(), time.monotonic() + HEARTBEAT_TIMEOUT
         while time.monotonic() < end:
-            time.sleep(min(1.0, WATCH / 10))
-            if self._touched() != before:
+            time.sleep(min(1.0, HEARTBEAT_TIMEOUT / 10))
+            if self._modified() != before:
                 return True
         return False
 
-    def _touched(self) -> int:
-        with self._path.open() as file:  # opened anew: NFS then asks the server
+    def _modified(self) -> int:
+        with self._path.open() as file:  # opening it makes NFS ask the server
             return os.fstat(file.fileno()).st_mtime_ns
 
     def _beat(self) -> None:
-        while not self._ended.wait(BEAT):
+        while not self._released.wait(HEARTBEAT_INTERVAL):
             with contextlib.suppress(OSError):
                 os.utime(self._file)
 
-    def _in_use(self, holder: Holder | None) -> str:
+    def _in_use_message(self, holder: Holder | None) -> str:
         return (
-            f"{self._path.parent} is written to by {holder or 'another process'}; stop "
-            "that first, or choose another folder (--workdir)."
+            f"{self._path.parent} is in use by {holder or 'another process'}; stop it, or "
+            "choose another folder (--workdir)."
         )
 
 
@@ -127,13 +126,13 @@ def _this_process() -> Holder:
 
 
 def _read(file: int) -> Holder | None:
-    """Who is written in a lock file; None for nobody."""
+    """Return the holder that a lock file names, if any."""
     try:
         return Holder(**json.loads(os.pread(file, 4096, 0)))
     except (ValueError, TypeError):
         return None
 
 
-def _write(file: int, words: str) -> None:
+def _write(file: int, text: str) -> None:
     os.ftruncate(file, 0)
-    os.pwrite(file, words.encode(), 0)
+    os.pwrite(file, text.encode(), 0)

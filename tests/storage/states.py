@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small states to save, in every kind of leaf and node that a training state has."""
+"""Small states with every kind of leaf and node that a training state has."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import optax
 
 
 class State(NamedTuple):
-    """Like a TrainState; with bfloat16, scalars, odd numbers and empty nodes."""
+    """Like a TrainState, with bfloat16, scalars, special values and empty nodes."""
 
     step: Any
     params: dict
@@ -18,7 +18,7 @@ class State(NamedTuple):
 
 
 def state_of(step: int) -> State:
-    """Another one for each step."""
+    """Return a state that differs for every step."""
     rng = np.random.default_rng(step)
     kernel = rng.normal(size=(3, 3, 8, 16)).astype(np.float32)
     kernel[0, 0, 0, :3] = np.nan, -0.0, np.inf

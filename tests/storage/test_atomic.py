@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files are written whole or not at all, and never over another."""
+"""Files are written completely or not at all, and never replace another."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from inception_jax.storage.atomic import atomic_output, check_output_path
 from inception_jax.storage.errors import CheckpointError
 
 
-def test_a_file_is_there_when_it_is_whole(tmp_path):
+def test_a_file_appears_when_it_is_complete(tmp_path):
     out = tmp_path / "a.csv"
     with atomic_output(out) as draft:
         draft.write_text("whole")
@@ -16,7 +16,7 @@ def test_a_file_is_there_when_it_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("x")])
-def test_half_a_file_is_removed(tmp_path, error):
+def test_an_incomplete_file_is_removed(tmp_path, error):
     expected = CheckpointError if isinstance(error, OSError) else type(error)
 
     def write():
@@ -24,15 +24,15 @@ def test_half_a_file_is_removed(tmp_path, error):
             draft.write_text("ha")
             raise error
 
-    with pytest.raises(expected) as found:
+    with pytest.raises(expected) as raised:
         write()
     assert list(tmp_path.iterdir()) == []
     if expected is CheckpointError:
         path = tmp_path / "a.csv"
-        assert str(found.value) == f"{path} cannot be written: No space left on device."
+        assert str(raised.value) == f"{path} cannot be written: No space left on device."
 
 
-def test_half_a_folder_is_removed(tmp_path):
+def test_an_incomplete_folder_is_removed(tmp_path):
     def write():
         with atomic_output(tmp_path / "model") as draft:
             draft.mkdir()
@@ -44,19 +44,19 @@ def test_half_a_folder_is_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_damaged_is_said_as_it_was(tmp_path):
+def test_a_checkpoint_error_is_raised_unchanged(tmp_path):
     damage = CheckpointError("the weights are damaged.")
 
     def write():
         with atomic_output(tmp_path / "a.csv"):
             raise damage
 
-    with pytest.raises(CheckpointError) as found:
+    with pytest.raises(CheckpointError) as raised:
         write()
-    assert found.value is damage
+    assert raised.value is damage
 
 
-def test_other_files_and_endings_are_refused(tmp_path):
+def test_existing_files_and_other_suffixes_are_refused(tmp_path):
     check_output_path(tmp_path / "a.csv", ".npz", ".csv")
     (tmp_path / "a.csv").write_text("mine")
     (tmp_path / "b.csv").symlink_to(tmp_path / "nothing")

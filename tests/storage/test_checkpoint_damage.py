@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bits flip and files vanish: nothing wrong is read back."""
+"""Flipped bits and missing files never lead to wrong values."""
 
 import json
 import random
@@ -29,7 +29,7 @@ def contents(whole: bytes, flips: int, rng: random.Random) -> Iterator[tuple[str
 
 
 def every_damage(folder: Path, flips: int) -> Iterator[str]:
-    """Each file in a folder damaged in turn in every way, and whole again afterwards."""
+    """Damage each file of a folder in every way, restoring it each time."""
     rng = random.Random(0)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         whole = path.read_bytes()
@@ -41,15 +41,14 @@ def every_damage(folder: Path, flips: int) -> Iterator[str]:
         path.write_bytes(whole)
 
 
-def damages_found(
+def try_every_damage(
     folder: Path, flips: int, good: dict[int, Any], capsys: pytest.CaptureFixture
 ) -> tuple[int, int]:
-    """How many damages of the newest step were tried, and how many were found.
+    """Return how many kinds of damage of the newest step were tried and how many detected.
 
-    Each time it comes back as it was saved, or the one before it does and a message names
-    the newest.
+    Each time it is restored exactly, or the step before it is and a message names the newest.
     """
-    newest, tried, found = max(good), 0, 0
+    newest, tried, detected = max(good), 0, 0
     for what in every_damage(folder / str(newest), flips):
         with Checkpoints(folder) as checkpoints:
             step, state = checkpoints.restore_newest(good[newest])
@@ -57,33 +56,33 @@ def damages_found(
         assert identical(state, good[step]), what
         assert (f"{folder / str(newest)} is damaged" in said) == (step != newest), what
         assert "Traceback" not in said, what
-        tried, found = tried + 1, found + (step != newest)
-    return tried, found
+        tried, detected = tried + 1, detected + (step != newest)
+    return tried, detected
 
 
-def test_no_damage_gives_a_wrong_value(tmp_path, capsys):
+def test_no_damage_leads_to_wrong_values(tmp_path, capsys):
     good = {step: state_of(step) for step in (2, 4)}
     with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
         for step, state in good.items():
             checkpoints.save(step, state)
-    tried, found = damages_found(tmp_path / "checkpoints", 1, good, capsys)
+    tried, detected = try_every_damage(tmp_path / "checkpoints", 1, good, capsys)
     assert tried >= 50
-    assert found >= 20  # of the rest nothing is read
+    assert detected >= 20  # the rest is never read
 
 
 @pytest.mark.slow
-def test_no_damage_of_a_run_gives_a_wrong_value(tiny, tmp_path, capsys):
+def test_no_damage_of_a_run_leads_to_wrong_values(tiny, tmp_path, capsys):
     from inception_jax.training.fit import fit
 
     fit(replace(tiny, workdir=tmp_path, steps=2, checkpoint_every=0.01))
     folder = tmp_path / "checkpoints"
     with Checkpoints(folder) as checkpoints:
         good = {step: checkpoints.read(step) for step in checkpoints.steps()}
-    tried, found = damages_found(folder, 20, good, capsys)
+    tried, detected = try_every_damage(folder, 20, good, capsys)
     with capsys.disabled():
-        print(f"{tried} damages, {found} found, the others harmless")
+        print(f"{tried} damages, {detected} detected, the others harmless")
     assert tried >= 300
-    assert found >= 100
+    assert detected >= 100
 
 
 def test_damaged_leaves_are_named():
@@ -98,7 +97,7 @@ def test_damaged_leaves_are_named():
     assert record.damaged_leaves(arrays) == ["step", "params/conv/kernel", "new"]
 
 
-def test_a_record_that_was_changed_is_no_record():
+def test_a_changed_record_is_refused():
     def change(path: tuple, new: Any) -> dict[str, Any]:
         value = inner = json.loads(text)
         for key in path[:-1]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Disks fill and processes are killed: loudly, and the earlier checkpoints are there."""
+"""Full disks and killed processes raise errors and leave earlier checkpoints intact."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ def python(program: str, *arguments: str, **options: Any) -> subprocess.Popen:
     )
 
 
-# Small files alone fit; then nobody may write: root does as another user.
+# First only small files fit, then the folder is read-only (root acts as another user).
 DISK = """
 import os, resource, signal, sys, time
 from pathlib import Path
@@ -90,13 +90,13 @@ fails(closed)
 
 @pytest.fixture
 def reachable() -> Iterator[Path]:
-    """A folder that another user can get to, unlike pytest's."""
+    """A folder that other users can reach, unlike those of pytest."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
-def test_a_disk_that_does_not_take_it_is_an_error_and_nothing_is_lost(reachable):
+def test_a_disk_error_is_raised_and_nothing_is_lost(reachable):
     folder = reachable / "checkpoints"
     said, errors = python(DISK, str(folder)).communicate(timeout=120)
     assert errors == ""
@@ -118,10 +118,10 @@ def test_a_disk_that_does_not_take_it_is_an_error_and_nothing_is_lost(reachable)
     [
         ("OUT_OF_RANGE: Error writing in OCDBT database at local file: File too large", 0),
         ("NOT_FOUND: Error opening driver [tensorstore_spec='{}']", 0),
-        ("somebody else's", 1),
+        ("of another library", 1),
     ],
 )
-def test_of_futures_that_nobody_looks_at_tensorstores_are_not_told(said, shown, caplog):
+def test_unawaited_errors_of_tensorstore_are_hidden(said, shown, caplog):
     loop = asyncio.new_event_loop()
     future = loop.create_future()
     future.set_exception(ValueError(said))
@@ -134,7 +134,7 @@ def test_of_futures_that_nobody_looks_at_tensorstores_are_not_told(said, shown, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
-def test_a_full_file_system_and_a_read_only_one(tmp_path):
+def test_full_and_read_only_file_systems(tmp_path):
     def mount(*arguments: str) -> None:
         subprocess.run([*arguments, str(tmp_path)], check=True)
 
@@ -159,7 +159,7 @@ def test_a_full_file_system_and_a_read_only_one(tmp_path):
         mount("umount")
 
 
-def test_what_ended_the_run_goes_before_a_failed_save(tmp_path, monkeypatch, capsys):
+def test_the_error_that_ended_the_run_precedes_a_failed_save(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Checkpoints, "_write", lambda *_: 1 / 0)
     checkpoints = Checkpoints(tmp_path, keep=1)
 
@@ -173,7 +173,7 @@ def test_what_ended_the_run_goes_before_a_failed_save(tmp_path, monkeypatch, cap
     assert "step 1 cannot be written" in capsys.readouterr().err
 
 
-# Big enough that it is mostly in the middle of one.
+# The state is large, so a kill usually interrupts a save.
 SAVING = """
 import sys
 from itertools import count
@@ -189,12 +189,12 @@ with Checkpoints(Path(sys.argv[1]), keep=2) as saved:
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_kill_in_the_middle_of_saves(tmp_path, kills):
+def test_kills_during_saves(tmp_path, kills):
     like = {str(i): jax.ShapeDtypeStruct((200_000,), np.int64) for i in range(8)}
     rng, temporary, last = random.Random(0), 0, 0
     for _ in range(kills):
         process = python(SAVING, str(tmp_path))
-        for _ in range(4):  # that of the third line at least is written
+        for _ in range(4):  # at least the third save is complete
             told = int(process.stdout.readline())
         time.sleep(rng.uniform(0.0, 0.1))
         process.send_signal(signal.SIGKILL)

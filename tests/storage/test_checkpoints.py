@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read back is what was saved, or an error says what it is not."""
+"""Checkpoints are restored exactly as they were saved, or an error is raised."""
 
 import shutil
 import threading
@@ -18,7 +18,7 @@ from tests.storage.states import LIKE, identical, state_of
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
-    """A folder with the steps 2 and 4; to copy."""
+    """A folder with checkpoints of steps 2 and 4, for tests to copy."""
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     with Checkpoints(folder, keep=3) as checkpoints:
         for step in (2, 4):
@@ -31,7 +31,7 @@ def folder(saved, tmp_path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "run" / "checkpoints"))
 
 
-def test_what_comes_back_is_bitwise_what_was_saved(folder):
+def test_restored_states_are_bitwise_equal(folder):
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.steps() == [2, 4]
         restored = checkpoints.restore(4, LIKE)
@@ -43,29 +43,29 @@ def test_what_comes_back_is_bitwise_what_was_saved(folder):
         assert list(checkpoints.read(4))[:2] == ["step", "params/conv/kernel"]
 
 
-def test_digests_see_dtype_shape_bytes_and_names():
+def test_digests_depend_on_dtype_shape_bytes_and_paths():
     x = np.arange(6, dtype=np.int32)
     base = tree_digest({"a": x})
     assert base == tree_digest({"a": jnp.asarray(x)}) == tree_digest({"a": x[::-1][::-1]})
     others = [x.view(np.uint32), x.reshape(2, 3), x + 1, x[:5]]
     assert base not in [tree_digest({"a": other}) for other in others]
     assert base != tree_digest({"b": x})
-    # An order of its own in memory is no other array; 0 and -0 are two.
+    # The order in memory does not matter; 0 and -0 differ.
     grid = x.reshape(2, 3)
     assert digests({"a": grid}) == digests({"a": np.asfortranarray(grid)})
     assert digests([np.float32(0.0)]) != digests([np.float32(-0.0)])
 
 
-def test_a_copy_is_saved(tmp_path, monkeypatch):
+def test_later_changes_of_the_state_are_not_saved(tmp_path, monkeypatch):
     begin = threading.Event()
     write = Checkpoints._write
     monkeypatch.setattr(
-        Checkpoints, "_write", lambda *given: begin.wait(60) and write(*given)
+        Checkpoints, "_write", lambda *arguments: begin.wait(60) and write(*arguments)
     )
     x = np.zeros(4, np.float32)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, {"x": x})
-        checkpoints.check()  # nothing failed so far
+        checkpoints.check()  # does not wait
         assert checkpoints.steps() == []
         x[:] = 1.0
         begin.set()
@@ -73,9 +73,9 @@ def test_a_copy_is_saved(tmp_path, monkeypatch):
         assert not checkpoints.restore(1, {"x": x})["x"].any()
 
 
-def test_the_newest_stay(folder):
+def test_only_the_newest_checkpoints_are_kept(folder):
     with Checkpoints(folder, keep=2) as checkpoints:
-        checkpoints.save(4, state_of(2))  # is there: stays as it is
+        checkpoints.save(4, state_of(2))  # exists: unchanged
         checkpoints.save(6, state_of(6))
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.steps() == [4, 6]
@@ -83,15 +83,15 @@ def test_the_newest_stay(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["4", "6"]
 
 
-def test_half_of_a_step_is_no_step(folder, monkeypatch):
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed before it
+def test_a_partly_removed_checkpoint_is_not_listed(folder, monkeypatch):
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if killed before
     with Checkpoints(folder, keep=1) as checkpoints:
         checkpoints.save(6, state_of(6))
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.steps() == [6]
 
 
-def test_looking_changes_nothing(folder, capsys):
+def test_reading_changes_nothing(folder, capsys):
     (folder / "6.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     (folder / "5").mkdir()
     before = sorted(folder.parent.rglob("*"))
@@ -105,16 +105,16 @@ def test_looking_changes_nothing(folder, capsys):
     assert not (folder / "none").exists()
 
 
-def test_a_writer_removes_what_was_interrupted(folder):
+def test_opening_for_writing_removes_interrupted_writes(folder):
     (folder / "6.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     (folder / "1.orbax-checkpoint-tmp-old").mkdir()
     with Checkpoints(folder, keep=3):
         assert sorted(path.name for path in folder.iterdir()) == ["2", "4"]
 
 
-def test_damaged_steps_are_named_and_set_aside(folder, capsys):
+def test_damaged_checkpoints_are_named_and_quarantined(folder, capsys):
     (folder / "6").mkdir()
-    shutil.copytree(folder / "4", folder / "8")  # under another step's name
+    shutil.copytree(folder / "4", folder / "8")  # a copy under the name of another step
     shutil.rmtree(folder / "4" / "digests")
     (folder.parent / "quarantine" / "8").mkdir(parents=True)
     with Checkpoints(folder, keep=3) as checkpoints:
@@ -130,12 +130,12 @@ def test_damaged_steps_are_named_and_set_aside(folder, capsys):
     assert "checkpoints/4 is damaged" in said
     assert said.endswith("Step 2 is the newest good one.\n")
     names = ["4", "4.txt", "6", "6.txt", "8", "8-1", "8-1.txt"]
-    aside = folder.parent / "quarantine"
-    assert sorted(path.name for path in aside.iterdir()) == names
-    assert "saved as step 4" in (aside / "8-1.txt").read_text()
+    quarantine = folder.parent / "quarantine"
+    assert sorted(path.name for path in quarantine.iterdir()) == names
+    assert "saved as step 4" in (quarantine / "8-1.txt").read_text()
 
 
-def test_no_good_one_is_an_error_every_time(folder, capsys):
+def test_only_damaged_checkpoints_are_an_error_every_time(folder, capsys):
     for step in (2, 4):
         (folder / str(step) / "state" / "manifest.ocdbt").write_bytes(b"")
     for _ in range(2):
@@ -148,7 +148,7 @@ def test_no_good_one_is_an_error_every_time(folder, capsys):
     assert said[0].startswith(f"{folder / '4'} is damaged: ")
     assert said[0].count(str(folder)) == 1
     assert 'local file "manifest.ocdbt"' in said[0]
-    # Nor is it a new run where only the damaged ones are left.
+    # A folder whose checkpoints are all in quarantine is not a new run.
     (folder.parent / "quarantine").mkdir()
     shutil.rmtree(folder)
     checkpoints = Checkpoints(folder, keep=3)
@@ -176,7 +176,7 @@ def test_no_good_one_is_an_error_every_time(folder, capsys):
         ),
     ],
 )
-def test_another_structure_is_not_damage(folder, change, words):
+def test_another_structure_is_a_value_error(folder, change, words):
     with Checkpoints(folder, keep=3) as checkpoints:
         with pytest.raises(ValueError, match=words):
             checkpoints.restore_newest(change(state_of(4)))

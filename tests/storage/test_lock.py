@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One writer at a time, and a dead one does not keep the next from its work."""
+"""Only one process can hold the lock of a run, and a dead one does not keep it."""
 
 import errno
 import json
@@ -30,29 +30,29 @@ with RunLock(Path(sys.argv[1])):
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(lock, "BEAT", 0.05)
-    monkeypatch.setattr(lock, "WATCH", 0.5)
+def _short_times(monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_INTERVAL", 0.05)
+    monkeypatch.setattr(lock, "HEARTBEAT_TIMEOUT", 0.5)
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(ValueError, match="is written to by") as error, RunLock(path):
+    with pytest.raises(ValueError, match="is in use by") as error, RunLock(path):
         pass
     return str(error.value)
 
 
-def test_a_second_writer_is_told_who_the_first_is(tmp_path):
+def test_a_second_process_learns_who_holds_the_lock(tmp_path):
     path = tmp_path / "run" / "lock"
     with RunLock(path):
-        for _ in range(2):  # a refusal does not unlock
+        for _ in range(2):  # a refusal does not release the lock
             said = refusal(path)
-        me = f"process {os.getpid()} on {socket.gethostname()} since 20"
-        assert said.startswith(f"{tmp_path / 'run'} is written to by {me}")
+        holder = f"process {os.getpid()} on {socket.gethostname()} since 20"
+        assert said.startswith(f"{tmp_path / 'run'} is in use by {holder}")
         with RunLock(tmp_path / "other"):
             pass
 
 
-def test_a_lock_that_was_given_back_is_free(tmp_path, capsys):
+def test_a_released_lock_can_be_taken_again(tmp_path, capsys):
     path = tmp_path / "lock"
     for _ in range(2):
         with RunLock(path):
@@ -65,8 +65,8 @@ def test_a_lock_that_was_given_back_is_free(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_killed_process_holds_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(lock, "WATCH", 600)  # nobody waits on the same machine
+def test_a_killed_process_releases_the_lock(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_TIMEOUT", 600)  # not needed on the same machine
     path = tmp_path / "lock"
     command = [sys.executable, "-c", HOLD, str(path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -75,17 +75,17 @@ def test_a_killed_process_holds_nothing(tmp_path, capsys, monkeypatch):
         assert f"process {process.pid} on" in refusal(path)
         process.send_signal(signal.SIGKILL)
     with RunLock(path):
-        assert "is written to by" in refusal(path)
+        assert "is in use by" in refusal(path)
     said = capsys.readouterr().err
-    assert f"took over from process {process.pid} on" in said
-    assert said.endswith("which is gone.\n")
+    assert f"taken over from process {process.pid} on" in said
+    assert said.endswith("which no longer runs.\n")
 
 
 OTHERS = [{"host": "another"}, {"boot": "another machine of the same name"}]
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_a_lock_of_another_host(tmp_path, capsys, other):
+def test_a_lock_of_another_host_expires_without_heartbeats(tmp_path, capsys, other):
     path = tmp_path / "lock"
     holder = replace(lock._this_process(), pid=1, **other)
     path.write_text(json.dumps(asdict(holder)))
@@ -103,10 +103,10 @@ def test_a_lock_of_another_host(tmp_path, capsys, other):
     beating.join()
     with RunLock(path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
-    assert f"took over from process 1 on {holder.host}" in capsys.readouterr().err
+    assert f"taken over from process 1 on {holder.host}" in capsys.readouterr().err
 
 
-def test_without_locks_of_the_kernel_signs_of_life_count(tmp_path, capsys, monkeypatch):
+def test_without_kernel_locks_heartbeats_decide(tmp_path, capsys, monkeypatch):
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -119,10 +119,10 @@ def test_without_locks_of_the_kernel_signs_of_life_count(tmp_path, capsys, monke
     start = time.monotonic()
     with RunLock(path):
         assert time.monotonic() - start >= 0.5
-    assert "took over from" in capsys.readouterr().err
+    assert "taken over from" in capsys.readouterr().err
 
 
-def test_half_a_lock_is_nobodys(tmp_path):
+def test_an_incomplete_lock_file_has_no_holder(tmp_path):
     for words in ('{"pid": 1', '{"pid": 1}', "[]", "3"):
         (tmp_path / "lock").write_text(words)
         with RunLock(tmp_path / "lock"):

@@ -267,7 +267,7 @@ def test_a_folder_is_claimed_by_one(tiny, tmp_path):
     assert not (tmp_path / "run").exists()  # nothing is written yet
     with claim_folder(setup) as before:
         assert before is None
-        with pytest.raises(ValueError, match="is written to by"), claim_folder(setup):
+        with pytest.raises(ValueError, match="is in use by"), claim_folder(setup):
             pass
     with claim_folder(set_up(replace(config, steps=7))) as before:
         assert (before.steps, len(before.sessions)) == (6, 1)
