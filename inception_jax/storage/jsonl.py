@@ -25,8 +25,8 @@ def append_json_line(path: Path, record: dict[str, Any]) -> None:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the records of a JSON lines file; an empty list if it does not exist.
 
-    An incomplete last line, left by a crash, is ignored. Raises ValueError, naming the line,
-    if another one is not JSON.
+    An incomplete last line, left by a crash, is ignored. Raises ValueError, naming the
+    line, if another one is not JSON.
     """
     if not path.exists():
         return []

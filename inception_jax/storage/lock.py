@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 HEARTBEAT_INTERVAL = 5.0  # seconds
-# Seconds that another host waits for a heartbeat: shared file systems may show changes late.
+# Seconds that another host waits for a heartbeat; shared file systems show changes late.
 HEARTBEAT_TIMEOUT = 20.0
 
 
@@ -89,7 +89,7 @@ class RunLock:
     def _has_heartbeat(self) -> bool:
         """Return whether the file's time changes; the clocks of hosts are not compared."""
         print(
-            f"{self._path}: waiting {HEARTBEAT_TIMEOUT:g} s to see whether its holder runs.",
+            f"{self._path}: waiting {HEARTBEAT_TIMEOUT:g} s for a sign of its holder.",
             file=sys.stderr,
         )
         before, end = self._modified(), time.monotonic() + HEARTBEAT_TIMEOUT

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs are kept where nobody but the user can change them, or not at all."""
+"""The compilation cache is a folder that only the user can change, or disabled."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ SETTINGS = (
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A home of its own, and JAX without a cache."""
+    """A new home folder, and JAX without a cache."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -50,8 +50,8 @@ def modes(folder: Path, home: Path) -> list[int]:
     return [p.stat().st_mode & 0o777 for p in places[: places.index(home)]]
 
 
-def test_the_folder_is_the_users_own(home, monkeypatch):
-    before = os.umask(0)  # the worst there is
+def test_the_default_folder_is_private(home, monkeypatch):
+    before = os.umask(0)  # new files are writable by everyone
     try:
         assert enabled() == str(home / ".cache" / "inception_jax" / "xla")
         jax.config.update("jax_compilation_cache_dir", None)
@@ -66,8 +66,8 @@ def test_the_folder_is_the_users_own(home, monkeypatch):
     assert enabled() == str(home / ".cache" / "inception_jax" / "xla")
 
 
-def test_a_folder_of_the_users_choice(home):
-    """JAX_COMPILATION_CACHE_DIR, and what the tests set; by way of links."""
+def test_a_folder_chosen_by_the_user(home):
+    """Also through a symbolic link."""
     (home / "real").mkdir(mode=0o755)
     (home / "link").symlink_to("real")
     for chosen in ("real", "link"):
@@ -78,7 +78,7 @@ def test_a_folder_of_the_users_choice(home):
     assert not (home / ".cache").exists()
 
 
-def test_it_can_be_switched_off(home, capsys):
+def test_the_cache_can_be_disabled(home, capsys):
     jax.config.update("jax_enable_compilation_cache", False)
     assert enabled() is None
     assert not (home / ".cache").exists()
@@ -87,8 +87,8 @@ def test_it_can_be_switched_off(home, capsys):
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o772, 0o1777])
 @pytest.mark.parametrize("depth", [0, 1, 2])
-def test_what_others_can_change_is_refused(home, monkeypatch, mode, depth):
-    """The folder or one above it; of those above, not with a sticky bit, as /tmp has."""
+def test_folders_that_others_can_change_are_refused(home, monkeypatch, mode, depth):
+    """The folder or a parent of it, except parents with a sticky bit, as /tmp has."""
     monkeypatch.setattr(compile_cache, "_is_private_group", lambda gid: False)
     folder = home / ".cache" / "inception_jax" / "xla"
     folder.mkdir(parents=True, mode=0o700)
@@ -121,8 +121,8 @@ def test_another_users_folder_is_refused(home, monkeypatch):
 
 @pytest.mark.parametrize("members", [[], ["me"], ["me", "you"]])
 @pytest.mark.parametrize("name", ["me", "staff"])
-def test_a_group_of_the_user_alone(home, monkeypatch, members, name):
-    """Where new folders are writable by a group of the user's name, nothing is wrong."""
+def test_a_private_group_may_write(home, monkeypatch, members, name):
+    """Some systems make new folders writable by a group with the user's name."""
     user = type("User", (), {"pw_name": "me", "pw_gid": home.stat().st_gid})
     group = type("Group", (), {"gr_name": name, "gr_mem": members})
     monkeypatch.setattr(compile_cache.pwd, "getpwuid", lambda uid: user)
@@ -151,7 +151,7 @@ def a_file(monkeypatch: pytest.MonkeyPatch, home: Path) -> str:
     return ".cache"
 
 
-def a_file_of_ones_choice(monkeypatch: pytest.MonkeyPatch, home: Path) -> str:
+def a_chosen_file(monkeypatch: pytest.MonkeyPatch, home: Path) -> str:
     (home / "file").touch()
     jax.config.update("jax_compilation_cache_dir", str(home / "file"))
     return "file' is not a directory."
@@ -163,8 +163,8 @@ def read_only(monkeypatch: pytest.MonkeyPatch, home: Path) -> str:
     return "xla' cannot be written."
 
 
-@pytest.mark.parametrize("fault", [no_home, a_file, a_file_of_ones_choice, read_only])
-def test_without_a_place_nothing_is_kept(home, monkeypatch, capsys, fault):
+@pytest.mark.parametrize("fault", [no_home, a_file, a_chosen_file, read_only])
+def test_without_a_usable_folder_nothing_is_kept(home, monkeypatch, capsys, fault):
     message = fault(monkeypatch, home)
     assert enabled() is None
     (line,) = capsys.readouterr().err.splitlines()
@@ -172,8 +172,8 @@ def test_without_a_place_nothing_is_kept(home, monkeypatch, capsys, fault):
     assert message in line
 
 
-def test_what_is_kept_is_bitwise_what_was_compiled(home):
-    """And a file that a killed process left half written is compiled anew."""
+def test_a_cached_program_gives_bitwise_equal_results(home):
+    """An incomplete file, left by a killed process, is compiled again."""
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     folder = Path(enabled())
 
@@ -195,7 +195,7 @@ def test_what_is_kept_is_bitwise_what_was_compiled(home):
 
 @pytest.mark.parametrize("command", [evaluate.main, recalibrate.main, study.main])
 def test_the_commands_refuse_a_shared_folder(home, monkeypatch, capsys, command):
-    """Before anything else is done, with status 2 and one sentence."""
+    """They exit with status 2 and one sentence before they do anything else."""
     (home / "shared").mkdir()
     (home / "shared").chmod(0o777)
     jax.config.update("jax_compilation_cache_dir", str(home / "shared"))
@@ -205,7 +205,7 @@ def test_the_commands_refuse_a_shared_folder(home, monkeypatch, capsys, command)
         study.main: ["--workdir", str(home / "out")],
     }
     monkeypatch.setattr(sys, "argv", ["command", *folders[command]])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the study takes SIGTERM
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the study sets a handler
     assert command() == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "shared' can be written by other users" in line

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs are compiled with: convolutions on a CPU are XLA's own."""
+"""Programs are compiled with the options of `compiler_options`."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ OPTION = "xla_cpu_experimental_ynn_fusion_type"
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept():
+def _clear_cache():
     compiler_options.cache_clear()
     yield
     compiler_options.cache_clear()
@@ -35,8 +35,8 @@ def convolved(kernel: Any, batch: Any, _: Any = None, **__: object) -> jax.Array
 
 
 def library_calls(jitted: Any) -> int:
-    """Fusions that XLA hands to YNNPACK."""
-    # By way of `trace`: what jit makes of a pmap has the `lower` of the pmap inside.
+    """Return how many fusions XLA runs in YNNPACK."""
+    # `trace` first: the `lower` of a jitted pmap is that of the inner pmap.
     text = jitted.trace(KERNEL, IMAGES, None).lower().compile().as_text()
     assert "convolution(" in text
     return text.count("__ynn_fusion")
@@ -47,7 +47,7 @@ def test_steps(wrapper):
     def step(*arguments: Any, axis_name: str) -> jax.Array:
         return jax.lax.pmean(convolved(*arguments), axis_name)
 
-    assert library_calls(jax.jit(convolved)) > 0  # so there is something to leave out
+    assert library_calls(jax.jit(convolved)) > 0  # without the options there are some
     config, devices = ParallelConfig(wrapper), jax.devices()[:2]
     parallel = data_parallel(step, config, devices, donate_state=False)
     assert library_calls(parallel._function) == 0
@@ -57,15 +57,15 @@ def test_inference():
     assert library_calls(ShardedFunction(convolved, jax.devices()[:1])._function) == 0
 
 
-def test_a_platform_that_is_not_here_has_none(monkeypatch):
-    def none_there(*, backend):
+def test_a_platform_without_devices_has_no_options(monkeypatch):
+    def no_devices(*, backend):
         raise RuntimeError(f"Unknown backend: {backend!r} requested")
 
-    monkeypatch.setattr(jax, "local_devices", none_there)
+    monkeypatch.setattr(jax, "local_devices", no_devices)
     assert compiler_options("gpu") == {}
 
 
-def test_what_xla_flags_name_is_left_to_them(monkeypatch):
+def test_options_in_xla_flags_are_left_out(monkeypatch):
     assert OPTION in compiler_options("cpu")
     compiler_options.cache_clear()
     monkeypatch.setenv("XLA_FLAGS", f"--{OPTION}=LIBRARY_FUSION_TYPE_REDUCE")
@@ -75,17 +75,17 @@ def test_what_xla_flags_name_is_left_to_them(monkeypatch):
 @pytest.mark.parametrize(
     "options", [{"xla_no_such_option": True}, {OPTION: "NO_SUCH_TYPE"}]
 )
-def test_an_xla_that_does_not_know_them_gets_none(monkeypatch, options):
+def test_an_unsupported_option_gives_no_options(monkeypatch, options):
     monkeypatch.setitem(module._COMPILER_OPTIONS, "cpu", options)
     assert compiler_options("cpu") == {}
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
-def test_this_xla_knows_them(platform):
-    """Options are the same for all platforms, whether one looks at them or not."""
+def test_this_version_of_xla_supports_all_options(platform):
+    """XLA accepts the options of every platform on any platform."""
     options = module._COMPILER_OPTIONS[platform]
     assert jax.jit(jnp.negative, compiler_options=options)(1.0) == -1
 
 
-def test_platforms_without_any():
+def test_a_platform_without_options():
     assert compiler_options("tpu") == {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The account of time, against a clock that the test turns itself."""
+"""Accounting of time, with a clock that the test sets."""
 
 import contextlib
 import time
@@ -11,7 +11,7 @@ from inception_jax.runtime.goodput import KINDS, Goodput, total_seconds
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that `time.perf_counter` shows."""
+    """Seconds that `time.perf_counter` returns."""
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     return now
@@ -21,7 +21,7 @@ def spent(**seconds: float) -> dict[str, float]:
     return dict.fromkeys(KINDS, 0.0) | seconds
 
 
-def test_one_clock_runs_at_any_moment(clock):
+def test_one_kind_is_timed_at_any_moment(clock):
     account = Goodput(started=98.0)
     clock[0] += 1
     with account.spent_on("eval"):
@@ -39,7 +39,7 @@ def test_one_clock_runs_at_any_moment(clock):
     assert sum(record["seconds"].values()) == clock[0] - 98
 
 
-def test_training_is_steps_and_data(clock):
+def test_training_seconds_are_steps_and_data(clock):
     account = Goodput()
     for kind, seconds in (("step", 3), ("data_wait", 4), ("eval", 5)):
         with account.spent_on(kind):
@@ -51,14 +51,14 @@ def line(session: float, at: int, **seconds: float) -> dict:
     return {"session": session, "step": at, "seconds": spent(**seconds)}
 
 
-def test_what_is_done_again_is_lost():
-    """The second process starts at 10: what the first had done up to 10 counts."""
+def test_repeated_work_is_lost():
+    """The second process starts at step 10, so the first one's later work is lost."""
     first = [line(1.0, 0, init=1.0), line(1.0, 10, init=1.0, step=5.0)]
     killed = [*first, line(1.0, 20, init=1.0, step=9.0, eval=2.0)]
     second = [line(2.0, 10, init=3.0), line(2.0, 30, init=3.0, step=8.0)]
     assert total_seconds(killed) == {**spent(init=1.0, step=9.0, eval=2.0), "lost": 0.0}
     assert total_seconds(killed + second) == {**spent(init=4.0, step=13.0), "lost": 6.0}
-    # A third process that has to begin before the second did.
+    # A third process starts before the step at which the second did.
     third = [line(3.0, 0, init=1.0)]
     expected = {**spent(init=5.0), "lost": (12.0 - 1.0) + (11.0 - 3.0)}
     assert total_seconds(killed + second + third) == expected

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two processes of two devices are one of four; what goes wrong among them is said."""
+"""Two processes with two devices each train like one with four, and report faults."""
 
 import json
 import socket
@@ -12,16 +12,15 @@ import pytest
 from inception_jax.config import HostsConfig
 from inception_jax.runtime import hosts
 from tests.processes import Processes, free_port
-from tests.runtime.several import TRAINED, evaluated, heeded, trained
+from tests.runtime.host_program import TRAINED, evaluated, results_with_stop_flag, trained
 
-# The devices' parts are added up in another order: gloo's ring over both processes, or
-# one process's own. The same numbers of a pair come out in either order, so that two
-# processes are one to the bit where only pairs are added up.
+# Sums over devices are taken in another order: by gloo's ring over both processes, or
+# within one process.
 ROUNDING = {"rtol": 2e-5, "atol": 1e-6}
 
 
 class Pair(NamedTuple):
-    """What two processes did, one after the other."""
+    """Results, final states, output and exit statuses of two processes."""
 
     found: list[dict[str, Any]]
     states: list[dict[str, np.ndarray]]
@@ -33,7 +32,7 @@ def run(part: str, folder: Path, *more: str, **options: Any) -> Pair:
     folder.mkdir()
     arguments = [
         "-m",
-        "tests.runtime.several",
+        "tests.runtime.host_program",
         "--part",
         part,
         "--folder",
@@ -52,10 +51,17 @@ def run(part: str, folder: Path, *more: str, **options: Any) -> Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = tmp_path_factory.mktemp("pair")
-    # Meanwhile a process waits for another one that does not come.
+    # Meanwhile another process waits for a peer that never starts.
     alone = folder / "alone"
     alone.mkdir()
-    arguments = ["-m", "tests.runtime.several", "--part", "start", "--folder", str(alone)]
+    arguments = [
+        "-m",
+        "tests.runtime.host_program",
+        "--part",
+        "start",
+        "--folder",
+        str(alone),
+    ]
     given = f"--hosts.coordinator=127.0.0.1:{free_port()}"
     arguments += [given, "--hosts.count=2", "--hosts.index=0", "--hosts.start-timeout=1"]
     with Processes(arguments, 1, 1, alone, coordinator="") as waiting:
@@ -64,7 +70,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return found._replace(said=[*found.said, waiting.said(0)])
 
 
-def assert_trained_alike(pair: Pair, wrapper: str, mode: str | int) -> None:
+def assert_same_training(pair: Pair, wrapper: str, mode: str | int) -> None:
     first, second = (
         {name: x for name, x in states.items() if name.startswith(f"{wrapper} {mode} ")}
         for states in pair.states
@@ -78,16 +84,16 @@ def assert_trained_alike(pair: Pair, wrapper: str, mode: str | int) -> None:
         assert there.dtype == x.dtype
 
 
-def test_two_processes_of_two_devices_train_as_one_of_four(pair):
-    assert_trained_alike(pair, "pmap", "none")
+def test_two_processes_with_two_devices_train_like_one_with_four(pair):
+    assert_same_training(pair, "pmap", "none")
 
 
 @pytest.mark.slow
-def test_they_do_with_all_wrappers_and_batch_statistics(tmp_path):
+def test_all_wrappers_and_batch_statistics_agree(tmp_path):
     found = run("training", tmp_path / "all")
     assert found.statuses == [0, 0], found.said
     for wrapper, mode in TRAINED["training"]:
-        assert_trained_alike(found, wrapper, mode)
+        assert_same_training(found, wrapper, mode)
 
 
 def test_evaluation_counts_exactly_n(pair):
@@ -97,15 +103,19 @@ def test_evaluation_counts_exactly_n(pair):
     assert first == pytest.approx(evaluated("pmap"), rel=1e-6)
 
 
-def test_a_stop_is_heard_by_all(pair):
-    # Four devices' worth of x = 1 and 2; the second process's two devices; all four.
+def test_all_processes_learn_of_a_stop(pair):
+    # The flag is set on no device, on the two of the second process, and on all four.
     expected = [[1.0, 12.0, 0.0], [2.0, 12.0, 2.0], [3.0, 12.0, 4.0]]
     for found in pair.found:
-        assert found["heeded"] == {"pmap": expected, "shard_map": expected}
-    assert [x[1:] for x in heeded("pmap")] == [[8.0, 0.0], [8.0, 0.0], [8.0, 4.0]]
+        assert found["results_with_stop_flag"] == {"pmap": expected, "shard_map": expected}
+    assert [x[1:] for x in results_with_stop_flag("pmap")] == [
+        [8.0, 0.0],
+        [8.0, 0.0],
+        [8.0, 4.0],
+    ]
 
 
-def test_what_differs_is_named_in_all_processes(pair):
+def test_differences_and_failures_are_raised_in_all_processes(pair):
     host = socket.gethostname()
     different, failed, disk = pair.found[0]["told"]
     start = "ValueError: the processes of a run must have the same settings: seed"
@@ -118,7 +128,7 @@ def test_what_differs_is_named_in_all_processes(pair):
     assert pair.found[1]["told"] == own
 
 
-def test_every_process_is_introduced(pair):
+def test_every_process_lists_all(pair):
     for index in range(2):
         lines = [x for x in pair.said[index].splitlines() if x.startswith("process ")]
         assert lines[0].startswith(f"process 0: {socket.gethostname()}, pid ")
@@ -132,8 +142,8 @@ def test_sigterm_is_left_to_python(pair):
     assert [found["free"] for found in pair.found] == [True, True]
 
 
-def test_the_end_of_one_ends_the_other_with_a_word(pair):
-    """Process 0 leaves though 1 is stuck; JAX then ends that one, which says who is who."""
+def test_the_end_of_one_process_ends_the_other_with_a_message(pair):
+    """Process 0 exits while 1 hangs; JAX then ends process 1, which lists the processes."""
     assert pair.statuses == [5, 76]
     last = pair.said[1].rsplit("JAX has ended this process", 1)[1]
     assert (
@@ -142,18 +152,18 @@ def test_the_end_of_one_ends_the_other_with_a_word(pair):
     assert f"process 0: {socket.gethostname()}, pid" in last
 
 
-def test_a_process_that_waits_in_vain_says_so(pair):
+def test_a_process_whose_peers_do_not_start_says_so(pair):
     assert "not all processes of the run connected within 1 s" in pair.said[2]
     assert "coordinator 127.0.0.1:" in pair.said[2]
 
 
 @pytest.mark.parametrize("address", ["nohost.invalid:1234", "127.0.0.1:99999"])
-def test_an_address_that_cannot_be(address):
+def test_an_invalid_address(address):
     with pytest.raises(ValueError, match=f"coordinator must be HOST:PORT.* got {address}"):
         hosts.connect(HostsConfig(address, 2, 1))
 
 
-def test_a_port_that_is_taken():
+def test_a_port_in_use():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(ValueError, match=f"cannot listen on port {port}") as error:
@@ -168,7 +178,7 @@ def test_no_cluster(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "192.0.2.1"])
-def test_on_one_machine_nobody_outside_reaches_the_coordinator(address):
+def test_a_loopback_coordinator_listens_to_this_machine_only(address):
     port = free_port()
     arguments = hosts._initialize_arguments(HostsConfig(f"{address}:{port}", 2, 1))
     bound = arguments["coordinator_bind_address"]
@@ -185,8 +195,8 @@ def is_free(port: int) -> bool:
 
 
 @pytest.mark.slow
-def test_jax_finds_the_processes_of_slurm(tmp_path):
-    """With the variables that srun sets; the port follows from the number of the job."""
+def test_jax_detects_the_processes_of_slurm(tmp_path):
+    """With the variables that srun sets; the job id determines the port."""
     job = next(i for i in range(1000, 1100) if is_free(61440 + i))
     found = run(
         "start",

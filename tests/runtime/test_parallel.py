@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same training on 1, 2 and 4 devices, mapped by pmap and by shard_map."""
+"""Training on 1, 2 and 4 devices, mapped by pmap and by shard_map, agrees."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -28,7 +28,7 @@ from tests.models.tiny import one_block, random_variables
 
 BATCH = 16
 STEPS = 3
-# Momentum: its update is the gradient times the rate, so that no rounding is magnified.
+# Momentum: its first update is the gradient times the rate, so rounding is not amplified.
 OPTIMIZER = OptimizerConfig(kind="momentum", epochs_per_decay=1.0)
 SPEC = one_block()
 RNG = np.random.default_rng(0)
@@ -52,7 +52,7 @@ ROUNDING = {"rtol": 2e-5, "atol": 1e-6}
 
 @cache
 def start() -> TrainState:
-    """One state for all tests; in NumPy, so that no step can use it up."""
+    """Return the initial state of all tests, in NumPy so that no step can consume it."""
     images = normalize(jnp.asarray(BATCHES[0]["image"]), -1.0, 1.0)
     variables = jax.device_get(random_variables(inception_jax.create(SPEC), images))
     params, batch_stats = variables["params"], variables["batch_stats"]
@@ -76,12 +76,12 @@ def mapped(
     return data_parallel(step, config, jax.devices()[:devices])
 
 
-mapped_once = cache(mapped)  # for tests that may share what is compiled
+mapped_once = cache(mapped)  # for tests that can share the compiled step
 
 
 @cache
 def trained(wrapper: str, bn_sync: str | int, devices: int) -> list[tuple[Any, dict]]:
-    """(state, metrics) after each of three steps from `start`."""
+    """Return (state, metrics) after each of three steps from `start`."""
     run = mapped_once(ParallelConfig(wrapper, bn_sync), devices)
     state, results = start(), []
     for batch in BATCHES:
@@ -101,8 +101,10 @@ def assert_different(result: Any, other: Any) -> None:
 
 @cache
 def by_hand(groups: int, in_turn: bool = False) -> tuple[dict, dict]:
-    """Mean gradients and moving averages of `groups` parts of the first batch, which are
-    gone through side by side, or one moving the averages after the other."""
+    """Return mean gradients and moving averages over `groups` parts of the first batch.
+
+    The parts are independent or, with `in_turn`, each continues the averages of the last.
+    """
     network = inception_jax.create(SPEC)
 
     @jax.jit
@@ -138,7 +140,7 @@ def test_global_statistics_make_the_number_of_devices_irrelevant(wrapper, device
     ("bn_sync", "devices"),
     [("none", 4), ("none", 2), (2, 4), ("global", 4), ("global", 2)],
 )
-def test_pmap_is_shard_map(bn_sync, devices):
+def test_pmap_equals_shard_map(bn_sync, devices):
     assert_close(trained("shard_map", bn_sync, devices), trained("pmap", bn_sync, devices))
 
 
@@ -158,7 +160,7 @@ def test_accumulation_is_the_mean_over_parts_computed_by_hand(wrapper):
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
 def test_accumulation_on_four_devices(wrapper):
-    """The first parts of all devices together are the first part of a single one."""
+    """The first parts of all devices together are the first part of one device."""
     run = mapped(ParallelConfig(wrapper, "global"), 4, accumulate=2)
     order = np.arange(BATCH).reshape(4, 2, 2).transpose(1, 0, 2).ravel()
     reordered = {name: x[order] for name, x in BATCHES[0].items()}
@@ -178,14 +180,14 @@ def test_accumulation_with_other_statistics(wrapper, bn_sync):
 
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
-def test_blocks_computed_again_share_their_statistics_again(wrapper):
+def test_rematerialised_blocks_share_their_statistics(wrapper):
     run = mapped(ParallelConfig(wrapper, "global"), 2, remat=True)
     result = jax.device_get(run(start(), BATCHES[0], NUMBERS))
     assert_close(result, trained(wrapper, "global", 2)[0])
 
 
 def assert_step(result: tuple[TrainState, dict], gradients: dict, stats: dict) -> None:
-    """`result` is an update of `start` by `gradients`, with these moving averages."""
+    """Check that `result` is `start` updated by `gradients`, with averages `stats`."""
     state, metrics = jax.device_get(result)
     assert_close(state.batch_stats, stats)
     assert metrics["count"] == BATCH
@@ -199,7 +201,7 @@ def assert_step(result: tuple[TrainState, dict], gradients: dict, stats: dict) -
     np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(squares), rtol=1e-5)
 
 
-def test_groups_differ_from_one_another():
+def test_groupings_of_statistics_give_different_results():
     modes = [trained("pmap", bn_sync, 4)[0][0] for bn_sync in ("none", 2, "global")]
     for i in range(3):
         assert_different(modes[i].batch_stats, modes[i - 1].batch_stats)
@@ -221,11 +223,11 @@ def test_one_compilation_serves_all_numbers_and_steps(wrapper, compilations):
         losses.add(float(metrics["loss_sum"]))
     run(state, BATCHES[1], sweep[0])
     assert not compilations
-    assert len(losses) == len(sweep)  # each number has its effect
+    assert len(losses) == len(sweep)  # each number has an effect
 
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
-def test_a_state_is_used_up_and_resuming_is_exact(wrapper):
+def test_a_state_is_consumed_and_resuming_is_exact(wrapper):
     run = mapped_once(ParallelConfig(wrapper), 4, dropout=0.5)
     first, _ = run(start(), BATCHES[0], NUMBERS)
     saved = jax.tree.map(np.copy, jax.device_get(first))
@@ -237,14 +239,14 @@ def test_a_state_is_used_up_and_resuming_is_exact(wrapper):
     jax.tree.map(np.testing.assert_array_equal, resumed, expected)
 
 
-def test_starting_from_numpy_leaves_it_as_it_was():
+def test_a_state_in_numpy_is_unchanged():
     before = jax.tree.map(np.copy, start())
     mapped_once(ParallelConfig(), 2)(start(), BATCHES[0], NUMBERS)
     jax.tree.map(np.testing.assert_array_equal, start(), before)
 
 
 def test_dropout_differs_between_shards_seeds_and_steps():
-    """All examples are one and the same, so that only dropout can make a difference."""
+    """All examples are equal, so only dropout can make a difference."""
     same = {key: np.repeat(x[:1], BATCH, axis=0) for key, x in BATCHES[0].items()}
 
     def loss(devices: int, dropout: float, seed: int = 0, step: int = 0) -> float:
@@ -257,7 +259,7 @@ def test_dropout_differs_between_shards_seeds_and_steps():
     without = loss(4, 0.0)
     first_shard = loss(1, 0.5)
     assert first_shard != pytest.approx(without, rel=1e-3)
-    # The first of four shards draws what a single one draws; the others do not.
+    # The first of four shards has the dropout mask of a single one; the others do not.
     assert loss(4, 0.5) != pytest.approx(first_shard, rel=1e-3)
     assert loss(1, 0.5) == first_shard
     assert loss(1, 0.5, seed=1) != pytest.approx(first_shard, rel=1e-3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a batch lies before its step makes no difference to what the step gives."""
+"""The placement of a batch before its step does not change the result."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ def weighted(state: jax.Array, batch: dict, numbers: jax.Array, axis_name: str):
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
 @pytest.mark.parametrize("devices", [1, 4])
-def test_batches_of_numpy_of_jax_and_placed_ones(wrapper, devices):
+def test_batches_in_numpy_in_jax_and_placed(wrapper, devices):
     x = np.arange(8, dtype=np.float32)
     config = ParallelConfig(wrapper)
     run = data_parallel(weighted, config, jax.devices()[:devices], donate_state=False)

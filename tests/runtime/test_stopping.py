@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of experiments end with a status and a sentence."""
+"""Expected errors end a command with an exit status and one sentence."""
 
 import pytest
 
@@ -24,15 +24,15 @@ HINT = 'keras is missing: pip install "inception_jax[bench]"'
         (KeyboardInterrupt(), 130, "\nInterrupted; all is kept.\n"),
     ],
 )
-def test_errors_are_a_status_and_a_sentence(error, status, said, capsys):
-    def do():
+def test_errors_give_a_status_and_a_sentence(error, status, said, capsys):
+    def action():
         raise error
 
-    assert run_command("x", do, if_interrupted="all is kept", extra="bench") == status
+    assert run_command("x", action, if_interrupted="all is kept", extra="bench") == status
     assert capsys.readouterr().err == said
 
 
-def test_what_is_done_is_0_and_faults_of_ours_are_not_hidden(capsys):
+def test_success_is_0_and_unexpected_errors_pass_through(capsys):
     assert run_command("x", lambda: None, if_interrupted="") == 0
     assert capsys.readouterr() == ("", "")
     with pytest.raises(KeyError):

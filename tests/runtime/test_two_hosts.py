@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run on two hosts, here processes: stopped, killed or stuck, it ends everywhere.
+"""A run of two processes ends in both when one is stopped, killed or stuck.
 
-The long form takes minutes: `pytest --slow -s tests/runtime/test_two_hosts.py`.
+The slow tests take minutes: `pytest --slow -s tests/runtime/test_two_hosts.py`.
 """
 
 import os
@@ -24,7 +24,7 @@ from tests.drills import COMMAND_WITH_TINY, OPTIONS, what_is_left
 from tests.processes import Processes
 from tests.runs import records
 
-# In process STUCK, data stops coming at the sixth update.
+# In process STUCK no data arrives for the sixth step.
 STUCK = """
 import os, sys, time
 from inception_jax.training import loop
@@ -41,11 +41,11 @@ loop.train_feed = stuck
 
 
 def hosts(data_dir: str, folder: Path, *options: str, stuck: int | None = None):
-    """Two processes with two devices each, that train the tiny network into `folder`."""
+    """Start two processes with two devices each, which train the tiny network."""
     program, code = COMMAND_WITH_TINY[1:]
     logs = folder.with_name(f"{folder.name} says")
     logs.mkdir(exist_ok=True)
-    saving = ("--checkpoint-every", "0.08")  # every four updates or so
+    saving = ("--checkpoint-every", "0.08")  # about every four steps
     arguments = [*OPTIONS, *saving, "--network", "tiny", "--data-dir", data_dir, *options]
     return Processes(
         [program, STUCK + code, *arguments, "--workdir", str(folder)],
@@ -61,7 +61,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def test_a_signal_to_one_stops_both(tiny, tmp_path, capsys):
-    """At the same update, saved; and one process goes on with what two began."""
+    """Both save after the same step, and one process resumes the run of two."""
     folder = tmp_path / "stopped"
     with hosts(tiny.data_dir, folder, "--steps", "1000") as pair:
         pair.wait_for("\nstep 6/", 0, 120)
@@ -76,7 +76,7 @@ def test_a_signal_to_one_stops_both(tiny, tmp_path, capsys):
     assert "no longer bit for bit" in " ".join(capsys.readouterr().err.split())
     whole = replace(config, workdir=tmp_path / "whole", hosts=tiny.hosts)
     assert fit(whole)
-    # Sums over four devices are added in another order where they are two and two.
+    # Two processes add the sums over four devices in another order than one.
     here, there = (records(f, "train") for f in (folder, whole.workdir))
     for name in ("step", "count", "loss_sum", "grad_norm"):
         assert [x[name] for x in here] == pytest.approx([x[name] for x in there], rel=1e-3)
@@ -97,8 +97,8 @@ def test_a_signal_to_one_stops_both(tiny, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("to", [0, 1, "all"])
-def test_going_on_is_exact(tiny, tmp_path, number, to):
-    """Two processes, stopped and started again, against two that were left alone."""
+def test_resuming_is_exact(tiny, tmp_path, number, to):
+    """Compare two processes that were stopped and resumed with two that were not."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     length = ("--steps", "40")
     with hosts(tiny.data_dir, whole, *length) as pair:
@@ -128,7 +128,7 @@ def test_a_killed_process_ends_the_other(tiny, tmp_path, which):
     assert status[1 - which] == ExitStatus.HOST_LOST, said
     assert f"process {which}" in said.split("\nstep ")[-1]
     assert "Traceback" not in said
-    # The same command goes on.
+    # The same command resumes.
     last = max(line["step"] for line in read_json_lines(folder / "metrics.jsonl"))
     with hosts(tiny.data_dir, folder, "--steps", str(last + 2)) as pair:
         assert pair.wait(120) == [0, 0], pair.said_by_all()
@@ -138,7 +138,7 @@ def test_a_killed_process_ends_the_other(tiny, tmp_path, which):
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("options", [(), ("--hosts.hang-timeout", "20")])
 def test_a_stuck_process_ends_both(tiny, tmp_path, which, options):
-    """In less than two minutes without a word about it on the command line."""
+    """Within two minutes, even with the default timeouts."""
     folder = tmp_path / "run"
     with hosts(tiny.data_dir, folder, *options, "--steps", "1000", stuck=which) as pair:
         pair.wait_for("\nstep 4/", 0, 120)
@@ -151,8 +151,8 @@ def test_a_stuck_process_ends_both(tiny, tmp_path, which, options):
 
 
 @pytest.mark.slow
-def test_a_process_that_stands_still_ends_the_other(tiny, tmp_path):
-    """SIGSTOP: it sends no sign of life, and cannot end itself."""
+def test_a_suspended_process_ends_the_other(tiny, tmp_path):
+    """After SIGSTOP it sends no heartbeats and cannot end itself."""
     with hosts(tiny.data_dir, tmp_path / "run", "--steps", "100000") as pair:
         pair.wait_for("\nstep 4/", 0, 120)
         os.kill(pair.running[1].pid, signal.SIGSTOP)

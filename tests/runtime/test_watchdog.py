@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run without progress ends, with its stacks and with where everybody stands."""
+"""A run without progress ends, with its stacks and the status of every process."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ goodput = Goodput()
 config = HostsConfig(hang_timeout=0.5, start_timeout=30.0)
 with watchdog.Watchdog(goodput, config, Path(sys.argv[1]), index, 2) as dog:
     with goodput.spent_on("compile"):
-        time.sleep(1.5)  # may take longer than a step
+        time.sleep(1.5)  # may take longer than hang_timeout
     dog.step = 7
     with goodput.spent_on("data_wait"):
         wait_for_ever()
@@ -52,8 +52,8 @@ def test_a_hang_ends_the_process(tmp_path):
     assert stands.startswith("hung: step 7")
 
 
-def test_process_0_leaves_last(tmp_path):
-    """JAX ends the others when it goes: they have their stacks to write."""
+def test_process_0_exits_last(tmp_path):
+    """JAX ends the others when process 0 exits, and they must print their stacks first."""
     command = [sys.executable, "-c", HANGS, str(tmp_path), "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         said = next(line for line in process.stderr if "No progress: process 0" in line)
@@ -71,8 +71,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_what_is_too_long(tmp_path, clock, monkeypatch):
-    """A machine whose steps take minutes is slow, and not stuck."""
+def test_timeouts(tmp_path, clock, monkeypatch):
+    """A machine whose steps take minutes is slow, not stuck."""
     ended = []
     monkeypatch.setattr(Watchdog, "_end", lambda self, kind, s: ended.append((kind, s)))
     goodput = Goodput()
@@ -106,10 +106,10 @@ def test_what_is_too_long(tmp_path, clock, monkeypatch):
     assert timeout("eval") == 5 * 240.0
     step(1300.0)
     assert ended == [("step", 1300.0)]
-    assert not any(tmp_path.iterdir())  # alone, nobody reads it
+    assert not any(tmp_path.iterdir())  # a single process writes no status
 
 
-def test_where_a_process_stands(tmp_path, monkeypatch):
+def test_status_files(tmp_path, monkeypatch):
     monkeypatch.setattr(watchdog, "CHECK_INTERVAL", 0.01)
     monkeypatch.setattr(watchdog, "WRITE_INTERVAL", 0.0)
     goodput, folder = Goodput(), tmp_path / "hosts"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each of several processes does for test_hosts.py; and what one does alone."""
+"""The program that each of several processes runs for test_hosts.py."""
 
 import itertools
 import json
@@ -26,27 +26,27 @@ from inception_jax.runtime.devices import all_devices
 from inception_jax.runtime.parallel import ShardedFunction, data_parallel
 from inception_jax.runtime.placement import replicate
 
-# Wrappers and batch statistics: of each device, of pairs of devices, of all.
+# Wrappers and bn_sync: batch statistics of each device, of pairs of devices, of all.
 TRAINED = {
     "checks": [("pmap", "none")],
     "training": list(itertools.product(("pmap", "shard_map"), ("none", 2, "global"))),
     "start": [],
 }
-# Bits that arithmetic would not keep: -0.0, a NaN with a payload, infinity.
-ODD = np.array([0x80000000, 0x7FC12345, 0x7F800000, 0x3F800000], np.uint32)
+# Bits that arithmetic would not preserve: -0.0, a NaN with a payload, infinity.
+SPECIAL = np.array([0x80000000, 0x7FC12345, 0x7F800000, 0x3F800000], np.uint32)
 
 
 @dataclass(frozen=True)
 class Options:
-    """Arguments of this program."""
+    """Options of this program."""
 
-    folder: Path  # for what each process finds
+    folder: Path  # for the results of each process
     part: Literal["checks", "training", "start"] = "checks"
     hosts: HostsConfig = field(default_factory=HostsConfig)
 
 
 def trained(wrapper: str, bn_sync: str | int) -> dict[str, np.ndarray]:
-    """State and metrics after three updates on four devices, by name; checks on the way."""
+    """Return state and metrics after three steps on four devices, by path."""
     from tests.runtime import test_parallel as one_process
 
     step = one_process.mapped(ParallelConfig(wrapper, bn_sync), 4)
@@ -59,10 +59,10 @@ def trained(wrapper: str, bn_sync: str | int) -> dict[str, np.ndarray]:
     jax.monitoring.register_event_duration_secs_listener(listen)
     for number, batch in enumerate(one_process.BATCHES):
         before = state
-        placed = step.place(own_part(batch))  # ahead of its step
+        placed = step.place(local_part(batch))  # before its step
         assert all(step.place(placed)[name] is placed[name] for name in placed)
         state, metrics = step(state, placed, one_process.NUMBERS)
-        if number:  # the first state is in NumPy
+        if number:  # the first state is in NumPy and cannot be donated
             assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     jax.monitoring.unregister_event_duration_listener(listen)
     assert len(compiled) == 1, compiled
@@ -70,13 +70,13 @@ def trained(wrapper: str, bn_sync: str | int) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def own_part(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def local_part(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     index, count = jax.process_index(), jax.process_count()
     return {name: np.split(x, count)[index] for name, x in batch.items()}
 
 
 def evaluated(wrapper: str, n: int = 103) -> dict[str, float]:
-    """Sums over n images, eight to a step, by a network with random weights."""
+    """Return metrics summed over n images, in steps of eight, with random weights."""
     from inception_jax.training.metrics import add_sums
     from inception_jax.training.step import eval_step
     from tests.runtime import test_parallel as one_process
@@ -98,8 +98,8 @@ def evaluated(wrapper: str, n: int = 103) -> dict[str, float]:
     return sums
 
 
-def heeded(wrapper: str) -> Iterator[Any]:
-    """What a step gives and hears while nobody, the second process, and all say stop."""
+def results_with_stop_flag(wrapper: str) -> Iterator[Any]:
+    """Yield results and stop flags when no process, the second and all ask to stop."""
 
     def step(state: Any, batch: dict, numbers: Any, *, axis_name: Any) -> Any:
         assert set(batch) == {"x"}
@@ -115,10 +115,10 @@ def heeded(wrapper: str) -> Iterator[Any]:
         yield [float(x) for x in jax.device_get((state, total, stops))]
 
 
-def shared() -> None:
-    """Process 0's bits arrive, on all devices of all, and are a state for every wrapper."""
+def check_replicate() -> None:
+    """Check that process 0's bits reach all devices and suit every wrapper."""
     tree = {
-        "odd": ODD.view(np.float32),
+        "odd": SPECIAL.view(np.float32),
         "half": np.arange(6, dtype=jnp.bfloat16).reshape(2, 3) - 3,
         "step": np.int32(-7),
     }
@@ -136,17 +136,17 @@ def shared() -> None:
         result = step(
             replicate(tree if index == 0 else None, like, all_devices()), batch, 0
         )
-        assert np.asarray(result["odd"]).tobytes() == ODD.tobytes()
+        assert np.asarray(result["odd"]).tobytes() == SPECIAL.tobytes()
     whole = ShardedFunction(lambda s, b, n: s["step"] + jnp.sum(b["x"]).astype(jnp.int32))
-    # `result` is what pmap or shard_map left, on this process's devices or on all.
+    # `result` is on this process's devices (pmap) or on all (shard_map).
     assert int(whole(result, whole.place({"x": np.ones(2, np.float32)}), 0)) == -3
 
 
 def error_messages() -> list[str]:
-    """What processes are told that differ, or of which one fails; all are told."""
+    """Return the errors that all processes raise if they differ or one of them fails."""
     index, count = jax.process_index(), jax.process_count()
-    said = [x["n"] for x in hosts.exchange({"n": "é" * index})]
-    assert said == ["é" * i for i in range(count)]
+    assert hosts.exchange("é" * index) == ["é" * i for i in range(count)]
+    assert hosts.broadcast(index + 0.5) == 0.5
     hosts.check_consistent({"seed": "1"})
     assert hosts.run_on_all(lambda: index) == index
 
@@ -168,7 +168,7 @@ def error_messages() -> list[str]:
 
 
 def signals_reach_python() -> bool:
-    """Whether SIGTERM is nobody's after the start, so that Python's handlers get it."""
+    """Return whether no handler outside Python catches SIGTERM."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("SigCgt:"):
             return not int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1
@@ -176,17 +176,17 @@ def signals_reach_python() -> bool:
 
 
 def main() -> None:
-    """Runs the part and writes INDEX.json and INDEX.npz; the checks then end unevenly."""
+    """Run the part and write INDEX.json and INDEX.npz; after "checks" process 1 hangs."""
     options = tyro.cli(Options)
     hosts.connect(options.hosts)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "host": [jax.process_index(), jax.process_count()],
         "free": signals_reach_python(),
     }
     print(*hosts.list_processes("c0de"), sep="\n", flush=True)
     index = jax.process_index()
     if options.part == "training" and index == 1:
-        time.sleep(40)  # as one that compiles for longer; gloo connects within 30 s
+        time.sleep(40)  # as if it compiled longer than gloo's timeout of 30 s
     states = {
         f"{wrapper} {mode} {name}": leaf
         for wrapper, mode in TRAINED[options.part]
@@ -194,18 +194,20 @@ def main() -> None:
     }
     np.savez(options.folder / f"{index}.npz", **states)
     if options.part == "checks":
-        shared()
-        found |= {
+        check_replicate()
+        results |= {
             "evaluated": evaluated("pmap"),
-            "heeded": {name: list(heeded(name)) for name in ("pmap", "shard_map")},
+            "results_with_stop_flag": {
+                name: list(results_with_stop_flag(name)) for name in ("pmap", "shard_map")
+            },
             "told": error_messages(),
         }
-    (options.folder / f"{index}.json").write_text(json.dumps(found))
+    (options.folder / f"{index}.json").write_text(json.dumps(results))
     if options.part == "checks":
         hosts.SHUTDOWN_TIMEOUT = 1.0
         if index == 0:
             hosts.exit_process(5)
-        signal.pause()  # stuck, while JAX's own threads go on
+        signal.pause()  # hangs, while JAX's own threads continue
     sys.exit(0)
 
 
