@@ -46,7 +46,7 @@ def try_every_damage(
 ) -> tuple[int, int]:
     """Return how many kinds of damage of the newest step were tried and how many detected.
 
-    Each time it is restored exactly, or the step before it is and a message names it.
+    Each time the newest step is restored exactly, or the one before it, with a message.
     """
     newest, tried, detected = max(good), 0, 0
     for what in every_damage(folder / str(newest), flips):
