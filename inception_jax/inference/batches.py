@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model applied to image files, batch by batch, on all devices of this machine."""
+"""Application of a model to image files, in batches, on all devices of this machine."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from inception_jax.data.augment import normalize
 from inception_jax.data.batches import eval_batches
 from inception_jax.data.folder import FolderExamples
 from inception_jax.data.source import Source
-from inception_jax.runtime.collectives import Batch
 from inception_jax.runtime.devices import local_devices
 from inception_jax.runtime.parallel import ShardedFunction
 from inception_jax.runtime.placement import replicate
+from inception_jax.training.step import Batch
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Variables
 
 
 @dataclass(frozen=True)
 class BatchOutputs:
-    """What a batch of images gave, without those that could not be read."""
+    """The outputs for a batch of images, and the errors of those that cannot be read."""
 
     paths: list[str]
     values: Any  # a tree of arrays [len(paths), ...]
-    errors: list[str]  # of the others, each naming its file
+    errors: list[str]  # each names its file
 
 
 def apply_to_files(
@@ -38,12 +38,12 @@ def apply_to_files(
     *,
     batch_size: int = 32,
 ) -> Iterator[BatchOutputs]:
-    """`function(logits, endpoints)` of the images at `paths`, in their order.
+    """Yield `function(logits, endpoints)` of the images at `paths`, in order.
 
-    Images are decoded ahead by threads and prepared as the model's card says. The last
-    batch is filled up, so that one program serves all.
+    Threads decode images ahead; they are preprocessed as the model's card says. The last
+    batch is padded, so that one compiled program serves all batches.
 
-    Raises ValueError on a batch_size below 1, ImportError without the `data` extra.
+    Raises ValueError if batch_size is below 1, ImportError without the `data` extra.
     """
     spec, devices = model.card.preprocess, local_devices()
 
@@ -51,7 +51,7 @@ def apply_to_files(
         images = normalize(batch["image"], spec.low, spec.high)
         return function(*model.apply(variables, images))
 
-    mapped = ShardedFunction(apply, devices)
+    step = ShardedFunction(apply, devices)
     variables = replicate(variables, variables, devices)
     labels = np.zeros(len(paths), np.int32)
     batches = eval_batches(
@@ -61,9 +61,8 @@ def apply_to_files(
         on_bad_image="skip",
     )
     for batch in batches:
-        values = jax.device_get(
-            mapped(variables, mapped.place({"image": batch["image"]}), None)
-        )
+        placed = step.place({"image": batch["image"]})
+        values = jax.device_get(step(variables, placed, None))
         good = np.flatnonzero(batch["mask"])
         yield BatchOutputs(
             [paths[i] for i in batch["index"][good]],
@@ -73,10 +72,11 @@ def apply_to_files(
 
 
 def padded_size(images: int, batch_size: int, devices: int) -> int:
-    """Examples in a batch: `batch_size`, or for fewer images the next power of two, so
-    that programs compiled for a few images serve about as many; a multiple of devices.
+    """Return the number of examples in a batch, a multiple of `devices`.
 
-    Raises ValueError on a batch_size below 1.
+    It is `batch_size` or, for fewer images, the next power of two, so that a program
+    compiled for a few images serves similar numbers of them. Raises ValueError if
+    batch_size is below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")

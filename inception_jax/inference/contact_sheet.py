@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions as a picture: a thumbnail of each image, its likeliest class, a bar."""
+"""Contact sheets: thumbnails of images with their likeliest class and its probability."""
 
 import functools
 import importlib.util
@@ -20,29 +20,28 @@ if TYPE_CHECKING:
     import PIL.ImageFont
 
 # In pixels.
-PICTURE = (224, 168)  # 4:3, as most cameras have it
+PICTURE = (224, 168)  # 4:3, as most photos
 MARGIN = 12
 NAME_SIZE, TITLE_SIZE = 13, 16
-LINE = 22  # from one line of text to the next
+LINE = 22  # height of a line of text
 BAR = 10
 CELL = (PICTURE[0] + 2 * MARGIN, PICTURE[1] + 3 * LINE + 2 * MARGIN)
-COLUMNS, ROWS = 5, 8  # of a page: 1240 x 2064 pixels, about A4 at 150 per inch
+COLUMNS, ROWS = 5, 8  # a page of 1240 x 2064 pixels is about A4 at 150 dpi
 
 INK, GREY, TRACK, FILL = "#1a1a1a", "#5f5f5f", "#e4e4e4", "#2f6fb0"
 ELLIPSIS = "\u2026"
 
 
 def num_pages(images: int) -> int:
-    """Pages that so many predictions take."""
+    """Return the number of pages for this many images."""
     return math.ceil(images / (COLUMNS * ROWS))
 
 
 def contact_sheets(predictions: Sequence[Prediction]) -> Iterator["PIL.Image.Image"]:
-    """Pages of `COLUMNS` x `ROWS` images, made one by one; a short one is cut off.
+    """Yield pages of `COLUMNS` x `ROWS` images; a page with fewer images is smaller.
 
-    Each image, read anew, has below it the file's name, the likeliest class, and its
-    probability as a bar and in percent. What is too long is cut; letters that the font
-    lacks are shown as escapes.
+    Below each image are the file's name, the likeliest class, and its probability as a bar
+    and in percent. Long texts are shortened; letters that the font lacks are escaped.
 
     Raises UnreadableImage, ImportError without the `data` extra.
     """
@@ -61,7 +60,7 @@ def _page(predictions: Sequence[Prediction]) -> "PIL.Image.Image":
         row, column = divmod(i, columns)
         left, top = column * CELL[0] + MARGIN, row * CELL[1] + MARGIN
         picture = _thumbnail(prediction.path)
-        # In the middle, standing on the text below.
+        # Centred, with the lower edge at the text.
         x = left + (PICTURE[0] - picture.width) // 2
         page.paste(picture, (x, top + PICTURE[1] - picture.height))
         _caption(draw, left, top + PICTURE[1], prediction)
@@ -73,24 +72,24 @@ def _caption(
 ) -> None:
     best, width = prediction.guesses[0], PICTURE[0]
     small, large = _font(NAME_SIZE), _font(TITLE_SIZE)
-    middle = {"anchor": "lm"}  # left, middle of the line
-    line = top + LINE / 2
-    name = _fitting(Path(prediction.path).name, small, width, keep_end=True)
-    draw.text((left, line), name, GREY, small, **middle)
-    title = _fitting(best.title, large, width, keep_end=False)
-    draw.text((left, line + LINE), title, INK, large, **middle)
+    y = top + LINE / 2
+    name = _fit_text(Path(prediction.path).name, small, width, keep_end=True)
+    draw.text((left, y), name, GREY, small, anchor="lm")
+    y += LINE
+    title = _fit_text(best.title, large, width, keep_end=False)
+    draw.text((left, y), title, INK, large, anchor="lm")
+    y += LINE
     track = width - math.ceil(small.getlength("100.0%")) - MARGIN // 2
-    y = line + 2 * LINE
     for length, color in ((track, TRACK), (round(track * best.probability), FILL)):
-        if length:  # the last pixel is drawn too
-            box = (left, y - BAR / 2, left + length - 1, y + BAR / 2 - 1)
-            draw.rectangle(box, color)
+        if length:  # `rectangle` includes its last pixel
+            bar = (left, y - BAR / 2, left + length - 1, y + BAR / 2 - 1)
+            draw.rectangle(bar, color)
     percent = f"{best.probability:.1%}"
     draw.text((left + width, y), percent, INK, small, anchor="rm")
 
 
 def _thumbnail(path: str) -> "PIL.Image.Image":
-    """The image, as large as fits into `PICTURE`; pixels of tiny ones become squares."""
+    """Return an image scaled to fit `PICTURE`; pixels of tiny images become squares."""
     pillow = require("PIL.Image")
     image = pillow.fromarray(decode(Path(path).read_bytes(), path, 3))
     scale = min(PICTURE[0] / image.width, PICTURE[1] / image.height)
@@ -101,12 +100,15 @@ def _thumbnail(path: str) -> "PIL.Image.Image":
     return image.resize(size, pillow.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _fitting(
+def _fit_text(
     text: str, font: "PIL.ImageFont.FreeTypeFont", width: int, *, keep_end: bool
 ) -> str:
-    """`text` in what the font has, cut to `width` pixels; at its end, or in the middle."""
+    """Return `text` in letters of the font, shortened to `width` pixels with an ellipsis.
+
+    The ellipsis replaces the end or, with `keep_end`, the middle.
+    """
     letters = [
-        c if _has(font, c) else c.encode("unicode_escape").decode()
+        c if _has_glyph(font, c) else c.encode("unicode_escape").decode()
         for c in unicodedata.normalize("NFC", one_line(text))
     ]
     shown = "".join(letters)
@@ -120,16 +122,15 @@ def _fitting(
 
 
 @functools.cache
-def _has(font: "PIL.ImageFont.FreeTypeFont", letter: str) -> bool:
-    """Whether the font has a letter, and not just the box that stands for any it lacks."""
-    missing = "\ue000"  # of a private area: no font has it
+def _has_glyph(font: "PIL.ImageFont.FreeTypeFont", letter: str) -> bool:
+    """Return whether the font has a letter, rather than the glyph for missing ones."""
+    missing = "\ue000"  # for private use: no font has it
     return letter == " " or bytes(font.getmask(letter)) != bytes(font.getmask(missing))
 
 
 @functools.cache
 def _font(size: int) -> "PIL.ImageFont.FreeTypeFont":
-    """DejaVu Sans, which comes with Matplotlib, or Pillow's own, which is hardly more than
-    ASCII."""
+    """Return Matplotlib's DejaVu Sans or, without it, Pillow's font of few letters."""
     fonts = require("PIL.ImageFont")
     matplotlib = importlib.util.find_spec("matplotlib")
     if matplotlib is not None and matplotlib.origin is not None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network makes of images on the way to its classes, in files to work on with.
+"""Extraction of features: an endpoint of a network for many images, written to a file.
 
-FILE.npz      features [n, ...] in float32, names [n], endpoint, model.json; no pickle
-FILE.parquet  name, features (a flat list of one length); its metadata holds endpoint,
-              shape and model.json
+FILE.npz      arrays features [n, ...] in float32, names [n], endpoint and model.json
+FILE.parquet  columns name and features (flat lists of one length); endpoint, shape and
+              model.json in the metadata
 """
 
 import difflib
@@ -30,29 +30,29 @@ from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Variables
 
 Batches = Iterable[BatchOutputs]
-# A row group of parquet, which is kept in memory until it is full.
+# Size of a row group of a Parquet file, which is kept in memory until it is complete.
 GROUP_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One of a network's intermediate results, of an image."""
+    """An endpoint of a network, as features of an image."""
 
     name: str
-    pool: bool  # its mean over height and width
-    shape: tuple[int, ...]  # without the images' axis
+    pool: bool  # take the mean over height and width
+    shape: tuple[int, ...]  # of one image's features
 
     @property
     def num_bytes(self) -> int:
-        """Of one image."""
+        """Size of one image's features."""
         return 4 * int(np.prod(self.shape))
 
 
 def find_endpoint(model: Model, name: str, *, pool: bool = False) -> Endpoint:
-    """The endpoint `name` of a model; nothing is computed.
+    """Return the endpoint `name` of a model, without running the network.
 
-    Raises ValueError where there is none, with the closest and a list, and where it has no
-    height and width to take a mean over.
+    Raises ValueError, with a list, if there is none, or if `pool` is set and it has no
+    height and width.
     """
     images = jax.ShapeDtypeStruct((1, *model.card.preprocess.image_shape), jnp.float32)
     _, endpoints = jax.eval_shape(model.apply, model.shapes, images)
@@ -67,7 +67,7 @@ def find_endpoint(model: Model, name: str, *, pool: bool = False) -> Endpoint:
     if not pool:
         return Endpoint(name, pool, shape)
     if len(shape) != 3:
-        raise ValueError(f"{name} has no height and width, leave out --pool.")
+        raise ValueError(f"{name} has no height and width; leave out --pool.")
     return Endpoint(name, pool, shape[2:])
 
 
@@ -79,9 +79,9 @@ def extract_features(
     *,
     batch_size: int = 32,
 ) -> Iterator[BatchOutputs]:
-    """Batch by batch the values of an endpoint, `[n, *endpoint.shape]`.
+    """Yield the values of an endpoint, `[n, *endpoint.shape]`, batch by batch.
 
-    Raises as `apply_to_files` does.
+    Raises the errors of `apply_to_files`.
     """
 
     def take(_: Array, endpoints: Endpoints) -> Float[Array, "n ..."]:
@@ -92,26 +92,23 @@ def extract_features(
 
 
 def check_disk_space(out: Path, endpoint: Endpoint, images: int) -> None:
-    """Raise ValueError where the features of so many images do not fit on the disk."""
+    """Raise ValueError if the features of this many images do not fit on the disk."""
     size = images * endpoint.num_bytes
-    # .npz begins with the number of rows, which is known when all are on the disk.
+    # An .npz starts with the number of rows, so they are first written to another file.
     needed = 2 * size if out.suffix == ".npz" else size
     free = shutil.disk_usage(out.parent).free
     if needed > free:
         raise ValueError(
-            f"{endpoint.name} of {images:,} images is {format_bytes(size)}, writing it to "
-            f"{out} takes {format_bytes(needed)}, and there {format_bytes(free)} are free; "
-            "take fewer images or --pool."
+            f"writing {format_bytes(size)} of {endpoint.name} for {images:,} images to "
+            f"{out} needs {format_bytes(needed)}, but {format_bytes(free)} are free; take "
+            "fewer images or --pool."
         )
 
 
-def write_features(
-    out: Path, card: Card, endpoint: Endpoint, batches: Iterable[BatchOutputs]
-) -> int:
-    """Write rows as they come to `out`, .npz or .parquet; gives their number.
+def write_features(out: Path, card: Card, endpoint: Endpoint, batches: Batches) -> int:
+    """Write features to `out`, .npz or .parquet, batch by batch; return the number of rows.
 
-    Memory is that of a few batches. Raises CheckpointError where the disk does not take
-    them, ImportError without the `data` extra.
+    Raises CheckpointError if writing fails, ImportError without the `data` extra.
     """
     write = {".npz": _write_npz, ".parquet": _write_parquet}[out.suffix]
     about = {"endpoint": endpoint.name, "model.json": json.dumps(asdict(card))}
@@ -119,10 +116,7 @@ def write_features(
 
 
 def _write_npz(
-    out: Path,
-    shape: tuple[int, ...],
-    about: dict[str, str],
-    batches: Iterable[BatchOutputs],
+    out: Path, shape: tuple[int, ...], about: dict[str, str], batches: Batches
 ) -> int:
     names: list[str] = []
     with atomic_output(out) as draft, tempfile.TemporaryFile(dir=out.parent) as rows:
@@ -142,10 +136,7 @@ def _write_npz(
 
 
 def _write_parquet(
-    out: Path,
-    shape: tuple[int, ...],
-    about: dict[str, str],
-    batches: Iterable[BatchOutputs],
+    out: Path, shape: tuple[int, ...], about: dict[str, str], batches: Batches
 ) -> int:
     pa, parquet = require("pyarrow"), require("pyarrow.parquet")
     size = int(np.prod(shape))
@@ -155,7 +146,7 @@ def _write_parquet(
     )
     count = 0
     with atomic_output(out) as draft, parquet.ParquetWriter(draft, schema) as writer:
-        for names, rows in _grouped(batches, size):
+        for names, rows in _row_groups(batches, size):
             flat = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), size)
             columns = [pa.array(map(_utf8, names), pa.string()), flat]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
@@ -163,10 +154,10 @@ def _write_parquet(
     return count
 
 
-def _grouped(
-    batches: Iterable[BatchOutputs], size: int
+def _row_groups(
+    batches: Batches, size: int
 ) -> Iterator[tuple[list[str], Float32[np.ndarray, "n size"]]]:
-    """Rows of `size` numbers with their names, about `GROUP_BYTES` together."""
+    """Yield names and rows of `size` numbers in groups of about `GROUP_BYTES`."""
     names: list[str] = []
     rows: list[np.ndarray] = []
     for batch in batches:
@@ -180,5 +171,5 @@ def _grouped(
 
 
 def _utf8(name: str) -> str:
-    """A file's name, with bytes such as \\xff that are not UTF-8 as escapes."""
+    """Return a file's name with bytes that are not UTF-8 escaped, as in \\xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

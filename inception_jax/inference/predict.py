@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The likeliest classes of images, and how they are handed on: JSON and CSV."""
+"""Prediction of the likeliest classes of images, and its output as JSON and CSV."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from inception_jax.data.imagenet import class_title
-from inception_jax.inference.batches import apply_to_files
+from inception_jax.inference.batches import BatchOutputs, apply_to_files
 from inception_jax.models.stem import Endpoints
 from inception_jax.storage.errors import CheckpointError
 from inception_jax.weights.model import Model
@@ -26,12 +26,12 @@ CSV_HEADER = ("image", "rank", "class", "title", "probability")
 class Guess:
     """A class and its probability, the softmax of the logits."""
 
-    class_name: str  # as the model's card has it
+    class_name: str  # as in the model's card
     probability: float
 
     @property
     def title(self) -> str:
-        """What people call the class."""
+        """The class name in English for an ImageNet class, else `class_name`."""
         return class_title(self.class_name)
 
 
@@ -51,16 +51,15 @@ def predict(
     top: int = 5,
     batch_size: int = 32,
 ) -> Iterator[tuple[list[Prediction], list[str]]]:
-    """Batch by batch: predictions of `top` classes, or of all there are, and what was
-    wrong with the images that could not be read.
+    """Yield predictions of the `top` likeliest classes, and errors, batch by batch.
 
-    Raises ValueError on a model without classes, a `top` or batch_size below 1,
-    CheckpointError where the weights give no number.
+    The errors are those of images that cannot be read. Raises ValueError if the model has
+    no classes or `top` or batch_size is below 1, CheckpointError if a probability is NaN.
     """
     names = model.card.class_names
     if not names:
         raise ValueError(
-            f"{model.card.network} was loaded without classes, it gives features: use "
+            f"{model.card.network} was loaded without classes; for its features use "
             "inception-jax features IMAGE... --endpoint NAME --out FILE."
         )
     if top < 1:
@@ -69,43 +68,37 @@ def predict(
 
     def likeliest(
         logits: Float[Array, "n k"], _: Endpoints
-    ) -> list[Float[Array, "n top"] | Int[Array, "n top"]]:
+    ) -> Sequence[Float[Array, "n top"] | Int[Array, "n top"]]:
         return jax.lax.top_k(jax.nn.softmax(logits), top)
 
-    def batches() -> Iterator[tuple[list[Prediction], list[str]]]:
-        each = apply_to_files(model, variables, paths, likeliest, batch_size=batch_size)
-        for batch in each:
-            probabilities, classes = batch.values
-            _check_finite(batch.paths, probabilities)
-            rows = zip(batch.paths, probabilities, classes, strict=True)
-            yield (
-                [Prediction(path, _guesses(names, p, k)) for path, p, k in rows],
-                (batch.errors),
-            )
-
-    return batches()
+    outputs = apply_to_files(model, variables, paths, likeliest, batch_size=batch_size)
+    return ((_predictions(batch, names), batch.errors) for batch in outputs)
 
 
-def _guesses(
-    names: Sequence[str], probabilities: Float[np.ndarray, " top"], classes: np.ndarray
-) -> tuple[Guess, ...]:
-    pairs = zip(probabilities, classes, strict=True)
-    return tuple(Guess(names[k], float(p)) for p, k in pairs)
+def _predictions(batch: BatchOutputs, names: Sequence[str]) -> list[Prediction]:
+    probabilities, classes = batch.values
+    _check_finite(batch.paths, probabilities)
+    predictions = []
+    for path, row, indices in zip(batch.paths, probabilities, classes, strict=True):
+        pairs = zip(indices, row, strict=True)
+        guesses = tuple(Guess(names[index], float(p)) for index, p in pairs)
+        predictions.append(Prediction(path, guesses))
+    return predictions
 
 
 def _check_finite(paths: Sequence[str], values: Float[np.ndarray, "n top"]) -> None:
-    wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(wrong):
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
         raise CheckpointError(
-            f"the weights give no number for {paths[wrong[0]]!r}: they, or moving averages "
-            "among them, are not finite or too large."
+            f"the probabilities of {paths[bad[0]]!r} are NaN: weights or moving averages "
+            "of the model are not finite or too large."
         )
 
 
 def to_json(
-    card: Card, model: str, predictions: Sequence[Prediction], faults: Sequence[str]
+    card: Card, model: str, predictions: Sequence[Prediction], errors: Sequence[str]
 ) -> str:
-    """Predictions, the model they are from and what could not be read, as text."""
+    """Return predictions, the model they are from, and errors as a JSON text."""
     about = {
         "model": {
             "name": model,
@@ -118,7 +111,7 @@ def to_json(
             {"image": p.path, "predictions": [_entry(guess) for guess in p.guesses]}
             for p in predictions
         ],
-        "not_read": list(faults),
+        "not_read": list(errors),
     }
     return json.dumps(about, indent=1) + "\n"
 
@@ -132,9 +125,9 @@ def _entry(guess: Guess) -> dict[str, Any]:
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:
-    """A row for each image and rank, under `CSV_HEADER`."""
+    """Return a CSV text with `CSV_HEADER` and a row for each image and rank."""
     text = io.StringIO()
-    # Quoted are all texts: by itself, csv does not for a name with a carriage return.
+    # By default, csv does not quote a name with a carriage return.
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(CSV_HEADER)
     for prediction in predictions:

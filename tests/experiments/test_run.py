@@ -207,7 +207,10 @@ def trained(tmp_path_factory, data_dir) -> Path:
         ([], "name at least one run or model folder"),
         (["nowhere"], "there is no model nowhere: expected a folder"),
         (["MODEL"], "model is a model folder and has no data of its own; name some"),
-        (["MODEL", "--data", "digits", "--step", "2"], "step can be chosen of a run"),
+        (
+            ["MODEL", "--data", "digits", "--step", "2"],
+            "only a run has a choice of weights and step",
+        ),
         (["MODEL", "--data", "synthetic"], "evaluate it on data with its own classes"),
         (["RUN", "--exclude", "nowhere"], "nowhere is not a file; --exclude expects"),
         (["RUN", "--step", "5"], "holds no checkpoint of step 5; there are: 2"),

@@ -116,7 +116,7 @@ def test_what_is_too_long_or_not_in_the_font(tmp_path, monkeypatch, own_font):
     assert font.getname()[0] == ("Aileron" if own_font else "DejaVu Sans")
 
     def fitting(text: str, keep_end: bool = False) -> str:
-        return contact_sheet._fitting(text, font, 224, keep_end=keep_end)
+        return contact_sheet._fit_text(text, font, 224, keep_end=keep_end)
 
     assert fitting("short name.png") == "short name.png"
     long = "".join(f"word{i} " for i in range(30))

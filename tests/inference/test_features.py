@@ -135,6 +135,6 @@ def test_the_disk_must_have_room(tmp_path, monkeypatch, ending, copies):
             check_disk_space(out, MAP, 1000)
         else:
             with pytest.raises(
-                ValueError, match=r"of 1,000 images is 48\.0 kB, writing it"
+                ValueError, match=r"writing 48\.0 kB of block8_1 for 1,000 images"
             ):
                 check_disk_space(out, MAP, 1000)

@@ -53,7 +53,7 @@ def test_what_cannot_be_predicted_is_refused(tmp_path):
     with pytest.raises(ValueError, match="top must be 1 or more, got 0"):
         predict(model, variables, paths, top=0)
     variables["params"]["Logits"]["bias"] = jnp.full(6, np.nan)
-    with pytest.raises(CheckpointError, match=r"give no number for '.*00\.png'"):
+    with pytest.raises(CheckpointError, match=r"probabilities of '.*00\.png' are NaN"):
         list(predict(model, variables, paths))
     model, variables = save_tiny(tmp_path / "features", class_names=())
     with pytest.raises(ValueError, match=r"without classes.* use inception-jax features"):
