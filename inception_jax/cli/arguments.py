@@ -12,59 +12,38 @@ from inception_jax.text import one_line
 from inception_jax.weights.model import Model, load, models_folder
 from inception_jax.weights.model_folder import CARD_FILE, Variables
 
-Run = Annotated[
-    Path, Positional, arg(metavar="RUN", help="Folder of the run, its --workdir.")
-]
+
+def option(metavar: str, default: str, help: str | None = None) -> object:
+    """Return the annotation of an option whose default, None, stands for `default`."""
+    return arg(metavar=metavar, help=help, help_behavior_hint=f"(default: {default})")
+
+
+Run = Annotated[Path, Positional, arg(metavar="RUN", help="Run folder (--workdir).")]
 Images = Annotated[
     tuple[str, ...],
     Positional,
     arg(
         metavar="IMAGE...",
-        help="Image files, folders (searched with all their subfolders) or quoted patterns "
-        "such as 'photos/**/*.jpg'.",
+        help="Image files, folders (with all their subfolders) or quoted patterns such as "
+        "'photos/**/*.jpg'.",
         help_behavior_hint="(required)",
     ),
 ]
-ModelName = Annotated[
-    str | None,
-    arg(
-        metavar="MODEL",
-        help="Model folder, run folder, or name of a model in $INCEPTION_JAX_MODELS "
-        "(~/.local/share/inception_jax/models if unset).",
-        help_behavior_hint="(default: the only model there)",
-    ),
-]
-Weights = Annotated[
-    Literal["ema", "raw"],
-    arg(
-        help="Weights of a run: their exponential moving average (ema) or the weights as "
-        "the optimizer left them (raw)."
-    ),
-]
+MODEL_HELP = (
+    "Model folder, run folder, or name of a model in $INCEPTION_JAX_MODELS "
+    "(~/.local/share/inception_jax/models if unset)."
+)
+ModelName = Annotated[str | None, option("MODEL", "the only model there", MODEL_HELP)]
+WEIGHTS_HELP = (
+    "Weights of a run: their exponential moving average, or raw as the optimizer left them."
+)
+Weights = Annotated[Literal["ema", "raw"], arg(help=WEIGHTS_HELP)]
 Step = Annotated[
-    int | None,
-    arg(
-        metavar="INT",
-        help="Step of the checkpoint of a run.",
-        help_behavior_hint="(default: the newest undamaged checkpoint)",
-    ),
+    int | None, option("INT", "the newest undamaged", "Step of a run's checkpoint.")
 ]
-ImageBatchSize = Annotated[int, arg(help="Images per batch.")]
-DataDir = Annotated[
-    str | None,
-    arg(
-        metavar="DIR",
-        help="Folder of TFDS data sets.",
-        help_behavior_hint="(default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
-    ),
-]
+BatchSize = Annotated[int, arg(help="Images per batch.")]
 ImageSize = Annotated[
-    int | None,
-    arg(
-        metavar="INT",
-        help="Height and width of the input images, in pixels.",
-        help_behavior_hint="(default: the network's own)",
-    ),
+    int | None, option("INT", "the network's own", "Height and width of the input images.")
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from inception_jax.cli.arguments import Run, Step, Weights
+from inception_jax.cli.arguments import Run, Step, Weights, option
 from inception_jax.storage.errors import CheckpointError
 from inception_jax.storage.run_folder import checkpoints_path, read_record
 from inception_jax.text import first_few, table
@@ -60,9 +60,7 @@ def list_checkpoints(run: Run, /) -> None:
 def verify_checkpoints(
     run: Run,
     /,
-    step: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
-    ] = None,
+    step: Annotated[int | None, option("INT", "all")] = None,
 ) -> None:
     """Read checkpoints and compare every array with its digest.
 
@@ -99,11 +97,7 @@ def diff_checkpoints(
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")],
     /,
     steps: Annotated[
-        tuple[int, int] | None,
-        tyro.conf.arg(
-            metavar="INT INT",
-            help_behavior_hint="(default: the newest undamaged checkpoint of each)",
-        ),
+        tuple[int, int] | None, option("INT INT", "the newest undamaged ones")
     ] = None,
 ) -> None:
     """Compare the training states of two runs, or of one run at two steps.
@@ -180,7 +174,7 @@ def _differences(a: Arrays, b: Arrays) -> list[tuple[str, ...]]:
     groups: dict[str, list[str]] = {}
     for name in a | b:
         groups.setdefault(name.split("/")[0], []).append(name)
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for group, names in groups.items():
         comparable = [name for name in names if name not in incomparable]
         unequal = [n for n in comparable if a[n].tobytes() != b[n].tobytes()]

@@ -8,14 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from inception_jax.cli.arguments import (
-    ImageBatchSize,
-    Images,
-    ModelName,
-    Step,
-    Weights,
-    load_model,
-)
+from inception_jax.cli import arguments as shared
 from inception_jax.cli.progress import ImageProgress
 from inception_jax.data.image_paths import expand_image_paths
 from inception_jax.inference.batches import BatchOutputs
@@ -33,16 +26,16 @@ LARGE = 2 * 2**30
 
 
 def write_image_features(
-    images: Images = (),
+    images: shared.Images = (),
     /,
     *,
     endpoint: Annotated[str, tyro.conf.arg(metavar="NAME")],
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")],
-    model: ModelName = None,
-    weights: Weights = "ema",
-    step: Step = None,
+    model: shared.ModelName = None,
+    weights: shared.Weights = "ema",
+    step: shared.Step = None,
     pool: bool = False,
-    batch_size: ImageBatchSize = 32,
+    batch_size: shared.BatchSize = 32,
 ) -> None:
     """Write a network's features of images, at one of its endpoints, to a file.
 
@@ -60,7 +53,7 @@ def write_image_features(
     """
     check_output_path(out, ".npz", ".parquet")
     paths = expand_image_paths(images)
-    _, loaded, variables = load_model(model, weights, step)
+    _, loaded, variables = shared.load_model(model, weights, step)
     chosen = find_endpoint(loaded, endpoint, pool=pool)
     check_disk_space(out, chosen, len(paths))
     size = len(paths) * chosen.num_bytes

@@ -6,16 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
-from inception_jax.cli.arguments import (
-    ImageBatchSize,
-    Images,
-    ModelName,
-    Step,
-    Weights,
-    load_model,
-)
+from inception_jax.cli import arguments as shared
 from inception_jax.cli.progress import ImageProgress
 from inception_jax.data.image_paths import expand_image_paths
 from inception_jax.inference.contact_sheet import contact_sheets, num_pages
@@ -25,19 +16,17 @@ from inception_jax.text import one_line, printable
 
 STDOUT = Path("-")
 
-OutputFile = Annotated[
-    Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: not written)")
-]
+OutputFile = Annotated[Path | None, shared.option("FILE", "not written")]
 
 
 def predict_images(
-    images: Images = (),
+    images: shared.Images = (),
     /,
-    model: ModelName = None,
-    weights: Weights = "ema",
-    step: Step = None,
+    model: shared.ModelName = None,
+    weights: shared.Weights = "ema",
+    step: shared.Step = None,
     top: int = 5,
-    batch_size: ImageBatchSize = 32,
+    batch_size: shared.BatchSize = 32,
     json: OutputFile = None,
     csv: OutputFile = None,
     sheet: OutputFile = None,
@@ -67,7 +56,7 @@ def predict_images(
     for out, suffix in outputs:
         if out is not None and out != STDOUT:
             check_output_path(out, suffix)
-    name, loaded, variables = load_model(model, weights, step)
+    name, loaded, variables = shared.load_model(model, weights, step)
     progress = ImageProgress(len(paths))
     predictions: list[Prediction] = []
     for batch, errors in predict(loaded, variables, paths, top=top, batch_size=batch_size):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from inception_jax.cli.arguments import Step, Weights
+from inception_jax.cli.arguments import MODEL_HELP, Step, Weights, option
 from inception_jax.data.crops import describe_preprocessing
 from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.text import one_line
@@ -24,18 +24,10 @@ def import_weights(
     file: Annotated[Path, Positional, arg(metavar="FILE")],
     /,
     out: Annotated[
-        Path | None,
-        arg(
-            metavar="DIR",
-            help_behavior_hint="(default: $INCEPTION_JAX_MODELS/NETWORK.SOURCE)",
-        ),
+        Path | None, option("DIR", "$INCEPTION_JAX_MODELS/NETWORK.SOURCE")
     ] = None,
-    classes: Annotated[
-        Path | None, arg(metavar="FILE", help_behavior_hint="(default: ImageNet's)")
-    ] = None,
-    sha256: Annotated[
-        str | None, arg(metavar="HEX", help_behavior_hint="(default: not checked)")
-    ] = None,
+    classes: Annotated[Path | None, option("FILE", "ImageNet's")] = None,
+    sha256: Annotated[str | None, option("HEX", "not checked")] = None,
 ) -> None:
     """Convert a weight file of another library to a model folder.
 
@@ -128,7 +120,7 @@ def _next_command(card: Card, out: Path) -> str:
 
 
 def export_weights(
-    model: Annotated[str, Positional, arg(metavar="MODEL")],
+    model: Annotated[str, Positional, arg(metavar="MODEL", help=MODEL_HELP)],
     /,
     format: Format,
     out: Annotated[Path, arg(metavar="PATH")],
@@ -145,7 +137,6 @@ def export_weights(
     Preprocessing and class names are included. The command to load the result is printed.
 
     Args:
-        model: Model folder, run folder, or name of a model in $INCEPTION_JAX_MODELS.
         format: Format to write.
         out: New file or folder to write.
     """

@@ -240,9 +240,12 @@ def test_the_table(run, measured, tensorflow, tmp_path):
     assert cells[1][-5:] == ["threads", "2,000", "1,000", "4,000", "500"]
     assert cells[6] == ["ours", "2", "2", "processes", "4,000", "2,000", "8,000", "-"]
     assert rest.splitlines() == [
-        "per CPU second ours does 2.00 times what tf.data like Flax does (2.00 to 2.00)",
-        "per CPU second ours does 1.25 times what tf.data like ours does (1.25 to 1.25)",
-        "needed 5,000 images/s, here 4,000: TOO FEW, 80%; it takes 5 cores like these",
+        "per CPU second, ours delivers 2.00 times as many images as tf.data like Flax "
+        "(2.00 to 2.00)",
+        "per CPU second, ours delivers 1.25 times as many images as tf.data like ours "
+        "(1.25 to 1.25)",
+        "needed 5,000 images/s, measured 4,000: TOO FEW, 80%; "
+        "5 cores of this kind are needed",
     ]
     lines = [json.loads(line) for line in io.StringIO(file.read_text())]
     assert len(lines) == 7 * 3
@@ -263,8 +266,8 @@ def test_missing_tensorflow_is_reported(run, measured, tensorflow):
     arguments = ("synthetic:10x200", "--rounds", "3", "--images", "128")
     _, output, _ = run(*arguments, "--need", "4000")
     assert "tf.data was NOT measured: TensorFlow is not installed" in output
-    assert "times what" not in output
-    assert "needed 4,000 images/s, here 4,000: enough; it takes 4 cores" in output
+    assert "times as many" not in output
+    assert "needed 4,000 images/s, measured 4,000: enough; 4 cores" in output
 
 
 @pytest.mark.parametrize(
