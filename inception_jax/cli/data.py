@@ -107,7 +107,7 @@ def _description(source: Source, rounds: int, images: int) -> str:
     return (
         f"{source.name}: {len(sizes)} files of {mean(sizes) / 1000:.0f} kB on average, in "
         f"memory; medians of {rounds} rounds of {images} images.\n"
-        "ours: random crop, bilinear, flip, uint8; the device scales and distorts colours.\n"
+        "ours: random crop, bilinear, flip, uint8; the device adjusts colours.\n"
         "tf.data like Flax: the same crops, bicubic, flip, float32, as in Flax's\n"
         "imagenet example. tf.data like ours: the same crops, bilinear, flip, uint8."
     )

@@ -3,22 +3,13 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Union
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
 
 import tyro
 
-from inception_jax.cli.checkpoints import (
-    diff_checkpoints,
-    export_checkpoint,
-    list_checkpoints,
-    verify_checkpoints,
-)
-from inception_jax.cli.data import bench_data, check_data
-from inception_jax.cli.features import write_image_features
-from inception_jax.cli.networks import show_networks
-from inception_jax.cli.plan import plan_training
-from inception_jax.cli.predict import predict_images
-from inception_jax.cli.weights import export_weights, import_weights
+from inception_jax.cli import checkpoints, data, features, networks, plan, predict, weights
 from inception_jax.storage.errors import CheckpointError
 from inception_jax.text import printable
 
@@ -34,26 +25,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(
             {
-                "networks": show_networks,
+                "networks": networks.show_networks,
                 "data": _group(
                     "Check a data set, or measure how fast its images are read.",
-                    {"check": check_data, "bench": bench_data},
+                    {"check": data.check_data, "bench": data.bench_data},
                 ),
                 "ckpt": _group(
                     "List, verify, compare or export the checkpoints of a run.",
                     {
-                        "ls": list_checkpoints,
-                        "verify": verify_checkpoints,
-                        "diff": diff_checkpoints,
-                        "export": export_checkpoint,
+                        "ls": checkpoints.list_checkpoints,
+                        "verify": checkpoints.verify_checkpoints,
+                        "diff": checkpoints.diff_checkpoints,
+                        "export": checkpoints.export_checkpoint,
                     },
                 ),
-                "plan": plan_training,
-                "predict": predict_images,
-                "features": write_image_features,
+                "plan": plan.plan_training,
+                "predict": predict.predict_images,
+                "features": features.write_image_features,
                 "weights": _group(
                     "Import weights of other libraries, or export a network's weights.",
-                    {"import": import_weights, "export": export_weights},
+                    {"import": weights.import_weights, "export": weights.export_weights},
                 ),
                 "version": print_versions,
             },
@@ -65,12 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ),
             args=arguments,
         )
-    except CheckpointError as error:
+    except (CheckpointError, ValueError, TypeError, ImportError, OSError) as error:
         print(f"inception-jax: {printable(error)}", file=sys.stderr)
-        raise SystemExit(74) from None
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        print(f"inception-jax: {printable(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(74 if isinstance(error, CheckpointError) else 2) from None
 
 
 def print_versions() -> None:
@@ -83,17 +71,15 @@ def print_versions() -> None:
 
 def _group(description: str, commands: dict[str, Command]) -> Command:
     """Return a command that has `commands` as its sub-commands."""
-    subcommands = tuple(
+    subcommands = [
         Annotated[None, tyro.conf.subcommand(name, constructor=command)]
         for name, command in commands.items()
-    )
+    ]
 
     def group(command: None) -> None: ...
 
     group.__doc__ = description
-    # tyro runs the sub-command while it constructs the argument of this type.
-    group.__annotations__["command"] = Annotated[
-        Union[subcommands],  # noqa: UP007
-        tyro.conf.arg(name=""),
-    ]
+    # tyro calls the sub-command that is named, as the constructor of this argument.
+    union: Any = reduce(or_, subcommands)
+    group.__annotations__["command"] = Annotated[union, tyro.conf.arg(name="")]
     return group

@@ -70,19 +70,11 @@ def _table_of_networks(image_size: int | None) -> str:
     )
     lines = []
     for name in list_networks():
-        spec = SPECS[name]
-        summary = _summarise(name, image_size)
-        size = image_size or spec.image_shape[0]
-        lines.append(
-            (
-                name,
-                f"{summary.params:,}",
-                f"{summary.macs:,}",
-                f"{size}x{size}x{spec.image_shape[2]}",
-                *_blocks_and_widths(summary),
-                spec.figure,
-            )
-        )
+        spec, summary = SPECS[name], _summarise(name, image_size)
+        height, width, channels = spec.image_shape
+        shape = (image_size or height, image_size or width, channels)
+        figures = f"{summary.params:,}", f"{summary.macs:,}", _by_x(shape)
+        lines.append((name, *figures, *_blocks_and_widths(summary), spec.figure))
     notes = (
         "parameters: including batch-norm scale and bias. MACs: multiply-accumulates of "
         "convolutions and\nlinear layers, for one image. widths: output channels of blocks "
@@ -95,14 +87,13 @@ def _table_of_networks(image_size: int | None) -> str:
 def _blocks_and_widths(summary: Summary) -> tuple[str, str]:
     """Return the numbers of blocks A, B and C, as in "4/7/3", and their widths."""
     counts = {"A": 0, "B": 0, "C": 0}
-    widths = []
+    widths: list[int] = []
     for row in summary.rows:
         if row.role in ("A", "B", "C", "C, last"):
             counts[row.role[0]] += row.count
-            width = str(row.shape[-1])
-            if width not in widths:
-                widths.append(width)
-    return "/".join(map(str, counts.values())), "-".join(widths)
+            if row.shape[-1] not in widths:
+                widths.append(row.shape[-1])
+    return "/".join(map(str, counts.values())), "-".join(map(str, widths))
 
 
 def _table_of_stages(name: str, image_size: int | None) -> str:
@@ -116,43 +107,29 @@ def _table_of_stages(name: str, image_size: int | None) -> str:
     for row in summary.rows:
         # Stages after the average pool have no receptive field: they see the whole image.
         field = fields.get(row.names[-1])
-        lines.append(
-            (
-                row.stage,
-                str(row.count),
-                _by_x(row.shape),
-                _by_x(field.size) if field else "all",
-                f"{row.params:,}",
-                f"{row.macs:,}",
-                _scale(row),
-                row.figure,
-            )
-        )
-    total = ("total", "", "", "", f"{summary.params:,}", f"{summary.macs:,}", "", "")
+        figures = _by_x(field.size) if field else "all", f"{row.params:,}", f"{row.macs:,}"
+        shape, scale = _by_x(row.shape), _scale(row)
+        lines.append((row.stage, str(row.count), shape, *figures, scale, row.figure))
+    lines.append(("total", "", "", "", f"{summary.params:,}", f"{summary.macs:,}", "", ""))
     title = f"{name}: {spec.figure}. Source: {spec.source}."
     note = "receptive field: pixels, padding included, that one output position depends on"
-    return f"{title}\n\n{table(header, [*lines, total], right=(1, 3, 4, 5))}\n\n{note}"
+    return f"{title}\n\n{table(header, lines, right=(1, 3, 4, 5))}\n\n{note}"
 
 
 def _table_of_differences(first: str, second: str, image_size: int | None) -> str:
     """Return both networks stage by stage, with stages of the same role in one line."""
     summaries = [_summarise(name, image_size) for name in (first, second)]
-    lines = [_compared_rows(a, b) for a, b in aligned(*summaries)]
+    lines = []
+    for a, b in aligned(*summaries):
+        if a and b:
+            differences = ", ".join(differing(a, b))
+        else:
+            differences = f"only in the {'first' if a else 'second'}"
+        mark, role = "*" if differences else "", a.role if a else b.role if b else ""
+        lines.append((mark, role, _one_cell(a), _one_cell(b), differences or "-"))
     totals = [f"{s.params:,} params, {s.macs:,} MACs" for s in summaries]
-    lines.append(("", "total", *totals, ""))
+    lines.append(("", "total", totals[0], totals[1], ""))
     return table(("", "stage", first, second, "differs in"), lines)
-
-
-def _compared_rows(a: Row | None, b: Row | None) -> tuple[str, ...]:
-    if a is not None and b is not None:
-        role, differences = a.role, ", ".join(differing(a, b))
-    elif a is not None:
-        role, differences = a.role, "only in the first"
-    else:
-        assert b is not None
-        role, differences = b.role, "only in the second"
-    mark = "*" if differences else ""
-    return mark, role, _one_cell(a), _one_cell(b), differences or "-"
 
 
 def _one_cell(row: Row | None) -> str:

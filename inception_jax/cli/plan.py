@@ -37,8 +37,7 @@ def plan_training(
 
     The training step is compiled for the slice by libtpu, the TPU compiler. No TPU is
     needed and nothing is run, so all times are estimates. A compilation takes minutes:
-    one is needed with --no-largest, otherwise about three. Results are stored in
-    ~/.cache/inception_jax/plan.
+    one is needed with --no-largest, otherwise about three. They are stored on disk.
 
     Args:
         network: Name of a network; inception-jax networks lists them.
@@ -130,31 +129,24 @@ def _work(plan: Plan) -> str:
     """
     program, images, movement = plan.program, plan.images, plan.program.movement
     flops = program.flops / images
-    collectives = [
-        f"{count} {kind} of {movement.bytes[kind] / 1e6:.1f} MB"
-        for kind, count in movement.counts.items()
-    ]
+    operations = (
+        f"{flops / 1e9:.1f} G, {flops / (6 * program.macs):.3f} of "
+        f"6 x {program.macs / 1e9:.2f} GMACs"
+    )
+    traffic = (
+        f"{_mb(movement.hbm_bytes / images, 0)} to and from HBM, "
+        f"{_mb(movement.total_bytes / images, 0)} with on-chip memory"
+    )
+    counts = movement.counts.items()
+    kinds = [f"{count} {kind} of {_mb(movement.bytes[kind])}" for kind, count in counts]
+    overlap = f"{movement.overlapping or 'none'} of them overlapped with computation"
+    gradients, statistics = _mb(4 * program.params), _mb(4 * program.statistics)
+    reference = f"{gradients} of gradients, {statistics} of batch statistics (float32)"
     rows = [
-        (
-            "operations per image",
-            f"{flops / 1e9:.1f} G, {flops / (6 * program.macs):.3f} of "
-            f"6 x {program.macs / 1e9:.2f} GMACs",
-        ),
-        (
-            "memory traffic per image",
-            f"{movement.hbm_bytes / images / 1e6:.0f} MB to and from HBM, "
-            f"{movement.total_bytes / images / 1e6:.0f} MB with on-chip memory",
-        ),
-        (
-            "collectives per step",
-            f"{', '.join(collectives) or 'none'}; {movement.overlapping or 'none'} of them "
-            "overlapped with computation",
-        ),
-        (
-            "for comparison",
-            f"{program.params * 4 / 1e6:.1f} MB of gradients and "
-            f"{program.statistics * 4 / 1e6:.1f} MB of batch statistics in float32",
-        ),
+        ("operations per image", operations),
+        ("memory traffic per image", traffic),
+        ("collectives per step", f"{', '.join(kinds) or 'none'}; {overlap}"),
+        ("for comparison", reference),
     ]
     return table(("work", "as compiled"), rows)
 
@@ -166,14 +158,11 @@ def _time(plan: Plan) -> str:
         total = images_per_second * chips
         return f"{images_per_second:,.0f} images/s per chip, {total:,.0f} on all"
 
+    most = f"at most {rate(plan.images_per_second)}"
     rows = [
         ("operations", _ms(plan.compute_seconds), f"at {chip.peak / 1e12:.0f} TFLOP/s"),
         ("HBM", _ms(plan.hbm_seconds), f"at {chip.hbm_rate / 1e9:.0f} GB/s"),
-        (
-            "roofline, the longer of both",
-            _ms(plan.step_seconds),
-            f"at most {rate(plan.images_per_second)}",
-        ),
+        ("roofline, the longer of both", _ms(plan.step_seconds), most),
     ]
     if seconds := plan.expected_seconds:
         throughput = f"{rate(plan.images / seconds)}, without the all-reduce"
@@ -200,10 +189,10 @@ def _stages(plan: Plan) -> str:
 
 def _scaling(plan: Plan) -> str:
     header = ("chips", "all-reduce, estimated", "efficiency, waiting", "overlapped")
-    rows = []
-    for row in plan.scaling:
-        fractions = f"{row.waiting:.1%}", f"{row.overlapped:.1%}"
-        rows.append((str(row.chips), _ms(row.all_reduce_seconds), *fractions))
+    rows = [
+        (str(x.chips), _ms(x.all_reduce_seconds), f"{x.waiting:.1%}", f"{x.overlapped:.1%}")
+        for x in plan.scaling
+    ]
     note = (
         f"Fraction of the roofline's speed with {plan.images} images per chip, if the step "
         "waits for the\nall-reduce or overlaps with it. The all-reduce is limited by the "
@@ -214,6 +203,10 @@ def _scaling(plan: Plan) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.2f} GiB"
+
+
+def _mb(size: float | int, digits: int = 1) -> str:
+    return f"{size / 1e6:.{digits}f} MB"
 
 
 def _ms(seconds: float) -> str:

@@ -9,7 +9,7 @@ the other arrays pass through HBM.
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,14 +50,9 @@ class Movement:
     cycles: int  # the compiler's estimate for its kernels; 0 if it gives none
 
 
-class ModuleCost(NamedTuple):
-    """The part of `Movement` that the kernels of one module account for."""
+class Cost(NamedTuple):
+    """The part of `Movement` that some of the kernels account for."""
 
-    hbm_bytes: int = 0
-    cycles: int = 0
-
-
-class _Cost(NamedTuple):
     hbm_bytes: int = 0
     total_bytes: int = 0
     cycles: int = 0
@@ -132,18 +127,11 @@ def read_movement(hlo: str) -> Movement:
                 sizes[kind] += runs * _payload(instruction)
                 if kind != instruction.operation:
                     overlapping += runs
-    costs = [cost for _, cost in _costs(program)]
-    return Movement(
-        counts=dict(counts),
-        bytes=dict(sizes),
-        overlapping=overlapping,
-        hbm_bytes=sum(cost.hbm_bytes for cost in costs),
-        total_bytes=sum(cost.total_bytes for cost in costs),
-        cycles=sum(cost.cycles for cost in costs),
-    )
+    total = _sum(cost for _, cost in _costs(program))
+    return Movement(dict(counts), dict(sizes), overlapping, **total._asdict())
 
 
-def cost_by_module(hlo: str, modules: Collection[str]) -> dict[str, ModuleCost]:
+def cost_by_module(hlo: str, modules: Collection[str]) -> dict[str, Cost]:
     """Split a program's `Movement` among `modules`; the rest is under "".
 
     A kernel fused from several modules' operations counts for the module of its result. Of
@@ -152,11 +140,10 @@ def cost_by_module(hlo: str, modules: Collection[str]) -> dict[str, ModuleCost]:
     """
     program = _parse(hlo)
     origins = _origins(program, modules)
-    costs = dict.fromkeys([*modules, ""], ModuleCost())
+    costs = dict.fromkeys([*modules, ""], Cost())
     for instruction, cost in _costs(program):
         origin = origins[instruction.name]
-        hbm_bytes, cycles = costs[origin]
-        costs[origin] = ModuleCost(hbm_bytes + cost.hbm_bytes, cycles + cost.cycles)
+        costs[origin] = _sum([costs[origin], cost])
     return costs
 
 
@@ -185,15 +172,19 @@ def _parse(hlo: str) -> _Program:
     return _Program(computations, entry)
 
 
-def _costs(program: _Program) -> Iterator[tuple[_Instruction, _Cost]]:
+def _sum(costs: Iterable[Cost]) -> Cost:
+    return Cost(*map(sum, zip(*costs, strict=True)))
+
+
+def _costs(program: _Program) -> Iterator[tuple[_Instruction, Cost]]:
     """Yield instructions with costs that add up to the program's."""
     for instructions, runs in program.executed(within_kernels=True):
         for instruction in instructions:
             if cycles := _CYCLES.search(instruction.rest):
-                yield instruction, _Cost(cycles=runs * int(cycles[1]))
+                yield instruction, Cost(cycles=runs * int(cycles[1]))
     for instructions, runs in program.executed(within_kernels=False):
         for instruction, hbm, on_chip in _traffic(instructions):
-            yield instruction, _Cost(runs * hbm, runs * (hbm + on_chip))
+            yield instruction, Cost(runs * hbm, runs * (hbm + on_chip))
 
 
 def _origins(program: _Program, modules: Collection[str]) -> dict[str, str]:

@@ -93,12 +93,11 @@ class Plan:
         A slower step leaves more time for the all-reduce, so its efficiency is higher.
         """
         size = self.program.movement.bytes.get("all-reduce", 0)
-        rows = []
-        for name in self.slice.alternatives:
-            other = get_slice(name)
-            all_reduce = other.all_reduce_seconds(size)
-            rows.append(Scaling.of(other.chips, self.step_seconds, all_reduce))
-        return tuple(rows)
+        slices = map(get_slice, self.slice.alternatives)
+        return tuple(
+            Scaling.of(x.chips, self.step_seconds, x.all_reduce_seconds(size))
+            for x in slices
+        )
 
 
 def make_plan(
@@ -202,25 +201,22 @@ def _guess_largest(
 def _too_large_message(
     config: RunConfig, tpu_slice: Slice, program: TooLarge, largest: LargestBatch | None
 ) -> str:
-    advice = "choose a smaller --batch"
+    chips, advice = tpu_slice.chips, "choose a smaller --batch"
     if largest and largest.images:
-        total = largest.images * tpu_slice.chips
-        advice = f"at most {largest.images} fit, a --batch of {total}"
+        advice = f"at most {largest.images} fit, a --batch of {largest.images * chips}"
     remat = "" if config.remat else ", or use --remat"
+    needed, available = program.needed / GIB, program.available / GIB
     return (
-        f"{config.batch_size // tpu_slice.chips} images per chip of {tpu_slice.name} need "
-        f"at least {program.needed / GIB:.1f} GiB of HBM and "
-        f"{program.available / GIB:.2f} GiB are available; {advice}, or split it with "
-        f"--accumulate{remat}."
+        f"{config.batch_size // chips} images per chip of {tpu_slice.name} need at least "
+        f"{needed:.1f} GiB of HBM and {available:.2f} GiB are available; {advice}, or "
+        f"split it with --accumulate{remat}."
     )
 
 
 def as_json(plan: Plan) -> str:
     """Return all fields and estimates of a plan as JSON."""
-    names = (
-        *("images", "compute_seconds", "hbm_seconds", "step_seconds"),
-        *("images_per_second", "expected_seconds"),
-    )
+    names = ["images", "compute_seconds", "hbm_seconds", "step_seconds"]
+    names += ["images_per_second", "expected_seconds"]
     figures = asdict(plan) | {name: getattr(plan, name) for name in names}
     figures["scaling"] = [asdict(row) for row in plan.scaling]
     return json.dumps(figures, indent=1, default=str)

@@ -7,7 +7,7 @@ import numpy as np
 
 from inception_jax.config import ParallelConfig
 from inception_jax.planning.hlo import (
-    ModuleCost,
+    Cost,
     bytes_by_operation,
     cost_by_module,
     read_movement,
@@ -115,12 +115,13 @@ def test_kernels_count_for_modules():
     )
     result = cost_by_module(text, ["Conv2d_1a_3x3", "Mixed_6a", "Mixed_6b"])
     whole = read_movement(text)
-    block = ModuleCost(hbm_bytes=2 * 8 * 128 + 4 * 128, cycles=1830)
+    hbm, on_chip = 2 * 8 * 128 + 4 * 128, 4 * 128 + (4 * 128 + 4)
+    block = Cost(hbm, hbm + on_chip, cycles=1830)
     assert result == {
         "Mixed_6a": block,
-        "Conv2d_1a_3x3": ModuleCost(),
-        "Mixed_6b": ModuleCost(),
-        "": ModuleCost(whole.hbm_bytes - block.hbm_bytes, 0),
+        "Conv2d_1a_3x3": Cost(),
+        "Mixed_6b": Cost(),
+        "": Cost(whole.hbm_bytes - hbm, whole.total_bytes - block.total_bytes, 0),
     }
 
 
