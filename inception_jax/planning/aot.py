@@ -17,7 +17,7 @@ from typing import Any
 from inception_jax.config import RunConfig
 from inception_jax.planning.hlo import Movement
 from inception_jax.planning.worker import run_worker
-from inception_jax.storage.run_folder import from_json
+from inception_jax.storage.run_folder import dataclass_from_json
 
 # Settings of a run that do not affect its compiled step.
 IGNORED_SETTINGS = (
@@ -160,4 +160,4 @@ def _read(path: Path) -> CompiledStep | TooLarge | None:
 def _from_reply(reply: dict[str, Any]) -> CompiledStep | TooLarge:
     if "refused" in reply:
         return TooLarge(**reply["refused"])
-    return from_json(CompiledStep, reply["compiled"])
+    return dataclass_from_json(CompiledStep, reply["compiled"])
