@@ -14,11 +14,11 @@ STARTED = time.perf_counter()
 
 
 def main() -> int:
-    """Run the study of the command line; 130 after Ctrl-C, 2 on bad input."""
+    """Run the study; return 130 after Ctrl-C and 2 on bad input."""
     try:
         options = tyro.cli(Options, prog="python -m experiments.residual_scaling")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # Imported after the command line is read: --help and mistakes answer at once.
+        # Imported late, so that --help and option errors are fast.
         from experiments.residual_scaling.claims import judge
         from experiments.residual_scaling.report import write_report
         from experiments.residual_scaling.runner import train_study
@@ -30,12 +30,14 @@ def main() -> int:
         records = train_study(study, STARTED)
         verdicts = judge(records)
         print("Writing the report ...", flush=True)
-        written = write_report(study.folder, records, verdicts, study.left_out(records))
+        pages = write_report(study.folder, records, verdicts, study.left_out(records))
         print(f"\n{format_verdicts(verdicts)}\nWrote")
-        for path in (*written, study.records_file):
+        for path in (*pages, study.records_file):
             print(f"  {printable(path)}")
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished runs are kept; the same command goes on from there.")
+        print(
+            "\nInterrupted. Finished runs are saved; the same command continues the study."
+        )
         return 130
     except (ValueError, ImportError, OSError) as error:
         print(f"residual_scaling: {printable(error)}", file=sys.stderr)

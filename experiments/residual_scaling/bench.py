@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.residual_scaling.bench`: what one program for all runs saves.
+"""`python -m experiments.residual_scaling.bench`: time saved by sharing compiled programs.
 
-The same runs, whose scales and learning rates differ, with one compilation for all and
-with one for each, in turns and in one process.
+Trains the same runs, which differ in scale and learning rate, with one compilation for all
+and with one for each, alternately in one process.
 """
 
 import statistics
@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import tyro
@@ -24,13 +25,13 @@ from inception_jax.runtime.devices import describe
 
 @dataclass(frozen=True)
 class Options:
-    """Runs per minute with one compilation for all, against one for each."""
+    """Compare runs per minute with one compilation for all runs and with one for each."""
 
-    runs: int = 8
+    runs: Annotated[int, tyro.conf.arg(aliases=["--arms"])] = 8
     rounds: int = 3
     width: int = 64
     steps: int = 80
-    # Folder of prepared data sets; default: TFDS's own.
+    # Folder of prepared data sets. Default: the one of TFDS.
     data_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -39,14 +40,14 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line says."""
+    """Parse the command line and measure."""
     prog = "python -m experiments.residual_scaling.bench"
     measure(tyro.cli(Options, prog=prog, args=arguments))
 
 
 def measure(options: Options) -> None:
-    """Print runs per minute of both ways, round by round, and their ratio."""
-    # What an earlier process compiled would be loaded instead.
+    """Print runs per minute of both ways for each round, and their ratio."""
+    # Otherwise programs that an earlier process compiled would be loaded.
     jax.config.update("jax_enable_compilation_cache", False)
     base = Run(width=options.width, steps=options.steps)
     rates = [0.2 * 0.9**i for i in range(options.runs)]

@@ -20,8 +20,8 @@ from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.statistics import (
     bootstrap,
     censored,
+    format_median,
     log_rank_p,
-    median_time,
 )
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
@@ -32,40 +32,39 @@ from experiments.residual_scaling.verdicts import (
     setting_label,
 )
 
-TARGETS = (0.8, 0.9)  # accuracies on the probe images; the first one is tested
-OTHERS = {"plain": "without the sum", "concat": "with the sum a concatenation"}
+TARGETS = (0.8, 0.9)  # accuracies on the probe images; only the first is tested
+OTHERS = {"plain": "no sum", "concat": "concatenation instead of the sum"}
 
 
 def claim_12(records: Records) -> list[Verdict]:
-    """Residual blocks against the same without the sum, at each scale on record."""
+    """Compare residual blocks at each scale with plain and concatenated blocks."""
     groups: dict[tuple[str, str], list[Match]] = {}
-    for match in _blocks(records):
+    for match in _match_blocks(records):
         key = (match.base.block, scale_rule(match.changed))
         groups.setdefault(key, []).append(match)
     rows = [_faster(*key, matches) for key, matches in groups.items()]
-    reason = "no residual run beside the same without the sum that has probe accuracies"
+    reason = "no residual run has a plain or concatenated counterpart with probed accuracy"
     return rows or [not_tested(12, reason)]
 
 
-def _blocks(records: Records) -> list[Match]:
-    """Settings of residual blocks beside those of the others, scales left aside."""
-    looked = {a: r for a, r in records.items() if "accuracy" in r["probes"]}
+def _match_blocks(records: Records) -> list[Match]:
+    """Match residual settings with those of other blocks, whatever the scale."""
+    usable = {a: r for a, r in records.items() if "accuracy" in r["probes"]}
     residual = group_by(
-        without_remedies(select(looked, block="v1")), lambda run: run.setting
+        without_remedies(select(usable, block="v1")), lambda run: run.setting
     )
-    others = {run: record for run, record in looked.items() if run.block in OTHERS}
+    others = {run: record for run, record in usable.items() if run.block in OTHERS}
     matches = []
     for other, without in group_by(others, lambda run: run.setting).items():
         for run, with_it in residual.items():
-            # At scale 0 the residuals are not there.
-            same = replace(other, block=run.block, scale=run.scale) == run
-            if same and run.scale != 0:
+            counterpart = replace(other, block=run.block, scale=run.scale)
+            if counterpart == run and run.scale != 0:  # at scale 0 there are no residuals
                 matches.append(Match(other, run, without, with_it))
     return matches
 
 
 def steps_to(records: Records, accuracy: float) -> dict[Run, float]:
-    """The step of the first probe with that accuracy; infinite if there is none."""
+    """Return the step of each run's first probe with `accuracy`, or infinity."""
     steps = {}
     for run, record in records.items():
         reached = signal(record, "accuracy") >= accuracy
@@ -74,22 +73,21 @@ def steps_to(records: Records, accuracy: float) -> dict[Run, float]:
 
 
 def _faster(block: str, scale: str, matches: Sequence[Match]) -> Verdict:
-    setting = (
-        f"residual blocks, {scale}, against {block} ({OTHERS[block]}); "
-        f"{describe_runs(run for match in matches for run in match.with_it)}"
-    )
+    runs = [run for match in matches for run in match.with_it]
+    setting = f"residual, {scale}, against {block} ({OTHERS[block]}); {describe_runs(runs)}"
     curves = [
-        tuple(_curve(side, TARGETS[0]) for side in (match.with_it, match.without))
+        (_times(match.with_it, TARGETS[0]), _times(match.without, TARGETS[0]))
         for match in matches
     ]
-    if not any(any(reached) for sides in curves for _, reached in sides):
+    if not any(any(reached) for pair in curves for _, reached in pair):
         return not_tested(12, f"no run reached an accuracy of {TARGETS[0]:.0%}", setting)
-    data = [tuple(censored(*curve) for curve in sides) for sides in curves]
-    p_faster, p_slower = log_rank_p(data), log_rank_p([sides[::-1] for sides in data])
+    data = [(censored(*with_it), censored(*without)) for with_it, without in curves]
+    p_faster = log_rank_p(data)
+    p_slower = log_rank_p([(without, with_it) for with_it, without in data])
     return Verdict(
         12,
         setting,
-        "log-rank test of the steps to an accuracy, over the settings",
+        "log-rank test of the steps to an accuracy, stratified by setting",
         _median_steps(matches, TARGETS[0]),
         REPRODUCED if p_faster < p_slower else CONTRADICTED,
         "",
@@ -103,27 +101,27 @@ def _faster(block: str, scale: str, matches: Sequence[Match]) -> Verdict:
     )
 
 
-def _curve(records: Records, target: float) -> tuple[list[float], list[bool]]:
-    """Steps to the accuracy `target`, or all of a run's steps, and whether reached."""
+def _times(records: Records, target: float) -> tuple[list[float], list[bool]]:
+    """Return the steps to `target`, at most a run's length, and which runs reached it."""
     steps = steps_to(records, target)
     times = [min(step, run.steps) for run, step in steps.items()]
     return times, [step < math.inf for step in steps.values()]
 
 
 def _median_steps(matches: Sequence[Match], target: float) -> str:
-    """Medians, and the paired difference; a run that never gets there counts its end."""
-    words = []
-    for name, sides in (
+    """Describe median steps and their paired difference, with times as in `_times`."""
+    parts = []
+    for name, groups in (
         ("residual", [match.with_it for match in matches]),
-        ("without", [match.without for match in matches]),
+        (matches[0].base.block, [match.without for match in matches]),
     ):
-        runs = {run: record for side in sides for run, record in side.items()}
-        times, reached = _curve(runs, target)
-        median = median_time(times, reached)
-        words.append(f"{name} {median} ({sum(reached)} of {len(reached)} runs)")
-    text = f"median steps to an accuracy of {target:.0%}: {', '.join(words)}"
+        runs = {run: record for group in groups for run, record in group.items()}
+        times, reached = _times(runs, target)
+        words = format_median(times, reached)
+        parts.append(f"{name} {words} ({sum(reached)} of {len(reached)} runs)")
+    text = f"median steps to an accuracy of {target:.0%}: {', '.join(parts)}"
     differences = [
-        _curve(with_it, target)[0][0] - _curve(without, target)[0][0]
+        _times(with_it, target)[0][0] - _times(without, target)[0][0]
         for match in matches
         for without, with_it in pair_by_seed(match)
     ]

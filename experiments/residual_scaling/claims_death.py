@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims 1 to 3: which unscaled networks die, of what, and when."""
+"""Claims 1 to 3: which unscaled networks die, how, and when."""
 
 import math
 from dataclasses import replace
@@ -17,8 +17,8 @@ from experiments.residual_scaling.records import Record, Records, select, signal
 from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, PAPER_WIDTH
 from experiments.residual_scaling.statistics import (
     Share,
+    format_median,
     majority_p,
-    median_time,
     threshold,
 )
 from experiments.residual_scaling.verdicts import (
@@ -33,24 +33,24 @@ from experiments.residual_scaling.verdicts import (
 )
 
 LONG_HORIZON = 10_000  # steps; the paper: "a few tens of thousands of iterations"
-ABSORBED_STEPS = 400  # long enough to come back
+RECOVERY_STEPS = 400  # long enough for dead channels to recover
 BINOMIAL = "exact binomial test against 1/2"
 FAILED_OR_CHANCE = (*FAILED, Outcome.CHANCE)
-# Being narrow taken as a change, see `helped`, in other words.
+# Qualifiers of `compare_outcomes` when the change is a smaller width.
 NARROW = {
-    "most end so with it too": "most narrow ones die too",
-    "more end so with it": "more narrow ones die",
-    "no run ended so with it or without": "no run died, narrow or wide",
+    "most failed with it too": "most narrow runs failed too",
+    "more failed with it": "more narrow runs failed",
+    "no run failed with or without it": "no run failed, narrow or wide",
 }
 
 
 def unscaled(records: Records) -> Records:
-    """The networks of section 3.3 before the cure: ReLU'd sums up to the pool."""
+    """Select the networks of section 3.3 without a remedy: ReLU'd sums up to the pool."""
     return without_remedies(select(records, scale=1.0, head="paper"))
 
 
 def claim_1(records: Records) -> list[Verdict]:
-    """At each learning rate and initialiser: do the wide die, do the narrow survive?"""
+    """For each learning rate and initialiser: do wide networks die and narrow ones not?"""
     rows = []
     groups = group_by(unscaled(records), lambda run: (run.learning_rate, run.init))
     for (rate, init), runs in sorted(groups.items()):
@@ -58,36 +58,34 @@ def claim_1(records: Records) -> list[Verdict]:
         wide = {a: r for a, r in runs.items() if a.width > PAPER_WIDTH}
         if wide:
             rows.append(_wide_die(wide, setting))
-            strata = _narrow_and_wide(runs)
-            rows += [_narrow_survive(strata, setting)] if strata else []
+            matches = _narrow_and_wide(runs)
+            rows += [_narrow_survive(matches, setting)] if matches else []
     reason = f"no unscaled run of more than {PAPER_WIDTH} filters"
     return rows or [not_tested(1, reason)]
 
 
 def _wide_die(wide: Records, setting: str) -> Verdict:
-    dead, dying = (
-        count_outcomes(wide, (Outcome.DEAD, Outcome.DIVERGED)),
-        count_outcomes(wide, FAILED),
-    )
-    # To live for some steps at the paper's rate says nothing: it saw them die late.
-    telling = all(
+    failed = count_outcomes(wide, FAILED)
+    dead = count_outcomes(wide, (Outcome.DEAD, Outcome.DIVERGED))
+    # Survival in a short run at the paper's rate is not evidence: deaths came late there.
+    conclusive = all(
         run.learning_rate > PAPER_LEARNING_RATE or run.steps >= LONG_HORIZON for run in wide
     )
     return Verdict(
         1,
         f"more than {PAPER_WIDTH} filters: {describe_runs(wide)}; {setting}",
         BINOMIAL,
-        f"half dead or worse {dying}, dead or diverged {dead}",
+        f"failed {failed}, dead or diverged {dead}",
         REPRODUCED,
-        "channels die, not all of them" if dead.interval[1] < 0.5 else "",
+        "half dead rather than dead" if dead.interval[1] < 0.5 else "",
         num_seeds([wide]),
-        majority_p(dying),
-        otherwise=NOT_REPRODUCED if telling and dying.interval[1] < 0.5 else UNDECIDED,
+        majority_p(failed),
+        otherwise=NOT_REPRODUCED if conclusive and failed.interval[1] < 0.5 else UNDECIDED,
     )
 
 
 def _narrow_and_wide(runs: Records) -> list[Match]:
-    """Wide runs beside narrow ones that are alike in all but the width."""
+    """Match wide and narrow runs that agree in all but the width."""
     matches = []
     for rest, alike in group_by(runs, lambda run: replace(run.setting, width=1)).items():
         narrow = {a: r for a, r in alike.items() if a.width < PAPER_WIDTH}
@@ -97,77 +95,76 @@ def _narrow_and_wide(runs: Records) -> list[Match]:
     return matches
 
 
-def _narrow_survive(strata: list[Match], setting: str) -> Verdict:
-    """Being narrow taken as the change that keeps alive; see `helped`."""
+def _narrow_survive(matches: list[Match], setting: str) -> Verdict:
+    """Test a smaller width as a change that prevents failure."""
     row = compare_outcomes(
-        1, f"narrower against wider; {setting}", strata, FAILED, claimed=True
+        1, f"narrower against wider; {setting}", matches, FAILED, claimed=True
     )
-    runs = {a: r for m in strata for a, r in (*m.without.items(), *m.with_it.items())}
+    runs = {a: r for m in matches for a, r in (*m.without.items(), *m.with_it.items())}
     shares = [
-        f"width {width} {count_outcomes(some, FAILED)}"
-        for width, some in sorted(group_by(runs, lambda run: run.width).items())
+        f"width {width} {count_outcomes(group, FAILED)}"
+        for width, group in sorted(group_by(runs, lambda run: run.width).items())
     ]
-    evidence = "half dead or worse: " + ", ".join(shares)
-    died = [record["outcome"] in FAILED for record in runs.values()]
-    if (half := threshold([run.width for run in runs], died)) is not None:
+    evidence = "failed: " + ", ".join(shares)
+    failed = [record["outcome"] in FAILED for record in runs.values()]
+    if (half := threshold([run.width for run in runs], failed)) is not None:
         evidence += f"; half of them at width {half} (logistic fit)"
     qualifier = NARROW.get(row.qualifier, row.qualifier)
     return replace(row, qualifier=qualifier, evidence=evidence, details=())
 
 
 def claim_2(records: Records) -> list[Verdict]:
-    """Are failing networks dead, on each data set, and do the dead stay so?"""
+    """For each data set: are failed networks dead, and do dead networks stay dead?"""
     rows = []
     for runs in group_by(unscaled(records), lambda run: run.data).values():
-        failing = {a: r for a, r in runs.items() if r["outcome"] in FAILED_OR_CHANCE}
-        if failing:
-            rows.append(_only_zeros(failing))
+        failed = {a: r for a, r in runs.items() if r["outcome"] in FAILED_OR_CHANCE}
+        if failed:
+            rows.append(_only_zeros(failed))
         long = {
             run: record
             for run, record in runs.items()
-            if run.steps >= ABSORBED_STEPS and was_half_dead(record)
+            if run.steps >= RECOVERY_STEPS and was_half_dead(record)
         }
         if long:
-            rows.append(_absorbing(long))
+            rows.append(_stay_dead(long))
     if not rows:
-        return [not_tested(2, "no unscaled run failed")]
+        return [not_tested(2, "no unscaled run failed or ended at chance")]
     if not any("stays" in row.setting for row in rows):
-        reason = f"no run of {ABSORBED_STEPS} steps or more had half of its channels dead"
+        reason = f"no run of {RECOVERY_STEPS} steps or more was half dead at a probe"
         rows.append(not_tested(2, reason, "stays dead"))
     return rows
 
 
 def was_half_dead(record: Record) -> bool:
-    """Whether half of the channels before the pool were dead at some probe."""
+    """Return whether half of the channels before the pool were dead at some probe."""
     return bool((signal(record, "pool_dead") >= HALF).any())
 
 
-def _only_zeros(failing: Records) -> Verdict:
-    dead = count_outcomes(failing, (Outcome.DEAD,))
-    dying = count_outcomes(failing, (Outcome.DEAD, Outcome.HALF_DEAD))
-    diverged = count_outcomes(failing, (Outcome.DIVERGED,)).count
+def _only_zeros(failed: Records) -> Verdict:
+    dead = count_outcomes(failed, (Outcome.DEAD,))
+    dead_or_half = count_outcomes(failed, (Outcome.DEAD, Outcome.HALF_DEAD))
+    diverged = count_outcomes(failed, (Outcome.DIVERGED,)).count
     return Verdict(
         2,
-        f"only zeros: unscaled runs that fail, {describe_runs(failing)}",
+        f"only zeros: unscaled runs failed or at chance, {describe_runs(failed)}",
         BINOMIAL,
-        f"of the runs at chance, half dead or diverged: dead {dead}, dead or half dead "
-        f"{dying}, diverged {diverged}",
+        f"dead {dead}, dead or half dead {dead_or_half}, diverged {diverged}",
         REPRODUCED,
         "",
-        num_seeds([failing]),
+        num_seeds([failed]),
         majority_p(dead),
         otherwise=NOT_REPRODUCED if dead.interval[1] < 0.5 else UNDECIDED,
     )
 
 
-def _absorbing(long: Records) -> Verdict:
+def _stay_dead(long: Records) -> Verdict:
     recovered = Share.of(record["recovered"] for record in long.values())
     stayed = Share(recovered.total - recovered.count, recovered.total)
     p_stayed, p_recovered = majority_p(stayed), majority_p(recovered)
     return Verdict(
         2,
-        f"stays dead: unscaled runs once half dead, {describe_runs(long)}",
-        BINOMIAL + ", each way",
+        f"stays dead: unscaled runs that were half dead at a probe, {describe_runs(long)}",
+        BINOMIAL + ", in both directions",
         f"recovered {recovered}",
         REPRODUCED if p_stayed <= p_recovered else CONTRADICTED,
         "some recover" if 0 < recovered.count < stayed.count else "",
@@ -177,7 +174,7 @@ def _absorbing(long: Records) -> Verdict:
 
 
 def claim_3(records: Records) -> list[Verdict]:
-    """Time to death at the paper's learning rate, for each width with a long horizon."""
+    """Time to death in long runs at the paper's learning rate, for each width."""
     runs = unscaled(records)
     long = {
         run: record
@@ -185,33 +182,29 @@ def claim_3(records: Records) -> list[Verdict]:
         if math.isclose(run.learning_rate, PAPER_LEARNING_RATE)
         and run.steps >= LONG_HORIZON
     }
-    others = group_by(
-        {run: record for run, record in runs.items() if run not in long},
-        lambda run: run.learning_rate,
-    )
+    others = {run: record for run, record in runs.items() if run not in long}
+    by_rate = sorted(group_by(others, lambda run: run.learning_rate).items())
     details = tuple(
-        f"{rate_label(rate)}, {describe_runs(some)}: {_time_to_death(some)}"
-        for rate, some in sorted(others.items())
+        f"{rate_label(rate)}, {describe_runs(group)}: {_time_to_death(group)}"
+        for rate, group in by_rate
     )
     if not long:
         reason = f"no unscaled run of {LONG_HORIZON} steps at the paper's learning rate"
         if details:
-            reason += "; shorter runs: " + "; ".join(
-                f"{rate_label(rate)} {_time_to_death(some)}"
-                for rate, some in sorted(others.items())
-            )
+            shorter = (f"{rate_label(rate)}: {_time_to_death(g)}" for rate, g in by_rate)
+            reason += f"; shorter runs: {'; '.join(shorter)}"
         setting = "unscaled runs" if details else ""
         return [replace(not_tested(3, reason, setting), details=details)]
     return [
-        replace(_late(some, width), details=details)
-        for width, some in sorted(group_by(long, lambda run: run.width).items())
+        replace(_late(group, width), details=details)
+        for width, group in sorted(group_by(long, lambda run: run.width).items())
     ]
 
 
 def _late(runs: Records, width: int) -> Verdict:
-    """Do most runs of a width die, and not before the tens of thousands?
+    """Test whether most runs of a width die, and only after tens of thousands of steps.
 
-    That narrow ones do not is no news: the paper speaks of more than 1000 filters.
+    Only networks of more than 1000 filters can fail to reproduce the claim.
     """
     steps = [record["death_step"] for record in runs.values()]
     late = Share.of(step is not None and step >= LONG_HORIZON for step in steps)
@@ -220,7 +213,7 @@ def _late(runs: Records, width: int) -> Verdict:
     return Verdict(
         3,
         describe_runs(runs),
-        BINOMIAL + ", each way; Kaplan-Meier",
+        BINOMIAL + ", in both directions; Kaplan-Meier",
         f"died at step {LONG_HORIZON} or later {late}, earlier {early}; "
         f"{_time_to_death(runs)}",
         REPRODUCED if p_late <= p_early else CONTRADICTED,
@@ -234,10 +227,10 @@ def _late(runs: Records, width: int) -> Verdict:
 
 
 def _time_to_death(runs: Records) -> str:
-    """Median of the step at which half of the channels died for good."""
+    """Describe the median step from which half of the channels stayed dead."""
     steps = [record["death_step"] for record in runs.values()]
     times = [a.steps if s is None else s for a, s in zip(runs, steps, strict=True)]
     died = [step is not None for step in steps]
     if not any(died):
         return f"none of {len(died)} died in {max(times)} steps"
-    return f"median time to death {median_time(times, died)} steps (n = {len(died)})"
+    return f"median steps to death {format_median(times, died)} (n = {len(died)})"

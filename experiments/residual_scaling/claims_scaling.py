@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims 6 and 8: what scaled residuals do for stability and to the accuracy."""
+"""Claims 6 and 8: effects of scaled residuals on stability and accuracy."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,15 @@ from experiments.residual_scaling.comparisons import (
     pair_by_seed,
     without_remedies,
 )
-from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome
+from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome, word_for
 from experiments.residual_scaling.records import (
     Record,
     Records,
-    mean_over,
     test_accuracy,
 )
 from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.statistics import (
-    Estimate,
+    format_p,
     paired_tost,
     t_interval,
 )
@@ -37,16 +36,16 @@ from experiments.residual_scaling.verdicts import (
     setting_label,
 )
 
-MARGIN = 0.005  # half a point of accuracy is no harm
+MARGIN = 0.005  # a loss of half a point of accuracy counts as harmless
 PAPER_SCALES = (0.1, 0.3)
-NO_PAIR = "no scaled run beside the same without scaling"
+NO_PAIR = "no scaled run has an unscaled counterpart"
 
 
 def scale_rule(run: Run) -> str:
-    """A scale in words that runs of all depths share: by its rule where it has one."""
+    """Describe the scale of a run, by a rule that depends on the depth if one fits."""
     if run.scale is None:
         return "scale as published"
-    # At some depth a rule gives one of these too.
+    # Checked first: at some depth a rule gives one of these values, too.
     if run.scale in (0.1, 0.17, 0.2, 0.3, 0.5):
         return f"scale {run.scale:g}"
     for power, words in ((-0.5, "1/sqrt(depth)"), (-1.0, "1/depth")):
@@ -56,18 +55,18 @@ def scale_rule(run: Run) -> str:
 
 
 def scaled(records: Records) -> list[Match]:
-    """Runs with a scale of the paper's kind beside the unscaled ones."""
+    """Match scaled settings, except scale 0, with unscaled ones."""
     matches = match_settings(without_remedies(records), scale=1.0)
     return [match for match in matches if match.changed.scale != 0.0]
 
 
 def claim_6(records: Records) -> list[Verdict]:
-    """Each scale against 1: does it keep alive, does it keep stable?"""
+    """Compare failures and instability at each scale with scale 1."""
     rows = []
     groups = group_matches(scaled(records), _scale_and_rate)
-    for outcomes, verb in ((FAILED, "keeps alive"), (UNSTABLE, "stabilises")):
+    for outcomes in (FAILED, UNSTABLE):
         for (scale, rate), matches in groups.items():
-            setting = f"{scale} against 1 {verb}, learning rate {rate}"
+            setting = f"{word_for(outcomes)} runs, {scale} against 1; learning rate: {rate}"
             rows.append(compare_outcomes(6, setting, matches, outcomes, claimed=True))
     return rows or [not_tested(6, NO_PAIR)]
 
@@ -80,33 +79,32 @@ def _scale_and_rate(match: Match) -> tuple[str, str]:
 
 
 def claim_8(records: Records) -> list[Verdict]:
-    """Accuracy of each scale against 1, at the common rates and at each one's own best."""
+    """Compare accuracy at each scale with scale 1, at common and at best rates."""
     rows = []
     matched_seeds = [match for match in scaled(records) if _gains(match)]
-    for scale, matches in group_matches(matched_seeds, _scale).items():
+    for scale, matches in group_matches(
+        matched_seeds, lambda m: scale_rule(m.changed)
+    ).items():
         rows.append(_no_harm(f"{scale} against 1, at common learning rates", matches))
         if best := _at_best_rates(matches):
             rows.append(_no_harm(f"{scale} against 1, each at its best rate", best))
     return rows or [not_tested(8, NO_PAIR)]
 
 
-def _scale(match: Match) -> str:
-    return scale_rule(match.changed)
-
-
 def accuracy(record: Record) -> float:
-    """Test accuracy; 0 of a run that diverged, NaN if there is none on record."""
+    """Return the test accuracy: 0 for a diverged run without one, else NaN if missing."""
     test = record.get("test") or {}
-    found = test_accuracy(record) if "top1_sum" in test and test["count"] else math.nan
+    value = test_accuracy(record) if "top1_sum" in test and test["count"] else math.nan
     diverged = record["outcome"] == Outcome.DIVERGED
-    return 0.0 if diverged and not math.isfinite(found) else found
+    return 0.0 if diverged and not math.isfinite(value) else value
 
 
 def _at_best_rates(matches: Sequence[Match]) -> list[Match]:
-    """Of settings alike but for the rate, each side at the rate of its best accuracy."""
+    """Match settings that differ in scale and rate, each at its rate of best accuracy."""
     best = []
-    for family in group_matches(matches, _but_rate).values():
-        # NaN is no best rate.
+    families = group_matches(matches, lambda m: replace(m.changed, learning_rate=1.0))
+    for family in families.values():
+        # A NaN accuracy must not win.
         without = max(family, key=lambda m: np.nan_to_num(_mean_accuracy(m.without)))
         with_it = max(family, key=lambda m: np.nan_to_num(_mean_accuracy(m.with_it)))
         both = Match(without.base, with_it.changed, without.without, with_it.with_it)
@@ -114,36 +112,35 @@ def _at_best_rates(matches: Sequence[Match]) -> list[Match]:
     return best
 
 
-def _but_rate(match: Match) -> Run:
-    return replace(match.changed, learning_rate=1.0)
-
-
 def _mean_accuracy(records: Records) -> float:
-    return mean_over(records.values(), accuracy)
+    return float(np.mean([accuracy(record) for record in records.values()]))
 
 
 def _no_harm(setting: str, matches: Sequence[Match]) -> Verdict:
-    """Paired differences, setting by setting: pooled, the networks that scaling saved in
-    one would hide what it costs in another. No harm has to be shown in all, harm in one.
+    """Test for harm in each setting: harmless if so in all settings, harmful if so in one.
+
+    Settings are not pooled, since networks that scaling saves in one would hide its cost in
+    another.
     """
     gains = [_gains(match) for match in matches]
-    p_harmless = [paired_tost(some, -MARGIN)[0] for some in gains]
+    p_harmless = [paired_tost(values, -MARGIN)[0] for values in gains]
     p_harmed = [
-        1 - p if len(some) > 2 else 1.0 for p, some in zip(p_harmless, gains, strict=True)
+        1 - p if len(values) > 2 else 1.0
+        for p, values in zip(p_harmless, gains, strict=True)
     ]
     p_none, p_some = max(p_harmless), min(1.0, len(matches) * min(p_harmed))
     harm = p_some < p_none
     harmed = [
         setting_label(match.changed)
-        for match, some in zip(matches, gains, strict=True)
-        if t_interval(some).high < -MARGIN
+        for match, values in zip(matches, gains, strict=True)
+        if t_interval(values).high < -MARGIN
     ]
     worst = int(np.argmax(p_harmless))
     details = tuple(map(_gain_evidence, matches, gains))
     return Verdict(
         8,
         setting,
-        "paired TOST, margin half a point; no harm in all settings, or harm in one",
+        "paired TOST, margin half a point: no harm in all settings, or harm in one",
         f"least favourable of {len(matches)} settings: {details[worst]}",
         CONTRADICTED if harm else REPRODUCED,
         f"at {'; '.join(harmed)}" if harm and harmed else "",
@@ -154,18 +151,18 @@ def _no_harm(setting: str, matches: Sequence[Match]) -> Verdict:
 
 
 def _gains(match: Match) -> list[float]:
-    """Accuracy with scaling less that without it, of each seed that has both."""
+    """Return what scaling adds to the accuracy, for each seed with and without it."""
     gains = [_mean_accuracy(b) - _mean_accuracy(a) for a, b in pair_by_seed(match)]
     return [gain for gain in gains if math.isfinite(gain)]
 
 
 def _gain_evidence(match: Match, gains: Sequence[float]) -> str:
-    here, there = setting_label(match.changed), setting_label(match.base)
-    where = here if here == there else f"{here} against {there}"
-    found = t_interval(gains)
-    points = Estimate(*(100 * x for x in (found.value, found.low, found.high)))
-    p_harmless, p_equal = paired_tost(gains, -MARGIN)
+    setting, base = setting_label(match.changed), setting_label(match.base)
+    if setting != base:
+        setting += f" against {base}"
+    points = t_interval([100 * gain for gain in gains])
+    p_harmless, p_equivalent = paired_tost(gains, -MARGIN)
     return (
-        f"{where}: {points} points, p = {p_harmless:.3g} of no harm, {p_equal:.3g} of "
-        f"equivalence (n = {len(gains)})"
+        f"{setting}: {points} points, no harm {format_p(p_harmless)}, equivalence "
+        f"{format_p(p_equivalent)} (n = {len(gains)})"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pages of the report say that is computed, as words and rows of tables."""
+"""Computed text and table rows of the report."""
 
 import math
 from collections import Counter
@@ -11,15 +11,15 @@ from experiments.residual_scaling.outcomes import RULES, Outcome
 from experiments.residual_scaling.records import (
     Record,
     Records,
-    seeds_of,
     settings_in,
     signal,
     test_accuracy,
 )
 from experiments.residual_scaling.runs import DEFAULTS, PAPER_LEARNING_RATE, Run
-from experiments.residual_scaling.statistics import Estimate, t_interval
+from experiments.residual_scaling.statistics import Estimate, format_p, t_interval
 from experiments.residual_scaling.tables import run_id
 from experiments.residual_scaling.verdicts import (
+    CLAIMS,
     CONTRADICTED,
     NOT_REPRODUCED,
     NOT_TESTED,
@@ -28,7 +28,7 @@ from experiments.residual_scaling.verdicts import (
     Verdict,
 )
 
-# Shapes that say without colour what was found.
+# The shapes can be distinguished without colour.
 SYMBOLS = {
     REPRODUCED: "✔",
     CONTRADICTED: "✘",
@@ -38,78 +38,80 @@ SYMBOLS = {
 }
 QUESTION = (
     "Section 3.3 of the paper (Inception-v4, Inception-ResNet and the Impact of Residual "
-    "Connections on Learning, arXiv 1602.07261) reports that residual networks of more "
-    "than 1000 filters died early in the training: the last layer before the average pool "
+    "Connections on Learning, arXiv 1602.07261) reports that residual networks with more "
+    "than 1000 filters died early in training: the last layer before the average pool "
     "produced only zeros. Neither a lower learning rate nor an extra batch normalisation "
-    "prevented it; scaling the residuals by 0.1 to 0.3 before they are added did, and "
-    "never seemed to harm the accuracy. This study trains many networks, its runs, "
-    "with and without each of these measures, and puts the claims to the test one by one."
+    "prevented this. Scaling the residuals by 0.1 to 0.3 before adding them did, and never "
+    "seemed to harm the accuracy. This study trains many small networks with and without "
+    "each of these measures and tests the claims one by one."
 )
 READING = (
-    "Intervals are of 95 %: Wilson's for shares, Student's for differences of accuracies, "
-    "Kaplan-Meier's (log-log) for medians of times, else percentiles of a bootstrap, which "
-    "are too narrow for few seeds. p is that of the test named; Holm is p corrected for "
-    "the number of tests. Verdicts are computed from these, at a level of 5 %, and need "
-    'five seeds. "Not reproduced" is weaker than "contradicted": p does not decide, but an '
-    "interval, not corrected, leaves the claim out."
+    "A run fails when it ends diverged, dead or half dead, and is unstable when it ends "
+    "anything but healthy; the rules are further below. Brackets hold 95 % intervals: "
+    "Wilson's for proportions, Student's for differences of accuracies, Kaplan-Meier's "
+    "(log-log) for median times, otherwise percentiles of a bootstrap, which are too "
+    "narrow for few seeds. p is the p-value of the named test, and Holm the same corrected"
+    " for the number of tests. Verdicts use the 5 % level and need five seeds. "
+    "“Contradicted” means that the opposite of the claim is significant. “Not reproduced” "
+    "is weaker: the test is not significant, but an uncorrected interval excludes the "
+    "claim."
 )
-# Each with the runs of which it is true.
+# Each threat to validity, with the runs that it concerns.
 THREATS: tuple[tuple[str, Callable[[Run], bool]], ...] = (
     (
-        "The images are small and made or easy, and so are the feature maps; the paper "
-        "trained on ImageNet.",
+        "The images are small and synthetic or easy, and the feature maps are small; the "
+        "paper trained on ImageNet.",
         lambda run: True,
     ),
     (
-        "The branches of the blocks are narrow where the stream is wide; the paper's widen "
-        "together.",
+        "Wide networks have a wide stream but narrow branches; in the paper both are wide.",
         lambda run: run.network == "C",
     ),
     (
-        "The runs take few steps. What comes after tens of thousands is seen only in runs "
-        "that are that long, and the accuracy after few steps is no final one.",
+        "The runs are short. What happens after tens of thousands of steps shows only in "
+        "runs of that length, and accuracy after few steps is not final accuracy.",
         lambda run: run.steps < 10_000,
     ),
     (
-        "There is no weight decay, and the learning rate stays; the paper lowers it by 6 % "
-        "every two epochs of ImageNet.",
+        "There is no weight decay, and the learning rate is constant; the paper lowers it "
+        "by 6 % every two epochs of ImageNet.",
         lambda run: True,
     ),
     (
-        "High learning rates stand for time: that they bring sooner what the paper's rate "
-        "brings late is an assumption.",
+        "High learning rates replace long training: that they cause sooner what the "
+        "paper's rate causes late is an assumption.",
         lambda run: run.learning_rate > PAPER_LEARNING_RATE,
     ),
     (
-        "Deaths and accuracies are looked for at probes alone: a time is that of the first "
-        "probe that saw it, so it comes late by up to the steps between two of them.",
+        "Deaths and accuracies are measured only at probes, so times are late by up to the "
+        "number of steps between two probes.",
         lambda run: run.probe_every > 1,
     ),
     (
-        "Probes use the statistics of their own batch, as training does; the test accuracy "
-        "uses moving averages, which lag behind weights that still move fast. The best "
+        "Probes use the statistics of their own batch, as training does. Test accuracy "
+        "uses moving averages, which lag behind weights that change fast. The best "
         "learning rate is chosen by the test accuracy that is then compared.",
         lambda run: True,
     ),
     (
-        "Seeds are few. Five of five against none of five is p = 0.008, which does not "
-        "outlive the correction for all the tests here; more seeds or several settings "
-        "together do. Tests count the runs of such settings as independent, but they share "
-        "seeds, which can make p too small. Runs amplify rounding, so that another machine "
-        "may move single runs.",
+        "There are few seeds. Five of five against none of five gives p = 0.008, which is "
+        "not significant after correction for all tests; more seeds or several settings "
+        "together are needed. Tests treat runs of such settings as independent although "
+        "they share seeds, which can make p too small. Runs amplify rounding errors, so "
+        "single runs can differ on another machine.",
         lambda run: True,
     ),
 )
 
 
 def contents(records: Records, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """All that the pages say and that is computed, but for the pictures."""
+    """Return everything computed that the report shows, except the figures."""
     return {
         "question": QUESTION,
         "reading": READING,
         "rules": RULES,
-        "threats": [words for words, true in THREATS if any(map(true, records))],
-        "summary": summary(verdicts),
+        "threats": [text for text, concerns in THREATS if any(map(concerns, records))],
+        "counts": _count_verdicts(verdicts),
         "num_rows": len(verdicts),
         "claims": claims(verdicts),
         "settings": [_setting_row(records, run) for run in settings_in(records)],
@@ -122,56 +124,46 @@ def contents(records: Records, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
-def summary(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """What came out: for each kind of verdict how many rows, and of which claims."""
-    kinds = {name: [v for v in verdicts if v.verdict == name] for name in SYMBOLS}
+def _count_verdicts(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Count the verdicts of each kind, in the order of `SYMBOLS`."""
+    counts = Counter(verdict.verdict for verdict in verdicts)
     return [
-        {
-            "verdict": name,
-            "symbol": SYMBOLS[name],
-            "count": len(group),
-            "claims": [
-                {"number": number, "words": words, "count": count}
-                for (number, words), count in Counter(
-                    (verdict.number, verdict.claim) for verdict in group
-                ).items()
-            ],
-        }
-        for name, group in kinds.items()
-        if group
+        {"verdict": kind, "symbol": symbol, "count": counts[kind]}
+        for kind, symbol in SYMBOLS.items()
+        if counts[kind]
     ]
 
 
 def claims(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """The claims by number, each with its rows."""
-    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.number):
-        row = asdict(verdict) | {
-            "symbol": SYMBOLS[verdict.verdict],
-            "p": _p_value(verdict.p),
-            "p_holm": _p_value(verdict.p_holm),
-        }
-        found.setdefault((verdict.number, verdict.claim), []).append(row)
-    return [
-        {"number": number, "words": words, "tests": tests}
-        for (number, words), tests in found.items()
-    ]
+    """Return the claims in order, each with its tests and the count of its verdicts."""
+    entries = []
+    for number in sorted({verdict.number for verdict in verdicts}):
+        rows = [verdict for verdict in verdicts if verdict.number == number]
+        tests = [
+            asdict(row)
+            | {"symbol": SYMBOLS[row.verdict], "setting": row.setting or "all runs"}
+            | {"p": _p_cell(row.p), "p_holm": _p_cell(row.p_holm)}
+            for row in rows
+        ]
+        counts = _count_verdicts(rows)
+        entries.append(
+            {"number": number, "words": CLAIMS[number], "tests": tests, "counts": counts}
+        )
+    return entries
 
 
-def _p_value(p: float | None) -> str:
-    if p is None:
-        return "-"
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+def _p_cell(p: float | None) -> str:
+    return "-" if p is None else format_p(p).removeprefix("p ").removeprefix("= ")
 
 
 def _setting_row(records: Records, setting: Run) -> dict[str, Any]:
-    found = list(seeds_of(records, setting).values())
-    counts = Counter(record["outcome"] for record in found)
-    accuracy = t_interval([test_accuracy(record) for record in found])
-    dead = [float(signal(record, "pool_dead")[-1]) for record in found]
+    of_setting = [record for run, record in records.items() if run.setting == setting]
+    counts = Counter(record["outcome"] for record in of_setting)
+    accuracy = t_interval([test_accuracy(record) for record in of_setting])
+    dead = [float(signal(record, "pool_dead")[-1]) for record in of_setting]
     return {
         "words": setting.description,
-        "seeds": len(found),
+        "seeds": len(of_setting),
         "counts": [counts[outcome] for outcome in Outcome],
         "accuracy": _percent(accuracy.value),
         "interval": _interval(accuracy),
@@ -183,19 +175,19 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if math.isfinite(share) else "?"
 
 
-def _interval(found: Estimate) -> str:
-    if not math.isfinite(found.low):
-        return "-"  # of too few seeds
-    return f"{_percent(max(found.low, 0.0))} to {_percent(min(found.high, 1.0))}"
+def _interval(estimate: Estimate) -> str:
+    if not math.isfinite(estimate.low):
+        return "-"  # too few seeds
+    return f"{_percent(max(estimate.low, 0.0))} to {_percent(min(estimate.high, 1.0))}"
 
 
 def _shared(records: Records) -> dict[str, str]:
-    """Settings of the whole study; all values where runs should differ in one after all."""
-    found: dict[str, dict[str, None]] = {}
+    """Return settings of the whole study, with all values of one in which runs differ."""
+    values: dict[str, dict[str, None]] = {}
     for record in records.values():
         for name, value in record["settings"].items():
-            found.setdefault(name, {})[str(value)] = None
-    return {name: " or ".join(values) for name, values in found.items()}
+            values.setdefault(name, {})[str(value)] = None
+    return {name: " or ".join(texts) for name, texts in values.items()}
 
 
 def _machine(record: Record) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which runs of the study are held against one another, in pictures and tables."""
+"""Grids of comparable runs, for figures."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ from experiments.residual_scaling.runs import (
 )
 from experiments.residual_scaling.verdicts import rate_label
 
-# The axes of a grid; runs of one grid are equal in all other fields.
+# The axes of a grid: runs of one grid agree in all other fields.
 AXES = ("width", "learning_rate", "scale", "seed")
-# Fields that together are one thing to change.
+# Fields that count as a single change.
 FACTORS = (
     ("warmup", "warmup_steps", "warmup_rate"),
     ("learned_scale", "learned_scale_init"),
@@ -27,61 +27,61 @@ FACTORS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """Runs that differ in scale and seed alone."""
+    """Runs that differ only in scale and seed."""
 
-    run: Run  # any of them
+    run: Run  # any run of the cell
     records: Records
 
     @property
     def scales(self) -> list[float | None]:
-        """From 1 down; the published ones last."""
+        """Scales in decreasing order, those as published last."""
         return scales_in(self.records)
 
     def at(self, scale: float | None) -> Records:
-        """The seeds of one scale."""
+        """Return the runs of one scale."""
         return select(self.records, scale=scale)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Runs that differ in width, learning rate, scale and seed alone."""
+    """Runs that differ only in width, learning rate, scale and seed."""
 
     records: Records
-    known_scales: list[float | None]  # of all grids: a scale looks the same in each
+    all_scales: list[float | None]  # of all grids, so that each scale keeps its style
 
     @property
     def run(self) -> Run:
-        """Any of them."""
+        """Any run of the grid."""
         return next(iter(self.records))
 
     @property
     def widths(self) -> list[int]:
-        """From narrow to wide."""
+        """Widths in increasing order."""
         return sorted({run.width for run in self.records})
 
     @property
     def rates(self) -> list[float]:
-        """Learning rates, from low to high."""
+        """Learning rates in increasing order."""
         return sorted({run.learning_rate for run in self.records})
 
     @property
     def scales(self) -> list[float | None]:
-        """From 1 down; the published ones last."""
+        """Scales in decreasing order, those as published last."""
         return scales_in(self.records)
 
     def cell(self, width: int, rate: float) -> Cell | None:
-        """The runs of a width and a learning rate, if there are any."""
+        """Return the runs of a width and a learning rate, or None."""
         records = select(self.records, width=width, learning_rate=rate)
         return Cell(next(iter(records)), records) if records else None
 
     @property
     def rows(self) -> list[list[Cell | None]]:
-        """A row for each learning rate, a column for each width."""
+        """Cells in one row for each learning rate and one column for each width."""
         return [[self.cell(width, rate) for width in self.widths] for rate in self.rates]
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells, from the lowest rate and the narrowest to the highest and widest."""
+        """All cells, by learning rate and then by width."""
         return [cell for row in self.rows for cell in row if cell]
 
     def __str__(self) -> str:
@@ -92,19 +92,18 @@ class Grid:
 
 
 def grids(records: Records) -> list[Grid]:
-    """All comparisons of several scales that are else equal, those of most runs first."""
+    """Return grids of runs with several scales, the largest first."""
     families: dict[Run, dict[Run, Record]] = {}
     for run, record in records.items():
         base = replace(run, **{name: DEFAULTS[name] for name in AXES})
         families.setdefault(base, {})[run] = record
     scales = scales_in(records)
-    found = [Grid(family, scales) for family in families.values()]
-    compared = [grid for grid in found if len(grid.scales) > 1]
+    compared = [Grid(f, scales) for f in families.values() if len(scales_in(f)) > 1]
     return sorted(compared, key=lambda grid: -len(grid.records))
 
 
 def main_grids(records: Records) -> list[Grid]:
-    """The grid of most runs of each data set and network."""
+    """Return the largest grid of each data set and network."""
     largest = {}
     for grid in grids(records):
         largest.setdefault((grid.run.data, grid.run.network), grid)
@@ -112,12 +111,12 @@ def main_grids(records: Records) -> list[Grid]:
 
 
 def scales_in(runs: Iterable[Run]) -> list[float | None]:
-    """The different scales of some runs, from 1 down; the published ones last."""
+    """Return the scales of runs in decreasing order, those as published last."""
     return sorted({run.scale for run in runs}, key=lambda s: (s is None, -(s or 0.0)))
 
 
 def differences(run: Run, other: Run) -> dict[str, Any]:
-    """The fields of `run` that differ from those of `other`, but for the seed."""
+    """Return the fields of `run` that differ from those of `other`, except the seed."""
     return {
         name: getattr(run, name)
         for name in DEFAULTS
@@ -126,19 +125,19 @@ def differences(run: Run, other: Run) -> dict[str, Any]:
 
 
 def is_one_factor(names: Collection[str]) -> bool:
-    """Whether these fields of a run are one thing to change."""
+    """Return whether these fields of a run count as a single change."""
     together = any(set(names) <= set(factor) for factor in FACTORS)
     return len(names) == 1 or (bool(names) and together)
 
 
 def scale_label(scale: float | None) -> str:
-    """ "unscaled", "scale 0.1" or "scales as published"."""
+    """Return "unscaled", "scale 0.1" or "scales as published"."""
     if scale is None:
         return "scales as published"
     return "unscaled" if scale == 1 else f"scale {scale:.3g}"
 
 
 def cell_label(run: Run) -> str:
-    """Width and learning rate, and how they stand to the paper's."""
+    """Describe width and learning rate, and how they compare with the paper's."""
     wide = " (above 1000)" if run.width > PAPER_WIDTH else ""
     return f"width {run.width}{wide}\n{rate_label(run.learning_rate)}"

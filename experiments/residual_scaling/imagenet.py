@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.residual_scaling.imagenet [RUN]`: section 3.3 as it was done.
+"""`python -m experiments.residual_scaling.imagenet [RUN]`: section 3.3 at full size.
 
-Runs of the full networks on ImageNet, for a pod; without a name, the list of them with
-their cost. Each is a run like those of `python -m experiments.run`: it takes the same
-options, saves, resumes, and writes the signals into its metrics.jsonl. Not run yet.
+Trains a full network on ImageNet, for a TPU pod; without a name, lists the runs with their
+cost. A run takes the options of `python -m experiments.run`, saves and resumes like it, and
+writes its signals into metrics.jsonl. None has been trained yet.
 """
 
 import sys
@@ -19,7 +19,7 @@ from inception_jax.config import AblationConfig, OptimizerConfig, RunConfig
 from inception_jax.runtime import hosts
 
 PROG = "python -m experiments.residual_scaling.imagenet"
-STEPS = 50_000  # "a few tens of thousands of iterations", with room
+STEPS = 50_000  # the paper: "a few tens of thousands of iterations"
 
 
 def _run(network: str = "inception_resnet_v2_paper", **changes: object) -> RunConfig:
@@ -29,7 +29,7 @@ def _run(network: str = "inception_resnet_v2_paper", **changes: object) -> RunCo
 
 PERIOD = AblationConfig(residual_init="stddev_0.1", kernel_init="stddev_0.1")
 
-# A new run is one line; repeat each with --seed 1, 2, ... and a --workdir of its own.
+# Repeat a run with --seed 1, 2, ... and another --workdir.
 RUNS: dict[str, RunConfig] = {
     "unscaled": _run(),
     "scale_0.3": _run(residual_scale=0.3),
@@ -50,7 +50,7 @@ RUNS: dict[str, RunConfig] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The list, or a run; exit status as of `experiments.run`."""
+    """List the runs or train one; exit statuses are those of `experiments.run`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         print_list()
@@ -65,14 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_list() -> None:
-    """All runs, what they compute, and what that would take, by their networks' plans."""
-    known = read_costs()
+    """Print all runs with their computation and its estimated time."""
+    network_costs = read_costs()
     print(
         f"{'run':<28}{'network':<28}{'updates':>8}{'images':>9}{'operations':>12}"
         f"{'hours':>8}{'expected':>10}"
     )
     for name, config in RUNS.items():
-        cost, images = known[config.network], config.batch_size * config.steps
+        cost, images = network_costs[config.network], config.batch_size * config.steps
         print(
             f"{name:<28}{config.network:<28}{config.steps:>8}{images / 1e6:>7.0f} M"
             f"{images / cost.batch_size * cost.flops * cost.chips:>12.1e}"
@@ -80,8 +80,8 @@ def print_list() -> None:
             f"{cost.hours(images, cost.expected_seconds):>10.1f}"
         )
     print(
-        f"\nOn TPU {cost.topology}: hours by the roofline, which is the least, and as its "
-        "compiler expects;\nnot measured (python -m experiments.cost). Start a run with\n"
+        f"\nHours on TPU {cost.topology}: the roofline's lower bound and the compiler's "
+        "estimate;\nnot measured (see python -m experiments.cost). Start a run with\n"
         f"  {PROG} unscaled --seed 0"
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened to a run, by written rules on its loss and its dead channels."""
+"""Outcomes of runs, from their losses and their dead channels."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ ALL, HALF, SOME = 0.99, 0.5, 0.05  # shares of dead channels
 
 
 class Outcome(StrEnum):
-    """Label of a run: the first of `RULES` that holds, from top to bottom.
+    """Outcome of a run: the first of `RULES` that holds.
 
-    A channel is dead when its value before the average pool is exactly zero at every
-    position of every probe image.
+    A channel is dead if its value before the average pool is exactly zero at every position
+    of every probe image.
     """
 
     DIVERGED = "diverged"
@@ -27,26 +27,31 @@ class Outcome(StrEnum):
 
 
 RULES = {
-    Outcome.DIVERGED: "a loss that is not a number, or infinite",
-    Outcome.DEAD: "99 % of the channels before the average pool, or more, are zero for "
-    "every probe image, at each of the last three probes",
-    Outcome.HALF_DEAD: "half of the channels or more, at the last probe",
-    Outcome.CHANCE: "a final loss no better than guessing: 99 % of ln(classes), or more",
-    Outcome.IMPAIRED: "learns, but the loss once doubled or 5 % of the channels died",
+    Outcome.DIVERGED: "the loss is NaN or infinite",
+    Outcome.DEAD: "at each of the last three probes at least 99 % of the channels are dead",
+    Outcome.HALF_DEAD: "at the last probe at least half of the channels are dead",
+    Outcome.CHANCE: "the final loss is no better than guessing: 99 % of ln(classes)",
+    Outcome.IMPAIRED: "the network learns, but its loss doubled or 5 % of channels died",
     Outcome.HEALTHY: "none of these",
 }
 FAILED = (Outcome.DIVERGED, Outcome.DEAD, Outcome.HALF_DEAD)
 UNSTABLE = (*FAILED, Outcome.CHANCE, Outcome.IMPAIRED)
 
 
+def word_for(outcomes: Sequence[Outcome]) -> str:
+    """Return the name of a group of outcomes: "failed" or "unstable"."""
+    return "failed" if tuple(outcomes) == FAILED else "unstable"
+
+
 @dataclass(frozen=True)
 class History:
-    """The label of a run, and what led to it."""
+    """The outcome of a run, and when its channels died."""
 
     outcome: Outcome
-    # The first probe of the last stretch of probes with half of the channels dead.
+    # First probe from which at least half of the channels stayed dead, or the step of the
+    # first loss that is not finite.
     death_step: int | None
-    # Whether half of the channels were once dead and are not any more.
+    # Whether half of the channels were dead at some probe but not at the last one.
     recovered: bool
 
 
@@ -56,18 +61,17 @@ def history(
     probe_steps: Sequence[int],
     num_classes: int,
 ) -> History:
-    """What became of a run, from its loss per step and its dead fraction per probe.
+    """Determine the outcome from the loss per step and the dead fraction per probe.
 
-    A loss that is not finite ends a run: `loss` may stop there, and the death is dated
-    by it.
+    `loss` may end at its first value that is not finite.
     """
     if not all(math.isfinite(value) for value in loss):
         step = next(i for i, value in enumerate(loss, 1) if not math.isfinite(value))
         return History(Outcome.DIVERGED, step, recovered=False)
     bad = [fraction >= HALF for fraction in dead_fraction]
     death = None
-    for step, dying in zip(reversed(probe_steps), reversed(bad), strict=True):
-        if not dying:
+    for step, half_dead in zip(reversed(probe_steps), reversed(bad), strict=True):
+        if not half_dead:
             break
         death = step
     recovered = any(bad) and not bad[-1]

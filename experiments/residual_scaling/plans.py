@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which runs are trained, in order of importance, for each budget.
+"""Plans: the runs to train for each time budget, in order of importance.
 
-A new run is one line: a change to `BASE` in one of the groups.
+To add a run, add a change to `BASE` in one of the groups.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,14 @@ from typing import Any
 
 from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, Run
 
-HIGH = 0.2  # an accelerated rate at which an unscaled network dies within 80 steps
-# 5 of 5 against 0 of 5 is p = 0.008; to outlive Holm takes 8 seeds or two such settings.
+HIGH = 0.2  # an accelerated rate at which an unscaled network fails within 80 steps
+# 5 of 5 against 0 of 5 gives p = 0.008; Holm's correction needs 8 seeds or two settings.
 SEEDS = 5
 
 
 @dataclass(frozen=True)
 class Group:
-    """Settings that answer a question together; each is repeated with every seed."""
+    """Settings that answer a question together, each repeated with every seed."""
 
     question: str
     settings: tuple[Run, ...]
@@ -26,24 +26,22 @@ class Group:
 
     @property
     def runs(self) -> list[Run]:
-        """Seed by seed: what is finished early is a smaller complete group."""
+        """Runs seed by seed, so that an unfinished group has complete seeds."""
         return [replace(s, seed=k) for k in range(self.seeds) for s in self.settings]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Groups of runs, the most important first, and the time they are meant for.
+    """Groups of runs, the most important first, and the time budget."""
 
-    Of several groups with the same run the first decides its place."""
-
-    what: str
+    description: str
     groups: tuple[Group, ...]
     minutes: float
     probe_images: int = 128
 
 
 def grid(base: Run, **values: Sequence[Any]) -> tuple[Run, ...]:
-    """Every combination of the given values of fields, as changes of `base`."""
+    """Return `base` changed to every combination of the values of fields."""
     combinations = product(*values.values())
     return tuple(
         replace(base, **dict(zip(values, chosen, strict=True))) for chosen in combinations
@@ -51,31 +49,31 @@ def grid(base: Run, **values: Sequence[Any]) -> tuple[Run, ...]:
 
 
 def changed(bases: Iterable[Run], *changes: dict[str, Any]) -> tuple[Run, ...]:
-    """Each of the bases with each of the changes."""
+    """Return each of the bases with each of the changes."""
     return tuple(replace(base, **change) for change in changes for base in bases)
 
 
 def combined(*parts: Iterable[Run]) -> tuple[Run, ...]:
-    """All runs of the parts, each once."""
+    """Return all runs of the parts without duplicates."""
     return tuple(dict.fromkeys(run for part in parts for run in part))
 
 
-# An unscaled network that dies: what every cure is held against.
+# An unscaled network that fails, with which every remedy is compared.
 BASE = Run(width=256, learning_rate=HIGH)
 ROOT, INVERSE = BASE.depth**-0.5, 1 / BASE.depth
 
-# The traced cures in two widths: no compilation more, and no accident of one of them.
+# Remedies that need no compilation of their own are tested at two widths.
 BASES = grid(BASE, width=(64, 256))
 LOWER_RATES = changed(BASES, {"learning_rate": HIGH / 10}, {"learning_rate": HIGH / 100})
 WARM_UP = changed(
     BASES,
-    {"warmup_steps": 40},  # half of the run at 0.00001
+    {"warmup_steps": 40},  # half of the run, at a rate of 0.00001
     {"warmup_steps": 40, "warmup": "linear"},
 )
 CLIPPING = changed(BASES, {"clip_norm": 1.0})
 MECHANISM = changed(
     BASES,
-    {"init_gain": 0.1},  # small at the start alone
+    {"init_gain": 0.1},  # small residuals at the start only
     {"classifier_rate": 0.05},
     {"linear_rate": 0.01},
 )
@@ -85,7 +83,7 @@ SHALLOW = grid(replace(BASE, depth=4), scale=(1.0, 0.3, 0.1))
 PLAIN = grid(replace(BASE, learning_rate=PAPER_LEARNING_RATE), block=("plain", "concat"))
 HARDER = grid(replace(BASE, data="prototypes"), scale=(1.0, 0.1))
 
-OTHER_CURES = changed(
+OTHER_REMEDIES = changed(
     [BASE],
     {"clip_norm": 0.1},
     {"clip_norm": 2.0},
@@ -116,12 +114,12 @@ WIDTHS = combined(
     grid(BASE, width=(64, 256), scale=(0.3,)),
 )
 
-# Learning curves long enough for a plain network to get somewhere.
+# Long enough for plain networks to learn.
 LONGER = combined(
     grid(Run(width=256, steps=400), scale=(1.0, 0.3, 0.1)),
     grid(Run(width=256, steps=400), block=("plain", "concat")),
 )
-# In a narrow network, which two CPU cores train for so long in minutes.
+# Narrow networks, which two CPU cores train for this long in minutes.
 TENS_OF_THOUSANDS = grid(Run(width=64, steps=20_000, probe_every=200), scale=(1.0, 0.1))
 # The blocks of Figs 17 and 19 at their own widths, at the paper's rate.
 WIDE = Run(
@@ -138,18 +136,18 @@ LONG_AND_WIDE = grid(replace(WIDE, steps=30_000, probe_every=500), scale=(1.0, 0
 
 CPU_GROUPS = (
     Group("Do wide unscaled networks die, and does scaling save them?", WIDTHS),
-    Group("Is it the same where the task is harder?", HARDER),
-    Group("Do the cures help that the paper says do not?", LOWER_RATES + WARM_UP),
-    Group("Does clipping help? What does scaling act on?", CLIPPING + MECHANISM),
+    Group("Do they die on a harder task, too?", HARDER),
+    Group("Do the remedies help that the paper found useless?", LOWER_RATES + WARM_UP),
+    Group("Does clipping help? Through what does scaling work?", CLIPPING + MECHANISM),
     Group("Does batch norm before the pool help?", EXTRA_NORM, seeds=8),
-    Group("Are zeros for ever? Does a lower rate only put them off?", TEN_TIMES_LONGER),
+    Group("Do dead channels recover? Does a lower rate only delay them?", TEN_TIMES_LONGER),
     Group("Do deeper networks need smaller scales?", SHALLOW),
     Group("Do residual networks train faster?", PLAIN),
 )
 
 PLANS = {
     "quick": Plan(
-        "two widths, two scales, two seeds: does it work? No verdict",
+        "Plan quick: two widths, two scales, two seeds; a trial without verdicts.",
         (
             Group(
                 "Do unscaled networks die?",
@@ -160,24 +158,24 @@ PLANS = {
         minutes=2,
     ),
     "cpu": Plan(
-        "every claim of section 3.3 at the smallest size that tests it; two CPU cores",
+        "Plan cpu: every claim of section 3.3 at the smallest size that tests it.",
         CPU_GROUPS,
         minutes=20,
     ),
     "cpu_more": Plan(
-        "the runs of cpu, those of the literature, and the paper's horizon",
+        "Plan cpu_more: the runs of cpu, remedies of later papers and longer runs.",
         (
             *CPU_GROUPS,
             Group("Which scales help?", grid(BASE, scale=(0.5, ROOT, 0.2, 0.17, INVERSE))),
-            Group("And the other cures of the literature?", OTHER_CURES),
+            Group("Which remedies of later papers help?", OTHER_REMEDIES),
             Group(
-                "Where is the boundary?",
+                "Where does instability begin?",
                 grid(
                     BASE, learning_rate=(0.1, 0.4), width=(64, 256), scale=(1.0, 0.3, 0.1)
                 ),
             ),
             Group(
-                "What does the initialiser decide?",
+                "How does the initialiser matter?",
                 grid(BASE, init=("glorot", "stddev_0.1"), width=(64, 256, 1024)),
             ),
             Group(
@@ -185,24 +183,24 @@ PLANS = {
                 grid(replace(BASE, depth=20), scale=(1.0, 0.3, 0.1)),
             ),
             Group("Do residual networks train faster?", LONGER),
-            Group("Does it come after tens of thousands of steps?", TENS_OF_THOUSANDS),
+            Group("Do networks die after tens of thousands of steps?", TENS_OF_THOUSANDS),
         ),
         minutes=90,
     ),
     "gpu": Plan(
-        "the paper's widths and horizon; one GPU, in pieces by --minutes",
+        "Plan gpu: the paper's widths and number of steps; continue with --minutes.",
         (
             Group(
                 "Do wide unscaled networks die, and does scaling save them?",
                 grid(WIDE, width=(2080, 1088, 512), scale=(1.0, 0.3, 0.1)),
             ),
-            Group("Does it come after tens of thousands of steps?", LONG_AND_WIDE, 1),
+            Group("Do networks die after tens of thousands of steps?", LONG_AND_WIDE, 1),
             Group(
-                "What does the initialiser decide?",
+                "How does the initialiser matter?",
                 grid(WIDE, init=("glorot", "stddev_0.1")),
             ),
             Group(
-                "Do the cures help that the paper says do not?",
+                "Do the remedies help that the paper found useless?",
                 changed(
                     [WIDE],
                     {"learning_rate": 0.0045},
@@ -212,8 +210,8 @@ PLANS = {
                     {"clip_norm": 2.0},
                 ),
             ),
-            Group("Is bfloat16 to blame?", grid(WIDE, dtype=("float32",)), seeds=1),
-            Group("And is it the same with every seed?", LONG_AND_WIDE),
+            Group("Is bfloat16 the cause?", grid(WIDE, dtype=("float32",)), seeds=1),
+            Group("Do other seeds agree?", LONG_AND_WIDE),
         ),
         minutes=25,
         probe_images=512,

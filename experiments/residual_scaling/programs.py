@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled functions of one shape of runs; everything else about a run is a value."""
+"""Compiled programs: one set for each shape of runs, with everything else as values."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,16 +34,16 @@ from inception_jax.training.step import (
     train_step,
 )
 
-# The paper's optimizer, without weight decay: the question is what the residuals do. The
-# learning rate stays, since no run is as long as the two epochs of ImageNet after which
-# the paper lowers it. Infinity clips nothing, and makes the norm a value.
+# The paper's optimizer without weight decay, which would add another effect. The learning
+# rate is constant, since no run is as long as the two epochs of ImageNet after which the
+# paper lowers it. An infinite norm clips nothing but makes the norm a value.
 OPTIMIZER = OptimizerConfig(weight_decay=0.0, decay_rate=1.0, clip_norm=float("inf"))
 CLASSES = {"C": 100, "BC": 1000}  # of the prototypes
 EXAMPLES = {"C": 5_000, "BC": 20_000}
 
 
 class Values(NamedTuple):
-    """What the programs take of a run as values."""
+    """The values of a run that the programs take as arguments."""
 
     numbers: Numbers
     init_gain: Float[Array, ""]
@@ -51,7 +51,7 @@ class Values(NamedTuple):
 
 
 def spec_of(run: Run) -> NetworkSpec:
-    """The network of a run, the initialiser included."""
+    """Return the network of a run, with its initialiser."""
     options = {"width": run.width, "depth": run.depth, "head": run.head}
     if run.network == "BC":
         spec = paper_width_spec(**options, residual_init=run.init)
@@ -74,7 +74,7 @@ def spec_of(run: Run) -> NetworkSpec:
 
 
 def open_data(run: Run, split: str, data_dir: str | None) -> Source:
-    """The examples a run is trained on or, for `eval`, tested on."""
+    """Open the examples on which a run is trained or, for `eval`, tested."""
     if run.data == "digits":
         return open_source("digits", split, data_dir)
     shape = spec_of(run).image_shape
@@ -82,7 +82,7 @@ def open_data(run: Run, split: str, data_dir: str | None) -> Source:
 
 
 def values_of(run: Run) -> Values:
-    """The values of a run."""
+    """Return the values of a run."""
     config = replace(
         OPTIMIZER,
         **{
@@ -106,7 +106,7 @@ def values_of(run: Run) -> Values:
 
 
 class Programs:
-    """Functions of `Values` and states of several runs at once, one on each device.
+    """Compiled functions of the values and states of several runs, one on each device.
 
     `init(initialiser)(values)`, `step(state, batch, numbers)`, `probe(state, batch,
     numbers)` and `evaluate(variables, batch, numbers)`.
@@ -117,14 +117,14 @@ class Programs:
     ) -> None:
         self.shape, self.devices = shape, devices
         spec = spec_of(shape)
-        # Without gamma, as slim trains.
+        # Batch normalisation without gamma, as in slim.
         self.options: dict[str, Any] = {
             "bn_scale": False,
             "num_classes": num_classes,
             "dtype": jnp.dtype(shape.dtype),
         }
         network = create(spec, **self.options)
-        # The digits whole and in their own size.
+        # Whole digits, not resized.
         self.preprocess = PreprocessSpec(spec.image_shape, crop_fraction=1.0)
         self.optimizer = replace(OPTIMIZER, kind=shape.optimizer)
         options = TrainOptions(
@@ -145,7 +145,7 @@ class Programs:
         self._init: dict[str, PerDevice] = {}
 
     def init(self, initializer: str) -> PerDevice:
-        """The function that makes states with this initialiser of the linear 1x1."""
+        """Return the function that initialises states with this initialiser."""
         if initializer not in self._init:
             spec = spec_of(replace(self.shape, init=initializer))
             network = create(spec, **self.options)
@@ -157,14 +157,14 @@ class Programs:
 def _init(values: Values, *, network: Network, optimizer: OptimizerConfig) -> TrainState:
     state = init_state(network, optimizer, values.numbers.seed)
 
-    def changed(path: tuple, x: Array) -> Array:
+    def with_values(path: tuple, x: Array) -> Array:
         *_, module, name = (key.key for key in path)
         if name == "learned_scale":
             return jnp.full_like(x, values.learned_scale_init)
         linear = module == "Conv2d_1x1" and name == "kernel"
         return x * values.init_gain if linear else x
 
-    params = jax.tree_util.tree_map_with_path(changed, state.params)
+    params = jax.tree_util.tree_map_with_path(with_values, state.params)
     return state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
 
 
@@ -176,7 +176,7 @@ def _probe(
     network: Network,
     preprocess: PreprocessSpec,
 ) -> dict[str, Array]:
-    """The signals on the images of `batch`, with their loss and accuracy."""
+    """Return signals, loss and accuracy on the images of `batch`."""
     signals = probe_step(state, batch, numbers, network=network, preprocess=preprocess)
     logits, labels = signals["logits"], batch["label"]
     return signals | {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live progress of a study, the time left, and which runs still fit into it."""
+"""Progress of a study: finished runs, time left and the runs that still fit."""
 
 import time
 from collections.abc import Sequence
@@ -12,11 +12,10 @@ from experiments.residual_scaling.runs import Run
 
 
 class Progress:
-    """A bar on a terminal, and everywhere a line for each finished run.
+    """Chooses the next runs and prints progress: a bar on terminals, a line per result.
 
-    The time left comes from the seconds per step of each program and from what compiling
-    took, so that the very different costs of the programs mislead nobody. `deadline` is a
-    `time.perf_counter()`; `devices` runs are trained at once.
+    The time left is estimated from the seconds per step of each program and the time that
+    compiling took. `deadline` is a `time.perf_counter()`; `devices` runs train at once.
     """
 
     def __init__(self, runs: Sequence[Run], devices: int, deadline: float) -> None:
@@ -24,11 +23,11 @@ class Progress:
         self.total, self.finished = len(runs), 0
         self.left_out: list[Run] = []
         self.per_step: dict[Run, float] = {}  # seconds, by program
-        self.compiling = 0.0  # seconds that it took at most
+        self.compiling = 0.0  # the longest time so far, in seconds
         self.bar = tqdm(
             total=len(runs),
             bar_format="{percentage:3.0f}%|{bar:16}| {desc}",
-            disable=None,  # no bar where the output is no terminal
+            disable=None,  # no bar if the output is not a terminal
         )
 
     def __enter__(self) -> Self:
@@ -38,7 +37,7 @@ class Progress:
         self.bar.close()
 
     def next(self) -> list[Run]:
-        """The next runs, of one shape, that will end in time; none: it is over."""
+        """Return the next runs of one shape that will finish in time; empty at the end."""
         while self.waiting:
             first = self.waiting[0]
             alike = [
@@ -54,18 +53,18 @@ class Progress:
         return []
 
     def start(self, runs: Sequence[Run]) -> None:
-        """`runs` begin; the first of a program are compiled for."""
+        """Start `runs`; the first ones of a program are compiled."""
         self.runs, self.step, self.last = runs, 0, time.perf_counter()
         new = runs[0].program not in self.per_step
         self.bar.set_description_str(f"{runs[0]}: {'compiling' if new else 'starting'}")
 
     def show(self, step: int, losses: np.ndarray, dead: np.ndarray) -> None:
-        """`step` updates of the runs are done, with these losses and dead fractions."""
+        """Show the state after `step` updates: losses and dead fractions of the runs."""
         run, taken, now = self.runs[0], step - self.step, time.perf_counter()
         seconds = (now - self.last) / taken
         if self.step:
             self.per_step[run.program] = seconds
-        elif run.program not in self.per_step:  # mostly compiling
+        elif run.program not in self.per_step:  # most of it is compiling
             self.compiling = max(self.compiling, now - self.last)
         self.step, self.last = step, now
         self.bar.set_description_str(
@@ -74,19 +73,21 @@ class Progress:
             f"{self.left()} left"
         )
 
-    def finish(self, run: Run, words: str) -> None:
-        """`run` is done and saved; `words` say how it went."""
+    def finish(self, run: Run, result: str) -> None:
+        """Print a line for a finished run with its result."""
         self.finished += 1
         self.bar.update()
-        self.bar.write(f"[{self.finished}/{self.total}, {self.left()} left] {run}: {words}")
+        self.bar.write(
+            f"[{self.finished}/{self.total}, {self.left()} left] {run}: {result}"
+        )
 
     def expected(self, run: Run) -> float:
-        """Seconds that a run takes, compiling included, as far as is known."""
+        """Estimate the seconds that a run takes, with compiling."""
         new = run.program not in self.per_step
         return self._training(run) + (self.compiling if new else 0.0)
 
     def left(self) -> str:
-        """Time left, as minutes:seconds."""
+        """Return the estimated time left, as minutes:seconds."""
         new = {run.program for run in self.waiting} - set(self.per_step)
         seconds = sum(map(self._training, self.waiting)) / self.devices
         seconds += len(new) * self.compiling
@@ -98,9 +99,9 @@ class Progress:
             return self.per_step[run.program] * run.steps
         if not self.per_step:
             return 0.0
-        # From the widest program measured so far that is not wider.
-        known = max(self.per_step, key=lambda p: (p.width <= run.width, p.width))
-        return self.per_step[known] * max(1.0, _work(run) / _work(known)) * run.steps
+        # Scaled from the widest measured program that is not wider.
+        measured = max(self.per_step, key=lambda p: (p.width <= run.width, p.width))
+        return self.per_step[measured] * max(1.0, _work(run) / _work(measured)) * run.steps
 
 
 def _work(run: Run) -> int:

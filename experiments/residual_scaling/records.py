@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is on record of a run, one JSON line each, and how to look at many of them.
+"""Records of finished runs, one JSON line each, and selections from them.
 
 A record holds:
   run: the fields of `Run`.
-  settings: what all runs of a folder share.
-  loss, grad_norm: of the training batches, means of `loss_every` steps each, up to the
-    first loss that is not finite; None where a mean is not.
-  probes: lists with one entry a probe, of fixed images, batch statistics as in training:
-    step, accuracy and loss; the signals of `inception_jax.training.diagnostics`, those of
-    blocks with one number for each block, from input to output.
+  settings: settings shared by all runs of a folder.
+  loss, grad_norm: of the training batches, each the mean of `loss_every` steps, up to the
+    first loss that is not finite; None if the mean is not finite.
+  probes: lists with one entry per probe, computed with batch statistics on fixed images:
+    step, accuracy, loss and the signals of `inception_jax.training.diagnostics`; signals of
+    blocks have one number for each block, from input to output.
   test: sums over the test images, with moving averages, after the last step.
   outcome, death_step, recovered, spikes: see outcomes.py.
   seconds, devices, versions.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def read_records(path: Path) -> dict[Run, Record]:
 
 
 def select(records: Records, **fixed: Any) -> dict[Run, Record]:
-    """Runs whose fields have the given values."""
+    """Select the runs whose fields have the given values."""
     return {
         run: record
         for run, record in records.items()
@@ -73,47 +73,32 @@ def select(records: Records, **fixed: Any) -> dict[Run, Record]:
 
 
 def settings_in(records: Iterable[Run]) -> list[Run]:
-    """The different settings of some runs, in their order, each as its run of seed 0."""
+    """Return the different settings of runs in order, each as its run with seed 0."""
     return list(dict.fromkeys(run.setting for run in records))
 
 
-def seeds_of(records: Records, setting: Run) -> dict[int, Record]:
-    """The repetitions of a setting, by seed."""
-    return {
-        run.seed: record
-        for run, record in records.items()
-        if run.setting == setting.setting
-    }
-
-
 def steps_taken(record: Record) -> int:
-    """The steps of a run, or those to its first loss that is not finite."""
+    """Return the steps of a run, up to its first loss that is not finite."""
     diverged = record["outcome"] == Outcome.DIVERGED
     return record["death_step"] if diverged else record["run"]["steps"]
 
 
 def training_loss(record: Record) -> np.ndarray:
-    """Loss of the training batches on record, in nats; NaN where it was not finite."""
+    """Return the training loss in nats, NaN where it was not finite."""
     return np.array(record["loss"], float)
 
 
 def loss_steps(record: Record) -> np.ndarray:
-    """The last step of those that each number of `training_loss` is the mean of."""
+    """Return the last step of each mean in `training_loss`."""
     steps = np.arange(1, len(record["loss"]) + 1) * record["loss_every"]
     return np.minimum(steps, steps_taken(record))
 
 
 def signal(record: Record, name: str) -> np.ndarray:
-    """A signal over the probes, `[probes]` or `[probes, blocks]`."""
+    """Return a signal over the probes, `[probes]` or `[probes, blocks]`."""
     return np.array(record["probes"][name], float)
 
 
 def test_accuracy(record: Record) -> float:
-    """Share of the test images whose class was found, after the last step."""
+    """Return the top-1 accuracy on the test images after the last step."""
     return means(record["test"])["top1"]
-
-
-def mean_over(records: Iterable[Record], value: Callable[[Record], float]) -> float:
-    """Mean of `value` over records; NaN of none."""
-    values = [value(record) for record in records]
-    return float(np.mean(values)) if values else float("nan")

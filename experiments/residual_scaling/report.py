@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m experiments.residual_scaling.report FOLDER`: the report of a study.
 
-Made from the runs on record in the folder: report.html, one file that loads nothing;
-report.md, the same with its pictures beside it; runs.csv, probes.csv, verdicts.csv.
+Writes into that folder, from its records: report.html, a self-contained page; report.md
+with its figures in pictures/; and the tables runs.csv, probes.csv and verdicts.csv.
 """
 
 import sys
@@ -29,52 +29,51 @@ from experiments.residual_scaling.verdicts import Verdict
 from inception_jax.text import printable
 
 LEFT_OUT = "left_out.txt"
-PICTURES = "pictures"  # the folder of the Markdown page's
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Make the report of a study anew from the runs on record."""
+    """Write the report of a study from its records."""
 
-    # The folder with runs.jsonl.
+    # Folder of the study, with runs.jsonl.
     folder: Annotated[Path, tyro.conf.Positional]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input."""
+    """Write the report; return 2 on bad input."""
     program = "python -m experiments.residual_scaling.report"
     try:
         folder = tyro.cli(Options, prog=program, args=arguments).folder
         records = read_records(records_file(folder))
         if not records:
             raise ValueError(
-                f"{folder} holds no runs.jsonl with runs on record; name the --workdir of "
-                "a study."
+                f"{folder} has no runs.jsonl with finished runs; name a study's folder."
             )
         note = folder / LEFT_OUT
         left_out = note.read_text(encoding="utf-8").splitlines() if note.exists() else []
-        written = write_report(folder, records, judge(records), left_out)
+        pages = write_report(folder, records, judge(records), left_out)
     except (ValueError, OSError) as error:
         print(f"residual_scaling.report: {printable(error)}", file=sys.stderr)
         return 2
-    print(f"Wrote {', '.join(map(printable, written))}")
+    print(f"Wrote {', '.join(map(printable, pages))}")
     return 0
 
 
 def write_report(
     folder: Path, records: Records, verdicts: Sequence[Verdict], left_out: Sequence[str]
 ) -> list[Path]:
-    """Write pages, pictures and tables of a study into a folder; returns pages and tables.
+    """Write pages, figures and tables into a folder; return the pages and tables.
 
-    `left_out`: a sentence for each part of the plan that was not run; kept in the folder,
-    so that the report can be made again from it.
+    `left_out` describes the parts of the plan that were not run. It is saved in the folder,
+    so that the report can be written again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / LEFT_OUT).write_text("".join(f"{s}\n" for s in left_out), encoding="utf-8")
     pictures = folder / PICTURES
     pictures.mkdir(exist_ok=True)
     for path in pictures.glob("*.png"):
-        path.unlink()  # of an earlier report
+        path.unlink()  # from an earlier report
     content = contents(records, verdicts) | {"left_out": list(left_out)}
     content["pictures"] = [_page_picture(picture, pictures) for picture in draw(records)]
     pages = [folder / "report.html", folder / "report.md"]
@@ -95,11 +94,11 @@ def _pages(name: str) -> jinja2.Environment:
 
 
 def _page_picture(picture: Picture, folder: Path) -> dict[str, Any]:
-    """Write a picture; returns what a page that holds its pictures says of it."""
-    words = {n: getattr(picture, n) for n in ("name", "title", "caption", "alt", "missing")}
+    """Write a figure; return its texts and data for the pages."""
+    texts = {n: getattr(picture, n) for n in ("name", "title", "caption", "alt", "missing")}
     if picture.figure is None:
-        return words
-    return words | save_figure(picture.figure, folder / f"{picture.name}.png")
+        return texts
+    return texts | save_figure(picture.figure, folder / f"{picture.name}.png")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the runs: one compilation per shape, one JSON line per finished run."""
+"""Training of the runs, with one compilation for each shape."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -32,11 +32,11 @@ from inception_jax.storage.run_folder import flatten_settings, setting_differenc
 from inception_jax.training.diagnostics import count_spikes
 from inception_jax.training.metrics import rounded
 
-MAX_POINTS = 1000  # of a loss curve on record; a longer one is thinned to means
+MAX_POINTS = 1000  # of a recorded loss curve; longer curves are averaged in groups
 
 
 def settings_of(study: Study) -> dict[str, Any]:
-    """What no run says itself and must be equal in all; saved with every run."""
+    """Return the settings that all runs of a study must share; saved with every run."""
     optimizer = {
         name: value
         for name, value in asdict(OPTIMIZER).items()
@@ -48,38 +48,38 @@ def settings_of(study: Study) -> dict[str, Any]:
 
 
 def finished_runs(study: Study) -> dict[Run, Record]:
-    """Runs of this study that are already on record, in the study's order.
+    """Return the records of finished runs of this study, in the study's order.
 
-    Raises ValueError if the folder holds runs that were trained with other settings.
+    Raises ValueError if the folder has runs that were trained with other settings.
     """
     records = read_records(study.records_file)
     for record in records.values():
         if different := setting_differences(record["settings"], settings_of(study)):
             raise ValueError(
-                f"{study.folder} holds runs of other settings ({', '.join(different)}); "
+                f"{study.folder} has runs with other settings ({', '.join(different)}); "
                 "choose another --workdir."
             )
     return {run: records[run] for run in study.runs if run in records}
 
 
 def train_study(study: Study, started: float | None = None) -> dict[Run, Record]:
-    """Train the runs that are not on record yet; returns all that are, in order.
+    """Train the runs that are not finished yet; return all records in the study's order.
 
-    Every finished run is saved at once; an interrupted one is trained again by the next
-    call. Runs that would not end within the study's minutes, counted from `started` (a
-    `time.perf_counter()`), are left out. Raises ValueError on settings that do not fit.
+    A run is saved as soon as it finishes; an interrupted one is trained again by the next
+    call. Runs that would not finish within the study's time, counted from `started` (a
+    `time.perf_counter()`), are left out. Raises ValueError on runs with other settings.
     """
     started = time.perf_counter() if started is None else started
     done = finished_runs(study)
     remaining = [run for run in study.runs if run not in done]
     if done:
-        print(f"{len(done)} of {len(study.runs)} runs are on record and kept.")
+        print(f"{len(done)} of {len(study.runs)} runs are already finished.")
     if not remaining:
         return done
     study.folder.mkdir(parents=True, exist_ok=True)
     lab = Lab(study)
     print(
-        f"{study.plan.what}\n{len(remaining)} runs, one at a time on each of "
+        f"{study.plan.description}\n{len(remaining)} runs, one at a time on each of "
         f"{describe(lab.devices)}, for at most {study.seconds / 60:.3g} minutes. Ctrl-C "
         "keeps finished runs.",
         flush=True,
@@ -94,19 +94,19 @@ def train_study(study: Study, started: float | None = None) -> dict[Run, Record]
                 progress.finish(Run(**record["run"]), _result_line(record))
     if progress.left_out:
         print(
-            f"{len(progress.left_out)} runs would not have ended in time and are left out; "
-            "the same command goes on with them."
+            f"{len(progress.left_out)} runs would not have finished in time and were left "
+            "out; the same command continues with them."
         )
     return finished_runs(study)
 
 
 class Lab:
-    """What runs have in common: devices, data, compiled programs."""
+    """Devices, data and compiled programs that runs share."""
 
     def __init__(self, study: Study) -> None:
         self.study, self.devices = study, local_devices()
         self._programs: dict[Run, Programs] = {}
-        # Most runs have the same seeds, hence the same batches.
+        # Most runs share their seeds and therefore their batches.
         self.batch = lru_cache(maxsize=1024)(self._batch)
         self._batches = lru_cache(maxsize=64)(self._training)
 
@@ -122,7 +122,7 @@ class Lab:
         return self._programs[program]
 
     def _batch(self, shape: Run, seed: int, step: int) -> dict[str, np.ndarray]:
-        """Training batch of a step, counted from 0."""
+        """Return the training batch of a step, counted from 0."""
         return self._batches(shape, seed)[step]
 
     def _training(self, shape: Run, seed: int) -> Any:
@@ -138,10 +138,10 @@ class Lab:
 def train_runs(
     lab: Lab, programs: Programs, runs: Sequence[Run], progress: Progress
 ) -> list[Record]:
-    """Train runs of one shape at once, one on each device; their records, in order."""
+    """Train runs of one shape, one on each device; return their records in order."""
     start = time.perf_counter()
     shape = runs[0].shape
-    # Devices without a run of their own repeat the last one.
+    # Devices without a run repeat the last one.
     each = [*runs, *[runs[-1]] * (len(lab.devices) - len(runs))]
     values: Values = _stack([values_of(run) for run in each])
     batches = [partial(lab.batch, shape, run.seed) for run in each]
@@ -163,7 +163,7 @@ def train_runs(
             pending.clear()
             progress.show(step, curves[-1][0], log.entries[-1]["pool_dead"])
             if not np.isfinite(curves[-1][0]).any():
-                break  # none of them comes back
+                break  # a diverged run does not recover
     tests = _test_sums(lab, programs, state, shape, values)
     seconds = round((time.perf_counter() - start) / len(runs), 2)
     return [
@@ -179,7 +179,7 @@ def _record(
     if not np.isfinite(loss).all():
         loss = loss[: np.argmin(np.isfinite(loss)) + 1]
     classes = len(lab.data(run, "train").class_names)
-    told = history(loss.tolist(), probes["pool_dead"], probes["step"], classes)
+    label = history(loss.tolist(), probes["pool_dead"], probes["step"], classes)
     every = -(-run.steps // MAX_POINTS)
     return {
         "run": asdict(run),
@@ -188,7 +188,7 @@ def _record(
         "loss": rounded(_thinned(loss, every)),
         "grad_norm": rounded(_thinned(norm[: len(loss)], every)),
         "probes": probes,
-        **asdict(told),
+        **asdict(label),
         "spikes": count_spikes(loss.tolist()),
         "devices": describe(lab.devices),
         "versions": {p: version(p) for p in ("inception_jax", "jax", "flax", "optax")},
@@ -196,7 +196,7 @@ def _record(
 
 
 def _thinned(values: np.ndarray, every: int) -> np.ndarray:
-    """Means of `every` neighbours."""
+    """Return the means of groups of `every` neighbours."""
     return np.array([values[i : i + every].mean() for i in range(0, len(values), every)])
 
 

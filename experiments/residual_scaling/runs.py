@@ -1,32 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of the study is: one training run, and everything that defines it."""
+"""A run of the study and everything that defines it."""
 
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
-# Section 4. Any higher rate is an accelerator: it brings into some ten steps what the
-# paper saw "after a few tens of thousands of iterations".
+# Section 4. Higher rates are meant to cause within some ten steps what the paper saw "after
+# a few tens of thousands of iterations".
 PAPER_LEARNING_RATE = 0.045
 PAPER_WIDTH = 1000  # "if the number of filters exceeded 1000" (section 3.3)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run. Runs that differ in values alone share one compiled program."""
+    """One training run. Runs that differ only in values share one compiled program."""
 
-    # What is compiled.
+    # Fields that change the compiled program.
     data: Literal["digits", "prototypes"] = "digits"
-    # "C": `depth` narrow Inception-ResNet-C blocks. "BC": `depth` B and `depth` C blocks
+    # "C": `depth` narrow Inception-ResNet-C blocks. "BC": `depth` B and `depth` C blocks,
     # with the branches of Figs 17 and 19.
     network: Literal["C", "BC"] = "C"
     width: int = 256  # channels of the stream before the average pool
-    depth: int = 10  # residual blocks of a stage
-    # Branches of Fig. 13 or 19; or no residual network: "plain" leaves the sum out,
-    # "concat" concatenates branches of the same cost.
+    depth: int = 10  # residual blocks per stage
+    # "v1" and "v2": branches of Figs 13 and 19. "plain": without the sum. "concat":
+    # concatenated branches of equal cost.
     block: Literal["v1", "v2", "plain", "concat"] = "v1"
-    # "paper": ReLU'd sum -> pool; "published": last block without ReLU, then a 1x1.
+    # "paper": pool after the ReLU of the sum. "published": last block without ReLU, then a
+    # 1x1 convolution.
     head: Literal["paper", "published"] = "paper"
-    activation: Literal["relu", "leaky_relu", "pre"] = "relu"  # of the sum
+    activation: Literal["relu", "leaky_relu", "pre"] = "relu"  # after the sum
     pool_norm: Literal["none", "before_relu", "after_relu"] = "none"  # extra batch norm
     residual_norm: bool = False  # batch norm after the linear 1x1
     learned_scale: Literal["none", "scalar", "channel"] = "none"
@@ -35,10 +36,10 @@ class Run:
     batch_size: int = 32
     steps: int = 80
     probe_every: int = 10
-    # Values.
-    init: Literal["he", "glorot", "lecun", "stddev_0.1"] = "he"  # of the linear 1x1
-    init_gain: float = 1.0  # factor on what `init` gives
-    scale: float | None = 1.0  # factor on every residual; None: as published
+    # Values, which do not.
+    init: Literal["he", "glorot", "lecun", "stddev_0.1"] = "he"  # of linear 1x1 kernels
+    init_gain: float = 1.0  # factor on these initial kernels
+    scale: float | None = 1.0  # residual scale; None: as published
     learned_scale_init: float = 1.0
     learning_rate: float = PAPER_LEARNING_RATE
     warmup: Literal["constant", "linear"] = "constant"
@@ -47,24 +48,24 @@ class Run:
     clip_norm: float | None = None
     momentum: float = 0.9
     classifier_rate: float = 1.0  # factor on the learning rate of the classifier
-    linear_rate: float = 1.0  # the same of the linear 1x1 that end the residuals
-    seed: int = 0  # of the initial weights and of the order of the data
+    linear_rate: float = 1.0  # factor on the learning rate of the linear 1x1 convolutions
+    seed: int = 0  # of the initial weights and the order of the data
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "batch_size", "steps", "probe_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         for field in fields(self):
-            value, known = getattr(self, field.name), get_args(field.type)
-            if get_origin(field.type) is Literal and value not in known:
+            value, options = getattr(self, field.name), get_args(field.type)
+            if get_origin(field.type) is Literal and value not in options:
                 raise ValueError(
-                    f"{field.name} must be {' or '.join(known)}, got {value!r}."
+                    f"{field.name} must be {' or '.join(options)}, got {value!r}."
                 )
         if self.network == "BC" and self.block != "v2":
-            raise ValueError(f"block must be v2 in network BC, got {self.block!r}.")
-        if self.block == "concat" and (set(self.changes) & RESIDUAL_FIELDS):
-            different = ", ".join(sorted(set(self.changes) & RESIDUAL_FIELDS))
-            raise ValueError(f"block concat has no residuals to change by {different}.")
+            raise ValueError(f"block must be v2 for network BC, got {self.block!r}.")
+        changed = ", ".join(sorted(set(self.changes) & RESIDUAL_FIELDS))
+        if self.block == "concat" and changed:
+            raise ValueError(f"block concat has no residuals, so {changed} cannot be set.")
         if self.scale is not None and not 0 <= self.scale <= 1:
             raise ValueError(f"scale must lie in [0, 1], got {self.scale}.")
         if not 0 < self.learning_rate < float("inf"):
@@ -72,23 +73,23 @@ class Run:
 
     @property
     def shape(self) -> "Run":
-        """The run with all its values at their defaults: such runs run side by side."""
+        """This run with default values; runs of one shape can train side by side."""
         return replace(self, **{name: DEFAULTS[name] for name in VALUES})
 
     @property
     def program(self) -> "Run":
-        """The shape of any length: what decides what is compiled."""
+        """This shape with default lengths; it determines the compiled program."""
         lengths = ("steps", "probe_every")
         return replace(self.shape, **{name: DEFAULTS[name] for name in lengths})
 
     @property
     def setting(self) -> "Run":
-        """The run with seed 0: runs of one setting are repetitions."""
+        """This run with seed 0; runs of one setting differ only in their seed."""
         return replace(self, seed=0)
 
     @property
     def changes(self) -> dict[str, object]:
-        """The fields that differ from the defaults, but for the seed."""
+        """The fields that differ from the defaults, except the seed."""
         return {
             name: value
             for name, default in DEFAULTS.items()
@@ -97,7 +98,7 @@ class Run:
 
     @property
     def description(self) -> str:
-        """The setting for people: width, scale, rate, and what else is special."""
+        """The setting as text: width, scale, learning rate and all changes."""
         always = {n: getattr(self, n) for n in ("width", "scale", "learning_rate")}
         return ", ".join(describe_field(n, v) for n, v in (always | self.changes).items())
 
@@ -105,7 +106,7 @@ class Run:
         return f"{self.description}, seed {self.seed}"
 
 
-# What only a residual block or its sum can have.
+# Fields of residual blocks only.
 RESIDUAL_FIELDS = {
     *("activation", "pool_norm", "residual_norm", "learned_scale", "init", "init_gain"),
     *("scale", "linear_rate"),
@@ -115,7 +116,7 @@ VALUES = tuple(DEFAULTS)[tuple(DEFAULTS).index("init") :]
 
 
 def describe_field(name: str, value: object) -> str:
-    """A field of a run for people: "learning rate 0.2"."""
+    """Describe a field of a run, as in "learning rate 0.2"."""
     if name == "scale" and value is None:
         value = "as published"
     shown = f"{value:.3g}" if isinstance(value, float) else value

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tests and intervals behind the verdicts, all at a level of 5 %."""
+"""Statistical tests and intervals behind the verdicts, all at the 5 % level."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,14 +23,14 @@ RESAMPLES = 199  # of a bootstrap
 
 @dataclass(frozen=True)
 class Share:
-    """`count` of `total` runs."""
+    """A proportion: `count` of `total` runs."""
 
     count: int
     total: int
 
     @classmethod
     def of(cls, events: Iterable[bool]) -> "Share":
-        """How many of `events` happened."""
+        """Count the events that happened."""
         events = list(events)
         return cls(sum(events), len(events))
 
@@ -52,18 +53,35 @@ class Share:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval, infinite where the data do not bound it."""
+    """A number and its 95 % interval; a bound is infinite if the data do not give one."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        if not math.isfinite(self.low):
+            return f"{self.value:.3g} (too few seeds for an interval)"
+        value, low, high = rounded_alike(self.value, self.low, self.high)
+        return f"{value} [{low}, {high}]"
+
+
+def rounded_alike(*values: float) -> list[str]:
+    """Format values with the same decimals, at most three significant digits in all."""
+    largest = max(map(abs, values))
+    decimals = max(0, 2 - math.floor(math.log10(largest))) if largest else 0
+    while decimals and all(f"{value:.{decimals}f}".endswith("0") for value in values):
+        decimals -= 1
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+def format_p(p: float) -> str:
+    """Format a p-value, as in "p = 0.012" and "p < 0.001"."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def majority_p(share: Share) -> float:
-    """One-sided p-value of the exact binomial test against a proportion of 1/2."""
+    """One-sided p-value of the exact binomial test that the proportion exceeds 1/2."""
     if not share.total:
         return 1.0
     return float(stats.binomtest(share.count, share.total, alternative="greater").pvalue)
@@ -72,8 +90,8 @@ def majority_p(share: Share) -> float:
 def fisher_p(strata: Iterable[tuple[Share, Share]]) -> float:
     """Two-sided p-value of Fisher's exact test of the first shares against the second.
 
-    Over several strata: the sum of the first counts, given every stratum's margins (the
-    exact Cochran-Mantel-Haenszel test). 5 of 5 against 0 of 5 gives 0.008.
+    With several strata it is the exact Cochran-Mantel-Haenszel test, whose statistic is the
+    sum of the first counts given the margins of every stratum.
     """
     probabilities, observed = np.ones(1), 0
     for a, b in strata:
@@ -83,13 +101,13 @@ def fisher_p(strata: Iterable[tuple[Share, Share]]) -> float:
             given = stats.hypergeom.pmf(counts, both.total, both.count, a.total)
             probabilities = np.convolve(probabilities, given)
             observed += a.count
-    # What is as rare as the observed must not be lost to rounding.
+    # The tolerance keeps equally rare tables in spite of rounding.
     as_rare = probabilities <= probabilities[observed] * (1 + 1e-7)
     return float(min(1.0, probabilities[as_rare].sum()))
 
 
 def excess(strata: Iterable[tuple[Share, Share]]) -> float:
-    """How many more of the first than expected, were both alike in every stratum."""
+    """Events of the first shares minus those expected if both had equal probability."""
     return sum(
         a.count - a.total * (a.count + b.count) / (a.total + b.total)
         for a, b in strata
@@ -98,25 +116,26 @@ def excess(strata: Iterable[tuple[Share, Share]]) -> float:
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test, from the pairs that differ."""
+    """Two-sided p-value of McNemar's exact test, from the numbers of discordant pairs."""
     return float(mcnemar_test([[0, only_first], [only_second, 0]], exact=True).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979)."""
+    """Correct p-values for multiple testing (Holm 1979)."""
     found = multipletests(p_values, LEVEL, method="holm")[1] if p_values else ()
     return [float(p) for p in found]
 
 
 def paired_tost(differences: Sequence[float], bound: float) -> tuple[float, float]:
-    """Paired TOST, margin `-bound`: p of "the mean is above `bound`", p of equivalence.
+    """Run a paired TOST with margin `-bound`.
 
-    1.0 of fewer than three pairs.
+    Returns the p-value of "the mean is above `bound`" and that of equivalence; both are 1
+    for fewer than three pairs.
     """
     if len(differences) < 3:
         return 1.0, 1.0
     mean = float(np.mean(differences))
-    if np.std(differences) < 1e-12:  # no spread, no t statistic
+    if np.std(differences) < 1e-12:  # without spread there is no t statistic
         return float(mean <= bound), float(abs(mean) >= -bound)
     zeros = np.zeros(len(differences))
     both, lower, _ = ttost_paired(np.asarray(differences), zeros, bound, -bound)
@@ -124,7 +143,7 @@ def paired_tost(differences: Sequence[float], bound: float) -> tuple[float, floa
 
 
 def t_interval(values: Sequence[float]) -> Estimate:
-    """Mean with Student's 95 % interval; infinite of fewer than three values."""
+    """Mean with Student's 95 % interval, which is infinite for fewer than three values."""
     mean = float(np.mean(values)) if len(values) else float("nan")
     if len(values) < 3:
         return Estimate(mean, -np.inf, np.inf)
@@ -133,7 +152,7 @@ def t_interval(values: Sequence[float]) -> Estimate:
 
 
 def bootstrap(statistic: Callable[..., float], *columns: Sequence) -> Estimate:
-    """`statistic(*columns)` and its percentile interval over resampled rows."""
+    """Compute `statistic(*columns)` with a percentile bootstrap interval over the rows."""
     value = float(statistic(*columns))
     rows = np.arange(len(columns[0]))
     if len(rows) < 2:
@@ -152,15 +171,15 @@ def bootstrap(statistic: Callable[..., float], *columns: Sequence) -> Estimate:
 
 
 def censored(times: Sequence[float], happened: Sequence[bool]) -> stats.CensoredData:
-    """Times of events; of those that had not happened, the time of the last look."""
+    """Right-censored times: of the event, or of the last observation without it."""
     times, happened = np.asarray(times, float), np.asarray(happened, bool)
     return stats.CensoredData(uncensored=times[happened], right=times[~happened])
 
 
 def median_time(times: Sequence[float], happened: Sequence[bool]) -> Estimate:
-    """Kaplan-Meier median with its log-log interval; infinite where half never happen."""
+    """Kaplan-Meier median with its log-log interval; infinite if half never happen."""
     curve = stats.ecdf(censored(times, happened)).sf
-    # Undefined where all or none are left: the curve itself stands in below.
+    # The interval is undefined where all or none remain; the curve replaces it below.
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         interval = curve.confidence_interval(method="log-log")
 
@@ -173,24 +192,35 @@ def median_time(times: Sequence[float], happened: Sequence[bool]) -> Estimate:
     return Estimate(first(curve.probabilities), *map(first, ends))
 
 
-def log_rank_p(strata: Iterable[tuple[stats.CensoredData, stats.CensoredData]]) -> float:
-    """One-sided p of "the first come sooner": log-rank, strata joined by Stouffer.
+def format_median(times: Sequence[float], happened: Sequence[bool]) -> str:
+    """Format a Kaplan-Meier median of steps, as in "70 [60, > 80]"."""
+    end, median = max(times), median_time(times, happened)
+    if median.value == np.inf:
+        return f"> {end:g}" if any(happened) else f"never reached within {end:g} steps"
+    low, high = (
+        f"> {end:g}" if x == np.inf else f"{x:g}" for x in (median.low, median.high)
+    )
+    return f"{median.value:g} [{low}, {high}]"
 
-    0.5 where nothing happened.
+
+def log_rank_p(strata: Iterable[tuple[stats.CensoredData, stats.CensoredData]]) -> float:
+    """One-sided p-value of the log-rank test that the first events come sooner.
+
+    Strata are combined by Stouffer's method. Returns 0.5 if there are no events.
     """
     p_values: list[float] = []
     for first, second in strata:
         if first.num_censored() < len(first) or second.num_censored() < len(second):
-            with np.errstate(invalid="ignore"):  # 0/0: all came at once
+            with np.errstate(invalid="ignore"):  # 0/0 if all events are simultaneous
                 p = stats.logrank(first, second, alternative="greater").pvalue
             p_values += [] if np.isnan(p) else [float(p)]
     return float(stats.combine_pvalues(p_values or [0.5], method="stouffer").pvalue)
 
 
 def threshold(values: Sequence[float], happened: Sequence[bool]) -> Estimate | None:
-    """Where a logistic fit on log2 of `values` gives 1/2; None if it does not rise.
+    """Value at which a logistic fit on log2 of `values` gives 1/2.
 
-    An end of the values stands for whatever lies beyond.
+    Returns None if the fit does not rise; bounds are clipped to the range of `values`.
     """
     logs, happened = np.log2(values), np.asarray(happened, float)
 
@@ -206,10 +236,10 @@ def threshold(values: Sequence[float], happened: Sequence[bool]) -> Estimate | N
 
     if len(logs) < 2 or not rises(logs, happened):
         return None
-    # Where it starts at the optimum, newton-cholesky says so and lets lbfgs finish.
+    # newton-cholesky warns and falls back to lbfgs if it starts at the optimum.
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         found = bootstrap(fit, logs, happened)
-    # Where nothing overlaps, all that is known is the gap.
+    # For separated groups the data only bound the threshold by the gap between them.
     low = min(found.low, logs[happened == 0].max())
     high = max(found.high, logs[happened == 1].min())
     ends = np.clip([found.value, low, high], logs.min(), logs.max())
@@ -219,9 +249,10 @@ def threshold(values: Sequence[float], happened: Sequence[bool]) -> Estimate | N
 def held_out_loss(
     features: np.ndarray, happened: np.ndarray, groups: np.ndarray
 ) -> np.ndarray | None:
-    """Log-loss `[n]` of a logistic fit to other groups, `features` being `[n, k]`.
+    """Log-loss `[n]` of logistic fits to the other groups; `features` are `[n, k]`.
 
-    Tenfold, or as many as there are groups; None where a fit would see one outcome only.
+    Uses ten folds, or one per group if there are fewer. Returns None if the training part
+    of a fold has a single outcome.
     """
     folds = min(10, len(np.unique(groups)))
     if folds < 2:
@@ -237,7 +268,7 @@ def held_out_loss(
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p-value of a mean of 0, by flipping the signs of paired differences."""
+    """Two-sided p-value of the sign-flip test that the mean difference is 0."""
     if len(differences) < 2:
         return 1.0
     result = stats.permutation_test(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a plan is done, where, and in how much time."""
+"""Options of the study: its plan, folder and time budget."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,20 +11,20 @@ from experiments.residual_scaling.runs import Run
 
 @dataclass(frozen=True)
 class Options:
-    """Train residual networks with and without scaling, and judge the paper's claims."""
+    """Train residual networks with and without scaling and test the paper's claims."""
 
-    # quick, two minutes and no verdict; cpu, the main job; cpu_more, which goes on with the
-    # cures of the literature and the paper's horizon; gpu, the paper's widths.
+    # quick: two minutes, no verdicts; cpu: the main study; cpu_more: remedies of later
+    # papers and longer runs, too; gpu: the paper's widths.
     plan: str = "cpu"
-    # Minutes of training; what does not fit is left out, the least important first, and
-    # the same command goes on with it. Default: the plan's.
+    # Time budget for training. Runs that do not fit are left out, the least important
+    # first; the same command continues with them. Default: the plan's.
     minutes: float | None = None
-    # Repetitions of every setting; default: the plan's.
+    # Number of seeds for every setting. Default: the plan's.
     seeds: int | None = None
-    # Folder for everything this writes; default: runs/residual_scaling, for the plans
-    # quick and gpu with that name behind it.
+    # Folder for all output. Default: runs/residual_scaling for the plan cpu, otherwise
+    # runs/residual_scaling_PLAN.
     workdir: Path | None = None
-    # Folder of prepared data sets; default: TFDS's own.
+    # Folder of prepared data sets. Default: the one of TFDS.
     data_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -37,7 +37,7 @@ class Options:
 
     @property
     def study(self) -> "Study":
-        """What these options ask for."""
+        """The study that these options describe."""
         plan = PLANS[self.plan]
         if self.seeds is not None:
             groups = tuple(replace(group, seeds=self.seeds) for group in plan.groups)
@@ -48,7 +48,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Study:
-    """A plan, its folder, and the minutes it may take; None: the plan's own."""
+    """A plan, its folder and its time budget, by default the plan's."""
 
     plan: Plan
     folder: Path
@@ -57,12 +57,12 @@ class Study:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, the most important first, each once."""
+        """All runs without duplicates, the most important first."""
         return list(dict.fromkeys(run for g in self.plan.groups for run in g.runs))
 
     @property
     def seconds(self) -> float:
-        """Time that training may take."""
+        """The time budget for training."""
         return 60 * (self.plan.minutes if self.minutes is None else self.minutes)
 
     @property
@@ -71,13 +71,13 @@ class Study:
         return records_file(self.folder)
 
     def left_out(self, records: Records) -> list[str]:
-        """What of the plan is not on record, group by group, in words."""
-        words = []
+        """Describe the planned runs that are not recorded, one line per group."""
+        lines = []
         for group in self.plan.groups:
             missing = [run for run in group.runs if run not in records]
             if missing:
                 settings = "; ".join(run.description for run in settings_in(missing))
-                words.append(
+                lines.append(
                     f"{group.question} {len(missing)} of {len(group.runs)} runs: {settings}"
                 )
-        return words
+        return lines

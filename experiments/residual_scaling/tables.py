@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study as tables: runs.csv, probes.csv and verdicts.csv."""
+"""Tables of the study: runs.csv, probes.csv and verdicts.csv."""
 
 import csv
 import hashlib
@@ -30,9 +30,9 @@ RUNS, PROBES, VERDICTS = "runs.csv", "probes.csv", "verdicts.csv"
 
 
 def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) -> list[Path]:
-    """Write the three tables; where there is no number, a cell is empty.
+    """Write the three tables and return their paths.
 
-    An empty `scale` stands for the scales as published.
+    Missing numbers are empty cells; an empty `scale` means the scales as published.
     """
     tables = {
         RUNS: [run_row(run, record) for run, record in records.items()],
@@ -45,30 +45,27 @@ def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) ->
 
 
 def run_id(run: Run) -> str:
-    """A short name of a run, the same wherever and whenever it was trained."""
+    """Return a short identifier of a run, computed from its fields."""
     text = json.dumps(asdict(run), sort_keys=True)
-    # The letter keeps readers of tables from taking it for a number.
+    # The letter keeps spreadsheets from reading an identifier as a number.
     return "a" + hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
 
 
 def final_loss(record: Record) -> float:
-    """Mean training loss of the last steps, in nats; NaN of a run that diverged.
-
-    Of a thinned curve, of as many of its numbers as hold these steps.
-    """
+    """Return the mean training loss of the last steps, NaN for a diverged run."""
     numbers = -(-WINDOW // record["loss_every"])
     return float(np.mean(training_loss(record)[-numbers:]))
 
 
 def highest_loss(record: Record) -> float:
-    """The highest finite training loss on record, in nats; NaN where none was."""
+    """Return the highest finite training loss, NaN if there is none."""
     loss = training_loss(record)
     finite = loss[np.isfinite(loss)]
     return float(finite.max()) if len(finite) else math.nan
 
 
 def run_row(run: Run, record: Record) -> dict[str, Any]:
-    """A line of runs.csv."""
+    """Return a row of runs.csv."""
     return {
         "id": run_id(run),
         **asdict(run),
@@ -86,9 +83,9 @@ def run_row(run: Run, record: Record) -> dict[str, Any]:
 
 
 def probe_rows(run: Run, record: Record) -> Iterator[dict[str, Any]]:
-    """The lines of probes.csv of a run, one for each probe; four digits of each number.
+    """Yield the rows of probes.csv for a run, one for each probe.
 
-    Of the signals with one number for each block it holds `dead`; runs.jsonl has all.
+    Of the signals by block only `dead` is included; runs.jsonl has all of them.
     """
     probes = record["probes"]
     scalars = [name for name in probes if name not in (*BLOCK_SIGNALS, "step")]
@@ -100,7 +97,7 @@ def probe_rows(run: Run, record: Record) -> Iterator[dict[str, Any]]:
 
 
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
-    """A line of verdicts.csv."""
+    """Return a row of verdicts.csv."""
     row = {"claim": verdict.number, "words": verdict.claim}
     for name in ("setting", "test", "evidence", "verdict", "qualifier", "seeds"):
         row[name] = getattr(verdict, name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a verdict on a claim of the paper holds, and its words."""
+"""The paper's claims, verdicts on them, and descriptions of the runs they rest on."""
 
 import math
 import textwrap
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, Run, describe_field
 
-MIN_SEEDS = 5  # 5 of 5 against 0 of 5 is the first split that Fisher's test tells apart
+MIN_SEEDS = 5  # at 5 of 5 against 0 of 5, Fisher's exact test gives p = 0.008
 
-REPRODUCED = "reproduced"  # the test finds what the claim says
-CONTRADICTED = "contradicted"  # the test finds the opposite
-NOT_REPRODUCED = "not reproduced"  # enough runs, and an interval without the claim
+REPRODUCED = "reproduced"  # significant, as claimed
+CONTRADICTED = "contradicted"  # significant, the opposite of the claim
+NOT_REPRODUCED = "not reproduced"  # not significant, but the interval excludes the claim
 UNDECIDED = "undecided"
 NOT_TESTED = "not tested at this scale"
 
@@ -34,7 +34,7 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim in one setting: what was seen, and whether it bears the claim out."""
+    """The evidence on one claim in one setting, and what follows from it."""
 
     number: int  # of the claim, see CLAIMS
     setting: str
@@ -42,43 +42,43 @@ class Verdict:
     evidence: str
     verdict: str
     qualifier: str = ""
-    seeds: int = 0  # different ones on the side that has fewer
+    seeds: int = 0  # of the group that has fewer
     p: float | None = None
-    p_holm: float | None = None  # corrected for all verdicts of a report
-    otherwise: str = UNDECIDED  # the verdict if p does not decide
-    details: tuple[str, ...] = ()  # setting by setting; p-values not corrected
+    p_holm: float | None = None  # corrected for all tests of a report
+    otherwise: str = UNDECIDED  # the verdict if p is not significant
+    details: tuple[str, ...] = ()  # one line per setting; p-values are not corrected
 
     @property
     def claim(self) -> str:
-        """The claim in words."""
+        """The text of the claim."""
         return CLAIMS[self.number]
 
 
 def not_tested(number: int, reason: str, setting: str = "") -> Verdict:
-    """The row of a claim for which runs are missing."""
+    """Return the verdict on a claim for which runs are missing."""
     return Verdict(number, setting, "", reason, NOT_TESTED)
 
 
 def rate_kind(rate: float) -> str:
-    """On which side of the paper's a learning rate is."""
+    """Say how a learning rate compares with the paper's."""
     if math.isclose(rate, PAPER_LEARNING_RATE):
         return "the paper's"
     return "lower than the paper's" if rate < PAPER_LEARNING_RATE else "accelerated"
 
 
 def rate_label(rate: float) -> str:
-    """A learning rate: "learning rate 0.2 (accelerated)"."""
+    """Describe a learning rate, as in "learning rate 0.2 (accelerated)"."""
     return f"learning rate {rate:g} ({rate_kind(rate)})"
 
 
 def setting_label(run: Run) -> str:
-    """A setting in words, but for its scale."""
+    """Describe a setting without its scale."""
     shown = {"width": run.width, "learning_rate": run.learning_rate} | run.changes
     return ", ".join(describe_field(n, v) for n, v in shown.items() if n != "scale")
 
 
 def describe_runs(runs: Iterable[Run]) -> str:
-    """The settings of some runs in words: "digits, width 64/256, depth 10, ..."."""
+    """Describe several settings together, as in "digits, width 64/256, depth 10"."""
     runs = list(runs)
     words = ["/".join(sorted({run.data for run in runs}))]
     for name in ("width", "depth", "learning_rate", "steps"):
@@ -88,7 +88,7 @@ def describe_runs(runs: Iterable[Run]) -> str:
 
 
 def format_verdicts(verdicts: Iterable[Verdict]) -> str:
-    """The verdicts for a terminal, claim by claim."""
+    """Format verdicts for a terminal, claim by claim."""
     lines, number = [], None
     for verdict in verdicts:
         if verdict.number != number:

@@ -22,13 +22,13 @@ def _programs(*of: Any) -> programs_module.Programs:
 
 
 def programs(shape: Run, num_train: int, num_classes: int, devices: list) -> Any:
-    """One `Programs` for all tests: nothing is traced and compiled twice."""
+    """Return one `Programs` per shape for all tests, so that each is compiled once."""
     return _programs(shape, num_train, num_classes, tuple(devices))
 
 
 @pytest.fixture
 def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that look at what is trained, not at compiling."""
+    """Share compiled programs, for tests that do not count compilations."""
     monkeypatch.setattr(runner, "Programs", programs)
 
 
@@ -48,5 +48,5 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> tuple[Stud
 
 @pytest.fixture(scope="session")
 def records() -> dict[Run, dict[str, Any]]:
-    """Plausible records of a whole study, to write reports of; not to be changed."""
+    """Plausible records of a whole study; read only."""
     return made_up()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made-up records of runs, and the rows that they lead to."""
+"""Made-up records of runs and the verdicts that follow from them."""
 
 from dataclasses import replace
 
@@ -10,11 +10,11 @@ from experiments.residual_scaling.verdicts import Verdict
 
 DEAD, HALF, CHANCE = Outcome.DEAD, Outcome.HALF_DEAD, Outcome.CHANCE
 IMPAIRED, HEALTHY, DIVERGED = Outcome.IMPAIRED, Outcome.HEALTHY, Outcome.DIVERGED
-EIGHT = Run(width=2048)  # with eight seeds 8 of 8 against 0 of 8 outlives Holm
+EIGHT = Run(width=2048)  # 8 of 8 against 0 of 8 is significant after Holm
 
 
 def record(outcome=HEALTHY, *, death=None, accuracy=0.9, curvature=1.0, reached=None):
-    """A record of a run that came to `outcome`; `reached`: its step of 95 % accuracy."""
+    """A record with `outcome`; `reached` is the step at which accuracy is 95 %."""
     dead = {DEAD: 1.0, HALF: 0.7}.get(outcome, 0.0)
     return {
         "outcome": str(outcome),
@@ -33,7 +33,7 @@ def record(outcome=HEALTHY, *, death=None, accuracy=0.9, curvature=1.0, reached=
 
 
 def repeat(run: Run, count: int, seeds: int = 8, bad=HALF, good=HEALTHY, **more):
-    """`seeds` repetitions of a run; `count` of them come to `bad`, the rest to `good`."""
+    """`seeds` repetitions of a run: `count` with outcome `bad`, the rest `good`."""
     return {
         replace(run, seed=seed): record(bad if seed < count else good, **more)
         for seed in range(seeds)

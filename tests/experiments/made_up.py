@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made-up records of the study: plausible, random, and with everything that goes wrong."""
+"""Made-up records of the study: plausible, random and with every problem."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,8 @@ from experiments.residual_scaling.runs import Run
 
 GROUPS = ("stem", "branches", "linear", "other", "classifier")
 CLASSES = 10
-FATES = (0.3, 0.55, 0.15)  # of a run beyond the limit: hurt, dies, diverges
+KINDS = ("impaired", "dies", "diverges")  # of runs beyond the limit
+SHARES = (0.3, 0.55, 0.15)
 
 
 def plan() -> Iterator[Run]:
@@ -65,7 +66,7 @@ def record(run: Run, rng: np.random.Generator) -> Record:
     norm2 = run.width * (0.2 + 2 * scale**2) * rng.uniform(0.8, 1.2)
     curvature = norm2 / CLASSES * rng.uniform(0.9, 1.1)
     control = run.learning_rate * run.classifier_rate * curvature / (2 * (1 + run.momentum))
-    kind = "calm" if control < 0.6 else rng.choice(["hurt", "dies", "diverges"], p=FATES)
+    kind = "calm" if control < 0.6 else rng.choice(KINDS, p=SHARES)
     steps = run.steps if kind != "diverges" else int(rng.integers(10, run.steps))
     loss = 2.3 * np.exp(-np.arange(steps) / rng.uniform(8, 15)) + 0.1
     loss *= rng.uniform(0.8, 1.2, steps)
@@ -107,13 +108,13 @@ def record(run: Run, rng: np.random.Generator) -> Record:
 def signals(run, scale, kind, norm2, curvature, steps, loss, rng) -> dict[str, list]:
     """The signals at each probe; None where a run has none or has diverged."""
     depth = np.arange(1, run.depth + 1)
-    severity = {"calm": 0.0, "hurt": 0.3}.get(kind, 1.0)
+    severity = {"calm": 0.0, "impaired": 0.3}.get(kind, 1.0)
     rows: dict[str, list] = {}
     learned = 0.05 if kind in ("dies", "diverges") else 0.9
     pace = rng.uniform(8, 15) * (2 if run.block == "plain" else 1)
     for step in steps:
         part = severity * min(1.0, step / 20)
-        if kind == "hurt" and step > 25:
+        if kind == "impaired" and step > 25:
             part /= 4
         dead = np.clip(part * (depth / run.depth) ** 0.5 * 1.02, 0, 1)
         lost = kind == "diverges" and step == steps[-1] and len(steps) > 1

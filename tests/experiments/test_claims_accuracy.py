@@ -47,7 +47,7 @@ def test_harm_is_measured_over_pairs_of_the_same_seed():
     assert only(shuffled, 8).verdict == UNDECIDED
 
 
-def test_a_saved_width_does_not_hide_a_harmed_one():
+def test_a_width_that_gains_does_not_hide_one_that_loses():
     records = scaled_pair(lambda seed: -0.05 + 0.001 * seed, width=64)
     records |= scaled_pair(lambda seed: 0.4 + 0.001 * seed, width=1024)
     row = only(records, 8)
@@ -57,7 +57,7 @@ def test_a_saved_width_does_not_hide_a_harmed_one():
     )
 
 
-def test_each_side_is_judged_at_its_own_best_rate():
+def test_each_scale_is_judged_at_its_best_rate():
     records = scaled_pair(lambda seed: -0.1 + 0.001 * seed, rate=0.01)
     records |= scaled_pair(lambda seed: 0.2 + 0.001 * seed, rate=0.045)
     assert only(records, 8, "common").verdict == CONTRADICTED
@@ -66,7 +66,7 @@ def test_each_side_is_judged_at_its_own_best_rate():
     assert "learning rate 0.045" in row.evidence
 
 
-def test_a_scaled_arm_that_diverged_is_harmed():
+def test_a_diverged_scaled_run_is_harmed():
     records = scaled_pair(lambda seed: 0.0)
     for run, made in records.items():
         if run.scale != 1.0:
@@ -90,7 +90,7 @@ def test_deeper_networks_need_lower_scales(bad_at, verdict):
         for scale in (1.0, 0.3, 0.1):
             bad = (depth, scale) in bad_at
             records |= repeat(Run(depth=depth, scale=scale), 6 * bad, 6)
-    row = only(records, 10, "half dead")
+    row = only(records, 10, "failed")
     assert row.verdict == verdict
     if verdict == REPRODUCED:
         where = "width 256, learning rate 0.045"
@@ -101,7 +101,7 @@ def test_deeper_networks_need_lower_scales(bad_at, verdict):
 
 
 def curvature_grid(control):
-    """36 settings; runs are hurt where `control(run, curvature)` is above 1."""
+    """36 settings; runs are unstable where `control(run, curvature)` is above 1."""
     rng = random.Random(0)
     records = {}
     for width in (64, 256, 1024):

@@ -35,7 +35,7 @@ def environment(data_dir: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_study_killed_and_interrupted_ends_with_the_same_table(whole, tmp_path, data_dir):
+def test_a_killed_and_interrupted_study_has_the_same_records(whole, tmp_path, data_dir):
     """One process is killed at a random moment, the next one gets Ctrl-C."""
     command, file = run_command(tmp_path, data_dir), tmp_path / "runs.jsonl"
     start = partial(subprocess.Popen, command, env=environment(data_dir), text=True)
@@ -53,7 +53,7 @@ def test_a_study_killed_and_interrupted_ends_with_the_same_table(whole, tmp_path
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "the same command goes on from there" in output
+    assert "the same command continues the study" in output
     assert "Traceback" not in errors
 
     kept = file.read_text()
@@ -61,7 +61,7 @@ def test_a_study_killed_and_interrupted_ends_with_the_same_table(whole, tmp_path
         command, env=environment(data_dir), capture_output=True, text=True
     )
     assert again.returncode == 0, again.stderr
-    assert "runs are on record and kept" in again.stdout
+    assert "runs are already finished" in again.stdout
     assert file.read_text().startswith(kept)
     assert (tmp_path / "report.html").stat().st_size > 0
     study, expected = whole

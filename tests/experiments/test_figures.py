@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of the study show what is on record."""
+"""Figures of the study show the records."""
 
 from collections import Counter
 
@@ -16,12 +16,12 @@ from tests.experiments.made_up import made_up, small
 
 
 @pytest.mark.parametrize("block", ["plain", "concat"])
-def test_arms_without_residuals_can_be_drawn(block):
+def test_runs_without_residuals_can_be_drawn(block):
     records = made_up([Run(depth=2, steps=20, block=block)])
     assert all(picture.missing for picture in draw(records))
 
 
-def test_grids_hold_arms_that_differ_in_their_axes_alone(records):
+def test_runs_of_a_grid_differ_only_in_its_axes(records):
     sizes = [len(grid.records) for grid in grids(records)]
     assert sizes == sorted(sizes, reverse=True)
     # The default block with a missing seed in two cells; prototypes; long runs.
@@ -33,7 +33,7 @@ def test_grids_hold_arms_that_differ_in_their_axes_alone(records):
     assert grid.cell(64, 0.3) is None
 
 
-def test_a_scale_has_one_colour_in_all_pictures(records):
+def test_a_scale_has_one_colour_in_all_figures(records):
     colours: dict[str, set] = {}
     for picture in draw(records):
         for axes in picture.figure.axes if picture.figure else []:
@@ -52,7 +52,7 @@ def test_median_counts_a_seed_that_diverged_as_infinite():
     np.testing.assert_array_equal(
         median_of(two, [False, True, True])[1], [3, np.nan, np.nan, np.nan]
     )
-    # One that stopped early for another reason ends the median: it is not there.
+    # A seed that stopped early without diverging ends the median.
     steps, _ = median_of([*lines, (x[:3], np.ones(3))], [False] * 3)
     assert len(steps) == 3
 
@@ -102,7 +102,7 @@ def test_curvature_is_drawn_against_its_limit(records):
     assert heights == pytest.approx([84.44444] * 3 + [19.0] * 3)
 
 
-def test_collapse_shows_every_residual_arm_twice(records):
+def test_collapse_shows_every_residual_run_twice(records):
     figure = settings.collapse(records)
     residual = [run for run in records if run.block in ("v1", "v2")]
     for axes in figure.axes:
@@ -116,9 +116,9 @@ def test_collapse_shows_every_residual_arm_twice(records):
 def test_forest_has_a_row_for_each_single_change(records):
     figure = settings.forest(records)
     panels = {axes.get_title(): axes for axes in figure.axes}
-    fast = panels["half dead or worse\nwidth 256, learning rate 0.2 (accelerated)"]
+    fast = panels["failed\nwidth 256, learning rate 0.2 (accelerated)"]
     assert [tick.get_text() for tick in fast.get_yticklabels()] == [
-        "as it is",
+        "unchanged",
         "scale 0.3",
         "scale 0.1",
         "scale as published",
@@ -131,7 +131,9 @@ def test_forest_has_a_row_for_each_single_change(records):
     ]
     labels = [tick.get_text() for axes in figure.axes for tick in axes.get_yticklabels()]
     assert "block plain" in labels
-    assert not any("prototypes" in label for label in labels), "another grid is no change"
+    assert not any("prototypes" in label for label in labels), (
+        "a run of another grid is not a change"
+    )
 
 
 def test_accuracy_is_the_mean_of_the_seeds(records):
@@ -165,7 +167,7 @@ def test_convergence_shows_medians_of_all_kinds_of_blocks(records):
     np.testing.assert_allclose(lines["plain"], medians)
 
 
-def test_lines_are_told_apart_without_colour():
+def test_lines_differ_without_colour():
     styles = line_styles(range(50))
     assert len({(str(x["linestyle"]), x["marker"]) for x in styles.values()}) == 50
 

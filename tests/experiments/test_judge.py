@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for the verdicts on all claims: seeds, Holm, any subset of runs."""
+"""Verdicts on all claims: seeds, Holm's correction, any subset of runs."""
 
 import math
 import random
@@ -28,7 +28,7 @@ from tests.experiments.made_records import (
 from tests.experiments.test_claims import HELPS, REMEDIES
 
 
-def test_every_claim_has_a_row_without_arms():
+def test_every_claim_has_a_verdict_without_runs():
     verdicts = judge({})
     assert [v.number for v in verdicts if "run" in v.evidence] == sorted(CLAIMS)
     assert {v.verdict for v in verdicts} == {NOT_TESTED}
@@ -36,7 +36,7 @@ def test_every_claim_has_a_row_without_arms():
 
 
 @pytest.mark.parametrize("seeds", [2, 4])
-def test_few_seeds_decide_nothing(seeds):
+def test_few_seeds_leave_claims_undecided(seeds):
     records = {}
     for width in (64, 128, 256, 512, 2048):
         base = Run(width=width)
@@ -49,7 +49,7 @@ def test_few_seeds_decide_nothing(seeds):
     assert all(f"{seeds} of 5 seeds" == row.qualifier for row in tested)
 
 
-def test_holm_corrects_for_all_rows_and_says_so():
+def test_holm_corrects_for_all_tests():
     one = repeat(Run(), 5, 5) | repeat(Run(pool_norm="after_relu"), 0, 5)
     assert only(one, 5).p == pytest.approx(2 * 2 / 252)
     assert only(one, 5).verdict == CONTRADICTED
@@ -59,10 +59,10 @@ def test_holm_corrects_for_all_rows_and_says_so():
     row = only(many, 5)
     assert row.p == only(one, 5).p < 0.05 < row.p_holm
     assert row.verdict == UNDECIDED
-    assert "below 5 % only before Holm's correction" in row.evidence
+    assert "significant only before Holm's correction" in row.evidence
 
 
-def test_partners_differ_in_the_named_fields_alone():
+def test_matched_settings_differ_only_in_the_named_fields():
     records = {
         Run(): {},
         Run(scale=0.1): {},
@@ -76,7 +76,7 @@ def test_partners_differ_in_the_named_fields_alone():
 
 
 def everything() -> dict:
-    """A few runs of every kind, with all that can be missing or not a number."""
+    """Runs of every kind, with missing and non-finite values."""
     rng = random.Random(1)
     changes = [change for *_, change in REMEDIES + HELPS]
     changes += [{}, {"depth": 4}, {"steps": 30_000}, {"steps": 400}, {"scale": 0.0}]
@@ -109,7 +109,7 @@ def everything() -> dict:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 30, 100, 200])
 @pytest.mark.slow
-def test_any_subset_of_arms_is_judged(size):
+def test_any_subset_of_runs_is_judged(size):
     rng = random.Random(size)
     made = everything()
     for _ in range(300 // (size + 50)):
@@ -125,3 +125,4 @@ def test_any_subset_of_arms_is_judged(size):
             assert row.claim
             assert row.evidence
             assert "nan" not in row.evidence
+            assert "inf" not in row.evidence

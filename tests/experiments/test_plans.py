@@ -12,19 +12,19 @@ from experiments.residual_scaling.study import Options
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_a_group_goes_seed_by_seed_and_names_no_arm_twice(name):
+def test_a_group_goes_seed_by_seed_without_duplicates(name):
     for group in PLANS[name].groups:
         assert len(group.runs) == len(set(group.runs)) == group.seeds * len(group.settings)
         assert [run.seed for run in group.runs] == sorted(run.seed for run in group.runs)
 
 
-def test_the_main_job_has_what_verdicts_need():
+def test_the_main_plan_has_what_verdicts_need():
     plan = PLANS["cpu"]
     assert all(group.seeds >= 5 for group in plan.groups)
     runs = {run for group in plan.groups for run in group.settings}
     assert {run.width for run in runs if run.width > 1000}, "the claim starts at 1000"
     assert 0.045 in {run.learning_rate for run in runs}, "the paper's rate is missing"
-    assert BASE in runs, "nothing to hold the cures against"
+    assert BASE in runs, "the remedies have no baseline"
 
 
 def test_the_gpu_plan_has_the_papers_widths_and_horizon():
@@ -34,7 +34,7 @@ def test_the_gpu_plan_has_the_papers_widths_and_horizon():
     assert {run.scale for run in long} >= {1.0, 0.1}
 
 
-def test_shape_keeps_what_is_compiled_and_drops_what_is_a_value():
+def test_shape_keeps_compiled_fields_and_drops_values():
     run = Run(width=8, scale=0.1, seed=3, init="glorot", clip_norm=1.0, steps=7)
     assert run.shape == Run(width=8, steps=7)
     assert run.program == replace(run, probe_every=3).program == Run(width=8)
@@ -42,7 +42,7 @@ def test_shape_keeps_what_is_compiled_and_drops_what_is_a_value():
     assert set(VALUES) < set(DEFAULTS) == {field.name for field in fields(Run)}
 
 
-def test_an_arm_says_what_is_special_about_it():
+def test_a_run_describes_its_changes():
     assert str(Run(seed=2)) == "width 256, scale 1, learning rate 0.045, seed 2"
     run = Run(pool_norm="before_relu", scale=None, warmup_steps=40)
     assert str(run) == (
@@ -69,7 +69,7 @@ def test_grids_and_changes():
         ({"steps": 0}, "steps must be 1 or more, got 0"),
     ],
 )
-def test_bad_arms_are_refused(change, message):
+def test_invalid_runs_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         Run(**change)
 
@@ -82,7 +82,7 @@ def test_bad_arms_are_refused(change, message):
         ({"seeds": 0}, "seeds must be 1 or more, got 0"),
     ],
 )
-def test_bad_options_are_refused(change, message):
+def test_invalid_options_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         Options(**change)
 
@@ -98,7 +98,7 @@ def test_options_change_the_plan():
     assert (str(elsewhere.folder), elsewhere.data_dir) == ("there", "data")
 
 
-def test_what_is_missing_is_said_group_by_group():
+def test_missing_runs_are_described_by_group():
     study = Options(plan="quick").study
     first = study.runs[0]
     (words,) = study.left_out({first: {}})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written down of a run: probes, curves, and the test of its last weights."""
+"""Records of a run: probes, curves and the test of its last weights."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def test_probes_do_not_depend_on_how_often_a_run_is_probed(study, whole, monkeyp
 
 
 @pytest.mark.usefixtures("shared_programs")
-def test_the_last_weights_are_tested_and_not_their_average(study, monkeypatch):
+def test_the_last_raw_weights_are_tested(study, monkeypatch):
     programs = runner.Lab(study).programs(RUN)
     step, evaluate = programs.step, programs.evaluate
     states, tested = [], []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a run to its network, data and values; the measurement of what sharing saves."""
+"""Networks, data and values of runs; the benchmark of shared programs."""
 
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,7 @@ from inception_jax.runtime.parallel import PerDevice
 
 
 def every_shape() -> list[Run]:
-    """Of all plans; two blocks deep, since tracing takes its time."""
+    """Return the shapes of all plans, two blocks deep to save tracing time."""
     runs = [run for plan in PLANS.values() for g in plan.groups for run in g.settings]
     shapes = [replace(run.shape, init=run.init, depth=2, steps=1) for run in runs]
     return list(dict.fromkeys(shapes))
@@ -46,7 +46,7 @@ def test_every_network_of_the_plans_can_be_made(shape):
     assert last.shape[3] == shape.width or shape.block == "concat"
 
 
-def test_values_are_those_of_the_arm():
+def test_values_are_those_of_the_run():
     run = Run(depth=3, scale=0.3, learning_rate=0.2, clip_norm=2.0, seed=4, momentum=0.5)
     numbers = values_of(run).numbers
     np.testing.assert_allclose(numbers.residual_scale, [0.3] * 3)
@@ -61,7 +61,7 @@ def test_values_are_those_of_the_arm():
     assert values_of(Run(block="concat")).numbers.residual_scale is None
 
 
-def test_values_of_optimizer_and_initialisation_are_those_of_the_arm():
+def test_values_of_optimizer_and_initialisation_are_those_of_the_run():
     given = {"warmup_steps": 7, "warmup_rate": 0.25, "classifier_rate": 0.5}
     given |= {"linear_rate": 0.125, "momentum": 0.75, "clip_norm": 2.0}
     values = values_of(
@@ -90,23 +90,23 @@ def test_what_is_compiled_changes_the_network(change):
 
 
 def traced(run: Run) -> str:
-    """All that making the weights and looking at an image computes."""
+    """Return the computation of initialisation and a forward pass."""
     spec = spec_of(run)
     network = inception_jax.create(spec, num_classes=10)
     make = jax.make_jaxpr(network.init_with_output)
     return str(make(jax.random.key(0), jnp.zeros((1, *spec.image_shape))))
 
 
-def test_programs_are_those_of_the_arm():
+def test_programs_are_those_of_the_run():
     shape = Run(width=8, depth=1, dtype="bfloat16", optimizer="momentum", batch_size=5)
     programs = Programs(shape, 50, 10, jax.local_devices())
     assert programs.options["dtype"] == jnp.bfloat16
     assert programs.optimizer == replace(OPTIMIZER, kind="momentum")
-    assert OPTIMIZER.decay_rate == 1.0, "the learning rate stays"
+    assert OPTIMIZER.decay_rate == 1.0, "the learning rate must be constant"
     assert OPTIMIZER.weight_decay == 0.0
 
 
-def test_gain_and_learned_scale_start_where_the_arm_says():
+def test_gain_and_learned_scale_start_as_the_run_says():
     run = Run(width=8, depth=1, learned_scale="channel", seed=3)
     options = {"network": inception_jax.create(spec_of(run)), "optimizer": OPTIMIZER}
     init = jax.jit(partial(_init, **options))
@@ -155,11 +155,11 @@ def test_prototypes_are_the_same_every_time_and_differ_by_class_and_example():
     found = distances.argmin(axis=1)
     assert np.mean(found == [e["label"] for e in evaluation.examples[:50]]) > 0.9
     assert not np.array_equal(images[0], images[5])  # two of one class
-    assert not np.array_equal(images[0], new[0])  # noise of its own to test on
+    assert not np.array_equal(images[0], new[0])  # the test images have their own noise
     assert np.std(images[labels == 0], axis=0).mean() == pytest.approx(36, rel=0.15)
 
 
-def test_arms_side_by_side_share_nothing():
+def test_concurrent_runs_share_nothing():
     devices = jax.local_devices()[:2]
 
     def function(state, x):

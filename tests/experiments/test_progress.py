@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which runs are next, and what is known of the time, with a clock that is set by hand."""
+"""The choice of the next runs and the time left, with a fake clock."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ def train(progress: Progress, clock: Clock, compiling: float, per_step: float) -
         progress.finish(run, "healthy")
 
 
-def test_arms_side_by_side_have_one_shape_and_one_initialiser():
+def test_concurrent_runs_share_shape_and_initialiser():
     glorot = replace(RUN, init="glorot")
     longer = replace(RUN, steps=20)
     runs = [RUN, glorot, WIDE, longer, *grid(RUN, scale=(0.1, 0.2, 0.3)), WIDE]
@@ -60,7 +60,7 @@ def test_arms_side_by_side_have_one_shape_and_one_initialiser():
 def test_time_comes_from_the_steps_of_each_program(clock):
     runs = [*grid(RUN, seed=(0, 1, 2, 3)), *grid(WIDE, seed=(0, 1, 2, 3))]
     progress = Progress(runs, 2, 1000.0)
-    assert progress.left() == "00:00"  # nothing is known yet
+    assert progress.left() == "00:00"  # no estimate yet
     train(progress, clock, compiling=60.0, per_step=1.0)
     assert progress.expected(RUN) == pytest.approx(10)
     assert progress.expected(replace(RUN, steps=30)) == pytest.approx(30)
@@ -72,14 +72,14 @@ def test_time_comes_from_the_steps_of_each_program(clock):
     train(progress, clock, compiling=30.0, per_step=2.0)
     assert progress.compiling == 60
     assert progress.expected(WIDE) == pytest.approx(20)
-    # Of a program between the two the narrower one tells more.
+    # A program between the two is estimated from the narrower one.
     between = replace(RUN, width=16)
     assert progress.expected(between) == pytest.approx(2 * 10 + 60)
     clock.now = 995.0
     assert progress.left() == "00:05"  # never more than the deadline allows
 
 
-def test_what_would_end_too_late_is_left_out_and_what_is_shorter_is_not(clock):
+def test_runs_that_would_end_too_late_are_left_out_and_shorter_ones_are_not(clock):
     long = replace(RUN, steps=100)
     progress = Progress([RUN, long, replace(RUN, seed=1)], 1, 100.0)
     train(progress, clock, compiling=20.0, per_step=1.0)
@@ -89,7 +89,7 @@ def test_what_would_end_too_late_is_left_out_and_what_is_shorter_is_not(clock):
     assert progress.next() == []
 
 
-def test_every_finished_arm_is_a_line(clock, capsys):
+def test_every_finished_run_prints_a_line(clock, capsys):
     progress = Progress([RUN, WIDE], 1, 100.0)
     train(progress, clock, compiling=1.0, per_step=1.0)
     assert capsys.readouterr().out == f"[1/2, 00:41 left] {RUN}: healthy\n"

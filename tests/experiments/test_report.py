@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of the study, on made-up records: pages, tables, pictures and the command."""
+"""The report of the study from made-up records: pages, tables, figures and command."""
 
 import base64
 import csv
@@ -70,7 +70,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_builder_makes_everything_that_goes_wrong(records):
+def test_made_up_records_contain_every_problem(records):
     outcomes = Counter(record["outcome"] for record in records.values())
     assert {"healthy", "impaired", "dead", "diverged"} <= set(outcomes)
     assert any(None in record["loss"] for record in records.values())
@@ -87,7 +87,7 @@ def test_the_page_loads_nothing(page):
     assert "@import" not in text
 
 
-def test_every_link_of_the_page_has_its_place(page):
+def test_every_link_of_the_page_has_a_target(page):
     ids = page.every("id")
     assert len(ids) == len(set(ids))
     links = [link[1:] for link in page.every("href") if link.startswith("#")]
@@ -95,7 +95,7 @@ def test_every_link_of_the_page_has_its_place(page):
     assert {"claim-1", "claim-3", "claim-6", "pictures", "threats"} <= set(links)
 
 
-def test_pictures_of_the_page_have_words_and_are_the_files(page, folder):
+def test_figures_of_the_page_have_texts_and_are_the_files(page, folder):
     pictures = [attrs for tag, attrs in page.tags if tag == "img"]
     files = {path.read_bytes() for path in (folder / "pictures").glob("*.png")}
     data = [base64.b64decode(p["src"].partition("base64,")[2]) for p in pictures]
@@ -104,24 +104,24 @@ def test_pictures_of_the_page_have_words_and_are_the_files(page, folder):
     assert all(len(picture["alt"]) > 40 for picture in pictures)
 
 
-def test_what_others_wrote_is_escaped(folder):
+def test_text_of_records_is_escaped(folder):
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "The &lt;b&gt;long&lt;/b&gt; runs &amp; others." in text
     assert "5/5 \\| 0/5" in (folder / "report.md").read_text(encoding="utf-8")
 
 
-def test_both_pages_say_the_same_in_the_same_order(folder, page):
+def test_both_pages_have_the_same_content_in_the_same_order(folder, page):
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     html = " ".join(" ".join(page.words).split())
     headings = [
-        "What came out",
+        "Results",
         "The claims one by one",
         *(f"{number}. {CLAIMS[number]}" for number in (1, 3, 6)),
         *(kind.title for kind in KINDS),
         "Settings and outcomes",
-        "Every run's settings",
-        "What was left out",
-        "Threats",
+        "Settings of every run",
+        "Left out",
+        "Threats to validity",
     ]
     places = [markdown.index(f"# {heading}\n") for heading in headings]
     assert places == sorted(places)
@@ -136,17 +136,18 @@ def test_both_pages_say_the_same_in_the_same_order(folder, page):
 def test_the_summary_is_computed_from_the_verdicts(folder):
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert (
-        "3 claims, 5 rows: 2 reproduced; 1 not reproduced; 1 undecided; "
+        "3 claims, 5 comparisons: 2 reproduced; 1 not reproduced; 1 undecided; "
         "1 not tested at this scale.\n"
     ) in text
-    summary = text[text.index("## What came out") : text.index("## The claims")]
-    assert f"**REPRODUCED**\n  * 6. {CLAIMS[6]} (2 rows)\n" in summary
-    assert f"**NOT REPRODUCED**\n  * 1. {CLAIMS[1]}\n" in summary
+    summary = text[text.index("## Results") : text.index("## The claims")]
+    assert f"| 6. {CLAIMS[6]} | ✔ 2 reproduced; ? 1 undecided |\n" in summary
+    assert f"| 1. {CLAIMS[1]} | △ 1 not reproduced |\n" in summary
+    assert all(summary.count(f"| {number}. ") == 1 for number in (1, 3, 6))
     assert "| 0.008 | < 0.001 | 5 |" in text
     assert "undecided**: 4 of 5 seeds |" in text
 
 
-def test_settings_of_every_arm_are_on_the_page(records, page):
+def test_settings_of_every_run_are_on_the_page(records, page):
     words = Counter(page.words)
     for run, record in records.items():
         assert words[run_id(run)] == 1
@@ -155,20 +156,20 @@ def test_settings_of_every_arm_are_on_the_page(records, page):
     assert words["optimizer.decay_rate"] == 1
 
 
-def test_pictures_without_arms_are_named_as_left_out(tmp_path):
+def test_figures_without_runs_are_named_as_left_out(tmp_path):
     write_report(tmp_path, small(), [], [])
     assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {
         "loss_and_dead_elsewhere",
         "collapse",
     }
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    missing = [kind for kind in KINDS if f"Left out: no {kind.needs}" in text]
+    missing = [kind for kind in KINDS if f"Left out: there are no {kind.needs}" in text]
     assert len(missing) == len(KINDS) - 2
-    assert "Nothing of the plan." in text
-    assert "speak to none of the claims" in text
+    assert "Nothing: every run of the plan is recorded." in text
+    assert "do not test any claim yet" in text
 
 
-def test_an_earlier_report_leaves_no_pictures(tmp_path):
+def test_figures_of_an_earlier_report_are_deleted(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "old_1.png").write_bytes(PNG)
     write_report(tmp_path, small(), [], [])
@@ -180,7 +181,7 @@ def save(folder: Path, records: dict) -> None:
     (folder / "runs.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def test_the_command_makes_the_report_anew(tmp_path, capsys):
+def test_the_command_rewrites_the_report(tmp_path, capsys):
     save(tmp_path, small())
     (tmp_path / "left_out.txt").write_text("Wide runs.\nLong runs.\n", encoding="utf-8")
     assert main([str(tmp_path)]) == 0
@@ -209,19 +210,19 @@ def test_the_command_line_runs_it(tmp_path):
     command = [sys.executable, "-m", "experiments.residual_scaling.report", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
-    assert "holds no runs.jsonl" in result.stderr
+    assert "has no runs.jsonl" in result.stderr
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "holds no runs.jsonl with runs on record; name the --workdir of a study."),
+        (None, "has no runs.jsonl with finished runs; name a study's folder."),
         ('{"run": {"width": 8}}\n', "line 1 is not a run of this version of the study"),
         ("{\n", "line 1 is not JSON"),
     ],
 )
-def test_the_command_answers_mistakes_in_a_sentence(tmp_path, capsys, content, message):
+def test_the_command_reports_errors_in_a_sentence(tmp_path, capsys, content, message):
     if content:
         (tmp_path / "runs.jsonl").write_text(content, encoding="utf-8")
     assert main([str(tmp_path)]) == 2
@@ -231,7 +232,7 @@ def test_the_command_answers_mistakes_in_a_sentence(tmp_path, capsys, content, m
     assert not list(tmp_path.glob("report.*"))
 
 
-def test_numbers_that_are_not_there_are_said_to_be_missing():
+def test_missing_numbers_are_marked():
     records = small()
     for record in records.values():
         record["test"]["top1_sum"] = None
@@ -242,7 +243,7 @@ def test_numbers_that_are_not_there_are_said_to_be_missing():
 
 
 @pytest.mark.parametrize(("rate", "said"), [(0.045, False), (0.2, True)])
-def test_threats_are_those_of_the_arms_at_hand(rate, said):
+def test_threats_are_those_of_the_recorded_runs(rate, said):
     threats = " ".join(contents(small(learning_rate=rate), [])["threats"])
-    assert ("stand for time" in threats) is said
-    assert "few steps" in threats
+    assert ("replace long training" in threats) is said
+    assert "The runs are short" in threats

@@ -65,23 +65,23 @@ def test_the_seed_orders_the_data(study):
 
 
 @pytest.mark.usefixtures("shared_programs")
-def test_arms_of_one_shape_keep_their_initialisers(study, whole):
+def test_runs_of_one_shape_keep_their_initialisers(study, whole):
     glorot = replace(RUN, init="glorot")
     records = runner.train_study(with_runs(study, RUN, glorot))
     assert records[RUN]["loss"] == whole[1][RUN]["loss"]
     assert records[glorot]["loss"][0] != records[RUN]["loss"][0]
 
 
-def test_finished_arms_are_kept_and_other_settings_are_refused(whole, monkeypatch):
+def test_finished_runs_are_kept_and_other_settings_are_rejected(whole, monkeypatch):
     study, done = whole
-    monkeypatch.setattr(runner, "train_runs", None)  # nothing is left to train
+    monkeypatch.setattr(runner, "train_runs", None)  # must not be called
     assert runner.train_study(study) == done
     more = replace(study, plan=replace(study.plan, probe_images=16))
     with pytest.raises(ValueError, match=r"other settings \(probe_images 32 instead of 16"):
         runner.train_study(more)
 
 
-def test_one_compilation_serves_all_arms_of_a_shape(study, compilations):
+def test_one_compilation_serves_all_runs_of_a_shape(study, compilations):
     every_value = changed(
         [RUN],
         *({"scale": 0.1}, {"learning_rate": 0.1}, {"momentum": 0.0}),
@@ -104,12 +104,12 @@ def test_one_compilation_serves_all_arms_of_a_shape(study, compilations):
             compilations.clear()
             first = False
     assert not compilations
-    # Warm-up and the classifier's rate are seen in the loss too: each value has an effect.
+    # Each value changes the loss.
     assert len(losses) == len(lab.study.runs)
 
 
 @pytest.mark.slow
-def test_an_arm_does_not_depend_on_its_company_or_on_the_devices(whole, monkeypatch):
+def test_a_run_does_not_depend_on_concurrent_runs_or_devices(whole, monkeypatch):
     study, many = whole
     assert all(record["devices"].startswith("4 x") for record in many.values())
     # The last group has two runs for four devices.
@@ -121,7 +121,7 @@ def test_an_arm_does_not_depend_on_its_company_or_on_the_devices(whole, monkeypa
     }
 
 
-def test_arms_of_known_construction_get_their_labels(study, monkeypatch):
+def test_runs_of_known_construction_have_their_outcomes(study, monkeypatch):
     diverging = replace(RUN, learning_rate=1e30)
     healthy = replace(RUN, scale=0.1, learning_rate=0.05, steps=40, probe_every=10)
     records = runner.train_study(with_runs(study, diverging, healthy))
@@ -129,7 +129,7 @@ def test_arms_of_known_construction_get_their_labels(study, monkeypatch):
     assert records[healthy]["outcome"] == Outcome.HEALTHY
     assert not np.isfinite(training_loss(records[diverging])[-1])
 
-    # No residual can lift a channel above a bias of minus a million.
+    # A bias of minus a million kills every channel.
     made = programs_module.init_state
 
     def killed(*arguments):
@@ -147,7 +147,7 @@ def test_arms_of_known_construction_get_their_labels(study, monkeypatch):
 
 
 @pytest.mark.usefixtures("shared_programs")
-def test_a_diverged_arm_ends_neither_its_company_nor_the_study(study):
+def test_a_diverged_run_does_not_stop_others(study):
     runs = changed([RUN], {"learning_rate": 1e30}, {"learning_rate": 0.05})
     alone = runner.train_study(with_runs(study, runs[1]))[runs[1]]
     both = runner.train_study(
@@ -179,11 +179,11 @@ def test_unscaled_residuals_kill_channels_and_scaled_ones_do_not(study):
 
 
 @pytest.mark.usefixtures("shared_programs")
-def test_what_does_not_fit_into_the_time_is_left_out_and_done_next_time(study, capsys):
+def test_runs_that_do_not_fit_are_left_out_and_trained_next_time(study, capsys):
     short = replace(study, minutes=1e-3)
     done = runner.train_study(short)
     assert 0 < len(done) < len(study.runs)
     out = capsys.readouterr().out
     assert runner.train_study(short, started=time.perf_counter() - 1) == done
-    assert f"{len(study.runs) - len(done)} runs would not have ended in time" in out
+    assert f"{len(study.runs) - len(done)} runs would not have finished in time" in out
     assert list(runner.train_study(study)) == study.runs

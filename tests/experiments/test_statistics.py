@@ -148,7 +148,32 @@ def test_interval_of_the_median_is_the_log_log_one():
 
 def test_median_time_where_all_or_none_end():
     assert str(statistics.median_time([40] * 5, [True] * 5)) == "40 [40, 40]"
-    assert str(statistics.median_time([80] * 5, [False] * 5)) == "inf [inf, inf]"
+    assert statistics.median_time([80] * 5, [False] * 5).value == math.inf
+
+
+def test_medians_are_formatted_without_infinities():
+    for times, reached, text in (
+        ([50, 60, 60, 70, 80], [True] * 5, "60 [50, 80]"),
+        ([60, 70, 70, 80, 80], [True] * 3 + [False] * 2, "70 [60, > 80]"),
+        ([60, 80, 80, 80, 80], [True] + [False] * 4, "> 80"),
+        ([80] * 5, [False] * 5, "never reached within 80 steps"),
+    ):
+        assert statistics.format_median(times, reached) == text
+
+
+def test_numbers_have_equal_decimals_and_three_significant_digits():
+    for values, text in (
+        ((-4.377, -12.66, 3.911), "-4.4 [-12.7, 3.9]"),
+        ((0.04168, -0.06102, 0.1722), "0.042 [-0.061, 0.172]"),
+        ((62.02, 53.34, 70.7), "62.0 [53.3, 70.7]"),
+        ((139.4, 64.0, 255.6), "139 [64, 256]"),
+        ((0.3, 0.3, 0.3), "0.3 [0.3, 0.3]"),
+        ((0.0, 0.0, 0.0), "0 [0, 0]"),
+        ((0.5, -math.inf, math.inf), "0.5 (too few seeds for an interval)"),
+    ):
+        assert str(statistics.Estimate(*values)) == text
+    assert statistics.format_p(0.0004) == "p < 0.001"
+    assert statistics.format_p(0.0123) == "p = 0.012"
 
 
 def test_log_rank_against_a_published_example():
@@ -182,11 +207,11 @@ def test_threshold_is_where_the_fit_gives_one_half():
     assert statistics.threshold([64, 64, 128, 128], alike) is None
 
 
-def test_held_out_loss_uses_no_arm_of_the_same_setting():
+def test_held_out_loss_uses_no_run_of_the_same_setting():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(20), 5)
     happened = np.repeat(rng.random(20) < 0.5, 5)
-    # What names the group alone says nothing of another one.
+    # The identity of a group does not predict another group.
     names = np.eye(20)[groups]
     assert statistics.held_out_loss(names, happened, groups).mean() > math.log(2) - 0.05
     known = happened[:, None] + 0.1 * rng.normal(size=(100, 1))

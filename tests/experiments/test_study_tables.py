@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of the study hold what is on record."""
+"""The tables of the study hold the records."""
 
 import csv
 from pathlib import Path
@@ -28,7 +28,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_arms_table_against_the_records(records, folder):
+def test_runs_table_against_the_records(records, folder):
     table = rows(folder / "runs.csv")
     assert len({row["id"] for row in table}) == len(table) == len(records)
     for row, (run, record) in zip(table, records.items(), strict=True):
@@ -80,7 +80,7 @@ def test_verdicts_table(folder):
     assert table[0]["details"] == "d; e"
 
 
-def test_names_of_arms_tell_all_fields_apart():
+def test_run_ids_depend_on_all_fields():
     runs = [Run(), Run(seed=1), Run(scale=None), Run(scale=0.1), Run(clip_norm=1.0)]
     assert len({run_id(run) for run in runs}) == len(runs)
     assert not any(name[0].isdigit() for name in map(run_id, runs))

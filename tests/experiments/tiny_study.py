@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study's command with one more plan, `tiny`, whose runs train in a moment.
+"""The study's command with an additional plan, `tiny`, that trains in seconds.
 
 `python -m tests.experiments.tiny_study --plan tiny` is a real run in a process of its own.
 """
@@ -29,7 +29,7 @@ def with_runs(study: Study, *runs: Run, seeds: int = 1) -> Study:
 
 
 def lasting(record: dict) -> dict:
-    """What of a record does not depend on the machine's speed."""
+    """Return the parts of a record that do not depend on the machine."""
     return {k: v for k, v in record.items() if k not in ("seconds", "devices")}
 
 

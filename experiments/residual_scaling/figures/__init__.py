@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of the study, in the order of the report."""
+"""The figures of the report, in order."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from experiments.residual_scaling.records import Records
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, or why it is not there."""
+    """A figure with its texts, or the reason why it is missing."""
 
     name: str  # of its file, without ending
     title: str
-    caption: str  # what to see
-    alt: str  # what is drawn, for those who do not see it
+    caption: str
+    alt: str  # text alternative for readers who cannot see the figure
     figure: Figure | None
     missing: str = ""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What can be drawn of the runs."""
+    """A kind of figure: its texts, what it needs, and the function that draws it."""
 
     name: str
     title: str
@@ -41,11 +41,11 @@ SEVERAL = "runs of two scales at more than one width or learning rate"
 KINDS = (
     Kind(
         "loss_and_dead",
-        "Loss and dead channels over the steps",
-        "Thin lines are seeds, thick lines their median; it ends where half of the seeds "
-        "have diverged. A dead channel is zero before the average pool at every position "
-        "of every probe image. The paper's death is the lower curve at 100 % while the "
-        "loss stands still.",
+        "Loss and dead channels during training",
+        "Thin lines are seeds, thick lines their median, which ends where half of the "
+        "seeds have diverged. A dead channel is zero before the average pool at every "
+        "position of every probe image. The paper's death would be a lower curve at 100 % "
+        "and a constant loss.",
         "Line charts over training steps: the loss above, the share of dead channels "
         "below, for each width and learning rate; one line style for each scale.",
         SEVERAL,
@@ -53,19 +53,19 @@ KINDS = (
     ),
     Kind(
         "loss_and_dead_elsewhere",
-        "Loss and dead channels where one thing else was changed",
+        "Loss and dead channels with one other setting changed",
         "As above, for scales compared at a single width and learning rate.",
         "Line charts over training steps: the loss above, the share of dead channels "
         "below, for each comparison; one line style for each scale.",
-        "scales compared at one width and learning rate only",
+        "scales compared at only one width and learning rate",
         of_all=curves.loss_and_dead_of_single_cells,
     ),
     Kind(
         "outcome_maps",
-        "Who dies, who is unstable",
-        "Seeds half dead or worse (above) and unstable in any way (below), of all. If "
-        "there were a threshold at 1000 filters, a step would run upwards between two "
-        "columns; trouble that grows with width and rate makes a diagonal.",
+        "Failed and unstable runs by width and learning rate",
+        "Share of the seeds that failed (above) and that were unstable (below). A "
+        "threshold at 1000 filters would be a step between two columns; an instability "
+        "that grows with both width and learning rate is a diagonal.",
         "Heat maps of learning rate against width, one for each scale, with counts in the "
         "cells.",
         SEVERAL,
@@ -74,10 +74,9 @@ KINDS = (
     Kind(
         "survival",
         "Survival",
-        "Kaplan-Meier estimates of the share of runs not yet half dead for good, with 95 % "
-        "bands; runs that lived are censored at their last step, a death has the step of "
-        "the first probe that saw it. The question is whether death comes early or after "
-        "a long time in good health.",
+        "Kaplan-Meier estimates of the share of runs in which fewer than half of the "
+        "channels are permanently dead, with 95 % bands. Surviving runs are censored at "
+        "their last step; a death counts from the first probe that shows it.",
         "Step curves that fall from 100 % with every death, for each width and learning "
         "rate; one line style for each scale.",
         SEVERAL,
@@ -85,10 +84,10 @@ KINDS = (
     ),
     Kind(
         "dead_by_block",
-        "Where channels die",
-        "Mean over the seeds, at the greatest width and, there, the highest learning "
-        "rate. Channels that die from the output towards the input point at the "
-        "classifier as the trigger. White: not finite.",
+        "Dead channels by block",
+        "Mean over the seeds, at the largest width and, for it, the highest learning "
+        "rate. Channels that die first near the output suggest that the classifier is the "
+        "cause. White: not finite.",
         "Two heat maps of the share of dead channels, block against training step: "
         "unscaled on the left, the smallest scale on the right.",
         SEVERAL,
@@ -96,10 +95,10 @@ KINDS = (
     ),
     Kind(
         "propagation",
-        "The signal through the blocks",
-        "Medians over the seeds, in the same cell. Does the stream grow from block to "
-        "block before the first step? A residual as strong as its stream (ratio 1) "
-        "overwrites it.",
+        "Stream and residuals by block",
+        "Medians over the seeds, at the largest width and the highest learning rate. A "
+        "stream that grows from block to block before the first step does so by "
+        "initialisation. A residual as strong as its stream (ratio 1) overwrites it.",
         "Line charts over the blocks: root mean square and mean of the stream and the "
         "ratio of residual to stream, before training and at its end; one line style for "
         "each scale.",
@@ -108,9 +107,9 @@ KINDS = (
     ),
     Kind(
         "feature_norm",
-        "The features that the classifier sees, over the width",
-        "Medians, from the smallest to the largest as a band. Slope 1 in this picture is a "
-        "squared norm in proportion to the width.",
+        "Norm of the classifier's input by width",
+        "Medians over the seeds, with bands from the smallest to the largest value. A "
+        "slope of 1 means a squared norm proportional to the width.",
         "Line charts of the squared feature norm against width, before training and at "
         "its end; one line style for each scale.",
         SEVERAL,
@@ -118,9 +117,9 @@ KINDS = (
     ),
     Kind(
         "curvature",
-        "Curvature over time and the limit of the learning rate",
+        "Curvature and the limit set by the learning rate",
         "Largest eigenvalue of the curvature with respect to the classifier's weights. "
-        "Above the dotted line, steps of this learning rate and momentum overshoot and "
+        "Above the dotted line, steps with this learning rate and momentum overshoot and "
         "grow.",
         "Line charts of the largest eigenvalue over training steps with the limit as a "
         "dotted line, for each width and learning rate; one line style for each scale.",
@@ -129,10 +128,10 @@ KINDS = (
     ),
     Kind(
         "collapse",
-        "One number for all runs, or the width?",
-        "Every residual run once in each panel, shifted a little so that points do not "
-        "hide one another. If the number on the left decides, outcomes change near 1 for "
-        "all scales alike; on the right, scales should then lie far apart.",
+        "Outcome by curvature and by width",
+        "Every residual run once in each panel, shifted slightly so that points do not "
+        "overlap. If the number on the left determines the outcome, outcomes change near 1 "
+        "at every scale, while on the right they differ between scales.",
         "Two scatter charts of the outcomes: against the control number, and against the "
         "width; one marker for each scale.",
         "residual runs",
@@ -140,9 +139,9 @@ KINDS = (
     ),
     Kind(
         "accuracy",
-        "Accuracy against scale",
-        "Means over the seeds with 95 % intervals (Student's t); dots are the seeds. "
-        "Moving averages of the batch statistics, as one would use the network.",
+        "Test accuracy by scale",
+        "Means over the seeds with 95 % intervals (Student's t); dots are seeds. The "
+        "networks use moving averages of the batch statistics, as in inference.",
         "Points with error bars of the test accuracy for each scale, for each width and "
         "learning rate.",
         SEVERAL,
@@ -151,38 +150,38 @@ KINDS = (
     Kind(
         "forest",
         "One change at a time",
-        "Each row changes one thing of the unscaled runs in the first; shares of seeds "
-        "with 95 % Wilson intervals. A cure moves both squares to the left.",
-        "Forest charts: share half dead or worse and share unstable with intervals, a row "
+        "Each row changes one setting of the unscaled runs in the first row; shares of the "
+        "seeds with 95 % Wilson intervals. A remedy moves both squares to the left.",
+        "Forest charts: share of failed and share of unstable runs with intervals, a row "
         "for each change.",
-        "unscaled runs with one thing changed",
+        "unscaled runs with one setting changed",
         of_all=settings.forest,
     ),
     Kind(
         "convergence",
-        "Do residual connections speed up the training?",
-        'Accuracy on the probe images: median and range over the seeds. "plain" leaves '
-        'the sum out, "concat" concatenates branches of the same cost.',
+        "Do residual connections speed up training?",
+        'Accuracy on the probe images: median and range over the seeds. "plain" omits the '
+        'sum, "concat" concatenates branches of equal cost.',
         "Line charts of accuracy over training steps: residual blocks of each scale, "
         "blocks without sum, and concatenated blocks.",
-        "runs with plain or concat blocks and residual partners",
+        "runs with plain or concatenated blocks and residual counterparts",
         of_all=curves.convergence,
     ),
 )
 
 
 def draw(records: Records) -> Iterator[Picture]:
-    """All pictures; a kind that has a picture for each grid of runs is numbered."""
+    """Draw all figures; kinds drawn for several grids of runs are numbered."""
     large = [grid for grid in grids(records) if len(grid.cells) > 1]
     for kind in KINDS:
-        words = kind.title, kind.caption, kind.alt
-        missing = f"Left out: no {kind.needs} are on record."
+        texts = kind.title, kind.caption, kind.alt
+        missing = f"Left out: there are no {kind.needs}."
         if kind.of_all:
             figure = kind.of_all(records)
-            yield Picture(kind.name, *words, figure, "" if figure else missing)
+            yield Picture(kind.name, *texts, figure, "" if figure else missing)
             continue
         if not large:
-            yield Picture(kind.name, *words, None, missing)
+            yield Picture(kind.name, *texts, None, missing)
         for i, grid in enumerate(large, 1):
             caption = f"{kind.caption} Runs: {grid}."
             name = kind.name if len(large) == 1 else f"{kind.name}_{i}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with training steps along the horizontal axis."""
+"""Figures over training steps."""
 
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -46,12 +46,12 @@ RESIDUAL = ("v1", "v2")  # blocks
 
 
 def loss_and_dead(grid: Grid) -> Figure:
-    """Two rows a learning rate, the loss over the dead share; a column a width."""
-    return _loss_and_dead(grid.rows, grid.known_scales)
+    """Plot loss above dead channels; rows are learning rates, columns widths."""
+    return _loss_and_dead(grid.rows, grid.all_scales)
 
 
 def loss_and_dead_of_single_cells(records: Records) -> Figure | None:
-    """The same of the comparisons of scales at one width and learning rate."""
+    """Plot loss and dead channels for scales compared at one width and learning rate."""
     single = [grid for grid in grids(records) if len(grid.cells) == 1]
     if not single:
         return None
@@ -59,7 +59,7 @@ def loss_and_dead_of_single_cells(records: Records) -> Figure | None:
     cells += [None] * (-len(cells) % min(3, len(cells)))
     columns = min(3, len(cells))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    figure = _loss_and_dead(rows, single[0].known_scales)
+    figure = _loss_and_dead(rows, single[0].all_scales)
     for axes, grid in zip(_tops(figure, columns), single, strict=False):
         axes.set_title(f"{grid}\n{axes.get_title()}", fontsize=8, wrap=True)
     return figure
@@ -120,15 +120,15 @@ def _lines(
 
 
 def curvature(grid: Grid) -> Figure:
-    """Curvature of the classifier's block, and the limit of the learning rate."""
-    styles = line_styles(grid.known_scales)
-    figure, found = grid_panels(grid, "largest eigenvalue", sharey=True)
-    for panel, cell in found:
+    """Plot the curvature of the classifier's block and the limit for the learning rate."""
+    styles = line_styles(grid.all_scales)
+    figure, cell_panels = grid_panels(grid, "largest eigenvalue", sharey=True)
+    for panel, cell in cell_panels:
         for scale in cell.scales:
             _lines(panel, cell.at(scale), _curvature, scale, styles)
         panel.axhline(
             limit(cell.run), color="black", linewidth=1.4, linestyle=(0, (1, 1)),
-            label="limit 2 (1 + momentum) / learning rate",
+            label="limit: 2 (1 + momentum) / learning rate",
         )  # fmt: skip
         panel.set_yscale("log")
         panel.set_xlabel("training step", fontsize=9)
@@ -136,13 +136,13 @@ def curvature(grid: Grid) -> Figure:
 
 
 def survival(grid: Grid) -> Figure:
-    """Kaplan-Meier estimates of the share of runs that live, with 95 % bands."""
-    styles = line_styles(grid.known_scales)
-    figure, found = grid_panels(grid, "runs not yet half dead for good", sharey=True)
-    for panel, cell in found:
+    """Plot Kaplan-Meier estimates of survival with 95 % bands."""
+    styles = line_styles(grid.all_scales)
+    figure, cell_panels = grid_panels(grid, "surviving runs", sharey=True)
+    for panel, cell in cell_panels:
         for scale in cell.scales:
-            records, words = cell.at(scale).values(), scale_label(scale)
-            _kaplan_meier(panel, records, words, styles[scale])
+            records = cell.at(scale).values()
+            _kaplan_meier(panel, records, scale_label(scale), styles[scale])
         percent(panel)
         panel.set_xlabel("training step", fontsize=9)
     return finish(figure)
@@ -162,13 +162,14 @@ def _kaplan_meier(
     if not any(died):
         axes.plot([0, end], [1, 1], linewidth=2, label=label, **line, **mark)
         return
-    found = stats.ecdf(censored(times, died)).sf
+    survival_curve = stats.ecdf(censored(times, died)).sf
     with warnings.catch_warnings():
-        # "undefined at some observations": where nobody or everybody has died.
+        # The band is undefined where no run or every run has died.
         warnings.simplefilter("ignore", RuntimeWarning)
-        band = found.confidence_interval(method="log-log")
-    steps = np.r_[0, found.quantiles, end]
-    alive = np.r_[1, found.probabilities, found.probabilities[-1]]
+        band = survival_curve.confidence_interval(method="log-log")
+    steps = np.r_[0, survival_curve.quantiles, end]
+    share = survival_curve.probabilities
+    alive = np.r_[1, share, share[-1]]
     axes.step(steps, alive, where="post", linewidth=2, label=label, **line, **mark)
     low, high = (
         np.r_[1, side.probabilities, side.probabilities[-1]]
@@ -178,7 +179,7 @@ def _kaplan_meier(
 
 
 def convergence(records: Records) -> Figure | None:
-    """Accuracy over the steps: residual blocks against the same without a sum."""
+    """Plot accuracy over steps: residual blocks against blocks without a sum."""
     cells = _comparisons(records)
     if not cells:
         return None
@@ -189,8 +190,8 @@ def convergence(records: Records) -> Figure | None:
     for panel in axes.flat[len(cells) :]:
         panel.set_axis_off()
     for panel, cell in zip(axes.flat, cells, strict=False):
-        for name, found in cell.items():
-            _range(panel, list(found.values()), name, styles[name])
+        for name, runs in cell.items():
+            _range(panel, list(runs.values()), name, styles[name])
         run = next(iter(next(iter(cell.values()))))
         title(panel, Cell(run, {}))
         percent(panel)
@@ -201,7 +202,7 @@ def convergence(records: Records) -> Figure | None:
 
 
 def _comparisons(records: Records) -> list[dict[str, dict[Run, Record]]]:
-    """Runs by kind of block and scale, for all that have partners without a sum."""
+    """Group runs by block and scale if residual runs have counterparts without a sum."""
     cells: dict[Run, dict[str, dict[Run, Record]]] = {}
     for run, record in records.items():
         same = replace(run, block="v1", scale=1.0, seed=0)
@@ -214,7 +215,7 @@ def _comparisons(records: Records) -> list[dict[str, dict[Run, Record]]]:
 
 
 def _range(axes: Axes, records: Sequence[Record], name: str, style: LineStyle) -> None:
-    """Median over the seeds, and from the worst to the best; of the probes all have."""
+    """Plot median and range over the seeds, at the probes that all of them have."""
     length = min(len(record["probes"]["step"]) for record in records)
     steps = signal(records[0], "step")[:length]
     values = np.stack([signal(record, "accuracy")[:length] for record in records])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heat maps, and how the signal goes through the blocks."""
+"""Heat maps, and signals by block."""
 
 from collections.abc import Iterable, Sequence
 
@@ -24,19 +24,18 @@ from experiments.residual_scaling.grids import (
     cell_label,
     scale_label,
 )
-from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome
+from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome, word_for
 from experiments.residual_scaling.records import Record, signal
 
 
 def outcome_maps(grid: Grid) -> Figure:
-    """Shares of runs half dead or worse (above) and unstable (below); a panel a scale."""
-    kinds = {"half dead or worse": FAILED, "unstable": UNSTABLE}
+    """Plot shares of failed (above) and unstable runs (below), with a panel per scale."""
     size = 0.62 * len(grid.widths) + 1.1, 0.5 * len(grid.rates) + 0.8
     figure, axes = panels(2, len(grid.scales), *size, sharex=True, sharey=True)
-    for row, (words, outcomes) in zip(axes, kinds.items(), strict=True):
+    for row, outcomes in zip(axes, (FAILED, UNSTABLE), strict=True):
         for panel, scale in zip(row, grid.scales, strict=True):
             image = _shares(panel, grid, scale, outcomes)
-            panel.set_title(f"{scale_label(scale)}\n{words}", fontsize=9)
+            panel.set_title(f"{scale_label(scale)}\n{word_for(outcomes)}", fontsize=9)
         row[0].set_ylabel("learning rate", fontsize=9)
     for panel in axes[-1]:
         panel.set_xlabel("width (channels)", fontsize=9)
@@ -52,34 +51,34 @@ def _shares(
     values = np.full(shape, np.nan)
     for i, row in enumerate(grid.rows):
         for j, cell in enumerate(row):
-            found = count_outcomes(cell.at(scale) if cell else {}, outcomes)
-            if not found.total:
+            share = count_outcomes(cell.at(scale) if cell else {}, outcomes)
+            if not share.total:
                 axes.text(j, i, "none", ha="center", va="center", fontsize=8)
                 continue
-            values[i, j] = found.count / found.total
+            values[i, j] = share.count / share.total
             axes.text(
-                j, i, f"{found.count}/{found.total}", ha="center", va="center", fontsize=10,
+                j, i, f"{share.count}/{share.total}", ha="center", va="center", fontsize=10,
                 color="black" if values[i, j] > 0.5 else "white",
             )  # fmt: skip
     axes.set_xticks(range(shape[1]), [str(width) for width in grid.widths], fontsize=8)
     axes.set_yticks(range(shape[0]), [f"{rate:g}" for rate in grid.rates], fontsize=8)
-    # Origin below: the highest learning rate stands on top, as on an axis.
+    # With the origin below, learning rates increase upwards.
     return axes.imshow(
         values, cmap=SEQUENTIAL, vmin=0, vmax=1, origin="lower", aspect="auto"
     )
 
 
 def widest_and_fastest(grid: Grid) -> Cell:
-    """Of the cells with several scales the widest, of these that of the highest rate.
+    """Return the cell with several scales of the largest width, then the highest rate.
 
-    Chosen by what was planned and not by what came out.
+    The choice depends only on the plan, not on results.
     """
     several = [cell for cell in grid.cells if len(cell.scales) > 1]
     return max(several, key=lambda cell: (cell.run.width, cell.run.learning_rate))
 
 
 def dead_by_block(grid: Grid) -> Figure:
-    """Dead share by block and step, mean over the seeds: unscaled against scaled."""
+    """Plot dead channels by block and step, mean over the seeds, unscaled and scaled."""
     cell = widest_and_fastest(grid)
     scales = cell.scales
     chosen = [scales[0], min(scales, key=lambda s: (s is None, s))]
@@ -96,7 +95,7 @@ def dead_by_block(grid: Grid) -> Figure:
 
 
 def _blocks(axes: Axes, records: Sequence[Record]) -> AxesImage:
-    """Probes that not all seeds reached show those that did."""
+    """Plot the mean over the seeds that reached each probe."""
     longest = max(records, key=lambda record: len(record["probes"]["step"]))
     steps = signal(longest, "step")
     blocks = signal(longest, "dead").shape[1]
@@ -123,9 +122,9 @@ SIGNALS = {
 
 
 def propagation(grid: Grid) -> Figure:
-    """Signals by block before the first step and at the last probe; medians of seeds."""
+    """Plot signals by block before the first step and at the last probe."""
     cell = widest_and_fastest(grid)
-    styles = line_styles(grid.known_scales)
+    styles = line_styles(grid.all_scales)
     figure, axes = panels(len(SIGNALS), 2, 3.8, 2.1, sharex=True, sharey="row")
     for row, (name, (words, axis_scale)) in zip(axes, SIGNALS.items(), strict=True):
         for panel, probe in zip(row, (0, -1), strict=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with settings of the runs along the horizontal axis, and what came of them."""
+"""Figures of results against settings of the runs."""
 
 from collections.abc import Callable, Sequence
 
@@ -28,7 +28,7 @@ from experiments.residual_scaling.grids import (
     scale_label,
     scales_in,
 )
-from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome
+from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome, word_for
 from experiments.residual_scaling.records import (
     Record,
     Records,
@@ -41,7 +41,7 @@ from experiments.residual_scaling.statistics import t_interval
 
 
 def collapse(records: Records) -> Figure | None:
-    """The outcome of every run over its control number, and over its width."""
+    """Plot the outcome of every run against its control number and against its width."""
     residual = {a: r for a, r in records.items() if a.block in ("v1", "v2")}
     if not residual:
         return None
@@ -51,9 +51,9 @@ def collapse(records: Records) -> Figure | None:
         "width (channels)": lambda run, _: run.width,
     }
     for panel, (words, number) in zip(axes[0], against.items(), strict=True):
-        # Widths are few: their points stand side by side.
-        beside = 0.0 if number is control_number else 0.07
-        _outcomes(panel, residual, number, beside)
+        # Widths take few values, so their points are spread.
+        spread = 0.0 if number is control_number else 0.07
+        _outcomes(panel, residual, number, spread)
         panel.set_xscale("log")
         panel.set_xlabel(words, fontsize=9)
         light_grid(panel)
@@ -66,7 +66,7 @@ def collapse(records: Records) -> Figure | None:
 
 
 def _outcomes(
-    axes: Axes, records: Records, number: Callable[[Run, Record], float], beside: float
+    axes: Axes, records: Records, number: Callable[[Run, Record], float], spread: float
 ) -> None:
     rows = {str(outcome): i for i, outcome in enumerate(reversed(Outcome))}
     styles = line_styles(scales_in(records))
@@ -75,7 +75,7 @@ def _outcomes(
         mine = [(a, r) for a, r in records.items() if a.scale == scale]
         x = np.array([number(run, record) for run, record in mine], float)
         y = np.array([rows[record["outcome"]] for _, record in mine], float)
-        x *= rng.uniform(1 - beside, 1 + beside, len(x))
+        x *= rng.uniform(1 - spread, 1 + spread, len(x))
         axes.scatter(
             x, y + rng.uniform(-0.28, 0.28, len(y)), s=26, alpha=0.75, linewidths=0.8,
             facecolors="none", edgecolors=style["color"], marker=style["marker"],
@@ -84,12 +84,12 @@ def _outcomes(
 
 
 def accuracy(grid: Grid) -> Figure:
-    """Test accuracy by scale: means with 95 % t intervals, small points for seeds."""
-    styles = line_styles(grid.known_scales)
-    figure, found = grid_panels(grid, "test accuracy", height=2.3, sharex=True)
+    """Plot test accuracy by scale: means with 95 % t intervals, dots for seeds."""
+    styles = line_styles(grid.all_scales)
+    figure, cell_panels = grid_panels(grid, "test accuracy", height=2.3, sharex=True)
     places = {scale: i for i, scale in enumerate(grid.scales)}
     names = [scale_label(scale) for scale in grid.scales]
-    for panel, cell in found:
+    for panel, cell in cell_panels:
         for scale in cell.scales:
             records = cell.at(scale).values()
             values = np.array([test_accuracy(record) for record in records])
@@ -117,8 +117,8 @@ def _interval(axes: Axes, place: int, values: np.ndarray, style: LineStyle) -> N
 
 
 def feature_norm(grid: Grid) -> Figure:
-    """Squared norm of the pooled features over the width, before and after training."""
-    styles = line_styles(grid.known_scales)
+    """Plot the squared norm of the pooled features by width, before and after training."""
+    styles = line_styles(grid.all_scales)
     figure, axes = panels(1, 2, 4.2, 3.2, sharey=True)
     for panel, probe in zip(axes[0], (0, -1), strict=True):
         for scale in grid.scales:
@@ -156,7 +156,7 @@ def _over_width(
 
 
 def forest(records: Records) -> Figure | None:
-    """One change at a time to an unscaled run: shares with Wilson intervals."""
+    """Plot failed and unstable shares after single changes, with Wilson intervals."""
     groups = [g for grid in main_grids(records) for g in _interventions(records, grid)]
     if not groups:
         return None
@@ -165,11 +165,10 @@ def forest(records: Records) -> Figure | None:
     axes = figure.subplots(
         len(groups), 2, squeeze=False, sharex=True, height_ratios=heights
     )
-    kinds = {"half dead or worse": FAILED, "unstable": UNSTABLE}
     for line, (words, rows) in zip(axes, groups, strict=True):
-        for panel, (kind, outcomes) in zip(line, kinds.items(), strict=True):
+        for panel, outcomes in zip(line, (FAILED, UNSTABLE), strict=True):
             _shares(panel, rows, outcomes)
-            panel.set_title(f"{kind}\n{words}", fontsize=9)
+            panel.set_title(f"{word_for(outcomes)}\n{words}", fontsize=9)
         line[1].set_yticklabels([])
     for panel in axes[-1]:
         panel.set_xlabel("share of the seeds", fontsize=9)
@@ -181,18 +180,18 @@ NO_CHANGES = {"data", "network", "width", "learning_rate"}  # but other cells or
 
 
 def _interventions(records: Records, grid: Grid) -> list[tuple[str, list[Row]]]:
-    """For each unscaled setting of a grid all that change one thing; none: left out."""
+    """List each unscaled setting of a grid with all that change one thing about it."""
     groups = []
     settings = group_by(records, lambda run: run.setting)
     for base in settings_in(run for run in grid.records if run.scale == 1.0):
-        rows = [("as it is", settings[base])]
-        for setting, found in settings.items():
+        rows = [("unchanged", settings[base])]
+        for setting, runs in settings.items():
             change = differences(setting, base)
             if is_one_factor(change) and not NO_CHANGES & set(change):
                 words = ", ".join(
                     describe_field(name, value) for name, value in change.items()
                 )
-                rows.append((words, found))
+                rows.append((words, runs))
         if any(not words.startswith("scale ") for words, _ in rows[1:]):
             groups.append((cell_label(base).replace("\n", ", "), rows))
     return groups
@@ -200,13 +199,13 @@ def _interventions(records: Records, grid: Grid) -> list[tuple[str, list[Row]]]:
 
 def _shares(axes: Axes, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
     for place, (_, records) in enumerate(rows):
-        found = count_outcomes(records, outcomes)
-        middle, (low, high) = found.count / found.total, found.interval
+        share = count_outcomes(records, outcomes)
+        middle, (low, high) = share.count / share.total, share.interval
         axes.plot([low, high], [place, place], color=COLORS[1], linewidth=2)
         marker, color = ("D", COLORS[0]) if place == 0 else ("s", COLORS[1])
         axes.plot(middle, place, marker, color=color, markersize=7)
         axes.annotate(
-            f"{found.count}/{found.total}", (1.02, place), fontsize=8, va="center",
+            f"{share.count}/{share.total}", (1.02, place), fontsize=8, va="center",
             xycoords=("axes fraction", "data"), annotation_clip=False,
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [words for words, _ in rows], fontsize=8)

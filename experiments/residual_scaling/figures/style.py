@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the pictures of the study look: for the colour-blind and for print in grey."""
+"""Style of the figures: readable for the colour-blind and in greyscale."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -12,12 +12,12 @@ from matplotlib.ticker import PercentFormatter
 
 from experiments.residual_scaling.grids import Cell, Grid, cell_label
 
-# Okabe and Ito's colours, told apart by the colour-blind; dashes and markers tell the
-# lines apart without colour. The three lists have no common divisor in their lengths.
+# Okabe and Ito's palette for the colour-blind; dashes and markers distinguish lines without
+# colour. The lengths of the three lists are pairwise coprime, so combinations repeat late.
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (8, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
-SEQUENTIAL = "cividis"  # as lightness alone tells its values apart
+SEQUENTIAL = "cividis"  # its lightness is monotonic
 
 
 LineStyle = dict[str, Any]  # colour, dashes and marker, as matplotlib takes them
@@ -25,7 +25,7 @@ Line = tuple[np.ndarray, np.ndarray]  # steps and values
 
 
 def line_styles(values: Sequence[Any]) -> dict[Any, LineStyle]:
-    """Colour, dashes and marker for each value; as many different ones as are needed."""
+    """Return a distinct combination of colour, dashes and marker for each value."""
     styles = zip(cycle(COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
     return {
         value: {"color": color, "linestyle": dashes, "marker": marker}
@@ -38,24 +38,24 @@ def line_styles(values: Sequence[Any]) -> dict[Any, LineStyle]:
 def panels(
     rows: int, columns: int, width: float = 3.4, height: float = 2.5, **shared: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of `rows` x `columns` panels of a size in inches, and room for a legend."""
+    """Create a figure of panels of a size in inches, with room for a legend."""
     size = (max(width * columns, 5) + 0.6, height * rows + 0.9)
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
 def title(axes: Axes, cell: Cell) -> None:
-    """Width and learning rate above a panel."""
+    """Title a panel with its width and learning rate."""
     axes.set_title(cell_label(cell.run), fontsize=9)
 
 
 def grid_panels(
     grid: Grid, ylabel: str, **options: Any
 ) -> tuple[Figure, list[tuple[Axes, Cell]]]:
-    """A figure with a titled panel for each cell of a grid, and those panels."""
+    """Create a figure with a titled panel for each cell of a grid; return both."""
     rows = grid.rows
     figure, axes = panels(len(rows), len(rows[0]), **options)
-    found = []
+    cell_panels = []
     for line, row in zip(axes, rows, strict=True):
         line[0].set_ylabel(ylabel, fontsize=9)
         for panel, cell in zip(line, row, strict=True):
@@ -64,18 +64,18 @@ def grid_panels(
                 continue
             title(panel, cell)
             light_grid(panel)
-            found.append((panel, cell))
-    return figure, found
+            cell_panels.append((panel, cell))
+    return figure, cell_panels
 
 
 def percent(axes: Axes) -> None:
-    """The vertical axis is a share, shown whole."""
+    """Show the vertical axis as a percentage from 0 to 100."""
     axes.set_ylim(-0.04, 1.04)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def finish(figure: Figure) -> Figure:
-    """Grid lines, and one legend below for the labels of all panels."""
+    """Add one legend below the figure for the labels of all panels."""
     labelled = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -93,7 +93,7 @@ def finish(figure: Figure) -> Figure:
 
 
 def light_grid(axes: Axes) -> None:
-    """Thin lines behind the data, and small numbers."""
+    """Draw thin grid lines behind the data, and small tick labels."""
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", labelsize=8)
@@ -106,7 +106,7 @@ def median_line(
     label: str,
     style: LineStyle,
 ) -> None:
-    """Thin lines for seeds, a thick one for their median."""
+    """Plot thin lines for the seeds and a thick one for their median."""
     style, marker = style.copy(), style["marker"]
     del style["marker"]
     for x, y in lines:
@@ -120,12 +120,11 @@ def median_line(
 
 
 def median_of(lines: Sequence[Line], diverged: Sequence[bool]) -> Line:
-    """Median over the seeds, as far as all go that did not diverge.
+    """Median over the seeds, as long as every seed that did not diverge has values.
 
-    A seed that diverged counts as infinite from there on: the median follows the seeds
-    there are at the start, and ends, as NaN, when half of them have diverged.
+    A diverged seed counts as infinite, so the median is NaN once half have diverged.
     """
-    whole = [len(x) for (x, _), over in zip(lines, diverged, strict=True) if not over]
+    whole = [len(x) for (x, _), ended in zip(lines, diverged, strict=True) if not ended]
     length = min(whole) if whole else max(len(x) for x, _ in lines)
     x = max((x for x, _ in lines), key=len)[:length]
     stack = np.full((len(lines), len(x)), np.inf)
