@@ -121,7 +121,7 @@ def compare_outcomes(
     return Verdict(
         number,
         setting,
-        f"Fisher's exact test, stratified; binomial test that most are {word} with it",
+        "Fisher's exact test, stratified; binomial test of runs with the change",
         f"{word}: {_evidence(matches, strata, outcomes)}",
         verdict,
         qualifier,
