@@ -42,13 +42,13 @@ class ParallelStep:
     the same on every device. With `donate_state` the state that is passed in is consumed.
     """
 
-    _function: Callable[..., Any]
-    _replicated: NamedSharding
-    _sharded: NamedSharding
+    _function: Any  # the jitted or mapped step
 
-    def __init__(self, devices: Devices) -> None:
+    def __init__(self, devices: Devices, mesh: Mesh, axes: AxisName) -> None:
         process = jax.process_index()
         self._local_count = sum(device.process_index == process for device in devices)
+        self._replicated = NamedSharding(mesh, P())
+        self._sharded = NamedSharding(mesh, P(axes))
 
     def __call__(self, state: Any, batch: Batch, numbers: Any) -> Any:
         """Run the step; raises ValueError as `place` does."""
@@ -74,7 +74,7 @@ class ParallelStep:
         return self._send(x)
 
     def _send(self, x: np.ndarray | jax.Array) -> jax.Array:
-        raise NotImplementedError
+        return jax.make_array_from_process_local_data(self._sharded, x)
 
 
 class PmapStep(ParallelStep):
@@ -87,8 +87,10 @@ class PmapStep(ParallelStep):
         devices: Devices,
         donate_state: bool = True,
     ) -> None:
-        super().__init__(devices)
         num_bn_groups(config, len(devices))  # raises ValueError
+        # pmap takes and returns this process's part, on a mesh of its own devices.
+        mesh = Mesh(np.array(devices), (DATA_AXIS,)).local_mesh
+        super().__init__(devices, mesh, DATA_AXIS)
         self._function = jax.pmap(
             partial(step, axis_name=DATA_AXIS),
             axis_name=DATA_AXIS,
@@ -99,10 +101,6 @@ class PmapStep(ParallelStep):
         )
         if jax.process_count() == 1:  # jit cannot wrap a pmap over several processes
             self._function = _jit_step(self._function, devices, donate_state)
-        # pmap takes and returns this process's part, on a mesh of its own devices.
-        mesh = Mesh(np.array(devices), (DATA_AXIS,)).local_mesh
-        self._replicated = NamedSharding(mesh, P())
-        self._sharded = NamedSharding(mesh, P(DATA_AXIS))
 
     def _send(self, x: np.ndarray | jax.Array) -> jax.Array:
         per_device = x.reshape(self._local_count, -1, *x.shape[1:])
@@ -119,7 +117,6 @@ class ShardMapStep(ParallelStep):
         devices: Devices,
         donate_state: bool = True,
     ) -> None:
-        super().__init__(devices)
         axes: tuple[str, ...] = (DATA_AXIS,)
         device_grid = np.array(devices)
         groups = num_bn_groups(config, len(devices))
@@ -127,18 +124,14 @@ class ShardMapStep(ParallelStep):
             axes = (GROUP_AXIS, DATA_AXIS)
             device_grid = device_grid.reshape(groups, -1)
         mesh = Mesh(device_grid, axes, axis_types=(AxisType.Auto,) * len(axes))
-        self._replicated = NamedSharding(mesh, P())
-        self._sharded = NamedSharding(mesh, P(axes))
+        super().__init__(devices, mesh, axes)
         mapped = jax.shard_map(
             partial(step, axis_name=axes),
             mesh=mesh,
             in_specs=(P(), P(axes), P()),
             out_specs=P(),
         )
-        self._function = self._jitted = _jit_step(mapped, devices, donate_state)
-
-    def _send(self, x: np.ndarray | jax.Array) -> jax.Array:
-        return jax.make_array_from_process_local_data(self._sharded, x)
+        self._function = _jit_step(mapped, devices, donate_state)
 
     def lower(self, state: Any, batch: Any, numbers: Any) -> jax.stages.Lowered:
         """Lower the step for the shapes of the whole batch.
@@ -152,7 +145,7 @@ class ShardMapStep(ParallelStep):
             )
 
         state, numbers = shaped((state, numbers), self._replicated)
-        return self._jitted.lower(state, shaped(batch, self._sharded), numbers)
+        return self._function.lower(state, shaped(batch, self._sharded), numbers)
 
 
 def _jit_step(
@@ -195,12 +188,12 @@ def connect_devices() -> None:
     jax.block_until_ready(data_parallel(total, ParallelConfig())(None, ones, None))
 
 
-class ShardedFunction:
+class ShardedFunction(ParallelStep):
     """A compiled function of a whole batch that is divided among `devices` (default: all).
 
-    Called with (state, batch, numbers); `place` makes the batch. Unlike a step, the
-    function is written for the whole batch, and XLA divides the work. Means over examples,
-    batch statistics included, are over all of them, whatever the number of devices.
+    Unlike a step, the function is written for the whole batch, and XLA divides the work.
+    Means over examples, batch statistics included, are over all of them, whatever the
+    number of devices. The state is not consumed.
     """
 
     def __init__(
@@ -208,24 +201,12 @@ class ShardedFunction:
     ) -> None:
         devices = list(devices or all_devices())
         mesh = Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
-        self._replicated = NamedSharding(mesh, P())
-        self._sharded = NamedSharding(mesh, P(DATA_AXIS))
+        super().__init__(devices, mesh, DATA_AXIS)
         self._function = jax.jit(
             function,
             out_shardings=self._replicated,
             compiler_options=compiler_options(devices[0].platform),
         )
-
-    def place(self, batch: Batch) -> Batch:
-        """Send this process's part of a batch to its devices; it must divide evenly."""
-        return jax.tree.map(
-            partial(jax.make_array_from_process_local_data, self._sharded), batch
-        )
-
-    def __call__(self, state: Any, batch: Batch, numbers: Any) -> Any:
-        """Run the function; the result is the same on every device."""
-        state, numbers = place_replicated((state, numbers), self._replicated)
-        return self._function(state, batch, numbers)
 
 
 class PerDevice:
