@@ -97,7 +97,7 @@ def draw_feature_maps(
         height, width, channels = values.shape
         title = f"{name}: {height}x{width}, channel {channel} of {channels}"
         axes.set_title(title, fontsize=TEXT + 1)
-        top, left, bottom, right = fields[name].seen_by(height // 2, width // 2)
+        top, left, bottom, right = fields[name].pixels_of(height // 2, width // 2)
         if bottom - top < PIXELS:
             _frame(first, top, left, bottom, right, name)
     for axes in (first, *panels):

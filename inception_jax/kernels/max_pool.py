@@ -40,16 +40,18 @@ def _forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
     """Return the pool, and for the gradient the position of each window's maximum."""
     n, h, w, c = x.shape
     size = 2 * ((h - 3) // 2), 2 * ((w - 3) // 2)  # from the first window to the last
-    largest = position = None
-    for row, column in _POSITIONS:
+
+    def elements(row: int, column: int) -> Array:
         end = (n, row + size[0] + 1, column + size[1] + 1, c)
-        candidate = jax.lax.slice(x, (0, row, column, 0), end, (1, 2, 2, 1))
-        if largest is None:
-            largest, position = candidate, jnp.zeros(candidate.shape, jnp.int8)
-        else:
-            code = jnp.int8(_ROW * row + column)
-            position = jnp.where(candidate > largest, code, position)
-            largest = jnp.maximum(largest, candidate)
+        return jax.lax.slice(x, (0, row, column, 0), end, (1, 2, 2, 1))
+
+    largest = elements(0, 0)
+    position = jnp.zeros(largest.shape, jnp.int8)
+    for row, column in _POSITIONS[1:]:
+        candidate = elements(row, column)
+        code = jnp.int8(_ROW * row + column)
+        position = jnp.where(candidate > largest, code, position)
+        largest = jnp.maximum(largest, candidate)
     return largest, (position, x[..., :0])  # an empty array carries the shape
 
 
@@ -67,13 +69,12 @@ def _backward(
     rows, columns = dy.shape[1] - 1, dy.shape[2] - 1
     a = jnp.arange(2, dtype=jnp.int8).reshape(1, 1, 2, 1, 1, 1)
     b = jnp.arange(2, dtype=jnp.int8).reshape(1, 1, 1, 1, 2, 1)
-    dx = 0
+    dx = jnp.float32(0)
     for above in (0, 1):
         for left in (0, 1):
             i, j = slice(1 - above, rows + 1 - above), slice(1 - left, columns + 1 - left)
-            is_maximum = (
-                position[:, i, None, j, None] == _ROW * (a + 2 * above) + b + 2 * left
-            )
+            code = _ROW * (a + 2 * above) + b + 2 * left
+            is_maximum = position[:, i, None, j, None] == code
             dx += jnp.where(is_maximum, dy[:, i, None, j, None].astype(jnp.float32), 0)
     dx = dx.astype(dy.dtype).reshape(n, 2 * rows, 2 * columns, -1)[:, :h, :w]
     unread = ((0, 0), (0, h - dx.shape[1]), (0, w - dx.shape[2]), (0, 0))

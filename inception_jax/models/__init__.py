@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's blocks and networks: one file for each box of the schema."""
+"""The paper's blocks and networks; README.md says which figure is in which file."""

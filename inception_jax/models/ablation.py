@@ -2,7 +2,7 @@
 """Changes to a residual network for ablations, by name."""
 
 from dataclasses import asdict, replace
-from typing import Literal
+from typing import Any, Literal
 
 from inception_jax.config import AblationConfig
 from inception_jax.models.residual import check_choice
@@ -35,12 +35,14 @@ def ablated(
             "leave it out."
         )
     initializers = {"kernel_init": kernel_init, "residual_init": residual_init}
-    changed = {name: init for name, init in initializers.items() if init is not None}
-    for name, init in changed.items():
-        check_choice(name, init, INITIALIZERS)
+    changed: dict[str, Any] = {}
+    for name, init in initializers.items():
+        if init is not None:
+            check_choice(name, init, INITIALIZERS)
+            changed[name] = INITIALIZERS[init]
     return replace(
         spec,
-        **{name: INITIALIZERS[init] for name, init in changed.items()},
+        **changed,
         residual=replace(
             spec.residual,
             learned_scale=learned_scale,

@@ -12,7 +12,7 @@ rounding, which tests check block by block. What differs in how they are compute
 """
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -75,8 +75,8 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... c"] | Normalized) -> Float[Array, "... c"]:
         """Normalise `x`, or update the moving averages from a `Normalized` one."""
-        normalized = x if isinstance(x, Normalized) else None
-        shape = (normalized.y if normalized else x).shape[-1:]
+        y, normalized = (x.y, x) if isinstance(x, Normalized) else (x, None)
+        shape = y.shape[-1:]
         averages = [
             self.variable("batch_stats", name, init, shape)
             for name, init in (("mean", jnp.zeros), ("var", jnp.ones))
@@ -86,10 +86,9 @@ class BatchNorm(nn.Module):
         if self.use_running_average or self.is_initializing():
             mean, var = (average.value for average in averages)
             gain = gain_of(var, scale, self.epsilon)
-            y = normalize(x, mean, gain, bias, relu=self.relu)
-            return y.astype(self.dtype)
+            return normalize(y, mean, gain, bias, relu=self.relu).astype(self.dtype)
         if normalized is None:
-            (normalized,) = self.normalized(x, scale, bias, shape)
+            (normalized,) = self.normalized(y, scale, bias, shape)
         for average, value in zip(averages, normalized[1:], strict=True):
             average.value = self.momentum * average.value + (1 - self.momentum) * value
         return normalized.y
@@ -207,7 +206,7 @@ class ScaledConv1x1(layers.ScaledConv1x1):
 
 
 class Branch(nn.Module):
-    """`layers.Branch`; `first` is the output of its first convolution if known."""
+    """`layers.Branch`; `first` is the output of its first convolution if already known."""
 
     layers: tuple[Layer, ...]
     conv: ModuleDef = ConvBN
@@ -221,7 +220,7 @@ class Branch(nn.Module):
         train: bool = False,
     ) -> Float[Array, "n h2 w2 d"]:
         pool: Pool | None = None
-        for layer, following in pairwise((*self.layers, None)):
+        for layer, following in zip(self.layers, (*self.layers[1:], None), strict=True):
             if layer is avg_pool and isinstance(following, Box) and following.is_pointwise:
                 pool = avg_pool  # computed behind the convolution that follows
             elif isinstance(layer, Box):
@@ -271,7 +270,9 @@ def leading_convs(
     if module.is_initializing() or len(boxes) < 2:
         return {}
     order = sorted(boxes, key=lambda i: boxes[i][1] is not None)
-    params = [module.get_variable("params", f"Branch_{i}")[boxes[i][0]] for i in order]
+    params: list[dict] = [
+        module.get_variable("params", f"Branch_{i}")[boxes[i][0]] for i in order
+    ]
     pools = [boxes[i][1] for i in order]
     # This module is bound to no scope: only its settings are used.
     outputs = conv(x.shape[-1], parent=None).jointly(x, params, pools)

@@ -15,7 +15,7 @@ FIG_4: Branches = (
 def residual_a_branches(
     single: int, double: tuple[int, int], triple: tuple[int, int, int]
 ) -> Branches:
-    """Branches of Inception-ResNet-A with the given widths, from input to output."""
+    """Return the branches of Inception-ResNet-A with these widths, from input to output."""
     return (
         (Box("", single),),
         (Box("0a", double[0]), Box("0b", double[1], (3, 3))),
@@ -38,6 +38,6 @@ class InceptionA(Mixed):
 
 
 class InceptionResNetA(ResidualBlock):
-    """Inception-ResNet-A, 35x35: `branches=FIG_10` is v1's, `FIG_16` (default) v2's."""
+    """Inception-ResNet-A, 35x35: v1 uses `branches=FIG_10`, v2 the default, `FIG_16`."""
 
     branches: Branches = FIG_16

@@ -4,9 +4,9 @@
 from inception_jax.models.layers import Box, Branches, Mixed, avg_pool
 from inception_jax.models.residual import ResidualBlock
 
-# Fig. 5 draws 1x7 twice in its third column, which would leave that branch blind in one
-# direction; slim has 1x7 then 7x1. In the fourth column slim starts with 7x1 where the
-# figure starts with 1x7. The published weights decide: slim's order is used.
+# Fig. 5 draws 1x7 twice in its third column, so that branch would see one direction only;
+# slim has 1x7 then 7x1. In the fourth column slim starts with 7x1 where the figure starts
+# with 1x7. The published weights have slim's order, which is used here.
 FIG_5: Branches = (
     (Box("0a", 384),),
     (Box("0a", 192), Box("0b", 224, (1, 7)), Box("0c", 256, (7, 1))),
@@ -22,7 +22,7 @@ FIG_5: Branches = (
 
 
 def residual_b_branches(single: int, tower: tuple[int, int, int]) -> Branches:
-    """Branches of Inception-ResNet-B with the given widths, from input to output."""
+    """Return the branches of Inception-ResNet-B with these widths, from input to output."""
     return (
         (Box("", single),),
         (Box("0a", tower[0]), Box("0b", tower[1], (1, 7)), Box("0c", tower[2], (7, 1))),
@@ -42,6 +42,6 @@ class InceptionB(Mixed):
 
 
 class InceptionResNetB(ResidualBlock):
-    """Inception-ResNet-B, 17x17: `branches=FIG_11` is v1's, `FIG_17` (default) v2's."""
+    """Inception-ResNet-B, 17x17: v1 uses `branches=FIG_11`, v2 the default, `FIG_17`."""
 
     branches: Branches = FIG_17

@@ -7,8 +7,8 @@ from inception_jax.models.layers import Box, Branches, Mixed, avg_pool
 from inception_jax.models.residual import ResidualBlock
 from inception_jax.models.spec import Stage, residual_stage
 
-# In the third column the figure has 1x3 before 3x1; slim, and so every published weight
-# file, has 3x1 before 1x3 and concatenates the 1x3 head first.
+# In the third column the figure has 1x3 before 3x1. slim, like every published weight file,
+# has 3x1 before 1x3 and concatenates the final 1x3 first.
 FIG_6: Branches = (
     (Box("0a", 256),),
     (Box("0a", 384), (Box("0b", 256, (1, 3)), Box("0c", 256, (3, 1)))),
@@ -23,7 +23,7 @@ FIG_6: Branches = (
 
 
 def residual_c_branches(single: int, tower: tuple[int, int, int]) -> Branches:
-    """Branches of Inception-ResNet-C with the given widths, from input to output."""
+    """Return the branches of Inception-ResNet-C with these widths, from input to output."""
     return (
         (Box("", single),),
         (Box("0a", tower[0]), Box("0b", tower[1], (1, 3)), Box("0c", tower[2], (3, 1))),
@@ -43,12 +43,12 @@ class InceptionC(Mixed):
 
 
 class InceptionResNetC(ResidualBlock):
-    """Inception-ResNet-C, 8x8: `branches=FIG_13` is v1's, `FIG_19` (default) v2's."""
+    """Inception-ResNet-C, 8x8: v1 uses `branches=FIG_13`, v2 the default, `FIG_19`."""
 
     branches: Branches = FIG_19
 
 
 def published_last(branches: Branches) -> Stage:
-    """The C block that slim and facenet put last: scale 1, no ReLU; not in the paper."""
+    """Return the last C block of slim and facenet: scale 1, no ReLU; not in the paper."""
     block = partial(InceptionResNetC, relu=False)
     return residual_stage("C, last", block, branches, "not in the paper", ("Block8",), 1.0)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The blocks of Inception-v3, the network that the paper compares its own with.
+"""The blocks of Inception-v3, the baseline of the paper's Tables 2 to 5.
 
-Figures are those of "Rethinking the Inception Architecture for Computer Vision" (arXiv
-1512.00567). They and its Table 1 differ from the network that was published; where they do,
-slim/nets/inception_v3.py decides, from which all numbers are.
+Figure numbers here refer to "Rethinking the Inception Architecture for Computer Vision"
+(arXiv 1512.00567). Its figures and its Table 1 differ from the published network; all
+numbers follow slim/nets/inception_v3.py.
 
-Names are slim's but for five slips of its: Mixed_5c/Branch_1/Conv2d_0a_1x1 and
-Conv2d_0b_5x5 are there Conv2d_0b_1x1 and Conv_1_0c_5x5, Mixed_6a/Branch_0/Conv2d_1a_3x3
-and Branch_1/Conv2d_1a_3x3 are Conv2d_1a_1x1, Mixed_7b/Branch_1/Conv2d_0c_3x1 is
+Names are slim's, except for five inconsistent ones. Here / in slim:
+Mixed_5c/Branch_1/Conv2d_0a_1x1 / Conv2d_0b_1x1, Mixed_5c/Branch_1/Conv2d_0b_5x5 /
+Conv_1_0c_5x5, Mixed_6a/Branch_0/Conv2d_1a_3x3 / Conv2d_1a_1x1,
+Mixed_6a/Branch_1/Conv2d_1a_3x3 / Conv2d_1a_1x1, Mixed_7b/Branch_1/Conv2d_0c_3x1 /
 Conv2d_0b_3x1.
 """
 
@@ -18,9 +19,9 @@ from inception_jax.models.spec import Stage
 
 
 def v3_a_branches(pooled: int) -> Branches:
-    """Branches of the 35x35 grid with `pooled` filters behind the pool.
+    """Return the branches of the 35x35 grid with `pooled` filters after the pool.
 
-    Fig. 5 has a 3x3 where slim, and so every published weight file, has the 5x5.
+    Fig. 5 has a 3x3 where slim, like every published weight file, has the 5x5.
     """
     return (
         (Box("0a", 64),),
@@ -31,7 +32,7 @@ def v3_a_branches(pooled: int) -> Branches:
 
 
 def v3_b_branches(width: int) -> Branches:
-    """Branches of the 17x17 grid: n = 7 of Fig. 6, `width` filters inside the columns."""
+    """Return the branches of the 17x17 grid: Fig. 6 with n = 7 and `width` filters."""
     return (
         (Box("0a", 192),),
         (Box("0a", width), Box("0b", width, (1, 7)), Box("0c", 192, (7, 1))),
@@ -46,14 +47,14 @@ def v3_b_branches(width: int) -> Branches:
     )
 
 
-# Like Fig. 10, which has a 1x1 before the single 3x3.
+# Fig. 10 has an additional 1x1 before the single 3x3.
 MIXED_6A: Branches = (
     (Box("1a", 384, (3, 3), 2, VALID),),
     (Box("0a", 64), Box("0b", 96, (3, 3)), Box("1a", 96, (3, 3), 2, VALID)),
     (max_pool,),
 )
 
-# Like Fig. 10 with 1x7 and 7x1 for the first 3x3 of the longest column.
+# Fig. 10 with 1x7 and 7x1 in place of the first 3x3 of the longest column.
 MIXED_7A: Branches = (
     (Box("0a", 192), Box("1a", 320, (3, 3), 2, VALID)),
     (
@@ -78,7 +79,7 @@ FIG_7: Branches = (
 
 
 class InceptionV3A(Mixed):
-    """Block of the 35x35 grid (Fig. 5) to 288 channels; `v3_a_branches(32)` gives 256."""
+    """Block of the 35x35 grid (Fig. 5), 288 channels; `v3_a_branches(32)` gives 256."""
 
     branches: Branches = v3_a_branches(64)
 

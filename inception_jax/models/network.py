@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from inception_jax.models.fused import FUSED
+from inception_jax.models import fused, layers
 from inception_jax.models.head import AuxHead, Bottleneck
 from inception_jax.models.inputs import (
     ImageArray,
@@ -19,7 +19,7 @@ from inception_jax.models.inputs import (
     block_scales,
     check_images,
 )
-from inception_jax.models.layers import PLAIN, LayerSet, ModuleDef, frozen
+from inception_jax.models.layers import LayerSet, ModuleDef, frozen
 from inception_jax.models.residual import activation_of, check_choice
 from inception_jax.models.spec import NetworkSpec, Stage
 from inception_jax.models.stem import Endpoints
@@ -88,44 +88,46 @@ class Network(nn.Module):
                 "inception_jax.fold."
             )
         norm = self._norm()
-        layers = self._layers(None if self.folded else norm)
+        layer_set = self._layers(None if self.folded else norm)
 
         def call(module: nn.Module, *inputs: Array) -> Any:
             return module(*inputs, train=train)
 
         compute = nn.remat(call) if self.remat and train else call
-        stem = spec.stem(layers=layers, name="Stem")
+        stem = spec.stem(layers=layer_set, name="Stem")
         x, endpoints = compute(stem, jnp.asarray(images, self.dtype))
         block = 0
         for stage in spec.stages:
             for name in stage.names:
                 if stage.scale is None:
-                    x = compute(stage.module(layers=layers, name=name), x)
+                    x = compute(stage.module(layers=layer_set, name=name), x)
                 else:
                     x = compute(
-                        _residual_block(spec, stage, name, layers), x, scales[block]
+                        _residual_block(spec, stage, name, layer_set), x, scales[block]
                     )
                     block += 1
                 endpoints[name] = x
                 if name == spec.aux_after:
                     endpoints["PreAuxLogits"] = x
                     if self.aux_head and (train or self.is_initializing()):
-                        aux = AuxHead(self.num_classes, conv=layers.conv, name="AuxLogits")
+                        aux = AuxHead(
+                            self.num_classes, conv=layer_set.conv, name="AuxLogits"
+                        )
                         endpoints["AuxLogits"] = aux(x, train=train)
         if spec.final_conv:
-            x = layers.conv(spec.final_conv, name="Conv2d_7b_1x1")(x, train=train)
+            x = layer_set.conv(spec.final_conv, name="Conv2d_7b_1x1")(x, train=train)
             endpoints["Conv2d_7b_1x1"] = x
         if spec.pool_norm != "none":
             x = norm(use_running_average=not train, dtype=self.dtype, name="PrePool")(x)
             if spec.pool_norm == "before_relu":
-                x = activation_of(spec.residual, layers)(x)
+                x = activation_of(spec.residual, layer_set)(x)
         endpoints["PrePool"] = x
 
         x = endpoints["global_pool"] = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="Dropout")(x)
         features = x = endpoints["PreLogitsFlatten"] = x
         if spec.embedding:
-            bottleneck = Bottleneck(spec.embedding, norm=layers.norm, name="Bottleneck")
+            bottleneck = Bottleneck(spec.embedding, norm=layer_set.norm, name="Bottleneck")
             x = endpoints["Bottleneck"] = bottleneck(x, train=train)
             features = endpoints["Embeddings"] = _unit_length(x)
         if not self.num_classes:
@@ -138,7 +140,7 @@ class Network(nn.Module):
     def _norm(self) -> ModuleDef:
         """Batch normalisation with the settings of this network."""
         norm = partial(
-            (FUSED if self.fast else PLAIN).norm,
+            fused.BatchNorm if self.fast else layers.BatchNorm,
             momentum=self.bn_decay,
             use_scale=self.bn_scale,
             axis_name=self.bn_axis_name,
@@ -149,15 +151,15 @@ class Network(nn.Module):
     @nn.nowrap
     def _layers(self, norm: ModuleDef | None) -> LayerSet:
         """The layers that this network's blocks are built from, with its settings."""
-        layers, spec = FUSED if self.fast else PLAIN, self.spec
+        layer_set, spec = fused.FUSED if self.fast else layers.PLAIN, self.spec
         return replace(
-            layers,
+            layer_set,
             norm=norm,
             conv=partial(
-                layers.conv, norm=norm, dtype=self.dtype, kernel_init=spec.kernel_init
+                layer_set.conv, norm=norm, dtype=self.dtype, kernel_init=spec.kernel_init
             ),
             scaled_conv=partial(
-                layers.scaled_conv, dtype=self.dtype, kernel_init=spec.residual_init
+                layer_set.scaled_conv, dtype=self.dtype, kernel_init=spec.residual_init
             ),
         )
 

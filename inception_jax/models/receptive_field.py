@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pixels of the image a position of a feature map depends on, by arithmetic.
+"""Receptive fields: the image pixels that a position of a feature map depends on.
 
-Read off the boxes of the figures, as `inception_jax.models` writes them down; no array is
-computed. With kernel k, stride s and p pixels of padding before the first, a layer makes of
-a field of `size` pixels every `stride` pixels, which begins at `start`:
+They are computed from the figures' boxes; no array is computed. A layer with kernel k,
+stride s and p pixels of padding before the first maps a field of `size` pixels, with
+`stride` pixels between positions and its first pixel at `start`, to
 
-    start - p stride,  size + (k - 1) stride,  stride s
+    size + (k - 1) stride,  stride s,  start - p stride
 
-Branches, and the shortcut of a residual block, see what any of them sees.
+A concatenation of branches, or the sum with a shortcut, covers the union of their fields.
 """
 
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ from inception_jax.models.layers import SAME, Box, Branches, Layer, avg_pool, ma
 from inception_jax.models.residual import ResidualBlock
 from inception_jax.models.spec import NetworkSpec, Stage
 
-# The pools as boxes; `max_pool` and `avg_pool` say so in words.
-POOLS = {
+# The pools as boxes: kernel, stride and padding.
+POOLS: dict[Layer, Box] = {
     max_pool: Box("", 0, (3, 3), 2, "VALID"),
     avg_pool: Box("", 0, (3, 3)),
 }
@@ -27,22 +27,22 @@ POOLS = {
 
 @dataclass(frozen=True)
 class Field:
-    """What a position of a map can see; each pair is along height and width, in pixels.
+    """The smallest box of pixels around everything that a position depends on.
 
-    It is the smallest box around all that has a path to the position. Far from the border
-    all of it is image; what lies outside the image is padding.
+    Pairs are (height, width) in pixels. Parts outside the image are padding.
     """
 
     size: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)  # from one position to the next
-    start: tuple[int, int] = (0, 0)  # first pixel of position (0, 0); negative: padding
+    stride: tuple[int, int] = (1, 1)  # between neighbouring positions
+    start: tuple[int, int] = (
+        0,
+        0,
+    )  # first pixel of position (0, 0); may be padding
 
-    def seen_by(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """First row, first column, and the row and column after the last, of a position."""
-        top, left = (
-            start + i * stride
-            for i, start, stride in zip((row, column), self.start, self.stride, strict=True)
-        )
+    def pixels_of(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """Return the top, left, bottom and right (both exclusive) pixel of a position."""
+        top = self.start[0] + row * self.stride[0]
+        left = self.start[1] + column * self.stride[1]
         return top, left, top + self.size[0], left + self.size[1]
 
 
@@ -50,25 +50,24 @@ IMAGE = Field()
 
 
 def receptive_fields(spec: NetworkSpec) -> dict[str, Field]:
-    """The field of every map among the endpoints of a network, in their order.
+    """Return the field of every feature map among the endpoints of a network, in order.
 
-    What comes after the average pool sees what any position of the last map sees, and is
-    left out. Raises ValueError where a field depends on the size of the image: behind a
-    padded layer with a stride, which no network of the paper has.
+    Endpoints after the average pool are left out: they depend on everything that any
+    position of the last feature map depends on. Raises ValueError for a padded layer with a
+    stride, whose field depends on the image size; no network of the paper has one.
     """
-    field, found = IMAGE, {}
+    field, fields = IMAGE, {}
     for name, step in spec.stem().steps:
-        of_branches = isinstance(step, tuple)
-        field = after_branches(field, step) if of_branches else after_layer(field, step)
-        found[name] = field
+        after = after_branches if isinstance(step, tuple) else after_layer
+        field = fields[name] = after(field, step)
     for stage in spec.stages:
         for name in stage.names:
-            field = found[name] = _after_block(field, spec, stage)
+            field = fields[name] = _after_block(field, spec, stage)
             if name == spec.aux_after:
-                found["PreAuxLogits"] = field
+                fields["PreAuxLogits"] = field
     if spec.final_conv:
-        found["Conv2d_7b_1x1"] = field
-    return found | {"PrePool": field}
+        fields["Conv2d_7b_1x1"] = field
+    return fields | {"PrePool": field}
 
 
 def _after_block(field: Field, spec: NetworkSpec, stage: Stage) -> Field:
@@ -79,36 +78,36 @@ def _after_block(field: Field, spec: NetworkSpec, stage: Stage) -> Field:
 
 
 def after_branches(field: Field, branches: Branches) -> Field:
-    """The field behind a concatenation of branches, each of them behind `field`."""
+    """Return the field after a concatenation of branches, all of which read `field`."""
     return union([reduce(after_layer, layers, field) for layers in branches])
 
 
 def after_layer(field: Field, layer: Layer) -> Field:
-    """The field behind a layer that is behind `field`."""
-    if isinstance(layer, tuple):  # side by side
+    """Return the field after one layer that reads `field`."""
+    if isinstance(layer, tuple):  # convolutions side by side
         return union([after_layer(field, box) for box in layer])
     box = layer if isinstance(layer, Box) else POOLS[layer]
     if box.padding == SAME and box.stride > 1:
         raise ValueError(
-            f"{box.name} of stride {box.stride} is padded as the size of the image asks "
-            "for; its receptive field needs padding VALID."
+            f"the padding of {box.name} of stride {box.stride} depends on the image size; "
+            "receptive fields need padding VALID there."
         )
-    before = [(kernel - 1) // 2 if box.padding == SAME else 0 for kernel in box.kernel]
-    axes = zip(field.size, field.stride, field.start, box.kernel, before, strict=True)
-    size, stride, start = zip(
-        *(
-            (size + (kernel - 1) * stride, stride * box.stride, start - pad * stride)
-            for size, stride, start, kernel, pad in axes
-        ),
-        strict=True,
+
+    padding = [(k - 1) // 2 if box.padding == SAME else 0 for k in box.kernel]
+    (height, width), (down, right), (top, left) = field.size, field.stride, field.start
+    return Field(
+        size=(height + (box.kernel[0] - 1) * down, width + (box.kernel[1] - 1) * right),
+        stride=(down * box.stride, right * box.stride),
+        start=(top - padding[0] * down, left - padding[1] * right),
     )
-    return Field(size, stride, start)
 
 
 def union(fields: Iterable[Field]) -> Field:
-    """The smallest field around several, which are of maps of one size."""
+    """Return the smallest field around several fields of the same stride."""
     fields = list(fields)
     (stride,) = {field.stride for field in fields}
-    start = tuple(min(field.start[i] for field in fields) for i in (0, 1))
-    end = [max(field.start[i] + field.size[i] for field in fields) for i in (0, 1)]
-    return Field((end[0] - start[0], end[1] - start[1]), stride, start)
+    top, left = (min(field.start[axis] for field in fields) for axis in (0, 1))
+    bottom, right = (
+        max(field.start[axis] + field.size[axis] for field in fields) for axis in (0, 1)
+    )
+    return Field((bottom - top, right - left), stride, (top, left))

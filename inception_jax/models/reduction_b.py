@@ -21,7 +21,7 @@ FIG_12: Branches = (
     (max_pool,),
 )
 
-# Its caption says "wider Inception-ResNet-v1"; it is v2's.
+# The caption says "wider Inception-ResNet-v1", which is v2.
 FIG_18: Branches = (
     (Box("0a", 256), Box("1a", 384, (3, 3), 2, VALID)),
     (Box("0a", 256), Box("1a", 288, (3, 3), 2, VALID)),

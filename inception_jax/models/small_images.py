@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of the paper's blocks for small images: what the instability study trains."""
+"""Networks of the paper's blocks for small images, which the instability study trains."""
 
 import math
 from functools import partial
@@ -26,7 +26,7 @@ from inception_jax.models.spec import (
 from inception_jax.models.stem import paper_width_stem, small_image_stem
 
 Head = Literal["paper", "published"]
-B_WIDTH = 1088  # of inception_resnet_v2's stream on the 17x17 grid
+B_WIDTH = 1088  # channels of inception_resnet_v2's stream on the 17x17 grid
 
 
 def small_image_spec(
@@ -39,21 +39,24 @@ def small_image_spec(
     head: Head = "paper",
     residual_init: str = "he",
 ) -> NetworkSpec:
-    """`depth` Inception-ResNet-C blocks on a stream of `width` channels, small images.
+    """Return a network of `depth` Inception-ResNet-C blocks on `width` channels.
 
-    `block` decides the branches. "v1": Fig. 13 with `branch_width` filters m in every box.
-    "v2": Fig. 19's proportions, m, m, 7m/6 and 4m/3. "plain": v1's with the shortcut left
-    out, scale 1. "concat": no residual network, see `concat_branches_of_cost`.
+    `image_shape` is height, width, channels. `block` chooses the branches:
+      "v1": Fig. 13 with m = `branch_width` filters in every convolution.
+      "v2": the proportions of Fig. 19: m, m, 7m/6 and 4m/3 filters.
+      "plain": as "v1", without the shortcut and at scale 1.
+      "concat": not a residual network; see `concat_branches_of_cost`.
 
-    `head` "paper": the average pool sits on the last ReLU'd sum, the layer that section
-    3.3 saw "produce only zeros". "published": as in `inception_resnet_v2` the last block
-    has scale 1 and no ReLU, and a 1x1 convolution to 1536/2080 of `width` follows; the
-    blocks of "concat" keep their ReLUs.
+    `head` chooses what follows the blocks:
+      "paper": the average pool reads the last sum after its ReLU, the layer that section
+        3.3 saw "produce only zeros".
+      "published": as in `inception_resnet_v2`, the last block has scale 1 and no ReLU, and
+        a 1x1 convolution to 1536/2080 of `width` follows. "concat" blocks keep their ReLUs.
 
-    `residual_init` is a name of `INITIALIZERS`. He normal gives every residual variance of
-    about 1 at any width, where Glorot's shrinks with it; the stddev of 0.1 of the period's
-    code gives 1.5 to 1.7 at the paper's widths, but grows with `branch_width`. All other
-    convolutions have Glorot's, as in slim. `image_shape` is height, width, channels.
+    `residual_init` is a name of `INITIALIZERS`. He initialisation gives every residual a
+    variance of about 1 at any width. With Glorot's the variance decreases with the width;
+    with a stddev of 0.1 it is 1.5 to 1.7 at the paper's widths and grows with
+    `branch_width`. All other convolutions use Glorot's, as in slim.
 
     Raises ValueError for an unknown block, head or initialiser.
     """
@@ -63,7 +66,8 @@ def small_image_spec(
     if block == "concat":
         branches = concat_branches_of_cost(width, depth, m, final_conv or 0)
         names = numbered("Mixed_7", depth)
-        stages = (Stage("C", partial(Mixed, branches=branches), names, "like Fig. 6"),)
+        mixed = partial(Mixed, branches=branches)
+        stages: tuple[Stage, ...] = (Stage("C", mixed, names, "like Fig. 6"),)
     else:
         tower = (m, round(m * 7 / 6), round(m * 4 / 3)) if block == "v2" else (m, m, m)
         figure = "Fig. 19, narrow" if block == "v2" else "Fig. 13, narrow"
@@ -88,13 +92,13 @@ def paper_width_spec(
     head: Head = "paper",
     residual_init: str = "he",
 ) -> NetworkSpec:
-    """The blocks of the published B and C stages, for images of some 40 pixels.
+    """Return a network of the published B and C blocks for images of about 40 pixels.
 
-    A stem to 9x9x1088, `depth` blocks of Fig. 17, one 3x3 convolution of stride 2 to
-    `width` channels in the place of Reduction-B, whose branches would not give every
-    width, and `depth` blocks of Fig. 19 on 4x4x`width`; 1088 and 2080 are
-    `inception_resnet_v2`'s. `head` and `residual_init` are those of `small_image_spec`,
-    the default scales are the published ones.
+    It has a stem to 9x9x1088, `depth` blocks of Fig. 17, a 3x3 convolution of stride 2 to
+    `width` channels, and `depth` blocks of Fig. 19 on 4x4x`width`. The convolution replaces
+    Reduction-B, whose branches cannot give every width. 1088 and 2080 are the widths of
+    `inception_resnet_v2`. `head` and `residual_init` are as in `small_image_spec`; the
+    default scales are the published ones.
 
     Raises ValueError for an unknown head or initialiser.
     """
@@ -123,18 +127,18 @@ def paper_width_spec(
 def concat_branches_of_cost(
     width: int, depth: int, branch_width: int, final_conv: int = 0
 ) -> Branches:
-    """Branches of the non-residual network that costs as much as the residual one.
+    """Return branches of a non-residual network that costs as much as the residual one.
 
-    `depth` blocks of two columns, a 1x1 of p filters and 1x1, 1x3, 3x1 of t filters each,
-    are concatenated to V = p + t channels; the stem's `width` W and the head's
-    `final_conv` F stay. Multiply-accumulates per position of the map, first with residual
-    blocks of `branch_width` m, then without, in which V = 2t is meant:
+    Each of `depth` blocks concatenates two branches, a 1x1 of p filters and 1x1, 1x3, 3x1
+    of t filters each, to V = p + t channels, where V = 2t is intended. The stem's `width` W
+    and the head's `final_conv` F stay. The multiply-accumulates per position, first of the
+    residual network with `branch_width` m, then of this one, are
 
         depth (4 W m + 6 m^2) + F W
         depth 6 t^2 + (depth - 1) V^2 + (W + F) V
 
-    The root is rounded to t, and V then solved for once more, so that the two differ by
-    less than 2 % from 64 channels on. 256 channels of 10 blocks with m = 16 become V = 80.
+    The root is rounded to t, and then V is solved for again, so that the two differ by less
+    than 2 % from 64 channels on. For W = 256, 10 blocks and m = 16, V is 80.
     """
     cost = depth * (4 * width * branch_width + 6 * branch_width**2) + final_conv * width
     linear = width + final_conv
@@ -145,14 +149,14 @@ def concat_branches_of_cost(
 
 
 def _root(a: int, b: int, c: int) -> float:
-    """The positive x with a x^2 + b x = c."""
+    """Return the positive x with a x^2 + b x = c."""
     return 2 * c / (b + math.sqrt(b**2 + 4 * a * c))
 
 
 def _c_stages(
     branches: Branches, figure: str, depth: int, scale: float, head: Head
 ) -> tuple[Stage, ...]:
-    """`depth` C blocks; with the published head the last of them is the published one."""
+    """Return `depth` C blocks; with the published head the last one is as published."""
 
     def stage(count: int) -> Stage:
         names = numbered("block8", count)
@@ -170,7 +174,7 @@ def _final_conv(head: Head, width: int) -> int | None:
 
 
 def _spec(residual_init: str, **fields: Any) -> NetworkSpec:
-    """What all these networks have in common."""
+    """Return a spec with the settings that all networks of this file share."""
     check_choice("residual_init", residual_init, INITIALIZERS)
     return NetworkSpec(
         stem_figure="not in the paper",
@@ -178,7 +182,7 @@ def _spec(residual_init: str, **fields: Any) -> NetworkSpec:
         source="this project, for the instability study of section 3.3",
         num_classes=10,
         dropout_rate=0.0,
-        # Runs of some hundred steps: 0.9997 would still remember the initial values.
+        # Runs take some hundred steps, in which 0.9997 would not forget initial values.
         bn_decay=0.9,
         residual_init=INITIALIZERS[residual_init],
         **fields,

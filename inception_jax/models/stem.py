@@ -15,16 +15,17 @@ from inception_jax.models.layers import (
     VALID,
     Box,
     Branches,
-    Layer,
     LayerSet,
     Mixed,
     ModuleDef,
+    Pool,
     avg_pool,
     layer_of,
     max_pool,
 )
 
 Endpoints = dict[str, Float[Array, "..."]]
+Steps = tuple[tuple[str, Box | Pool | Branches], ...]
 
 # Figs 3 and 14 share the first three boxes.
 OPENING = (
@@ -60,7 +61,7 @@ PUBLISHED_V2_MIXED_5B: Branches = (
 class Stem(nn.Module):
     """Layers and blocks one after another; the output of each is an endpoint."""
 
-    steps: tuple[tuple[str, Layer | Branches], ...]
+    steps: Steps
     layers: LayerSet = PLAIN
 
     @nn.compact
@@ -87,7 +88,7 @@ def _boxes(*boxes: Box) -> tuple[tuple[str, Box], ...]:
 class InceptionV4Stem(Stem):
     """Stem of Inception-v4 and of Inception-ResNet-v2 as drawn (Fig. 3): 35x35x384."""
 
-    steps: tuple[tuple[str, Layer | Branches], ...] = (
+    steps: Steps = (
         *_boxes(*OPENING),
         ("Mixed_3a", FIG_3_MIXED_3A),
         ("Mixed_4a", FIG_3_MIXED_4A),
@@ -98,7 +99,7 @@ class InceptionV4Stem(Stem):
 class InceptionResNetV1Stem(Stem):
     """Stem of Inception-ResNet-v1 (Fig. 14): 35x35x256."""
 
-    steps: tuple[tuple[str, Layer | Branches], ...] = (
+    steps: Steps = (
         *_boxes(*OPENING),
         ("MaxPool_3a_3x3", max_pool),
         *_boxes(
@@ -117,7 +118,7 @@ class InceptionV3Stem(Stem):
     has `Conv2d_3b_1x1`, `Conv2d_4a_3x3` and the pool.
     """
 
-    steps: tuple[tuple[str, Layer | Branches], ...] = (
+    steps: Steps = (
         *_boxes(*OPENING),
         ("MaxPool_3a_3x3", max_pool),
         *_boxes(Box("3b", 80), Box("4a", 192, (3, 3), 1, VALID)),
@@ -132,7 +133,7 @@ class PublishedInceptionResNetV2Stem(Stem):
     slim/nets/inception_resnet_v2.py.
     """
 
-    steps: tuple[tuple[str, Layer | Branches], ...] = (
+    steps: Steps = (
         *InceptionV3Stem.steps,
         ("Mixed_5b", PUBLISHED_V2_MIXED_5B),
     )

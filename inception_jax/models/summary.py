@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters, multiply-accumulates and shapes of a network, read off its trace.
+"""Parameters, multiply-accumulates and shapes of a network, counted in its trace.
 
-Nothing here is written down: the forward pass is traced (no array is computed), the
-convolutions and matrix products of the trace are counted, and each is credited to the
-module it came from.
+The forward pass is traced without computing any array. The convolutions and matrix
+multiplications of the trace are counted, each for the module that it comes from.
 """
 
 import difflib
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ class Row:
     """One stage of a network: a layer of the stem, or all repetitions of a block."""
 
     names: tuple[str, ...]  # of the endpoints
-    role: str  # what it is compared by: the role, or the endpoint's name
+    role: str  # the stage's role or the endpoint's name, by which networks are compared
     figure: str
     shape: tuple[int, ...]  # of the output, without the batch
     params: int
@@ -37,46 +37,47 @@ class Row:
 
     @property
     def stage(self) -> str:
-        """The endpoint, or the first and the last of several."""
+        """Name of the endpoint, or of the first and the last of several."""
         first, last = self.names[0], self.names[-1]
         return first if len(self.names) == 1 else f"{first} .. {last}"
 
     @property
     def count(self) -> int:
-        """Blocks of the stage."""
+        """Number of blocks of the stage."""
         return len(self.names)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A network in figures; `params` and `macs` are the sums over `rows`."""
+    """Counts of a network, stage by stage."""
 
     rows: tuple[Row, ...]
-    bn_stats: int  # moving means and variances, which are not parameters
+    bn_stats: int  # numbers in moving averages, which are not parameters
 
     @property
     def params(self) -> int:
-        """Trainable parameters."""
+        """Number of trainable parameters."""
         return sum(row.params for row in self.rows)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of convolutions and linear layers, for one image."""
+        """Multiply-accumulates of convolutions and linear layers for one image."""
         return sum(row.macs for row in self.rows)
 
 
 @cache
 def summarise(network: Network, image_shape: tuple[int, int, int] | None = None) -> Summary:
-    """Figures of `network` for one image of `image_shape` (default: its own), inference.
+    """Count parameters and operations of inference on one image of `image_shape`.
 
-    Raises ValueError where the network does not take such an image.
+    The default is the network's own image shape. Raises ValueError if the network does not
+    accept such an image.
     """
-    network = network.clone(aux_head=False)  # part of training alone
+    network = network.clone(aux_head=False)  # used in training only
     image_shape = image_shape or network.spec.image_shape
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     order: list[str] = []
 
-    def forward(key: jax.Array, images: jax.Array) -> tuple[Endpoints, dict]:
+    def forward(key: jax.Array, images: jax.Array) -> tuple[Endpoints, Any]:
         (_, endpoints), variables = network.init_with_output(key, images)
         order.extend(endpoints)  # a pytree would come back sorted
         return endpoints, variables
@@ -88,7 +89,8 @@ def summarise(network: Network, image_shape: tuple[int, int, int] | None = None)
         macs[_stage_of(path)] += count
     params: Counter[str] = Counter()
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
-        params[_stage_of([key.key for key in path])] += leaf.size
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        params[_stage_of(names)] += leaf.size
     merged = _one_stage_per_role(network.spec.stages)
     stages = {name: stage for stage in merged for name in stage.names}
     rows = [
@@ -103,7 +105,7 @@ def summarise(network: Network, image_shape: tuple[int, int, int] | None = None)
 
 
 def aligned(first: Summary, second: Summary) -> list[tuple[Row | None, Row | None]]:
-    """Rows of two networks side by side, by their roles; None where one has no such row."""
+    """Pair the rows of two networks by role; None marks a row that one does not have."""
     roles = [[row.role for row in summary.rows] for summary in (first, second)]
     matcher = difflib.SequenceMatcher(a=roles[0], b=roles[1], autojunk=False)
     pairs: list[tuple[Row | None, Row | None]] = []
@@ -117,14 +119,14 @@ def aligned(first: Summary, second: Summary) -> list[tuple[Row | None, Row | Non
 
 
 def differing(a: Row, b: Row) -> list[str]:
-    """What two rows do not have in common."""
+    """Return the names of the columns in which two rows differ."""
     names = ("blocks", "shape", "parameters", "MACs", "scale")
     values = [(r.count, r.shape, r.params, r.macs, r.scale) for r in (a, b)]
     return [n for n, x, y in zip(names, *values, strict=True) if x != y]
 
 
 def _one_stage_per_role(stages: tuple[Stage, ...]) -> Iterator[Stage]:
-    """Neighbours of one role joined: Inception-v3 has several widths on one grid."""
+    """Join neighbouring stages of one role: Inception-v3 has several widths on a grid."""
     for _, neighbours in groupby(stages, lambda stage: stage.role):
         first, *others = neighbours
         names = sum((stage.names for stage in others), first.names)
@@ -133,7 +135,7 @@ def _one_stage_per_role(stages: tuple[Stage, ...]) -> Iterator[Stage]:
 
 def _starts_a_row(name: str, stages: dict[str, Stage]) -> bool:
     if name in ("PreAuxLogits", "PreLogitsFlatten", "Embeddings", "Predictions"):
-        return False  # another endpoint's values, or without a layer of their own
+        return False  # values of another endpoint, or no layer of their own
     return name not in stages or name == stages[name].names[0]
 
 
@@ -166,14 +168,15 @@ def _row(
 
 
 def _stage_of(path: list[str] | tuple[str, ...]) -> str:
-    """The endpoint a module path belongs to: the stem's layers are endpoints each."""
+    """Return the endpoint of a module path; each layer of the stem is one."""
     return path[1] if path[0] == "Stem" else path[0]
 
 
 def _multiply_accumulates(
     jaxpr: Jaxpr, prefix: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], int]]:
-    """(module path, multiply-accumulates) of each convolution and matrix product."""
+    """Yield the module path and operations of each convolution and matrix product."""
+    equation: Any
     for equation in jaxpr.eqns:
         names = str(equation.source_info.name_stack).split("/")
         path = (*prefix, *(name for name in names if name not in ("", "Network")))

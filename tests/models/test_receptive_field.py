@@ -88,7 +88,7 @@ def check(spec: NetworkSpec, height: int, axes: tuple[int, ...] = (0, 1)) -> Non
         assert list(found) == sorted(fields)
         for name, nans in found.items():
             field, positions = fields[name], range(nans.shape[1])
-            edges = [field.seen_by(i, i)[axis::2] for i in positions]
+            edges = [field.pixels_of(i, i)[axis::2] for i in positions]
             expected = [[low <= row < high for low, high in edges] for row in rows]
             np.testing.assert_array_equal(nans, expected, err_msg=name)
             # One less at either side would not have passed.
@@ -125,7 +125,7 @@ def test_what_a_position_sees():
     found = receptive_fields(SPECS["inception_v4"])
     assert found["Conv2d_2b_3x3"] == Field((11, 11), (2, 2), (-2, -2))
     assert found["Mixed_3a"] == Field((15, 15), (4, 4), (-2, -2))
-    assert found["Mixed_3a"].seen_by(0, 10) == (-2, 38, 13, 53)
+    assert found["Mixed_3a"].pixels_of(0, 10) == (-2, 38, 13, 53)
     flat = after_branches(Field(), ((Box("", 1, (1, 7)),), (Box("", 1, (3, 1)),)))
     assert flat == Field((3, 7), (1, 1), (-1, -3))
     # An even kernel is padded behind alone, as XLA does.
@@ -135,6 +135,6 @@ def test_what_a_position_sees():
 
 def test_a_field_that_depends_on_the_size_of_the_image_is_refused():
     with pytest.raises(
-        ValueError, match=r"Conv2d_1a_3x3 of stride 2 is padded as the size"
+        ValueError, match=r"padding of Conv2d_1a_3x3 of stride 2 depends on"
     ):
         after_branches(Field(), ((Box("1a", 8, (3, 3), 2),),))
