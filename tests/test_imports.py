@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "cli": "models data runtime storage weights training inference planning",
 }
 ANYONE = {"config", "text"}
-TOP_LEVEL = {"__main__": {"cli"}, "__init__": {"models", "weights"}}
+TOP_LEVEL = {"__main__": {"cli"}, "__init__": {"models", "runtime", "weights"}}
 
 SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
