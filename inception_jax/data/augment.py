@@ -42,8 +42,8 @@ def random_box(
 
     The object to cover is the whole image, because slim's trainer passes no bounding boxes.
     Each attempt draws width / height uniformly from `config.ratio`, the height uniformly
-    from the integers that fit the image and `config.area`, and then the position. If 100
-    attempts violate a bound, the box is the whole image.
+    from the integers that fit the image and `config.area`, and then the position. If all
+    100 attempts violate a bound, the box is the whole image.
 
     TensorFlow never draws the last possible row or column, so it would never show the
     bottom or right edge of an image of 8 pixels. We draw all positions with equal

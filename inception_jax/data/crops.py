@@ -25,8 +25,8 @@ from jaxtyping import UInt8
 from inception_jax.config import PreprocessSpec
 from inception_jax.data.optional import require
 
-# GoogLeNet's shorter sides in pixels, for crops of 224x224. We scale them in proportion to
-# other crop sizes, for which the paper gives none.
+# GoogLeNet's shorter sides in pixels for crops of 224x224. The paper gives none for other
+# sizes; we scale them in proportion.
 GOOGLENET_SHORT_SIDES = (256, 288, 320, 352)
 GOOGLENET_SIZE = 224
 
@@ -104,9 +104,7 @@ def describe_preprocessing(spec: PreprocessSpec) -> str:
         geometry = f"the central {spec.crop_fraction:g} of both sides stretched to"
     else:
         rows, columns = _size_to_cover(spec)
-        geometry = (
-            f"resized (same aspect ratio) to cover {rows}x{columns}, then the central"
-        )
+        geometry = f"resized (same aspect) to cover {rows}x{columns}, then the central"
     step = (spec.high - spec.low) / 255
     sign = "-" if spec.low < 0 else "+"
     return (

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from inception_jax.data.decoding import UnreadableImage
-from inception_jax.data.image_paths import IMAGE_EXTENSIONS, find_images, list_subfolders
+from inception_jax.data.image_paths import EXTENSIONS, find_images, list_subfolders
 from inception_jax.data.source import Example, Source
 from inception_jax.data.splits import parse_split, part_positions
 from inception_jax.text import first_few
@@ -29,7 +29,7 @@ def open_folder(directory: str, split: str) -> Source:
     each class keeps at least one training image. Parts of a split, such as `train[:100]`,
     are chosen by the same hash.
 
-    Links are followed. Hidden files and files without one of `IMAGE_EXTENSIONS` are
+    Links are followed. Hidden files and files without one of `EXTENSIONS` are
     ignored. No image is opened.
 
     Raises ValueError if a folder is missing, unreadable or has another structure, if there
@@ -102,8 +102,8 @@ def _split_folders(root: Path) -> dict[str, Path]:
         return {name: root / name for name in names if name in splits}
     if names and splits.issuperset(names):
         raise ValueError(
-            f"{str(root)!r} contains {', '.join(names)}, but train has no folders of "
-            f"classes; expected {str(root / 'train' / 'CLASS')!r}."
+            f"{str(root)!r} contains {', '.join(names)}, but no folders of classes in "
+            f"train; expected {str(root / 'train' / 'CLASS')!r}."
         )
     return {"train": root}
 
@@ -136,7 +136,7 @@ def _list_images(
     if not any(images.values()):
         raise ValueError(
             f"{str(folder)!r} contains no images in folders of classes; none of the "
-            f"{num_others} other files there has one of the extensions {IMAGE_EXTENSIONS}."
+            f"{num_others} other files there has one of the extensions {EXTENSIONS}."
         )
     unknown = [repr(name) for name in images if images[name] and name not in classes]
     if unknown:

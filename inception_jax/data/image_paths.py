@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # In lower or upper case.
-IMAGE_EXTENSIONS = (
-    ".apng .avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp"
-)
+EXTENSIONS = ".apng .avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp"
 
 
 def expand_image_paths(names: Sequence[str]) -> list[str]:
@@ -17,7 +15,7 @@ def expand_image_paths(names: Sequence[str]) -> list[str]:
 
     A folder stands for all images below it, sorted by path. A pattern, such as
     `photos/**/*.jpg`, stands for the images and folders that match it. Both ignore hidden
-    files and files without one of `IMAGE_EXTENSIONS`; the name of a file is accepted with
+    files and files without one of `EXTENSIONS`; the name of a file is accepted with
     any extension. Links are followed. No image is opened.
 
     Raises ValueError if a name stands for no image.
@@ -32,7 +30,7 @@ def expand_image_paths(names: Sequence[str]) -> list[str]:
 
 
 def find_images(folder: Path, subfolder: str) -> tuple[list[str], int]:
-    """Return the paths of all images below `folder / subfolder`, and the number of others.
+    """Return the paths of all images below a subfolder, and the number of other files.
 
     The paths are relative to `folder` and unsorted. Raises ValueError if a folder cannot be
     read.
@@ -84,7 +82,7 @@ def _expand_name(name: str) -> list[Path]:
         if not images:
             raise ValueError(
                 f"{name!r} contains no images; none of its {num_others} other files has "
-                f"one of the extensions {IMAGE_EXTENSIONS}."
+                f"one of the extensions {EXTENSIONS}."
             )
         return images
     if os.path.lexists(path):
@@ -99,7 +97,7 @@ def _expand_name(name: str) -> list[Path]:
             images.append(match)
     if not images:
         raise ValueError(
-            f"no image matches {name!r}; supported extensions are {IMAGE_EXTENSIONS}."
+            f"no image matches {name!r}; supported extensions are {EXTENSIONS}."
         )
     return images
 
@@ -110,4 +108,4 @@ def _sorted_images(folder: Path) -> tuple[list[Path], int]:
 
 
 def _has_image_extension(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS.split()
+    return os.path.splitext(name)[1].lower() in EXTENSIONS.split()

@@ -41,9 +41,8 @@ def _draw_seeds(position: int, rng: np.random.Generator) -> SampledExample:
 def train_positions(source: Source, step: int, *, batch_size: int, seed: int) -> list[int]:
     """Return the positions in the source of the examples of a global batch, in its order.
 
-    No example is read. `step` counts from 0, like the elements of `train_batches`. With
-    on_bad_image="skip", the batch holds the next readable example in place of one that
-    cannot be read.
+    No example is read. `step` counts from 0, like the elements of `train_batches`. Examples
+    that on_bad_image="skip" would replace are listed all the same.
     """
     sampled, first = sample_examples(source, seed), step * batch_size
     return [sampled[first + i].position for i in range(batch_size)]

@@ -91,6 +91,5 @@ def _striped_image(hue: float, rng: np.random.Generator) -> UInt8[np.ndarray, "h
     brightness = np.float32(rng.uniform(0.6, 1))
     top, left = rng.integers(_NUM_OFFSETS, size=2)
     noise = _noise()[top : top + height, left : left + width]
-    return np.clip((128 + 80 * stripes) * color * brightness + noise, 0, 255).astype(
-        np.uint8
-    )
+    pixels = (128 + 80 * stripes) * color * brightness + noise
+    return np.clip(pixels, 0, 255).astype(np.uint8)

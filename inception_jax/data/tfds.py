@@ -79,10 +79,9 @@ def read_split(
     `eval` is an alias of `validation` or, if there is none, of `test`. Raises ValueError if
     the split is unknown or empty.
     """
-    splits = list(builder.info.splits)
-    tfds_split = split
-    eval_splits = [name for name in ("validation", "test") if name in splits]
-    if eval_splits and "eval" not in splits:
+    splits, tfds_split = list(builder.info.splits), split
+    eval_splits = [name for name in ("eval", "validation", "test") if name in splits]
+    if eval_splits:
         tfds_split = re.sub(r"\beval\b", eval_splits[0], split)
     try:
         return builder.as_data_source(tfds_split, decoders=decoders)
@@ -120,7 +119,6 @@ def not_found_message(name: str, data_dir: str | None) -> str:
 def _image_and_label_keys(
     name: str, info: "tensorflow_datasets.core.DatasetInfo"
 ) -> tuple[str, str]:
-    """Return the keys of image and label in the records."""
     tfds_features = require("tensorflow_datasets").features
     image, label = (info.supervised_keys or ("image", "label"))[:2]
     features = dict(info.features)

@@ -189,6 +189,6 @@ def test_description_of_the_preprocessing():
     )
     keep = PreprocessSpec(crop_fraction=0.8975, aspect="keep", resize="bicubic")
     assert describe_preprocessing(keep) == (
-        "RGB, resized (same aspect ratio) to cover 333x333, then the central 299x299, "
+        "RGB, resized (same aspect) to cover 333x333, then the central 299x299, "
         "bicubic; a pixel p from 0 to 255 becomes p * 0.0078431373 - 1"
     )

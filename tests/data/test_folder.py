@@ -149,8 +149,8 @@ def test_extensions_and_hidden_files(tmp_path):
     write(train, "a/1.PnG", "a/2.jpg", "a/.hidden.png", "a/._2.jpg", "a/notes.txt", "a/png")
     write(train, "a/Thumbs.db", "a/.cache/3.png", "b/1.webp", ".git/4.png", "README.md")
     write(train, "loose.png", "b/folder.png/5.tiff", "../val/a/v.png")
-    found = names(open_folder(tmp_path, "train"))
-    assert sorted(found) == ["a/1.PnG", "a/2.jpg", "b/1.webp", "b/folder.png/5.tiff"]
+    paths = names(open_folder(tmp_path, "train"))
+    assert sorted(paths) == ["a/1.PnG", "a/2.jpg", "b/1.webp", "b/folder.png/5.tiff"]
 
 
 def test_links_are_followed_without_loops(both, tmp_path_factory):
@@ -164,12 +164,12 @@ def test_links_are_followed_without_loops(both, tmp_path_factory):
     os.mkfifo(both / "train/b/pipe.png")
     train = open_folder(both, "train")
     assert train.class_names == ("a", "b", "c")
-    found = names(train)
-    assert {"a/2.JPEG", "a/link.png", "b/1.png", "c/other.png"} < set(found)
-    assert not {"b/gone.png", "b/pipe.png"} & set(found)
-    assert len(found) < 15, "every folder is visited once in a class"
-    assert found == sorted(found)
-    assert names(open_folder(both, "train")) == found
+    paths = names(train)
+    assert {"a/2.JPEG", "a/link.png", "b/1.png", "c/other.png"} < set(paths)
+    assert not {"b/gone.png", "b/pipe.png"} & set(paths)
+    assert len(paths) < 15, "every folder is visited once in a class"
+    assert paths == sorted(paths)
+    assert names(open_folder(both, "train")) == paths
 
 
 def test_home_directory(both, monkeypatch):
@@ -238,11 +238,11 @@ def test_validation_images_without_classes(both):
 
 def test_splits_without_classes(tmp_path):
     write(tmp_path, "train/1.png", "val/2.png")
-    assert "contains train, val, but train has no folders of classes" in error_of(tmp_path)
+    assert "contains train, val, but no folders of classes in train" in error_of(tmp_path)
     (tmp_path / "train/1.png").unlink()
     (tmp_path / "train").rmdir()
     write(tmp_path, "test/a/1.png")
-    assert "contains test, val, but train has no folders of classes" in error_of(
+    assert "contains test, val, but no folders of classes in train" in error_of(
         tmp_path, "eval"
     )
 
