@@ -64,10 +64,6 @@ def test_a_notebook_is_committed_with_its_outputs(name):
     notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
-    if name == "residual_scaling.ipynb" and not any(
-        c.get("outputs") for c in notebook.cells
-    ):
-        pytest.skip("its outputs are not committed yet")
     check_outputs(notebook, NOTEBOOKS[name])
 
 

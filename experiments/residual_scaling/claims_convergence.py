@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Claim 12: do residual connections speed up the training?"""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,7 +15,6 @@ from experiments.residual_scaling.comparisons import (
     without_remedies,
 )
 from experiments.residual_scaling.records import Records, select, signal
-from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.statistics import (
     bootstrap,
     censored,
@@ -63,15 +61,6 @@ def _match_blocks(records: Records) -> list[Match]:
     return matches
 
 
-def steps_to(records: Records, accuracy: float) -> dict[Run, float]:
-    """Return the step of each run's first probe with `accuracy`, or infinity."""
-    steps = {}
-    for run, record in records.items():
-        reached = signal(record, "accuracy") >= accuracy
-        steps[run] = float(signal(record, "step")[reached][0]) if any(reached) else math.inf
-    return steps
-
-
 def _faster(block: str, scale: str, matches: Sequence[Match]) -> Verdict:
     runs = [run for match in matches for run in match.with_it]
     setting = f"residual, {scale}, against {block} ({OTHERS[block]}); {describe_runs(runs)}"
@@ -103,9 +92,12 @@ def _faster(block: str, scale: str, matches: Sequence[Match]) -> Verdict:
 
 def _times(records: Records, target: float) -> tuple[list[float], list[bool]]:
     """Return the steps to `target`, at most a run's length, and which runs reached it."""
-    steps = steps_to(records, target)
-    times = [min(step, run.steps) for run, step in steps.items()]
-    return times, [step < math.inf for step in steps.values()]
+    times, reached = [], []
+    for run, record in records.items():
+        steps = signal(record, "step")[signal(record, "accuracy") >= target]
+        times.append(float(steps[0]) if len(steps) else run.steps)
+        reached.append(len(steps) > 0)
+    return times, reached
 
 
 def _median_steps(matches: Sequence[Match], target: float) -> str:

@@ -13,7 +13,7 @@ from experiments.residual_scaling.comparisons import (
     without_remedies,
 )
 from experiments.residual_scaling.outcomes import FAILED, HALF, Outcome
-from experiments.residual_scaling.records import Record, Records, select, signal
+from experiments.residual_scaling.records import Records, select, signal
 from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, PAPER_WIDTH
 from experiments.residual_scaling.statistics import (
     Share,
@@ -123,7 +123,7 @@ def claim_2(records: Records) -> list[Verdict]:
         long = {
             run: record
             for run, record in runs.items()
-            if run.steps >= RECOVERY_STEPS and was_half_dead(record)
+            if run.steps >= RECOVERY_STEPS and (signal(record, "pool_dead") >= HALF).any()
         }
         if long:
             rows.append(_stay_dead(long))
@@ -133,11 +133,6 @@ def claim_2(records: Records) -> list[Verdict]:
         reason = f"no run of {RECOVERY_STEPS} steps or more was half dead at a probe"
         rows.append(not_tested(2, reason, "stays dead"))
     return rows
-
-
-def was_half_dead(record: Record) -> bool:
-    """Return whether half of the channels before the pool were dead at some probe."""
-    return bool((signal(record, "pool_dead") >= HALF).any())
 
 
 def _only_zeros(failed: Records) -> Verdict:

@@ -20,11 +20,7 @@ from experiments.residual_scaling.comparisons import (
 from experiments.residual_scaling.outcomes import FAILED, UNSTABLE
 from experiments.residual_scaling.records import Record, Records, select, signal
 from experiments.residual_scaling.runs import Run
-from experiments.residual_scaling.statistics import (
-    bootstrap,
-    held_out_loss,
-    sign_flip_p,
-)
+from experiments.residual_scaling.statistics import bootstrap, held_out_loss, sign_flip_p
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     REPRODUCED,

@@ -33,7 +33,7 @@ def claim_4(records: Records) -> list[Verdict]:
     )
     for (factor, length), matches in sorted(lowered.items()):
         setting = (
-            f"learning rate / {factor}, {length:.3g} times the steps "
+            f"failed runs, learning rate / {factor}, {length:.3g} times the steps "
             f"({length / factor:.3g} times the steps x rate)"
         )
         row = compare_outcomes(4, setting, matches, FAILED, claimed=False)

@@ -16,17 +16,9 @@ from experiments.residual_scaling.comparisons import (
     without_remedies,
 )
 from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome, word_for
-from experiments.residual_scaling.records import (
-    Record,
-    Records,
-    test_accuracy,
-)
+from experiments.residual_scaling.records import Record, Records, test_accuracy
 from experiments.residual_scaling.runs import Run
-from experiments.residual_scaling.statistics import (
-    format_p,
-    paired_tost,
-    t_interval,
-)
+from experiments.residual_scaling.statistics import format_p, paired_tost, t_interval
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     REPRODUCED,
@@ -163,6 +155,6 @@ def _gain_evidence(match: Match, gains: Sequence[float]) -> str:
     points = t_interval([100 * gain for gain in gains])
     p_harmless, p_equivalent = paired_tost(gains, -MARGIN)
     return (
-        f"{setting}: {points} points, no harm {format_p(p_harmless)}, equivalence "
-        f"{format_p(p_equivalent)} (n = {len(gains)})"
+        f"{setting}: {points} points, no harm: {format_p(p_harmless)}, "
+        f"equivalence: {format_p(p_equivalent)} (n = {len(gains)})"
     )

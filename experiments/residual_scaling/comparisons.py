@@ -122,7 +122,7 @@ def compare_outcomes(
         number,
         setting,
         "Fisher's exact test, stratified; binomial test of runs with the change",
-        f"{word}: {_evidence(matches, strata, outcomes)}",
+        _evidence(matches, strata, outcomes),
         verdict,
         qualifier,
         min(num_seeds(m.without for m in matches), num_seeds(m.with_it for m in matches)),

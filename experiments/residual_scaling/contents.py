@@ -18,24 +18,8 @@ from experiments.residual_scaling.records import (
 from experiments.residual_scaling.runs import DEFAULTS, PAPER_LEARNING_RATE, Run
 from experiments.residual_scaling.statistics import Estimate, format_p, t_interval
 from experiments.residual_scaling.tables import run_id
-from experiments.residual_scaling.verdicts import (
-    CLAIMS,
-    CONTRADICTED,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    UNDECIDED,
-    Verdict,
-)
+from experiments.residual_scaling.verdicts import CLAIMS, SYMBOLS, Verdict
 
-# The shapes can be distinguished without colour.
-SYMBOLS = {
-    REPRODUCED: "✔",
-    CONTRADICTED: "✘",
-    NOT_REPRODUCED: "△",
-    UNDECIDED: "?",
-    NOT_TESTED: "○",
-}
 QUESTION = (
     "Section 3.3 of the paper (Inception-v4, Inception-ResNet and the Impact of Residual "
     "Connections on Learning, arXiv 1602.07261) reports that residual networks with more "
@@ -142,6 +126,7 @@ def claims(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
         tests = [
             asdict(row)
             | {"symbol": SYMBOLS[row.verdict], "setting": row.setting or "all runs"}
+            | {"test": row.test or "-"}
             | {"p": _p_cell(row.p), "p_holm": _p_cell(row.p_holm)}
             for row in rows
         ]
@@ -190,15 +175,12 @@ def _shared(records: Records) -> dict[str, str]:
     return {name: " or ".join(texts) for name, texts in values.items()}
 
 
-def _machine(record: Record) -> str:
-    versions = [f"{package} {number}" for package, number in record["versions"].items()]
-    return ", ".join([record["devices"], *versions])
-
-
 def _machines(records: Records) -> list[dict[str, Any]]:
     seconds: dict[str, list[float]] = {}
     for record in records.values():
-        seconds.setdefault(_machine(record), []).append(record["seconds"])
+        versions = [f"{package} {number}" for package, number in record["versions"].items()]
+        machine = ", ".join([record["devices"], *versions])
+        seconds.setdefault(machine, []).append(record["seconds"])
     return [
         {"words": words, "runs": len(times), "minutes": f"{sum(times) / 60:.1f}"}
         for words, times in seconds.items()

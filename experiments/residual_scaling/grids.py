@@ -6,12 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.residual_scaling.records import Record, Records, select
-from experiments.residual_scaling.runs import (
-    DEFAULTS,
-    PAPER_WIDTH,
-    Run,
-    describe_field,
-)
+from experiments.residual_scaling.runs import DEFAULTS, PAPER_WIDTH, Run, describe_field
 from experiments.residual_scaling.verdicts import rate_label
 
 # The axes of a grid: runs of one grid agree in all other fields.

@@ -61,7 +61,7 @@ class Estimate:
 
     def __str__(self) -> str:
         if not math.isfinite(self.low):
-            return f"{self.value:.3g} (too few seeds for an interval)"
+            return f"{self.value:.3g} [too few seeds]"
         value, low, high = rounded_alike(self.value, self.low, self.high)
         return f"{value} [{low}, {high}]"
 

@@ -15,13 +15,21 @@ CONTRADICTED = "contradicted"  # significant, the opposite of the claim
 NOT_REPRODUCED = "not reproduced"  # not significant, but the interval excludes the claim
 UNDECIDED = "undecided"
 NOT_TESTED = "not tested at this scale"
+# The shapes can be distinguished without colour.
+SYMBOLS = {
+    REPRODUCED: "✔",
+    CONTRADICTED: "✘",
+    NOT_REPRODUCED: "△",
+    UNDECIDED: "?",
+    NOT_TESTED: "○",
+}
 
 CLAIMS = {
     1: "Unscaled networks of more than 1000 filters die, narrower ones survive",
     2: "The last layer before the pool gives only zeros, and stays so",
     3: "Networks die after a few tens of thousands of steps",
-    4: "A lower learning rate does not prevent it",
-    5: "Extra batch normalisation of that layer does not prevent it",
+    4: "A lower learning rate does not prevent death",
+    5: "Extra batch normalisation before the pool does not prevent death",
     6: "Scaling the residuals by 0.1 to 0.3 stabilises the training",
     7: "Warm-up, even at a rate of 0.00001, is not reliable",
     8: "Scaling never seemed to harm the final accuracy",

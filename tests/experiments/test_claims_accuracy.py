@@ -14,12 +14,7 @@ from experiments.residual_scaling.verdicts import (
     REPRODUCED,
     UNDECIDED,
 )
-from tests.experiments.made_records import (
-    DIVERGED,
-    only,
-    record,
-    repeat,
-)
+from tests.experiments.made_records import DIVERGED, only, record, repeat
 
 
 def scaled_pair(gain, width=256, seeds=8, rate=0.045):

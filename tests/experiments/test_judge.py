@@ -19,12 +19,7 @@ from experiments.residual_scaling.verdicts import (
     REPRODUCED,
     UNDECIDED,
 )
-from tests.experiments.made_records import (
-    DIVERGED,
-    only,
-    record,
-    repeat,
-)
+from tests.experiments.made_records import DIVERGED, only, record, repeat
 from tests.experiments.test_claims import HELPS, REMEDIES
 
 

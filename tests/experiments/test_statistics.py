@@ -169,7 +169,7 @@ def test_numbers_have_equal_decimals_and_three_significant_digits():
         ((139.4, 64.0, 255.6), "139 [64, 256]"),
         ((0.3, 0.3, 0.3), "0.3 [0.3, 0.3]"),
         ((0.0, 0.0, 0.0), "0 [0, 0]"),
-        ((0.5, -math.inf, math.inf), "0.5 (too few seeds for an interval)"),
+        ((0.5, -math.inf, math.inf), "0.5 [too few seeds]"),
     ):
         assert str(statistics.Estimate(*values)) == text
     assert statistics.format_p(0.0004) == "p < 0.001"

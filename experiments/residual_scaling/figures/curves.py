@@ -23,12 +23,7 @@ from experiments.residual_scaling.figures.style import (
     percent,
     title,
 )
-from experiments.residual_scaling.grids import (
-    Cell,
-    Grid,
-    grids,
-    scale_label,
-)
+from experiments.residual_scaling.grids import Cell, Grid, grids, scale_label
 from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.records import (
     Record,
@@ -81,7 +76,7 @@ def _loss_and_dead(rows: Rows, scales: Sequence[float | None]) -> Figure:
                 continue
             for scale in cell.scales:
                 _lines(top, cell.at(scale), _losses, scale, styles)
-                _lines(bottom, cell.at(scale), _dead, scale, styles)
+                _lines(bottom, cell.at(scale), _probes("pool_dead"), scale, styles)
             title(top, cell)
             top.set_yscale("log")
             percent(bottom)
@@ -99,12 +94,8 @@ def _losses(record: Record) -> Line:
     return loss_steps(record), training_loss(record)
 
 
-def _dead(record: Record) -> Line:
-    return signal(record, "step"), signal(record, "pool_dead")
-
-
-def _curvature(record: Record) -> Line:
-    return signal(record, "step"), signal(record, "curvature")
+def _probes(name: str) -> Callable[[Record], Line]:
+    return lambda record: (signal(record, "step"), signal(record, name))
 
 
 def _lines(
@@ -125,7 +116,7 @@ def curvature(grid: Grid) -> Figure:
     figure, cell_panels = grid_panels(grid, "largest eigenvalue", sharey=True)
     for panel, cell in cell_panels:
         for scale in cell.scales:
-            _lines(panel, cell.at(scale), _curvature, scale, styles)
+            _lines(panel, cell.at(scale), _probes("curvature"), scale, styles)
         panel.axhline(
             limit(cell.run), color="black", linewidth=1.4, linestyle=(0, (1, 1)),
             label="limit: 2 (1 + momentum) / learning rate",

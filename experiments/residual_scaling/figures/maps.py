@@ -18,12 +18,7 @@ from experiments.residual_scaling.figures.style import (
     line_styles,
     panels,
 )
-from experiments.residual_scaling.grids import (
-    Cell,
-    Grid,
-    cell_label,
-    scale_label,
-)
+from experiments.residual_scaling.grids import Cell, Grid, cell_label, scale_label
 from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome, word_for
 from experiments.residual_scaling.records import Record, signal
 
