@@ -38,7 +38,7 @@ from inception_jax.training.step import Batch
 
 H100 = Path(__file__).with_name("h100.txtpb")  # a description of the chip, from XLA
 # Without a device there is no autotuning, which Triton's matrix multiplications need. The
-# package never uses those: see `parallel.compiler_options`.
+# package never uses those: see `runtime/compiler_options.py`.
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 # Prefixes of the names of operations and library functions.
 KINDS = {"__cudnn": "convolutions", "__cublas": "matmuls", "copy": "copies"}
@@ -59,8 +59,10 @@ class Options:
     implementations: Annotated[
         tuple[Literal[IMPLEMENTATIONS], ...], tyro.conf.arg(aliases=("--sides",))
     ] = IMPLEMENTATIONS
-    images: int = 256  # per batch
-    image_size: int | None = None  # in pixels; default: the network's own
+    # Images per batch.
+    images: int = 256
+    # Height and width of the images in pixels; default: the network's own.
+    image_size: int | None = None
 
 
 def lowered(
