@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports run one way, devices have one home, and importing the package is light."""
+"""Which modules may import which, where devices are used, and what an import loads."""
 
 import ast
 import subprocess
@@ -37,7 +37,7 @@ EXPERIMENTS = [module for module in SOURCES if module.startswith("experiments")]
 
 
 def imported_by(module: str) -> Iterator[str]:
-    """Full names of the modules that `module` imports anywhere in its file."""
+    """Yield the full names of all modules that `module` imports, also inside functions."""
     for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -48,13 +48,14 @@ def imported_by(module: str) -> Iterator[str]:
                 yield full if full in SOURCES else node.module
 
 
-def ours(module: str) -> set[str]:
+def local_imports(module: str) -> set[str]:
+    """Return the modules of this repository that `module` imports."""
     tops = ("inception_jax", "experiments", "notebooks", "tests")
     return {name for name in imported_by(module) if name.split(".")[0] in tops}
 
 
 def folder(module: str) -> str:
-    """The folder of the package that `module` is in, or its own name at the top level."""
+    """Return the package folder of `module`, or its own name at the top level."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
@@ -67,7 +68,7 @@ def test_the_package_imports_one_way(module):
         allowed = TOP_LEVEL[here]
     else:
         allowed = {here, *ANYONE, *MAY_IMPORT[here].split()}
-    assert {folder(name) for name in ours(module)} <= allowed
+    assert {folder(name) for name in local_imports(module)} <= allowed
 
 
 def test_the_top_level_is_folders_and_four_modules():
@@ -81,7 +82,7 @@ def test_modules_are_short():
 
 
 def test_modules_do_not_import_in_circles():
-    order = {name: ours(name) & set(SOURCES) - {name} for name in SOURCES}
+    order = {name: local_imports(name) & set(SOURCES) - {name} for name in SOURCES}
     while ready := [name for name, needs in order.items() if not needs & set(order)]:
         for name in ready:
             del order[name]
@@ -90,16 +91,16 @@ def test_modules_do_not_import_in_circles():
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
 def test_experiments_import_only_the_package_and_each_other(module):
-    assert ours(module) <= set(SOURCES)
+    assert local_imports(module) <= set(SOURCES)
 
 
 def device_words(module: str) -> set[str]:
-    """Names that only code knowing devices uses, as written in the code of `module`."""
+    """Return the names in `module` that only code about devices uses."""
     names = set()
     for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute):
-            of_jax = isinstance(node.value, ast.Name) and node.value.id == "jax"
-            names.add(f"jax.{node.attr}" if of_jax else node.attr)
+            is_jax = isinstance(node.value, ast.Name) and node.value.id == "jax"
+            names.add(f"jax.{node.attr}" if is_jax else node.attr)
         elif isinstance(node, ast.Name):
             names.add(node.id)
         elif isinstance(node, ast.ImportFrom):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes from outside is data: nothing runs it, and nothing goes out to fetch it.
+"""Files are data: nothing that is read is executed, and nothing is downloaded.
 
-Grain's worker processes get their work from us as pickles. Those never leave the process
-and its children, so they are not from outside.
+Grain sends pickles to its worker processes. Those stay between the process and its
+children.
 """
 
 import ast
@@ -19,65 +19,66 @@ from tests.data.offline import WITHOUT_TENSORFLOW_AND_NETWORK
 from tests.drills import COMMAND_WITH_TINY, OPTIONS
 from tests.test_imports import ROOT, SOURCES
 
-# A file of these can hold a program.
-READERS = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "yaml"}
-# Calls that run what they are given, by full name.
-RUNNERS = {
+# Modules that read files which can contain code.
+UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "yaml"}
+# Functions that execute their argument or a file.
+UNSAFE_CALLS = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load"),
     *("np.fromregex", "pd.read_pickle", "runpy.run_path"),
 }
-ARRAYS = {"np.load", "np.save", "numpy.load", "numpy.save"}
-# Of these the names of modules are in the code: `require("grain")`.
-IMPORTERS = {"require", "importlib.import_module"}
-# These import what a list in our code names.
-OF_OUR_OWN = (
+ARRAY_FUNCTIONS = {"np.load", "np.save", "numpy.load", "numpy.save"}
+# Functions that import a module, whose name must be a constant: `require("grain")`.
+IMPORT_FUNCTIONS = {"require", "importlib.import_module"}
+# These modules import names from a list in this repository.
+DYNAMIC_IMPORTS = (
     "inception_jax.data.optional",
     "experiments.speed.worker",
 )
 
 
-def faults(source: str) -> Iterator[str]:
-    """What in a program could run what it reads."""
+def unsafe_code(source: str) -> Iterator[str]:
+    """Yield the parts of a program that could execute what it reads."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names]
-            if names == ["pickle", "UnpicklingError"]:  # to catch, and reads nothing
+            if names == ["pickle", "UnpicklingError"]:  # to catch the exception
                 continue
-            yield from (name for name in names if name.split(".")[0] in READERS)
+            yield from (name for name in names if name.split(".")[0] in UNSAFE_MODULES)
         if not isinstance(node, ast.Call):
             continue
-        name, given = ast.unparse(node.func), {k.arg: k.value for k in node.keywords}
-        only_arrays = ast.unparse(given.get("weights_only", node)) == "True"
-        if name in RUNNERS and not (name == "torch.load" and only_arrays):
+        name = ast.unparse(node.func)
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        weights_only = keywords.get("weights_only") == "True"
+        if name in UNSAFE_CALLS and not (name == "torch.load" and weights_only):
             yield name
-        if name in ARRAYS and ast.unparse(given.get("allow_pickle", node)) != "False":
+        if name in ARRAY_FUNCTIONS and keywords.get("allow_pickle") != "False":
             yield f"{name} without allow_pickle=False"
-        if ast.unparse(given.get("allow_pickle", node)) == "True":
+        if keywords.get("allow_pickle") == "True":
             yield f"{name} with allow_pickle"
-        if "shell" in given:
+        if "shell" in keywords:
             yield f"{name} with a shell"
-        if name in IMPORTERS and not isinstance(node.args[0], ast.Constant):
+        if name in IMPORT_FUNCTIONS and not isinstance(node.args[0], ast.Constant):
             yield f"{name} of a name that is not in the code"
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_nothing_runs_what_it_reads(module):
-    found = list(faults(SOURCES[module].read_text(encoding="utf-8")))
-    if module in OF_OUR_OWN:
-        found.remove("importlib.import_module of a name that is not in the code")
-    assert found == []
+def test_nothing_executes_what_it_reads(module):
+    unsafe = list(unsafe_code(SOURCES[module].read_text(encoding="utf-8")))
+    if module in DYNAMIC_IMPORTS:
+        unsafe.remove("importlib.import_module of a name that is not in the code")
+    assert unsafe == []
 
 
-def test_neither_do_the_tests():
-    """But for what they made themselves, and the commands and examples of our pages."""
-    own = {
+def test_tests_execute_only_what_they_made():
+    """They also execute the commands and examples of this repository's pages."""
+    allowed = {
         *("pickle", "exec", "compile", "runpy.run_path", "subprocess.run with a shell"),
-        "torch.load",  # of a file that runs something, to see that it would
+        "torch.load",  # of a file with code, to show that it is executed
         "importlib.import_module of a name that is not in the code",
     }
     for file in sorted(ROOT.glob("tests/**/*.py")):
-        assert set(faults(file.read_text(encoding="utf-8"))) <= own, file
+        assert set(unsafe_code(file.read_text(encoding="utf-8"))) <= allowed, file
 
 
 @pytest.mark.parametrize(
@@ -95,12 +96,12 @@ def test_neither_do_the_tests():
         ),
     ],
 )
-def test_faults_are_seen(program):
-    assert len(list(faults(program))) >= 1
+def test_unsafe_code_is_detected(program):
+    assert len(list(unsafe_code(program))) >= 1
 
 
-def test_arrays_of_objects_are_refused(tmp_path):
-    """As NumPy stores them, they are pickles; every `np.load` of ours says no to them."""
+def test_object_arrays_are_rejected(tmp_path):
+    """NumPy stores them as pickles, which `np.load` rejects with `allow_pickle=False`."""
     np.savez(tmp_path / "bad.npz", weights=np.array([{}, print], object))
     with (
         np.load(tmp_path / "bad.npz", allow_pickle=False) as arrays,
@@ -115,13 +116,13 @@ from inception_jax.cli.main import main
 main(["networks", "inception_resnet_small"])
 {COMMAND_WITH_TINY[2].replace("raise SystemExit(main())", "assert main() == 0")}
 assert not attempts, attempts
-print("nobody was called")
+print("no connection was attempted")
 """
 
 
-def test_nothing_goes_out(data_dir, tmp_path):
-    """Importing, a command and a training; whatever asks for an address or a connection
-    is an error there, and is noted."""
+def test_nothing_connects_to_the_network(data_dir, tmp_path):
+    """Import the package, run a command and train a step, with every attempt to resolve a
+    name or to connect recorded as an error."""
     size = ("--network", "tiny", "--steps", "1", "--data-dir", data_dir)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *OPTIONS, *size, "--workdir", str(tmp_path)],
@@ -132,4 +133,4 @@ def test_nothing_goes_out(data_dir, tmp_path):
         | {"JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("nobody was called\n")
+    assert done.stdout.endswith("no connection was attempted\n")

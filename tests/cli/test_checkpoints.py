@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`inception-jax ckpt`: exact words and figures, and one line where the input is wrong."""
+"""`inception-jax ckpt`: its output, and one line for invalid input."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ def state(step: int) -> dict:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A run with checkpoints of the steps 2 and 4; to copy."""
+    """A run folder with checkpoints of steps 2 and 4, to be copied."""
     folder = tmp_path_factory.mktemp("runs") / "a"
     with Checkpoints(folder / "checkpoints", keep=3) as checkpoints:
         for step in (2, 4):
@@ -54,7 +54,7 @@ def run(made, tmp_path) -> Path:
 
 @pytest.fixture
 def ckpt(capsys):
-    """`inception-jax ckpt ARGUMENTS`: exit status, standard output, standard error."""
+    """Run `inception-jax ckpt ARGUMENTS`; return exit status, standard output and error."""
 
     def ckpt(*arguments: object) -> tuple[int, str, str]:
         try:
@@ -80,7 +80,7 @@ def test_ls(ckpt, run):
     assert " ".join(lines[0].split()) == "step written arrays bytes bytes on disk digest"
     rows = [line.split() for line in lines[2:5]]
     assert [row[0] for row in rows] == ["2", "4", "7"]
-    # step, a kernel and a scalar twice, a mean twice; four bytes each.
+    # A step, two kernels, two scalars and two means; four bytes per number.
     assert [row[3:5] for row in rows] == [["7", "84"], ["7", "84"], ["-", "-"]]
     assert [row[-1] for row in rows[:2]] == [tree_digest(state(s))[:16] for s in (2, 4)]
     assert rows[2][-1] == "damaged"
@@ -113,11 +113,11 @@ def test_diff(ckpt, run, tmp_path):
     assert (status, errors) == (1, "")
     assert output.splitlines()[:2] == [f"{run}: step {s}, 7 arrays" for s in (2, 4)]
     rows = [line.split() for line in output.splitlines()[5:]]
-    # 2 is half of 4, in the first entry of the kernel as well.
+    # Step 2 is half of step 4, and so is the first entry of the kernel.
     assert rows == [["params", "2", "2", "2", "0.5"], ["step", "1", "1", "2", "0.5"]]
 
 
-def test_diff_of_odd_numbers_and_other_arrays(ckpt, tmp_path):
+def test_diff_of_non_finite_numbers_and_different_arrays(ckpt, tmp_path):
     odd = np.array([np.nan, np.inf, 0.0, 1.0], np.float32)
     sides = [
         {"x": odd, "y": odd},
@@ -147,16 +147,16 @@ def test_export(ckpt, run, tmp_path, weights):
     assert output == f"Wrote 10 numbers in 3 arrays, of step 4, to {out}.\n"
     assert [path.name for path in tmp_path.glob("weights*")] == ["weights.npz"]
     prefix = {"raw": "", "ema": "ema_"}[weights]
-    with np.load(out, allow_pickle=False) as found:
+    with np.load(out, allow_pickle=False) as file:
         names = ["params/a/kernel", "params/b", "batch_stats/a/mean"]
-        assert sorted(found) == sorted([*names, "model.json", "run.json"])
+        assert sorted(file) == sorted([*names, "model.json", "run.json"])
         for name in names:
             expected = state(4)
             for key in f"{prefix}{name}".split("/"):
                 expected = expected[key]
-            np.testing.assert_array_equal(found[name], expected)
-            assert found[name].dtype == np.float32
-        about, card = (json.loads(str(found[x])) for x in ("run.json", "model.json"))
+            np.testing.assert_array_equal(file[name], expected)
+            assert file[name].dtype == np.float32
+        about, card = (json.loads(str(file[x])) for x in ("run.json", "model.json"))
     assert (about.pop("step"), about.pop("weights")) == (4, weights)
     record = json.loads(json.dumps(dataclasses.asdict(read_record(run)), default=str))
     assert about == record
@@ -164,7 +164,7 @@ def test_export(ckpt, run, tmp_path, weights):
     assert (card["network"], card["class_names"]) == ("tiny", ["x", "y"])
 
 
-def test_a_file_is_never_overwritten_and_never_half(ckpt, run, tmp_path, monkeypatch):
+def test_a_file_is_never_overwritten_or_incomplete(ckpt, run, tmp_path, monkeypatch):
     out = tmp_path / "weights.npz"
     out.write_text("mine")
     status, _, errors = ckpt("export", run, "--out", out)
@@ -212,7 +212,7 @@ def test_the_newest_good_one_is_taken_and_the_damaged_one_named(ckpt, run, tmp_p
         (["export", "RUN/checkpoints", "--out", "RUN/x.npz"], "holds no run"),
     ],
 )
-def test_wrong_input_is_one_line(ckpt, run, arguments, part):
+def test_invalid_input_is_one_line(ckpt, run, arguments, part):
     status, _, errors = ckpt(*(a.replace("RUN", str(run)) for a in arguments))
     assert status == 2
     assert errors.startswith("inception-jax: ")

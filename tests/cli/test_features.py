@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`inception-jax features`: the file it writes, and one line where input is wrong."""
+"""`inception-jax features`: the file it writes, and one line for invalid input."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.saved import one_by_one, save_tiny, write_images
 
 @pytest.fixture
 def features(capsys) -> Callable[..., tuple[int, str, str]]:
-    """`inception-jax features ARGUMENTS`: status, standard output, standard error."""
+    """Run `inception-jax features ARGUMENTS`; return status, standard output and error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         status = 0
@@ -38,7 +38,7 @@ def model(monkeypatch, tmp_path) -> Path:
     return tmp_path / "model"
 
 
-def test_both_files_hold_the_endpoint(features, model, tmp_path):
+def test_both_formats_hold_the_endpoint(features, model, tmp_path):
     paths = write_images(tmp_path / "a", 5)
     _, endpoints = one_by_one(*load(model), paths)
     expected = endpoints["block8_1"].mean((1, 2))
@@ -48,16 +48,16 @@ def test_both_files_hold_the_endpoint(features, model, tmp_path):
         status, output, errors = features(*arguments, "--out", out, "--batch-size", 4)
         assert (status, errors) == (0, "")
         assert output == f"Wrote block8_1 [5, 8] to {out}.\n"
-    with np.load(tmp_path / "x.npz", allow_pickle=False) as found:
-        assert found["names"].tolist() == paths
-        np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-5)
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
+        assert file["names"].tolist() == paths
+        np.testing.assert_allclose(file["features"], expected, rtol=1e-4, atol=1e-5)
         table = pyarrow.parquet.read_table(tmp_path / "x.parquet")
         assert table["name"].to_pylist() == paths
         rows = np.array(table["features"].to_pylist(), np.float32)
-        np.testing.assert_array_equal(rows, found["features"])
+        np.testing.assert_array_equal(rows, file["features"])
 
 
-def test_broken_images_are_named_and_left_out(features, model, tmp_path, monkeypatch):
+def test_unreadable_images_are_left_out(features, model, tmp_path, monkeypatch):
     monkeypatch.setattr(cli_features, "LARGE", 300)
     paths = write_images(tmp_path / "a", 3)
     Path(paths[1]).write_text("no image")
@@ -85,7 +85,7 @@ def test_broken_images_are_named_and_left_out(features, model, tmp_path, monkeyp
         (["DIR/00.png", "--endpoint", "Logits", "--weights", "raw"], "set of weights"),
     ],
 )
-def test_wrong_input_is_one_line(features, model, tmp_path, arguments, part):
+def test_invalid_input_is_one_line(features, model, tmp_path, arguments, part):
     write_images(tmp_path, 1)
     (tmp_path / "old.npz").write_text("mine")
     arguments = [a.replace("DIR", str(tmp_path)) for a in arguments]

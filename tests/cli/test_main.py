@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `inception-jax`: exact figures, and one line where the input is wrong."""
+"""`inception-jax`: the figures it prints, and one line for invalid input."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _each_network_is_traced_once():
+def _trace_each_network_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "summarise", cache(networks.summarise))
         yield
@@ -23,7 +23,7 @@ def _each_network_is_traced_once():
 
 @pytest.fixture
 def run(capsys):
-    """`inception-jax ARGUMENTS`: exit status, standard output, standard error."""
+    """Run `inception-jax ARGUMENTS`; return exit status, standard output and error."""
 
     def run(arguments: str) -> tuple[int, str, str]:
         try:
@@ -36,8 +36,8 @@ def run(capsys):
     return run
 
 
-# Sources of the figures: tests/models/test_counts.py. The small network is this
-# project's: a change of its figures is a change of the study.
+# Sources of the figures: tests/models/test_counts.py. The small network was designed for
+# the study of residual scaling: a change of its figures is a change of the study.
 TABLE = """
 inception_v3                 23,834,568   5,713,216,096  299x299x3  3/4/2    288-768-2048
 inception_v4                 42,679,816  12,253,974,624  299x299x3  4/7/3    384-1024-1536
@@ -75,9 +75,9 @@ def test_one_network_stage_by_stage(run):
         "Fig.",
         "14",
     ]
-    # 128*896*3 + 128*128*7*2 weights and so on, of Fig. 11, ten times.
+    # Ten times the weights of Fig. 11: 128*896*3 + 128*128*7*2 and so on.
     b = rows["block17_1 .. block17_10"]
-    # Ten blocks see 3 positions of stride 16 further to each side.
+    # Each of the ten blocks sees 3 positions of stride 16 further on each side.
     figures = ["6,900,480", "1,988,689,920", "0.1", "Fig.", "11"]
     assert b[3:] == ["10", "17x17x896", "1183x1183", *figures]
     assert rows["Mixed_6a"][-4:] == ["Fig.", "7,", "Table", "1"]
@@ -151,7 +151,7 @@ def test_comparison_of_the_two_v2(run):
         ),
     ],
 )
-def test_wrong_input_is_one_line(run, arguments, part):
+def test_invalid_input_is_one_line(run, arguments, part):
     status, output, errors = run(arguments)
     assert status == 2
     assert output == ""
@@ -169,7 +169,7 @@ def test_wrong_input_is_one_line(run, arguments, part):
         ("", "networks"),
     ],
 )
-def test_wrong_options_are_explained(run, arguments, part):
+def test_invalid_options_are_explained(run, arguments, part):
     status, _, errors = run(arguments)
     assert status == 2
     assert part in errors

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`inception-jax predict`: what it prints and writes, and one line where input is wrong."""
+"""`inception-jax predict`: what it prints and writes, and one line for invalid input."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ PHOTOS = Path(sklearn.__file__).parent / "datasets" / "images"
 
 @pytest.fixture
 def predict(capsysbinary) -> Callable[..., tuple[int, str, str]]:
-    """`inception-jax predict ARGUMENTS`: status, standard output, standard error."""
+    """Run `inception-jax predict ARGUMENTS`; return status, standard output and error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         status = 0
@@ -50,7 +50,7 @@ def model(monkeypatch, tmp_path) -> Path:
     return tmp_path / "model"
 
 
-def test_the_list(predict, model, tmp_path):
+def test_printed_list(predict, model, tmp_path):
     paths = write_images(tmp_path / "a", 5)
     status, output, errors = predict(tmp_path / "a", "--model", model, "--batch-size", 4)
     assert (status, errors) == (0, "")
@@ -70,7 +70,7 @@ def test_the_list(predict, model, tmp_path):
     assert output.splitlines() == expected[:2]
 
 
-def test_files_beside_the_list(predict, model, tmp_path):
+def test_files_written_besides_the_list(predict, model, tmp_path):
     odd = tmp_path / "a" / os.fsdecode(b"\xff, \n\x1b[31m.png")
     odd.parent.mkdir()
     PIL.Image.new("RGB", (30, 20), "red").save(odd)
@@ -81,15 +81,15 @@ def test_files_beside_the_list(predict, model, tmp_path):
     status, output, errors = predict(*arguments, *(a for pair in options for a in pair))
     assert (status, errors) == (0, "")
     assert f"{tmp_path}/a/\\udcff, \\n\\x1b[31m.png" in output.splitlines()
-    found = json.loads(outs[0].read_text())
-    assert found["model"]["name"] == str(model)
-    assert [image["image"] for image in found["images"]] == paths
-    assert found["not_read"] == []
+    document = json.loads(outs[0].read_text())
+    assert document["model"]["name"] == str(model)
+    assert [image["image"] for image in document["images"]] == paths
+    assert document["not_read"] == []
     text = os.fsdecode(outs[1].read_bytes())
     _, *rows = csv.reader(io.StringIO(text, newline=""))
     assert [(row[0], row[2], float(row[4])) for row in rows] == [
         (image["image"], guess["class"], guess["probability"])
-        for image in found["images"]
+        for image in document["images"]
         for guess in image["predictions"]
     ]
     with PIL.Image.open(outs[2]) as picture:
@@ -100,7 +100,7 @@ def test_files_beside_the_list(predict, model, tmp_path):
         assert output.encode("utf-8", "surrogateescape") == out.read_bytes()
 
 
-def test_csv_on_a_terminal_moves_no_cursor(predict, model, tmp_path, monkeypatch):
+def test_csv_on_a_terminal_is_escaped(predict, model, tmp_path, monkeypatch):
     PIL.Image.new("L", (9, 9)).save(tmp_path / "\x1b[31m.png")
     arguments = (tmp_path / "\x1b[31m.png", "--model", model, "--csv", "-")
     assert "\x1b" in predict(*arguments)[1]
@@ -108,7 +108,7 @@ def test_csv_on_a_terminal_moves_no_cursor(predict, model, tmp_path, monkeypatch
     assert "\x1b" not in predict(*arguments)[1]
 
 
-def test_broken_images_are_named_and_left_out(predict, model, tmp_path):
+def test_unreadable_images_are_left_out(predict, model, tmp_path):
     paths = write_images(tmp_path / "a", 4)
     for i, data in ((1, b""), (3, Path(paths[3]).read_bytes()[:70])):
         Path(paths[i]).write_bytes(data)
@@ -121,12 +121,12 @@ def test_broken_images_are_named_and_left_out(predict, model, tmp_path):
     assert first == f"inception-jax: '{paths[1]}' cannot be read: the file is empty."
     assert second.startswith(f"inception-jax: '{paths[3]}' cannot be read: ")
     assert last == ("inception-jax: 2 of 4 images could not be read and were left out.")
-    found = json.loads(outs[0].read_text())
-    assert [image["image"] for image in found["images"]] == paths[::2]
-    assert [f"inception-jax: {fault}" for fault in found["not_read"]] == [first, second]
+    document = json.loads(outs[0].read_text())
+    assert [image["image"] for image in document["images"]] == paths[::2]
+    assert [f"inception-jax: {fault}" for fault in document["not_read"]] == [first, second]
     with PIL.Image.open(outs[1]) as picture:
         assert picture.size == (2 * 248, 258)
-    # None is left: there is nothing to draw.
+    # No image can be read, so no sheet is drawn.
     status, output, _ = predict(
         *paths[1::2], "--model", model, "--sheet", tmp_path / "y.png"
     )
@@ -134,7 +134,7 @@ def test_broken_images_are_named_and_left_out(predict, model, tmp_path):
     assert not list(tmp_path.glob("y*"))
 
 
-def test_many_images_take_pages(predict, model, tmp_path):
+def test_many_images_take_several_pages(predict, model, tmp_path):
     image = tmp_path / "a" / "00.png"
     image.parent.mkdir()
     PIL.Image.new("L", (8, 8)).save(image)
@@ -178,7 +178,7 @@ def test_many_images_take_pages(predict, model, tmp_path):
         (["DIR/00.png", "--sheet", "DIR/00.png"], "00.png already exists"),
     ],
 )
-def test_wrong_input_is_one_line(predict, model, tmp_path, arguments, part):
+def test_invalid_input_is_one_line(predict, model, tmp_path, arguments, part):
     write_images(tmp_path, 1)
     arguments = [a.replace("DIR", str(tmp_path)) for a in arguments]
     if "--model" not in arguments:
@@ -207,8 +207,8 @@ def test_two_photographs(predict, model):
     assert [Path(path).name for path in paths] == ["china.jpg", "flower.jpg"]
     expected, _ = one_by_one(*load(model), paths)
     for image, probabilities in zip((china, flower), expected, strict=True):
-        found = [guess["probability"] for guess in image["predictions"]]
-        np.testing.assert_allclose(found, np.sort(probabilities)[:-6:-1], rtol=1e-4)
+        document = [guess["probability"] for guess in image["predictions"]]
+        np.testing.assert_allclose(document, np.sort(probabilities)[:-6:-1], rtol=1e-4)
     assert china["predictions"] != flower["predictions"]
 
 
@@ -234,10 +234,10 @@ def test_two_photographs_at_full_size(predict, tmp_path):
     logits, _ = jax.jit(model.apply)(variables, ready)
     expected = np.asarray(jax.nn.softmax(logits))
     for image, probabilities in zip(images, expected, strict=True):
-        found = {guess["class"]: guess["probability"] for guess in image["predictions"]}
+        document = {guess["class"]: guess["probability"] for guess in image["predictions"]}
         best = np.sort(probabilities)[:-6:-1]
-        np.testing.assert_allclose(list(found.values()), best, rtol=1e-3)
-        for name, probability in found.items():
+        np.testing.assert_allclose(list(document.values()), best, rtol=1e-3)
+        for name, probability in document.items():
             at = imagenet_ids().index(name)
             np.testing.assert_allclose(probability, probabilities[at], rtol=1e-3)
     with PIL.Image.open(out) as picture:

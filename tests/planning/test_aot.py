@@ -15,7 +15,7 @@ from inception_jax.planning.aot import CompiledStep, TooLarge
 from inception_jax.planning.roofline import GIB
 from inception_jax.runtime.devices import all_devices
 from tests.planning.examples import CONFIG, MOVEMENT, STAGES, compiled_step
-from tests.test_imports import ours
+from tests.test_imports import local_imports
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_the_key_covers_every_source_file_of_the_compiled_step():
     reached, more = set(), {"inception_jax.planning.aot_worker"}
     while more:
         reached |= more
-        more = {name for module in more for name in ours(module)} - reached
+        more = {name for module in more for name in local_imports(module)} - reached
     modules = {name.partition(".")[2].replace(".", "/") for name in reached}
     covered = {name for name in modules if any(fnmatch(name, p) for p in aot.SOURCE_FILES)}
     # These do not affect a compiled program.
