@@ -207,8 +207,8 @@ def test_two_photographs(predict, model):
     assert [Path(path).name for path in paths] == ["china.jpg", "flower.jpg"]
     expected, _ = one_by_one(*load(model), paths)
     for image, probabilities in zip((china, flower), expected, strict=True):
-        document = [guess["probability"] for guess in image["predictions"]]
-        np.testing.assert_allclose(document, np.sort(probabilities)[:-6:-1], rtol=1e-4)
+        printed = [guess["probability"] for guess in image["predictions"]]
+        np.testing.assert_allclose(printed, np.sort(probabilities)[:-6:-1], rtol=1e-4)
     assert china["predictions"] != flower["predictions"]
 
 
@@ -234,10 +234,10 @@ def test_two_photographs_at_full_size(predict, tmp_path):
     logits, _ = jax.jit(model.apply)(variables, ready)
     expected = np.asarray(jax.nn.softmax(logits))
     for image, probabilities in zip(images, expected, strict=True):
-        document = {guess["class"]: guess["probability"] for guess in image["predictions"]}
+        printed = {guess["class"]: guess["probability"] for guess in image["predictions"]}
         best = np.sort(probabilities)[:-6:-1]
-        np.testing.assert_allclose(list(document.values()), best, rtol=1e-3)
-        for name, probability in document.items():
+        np.testing.assert_allclose(list(printed.values()), best, rtol=1e-3)
+        for name, probability in printed.items():
             at = imagenet_ids().index(name)
             np.testing.assert_allclose(probability, probabilities[at], rtol=1e-3)
     with PIL.Image.open(out) as picture:
