@@ -34,13 +34,10 @@ MODEL_HELP = (
     "(~/.local/share/inception_jax/models if unset)."
 )
 ModelName = Annotated[str | None, option("MODEL", "the only model there", MODEL_HELP)]
-WEIGHTS_HELP = (
-    "Weights of a run: their exponential moving average, or raw as the optimizer left them."
-)
+WEIGHTS_HELP = "Weights of a run: exponential moving average (ema), or as trained (raw)."
 Weights = Annotated[Literal["ema", "raw"], arg(help=WEIGHTS_HELP)]
-Step = Annotated[
-    int | None, option("INT", "the newest undamaged", "Step of a run's checkpoint.")
-]
+NEWEST = "the newest undamaged one"
+Step = Annotated[int | None, option("INT", NEWEST, "Step of a run's checkpoint.")]
 BatchSize = Annotated[int, arg(help="Images per batch.")]
 ImageSize = Annotated[
     int | None, option("INT", "the network's own", "Height and width of the input images.")

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from inception_jax.cli.arguments import Run, Step, Weights, option
+from inception_jax.cli.arguments import NEWEST, Run, Step, Weights, option
 from inception_jax.storage.errors import CheckpointError
 from inception_jax.storage.run_folder import checkpoints_path, read_record
 from inception_jax.text import first_few, table
@@ -96,9 +96,7 @@ def diff_checkpoints(
     a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")],
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")],
     /,
-    steps: Annotated[
-        tuple[int, int] | None, option("INT INT", "the newest undamaged ones")
-    ] = None,
+    steps: Annotated[tuple[int, int] | None, option("INT INT", NEWEST)] = None,
 ) -> None:
     """Compare the training states of two runs, or of one run at two steps.
 
@@ -201,6 +199,5 @@ def _largest_differences(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
         absolute = np.where(equal, 0.0, np.abs(x - y))
         larger = np.where(equal, 1.0, np.maximum(np.abs(x), np.abs(y)))
         relative = absolute / larger
-    absolute = np.where(np.isnan(absolute), np.inf, absolute)
-    relative = np.where(np.isnan(relative), np.inf, relative)
-    return float(absolute.max()), float(relative.max())
+    largest = [np.where(np.isnan(x), np.inf, x).max() for x in (absolute, relative)]
+    return float(largest[0]), float(largest[1])

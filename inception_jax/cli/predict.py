@@ -40,12 +40,10 @@ def predict_images(
 
     Args:
         top: Number of classes per image.
-        json: Write the predictions to this new .json file as well; with -, print JSON
-            instead of the list.
-        csv: Write the predictions to this new .csv file as well; with -, print CSV instead
-            of the list.
-        sheet: Draw the images with their most likely class in this new .png file, 40 on a
-            page. Further pages are FILE-2.png, FILE-3.png, ...
+        json: New .json file for the predictions; - prints JSON instead of the list.
+        csv: New .csv file for the predictions; - prints CSV instead of the list.
+        sheet: New .png file for thumbnails with the most likely class, 40 on a page.
+            Further pages are FILE-2.png, FILE-3.png, ...
     """
     prints_file = STDOUT in (json, csv)
     if json == csv == STDOUT:

@@ -33,10 +33,10 @@ def import_weights(
 
     Example: inception-jax weights import model.safetensors --out models/v4
 
-    Supported: .safetensors and .pth of timm, Cadene and facenet-pytorch; .h5,
-    .weights.h5 and .keras of Keras; checkpoints of TF-slim and of facenet. The library is
-    recognised by the names of the arrays. All arrays must fit the network exactly.
-    Nothing is downloaded: inception_jax/weights/README.md lists where to find such files.
+    Supported are .safetensors and .pth of timm, Cadene and facenet-pytorch, .h5 and .keras
+    of Keras, and checkpoints of TF-slim and facenet. The names of the arrays tell which it
+    is, and all must fit the network exactly. Nothing is downloaded;
+    inception_jax/weights/README.md lists where to find such files.
 
     Args:
         file: File to read. For a TensorFlow checkpoint, its prefix.
