@@ -41,19 +41,13 @@ class OpenFolder:
 def fit(config: RunConfig, started: float | None = None) -> bool:
     """Train a run, from the newest checkpoint in its folder if there is one.
 
-    Returns whether the run is complete; False after a signal to stop, with the state saved.
+    Returns whether the run is complete: False after a signal to stop, with the state saved.
+    Time is accounted from `started`, a value of `time.perf_counter()` (default: now).
 
-    Args:
-      config: the settings of the run.
-      started: the `time.perf_counter()` from which time is accounted; by default, now.
-
-    Raises:
-      ValueError: the configuration, the data, the devices and the folder do not fit
-        together, or the processes of the run differ; raised before the first step.
-      NonFiniteError: the loss or gradient is NaN or infinite and `on_nonfinite` is "abort".
-      CheckpointError: a checkpoint cannot be written or read.
-      HostLostError: another process of the run is gone.
-      OSError: another file cannot be read or written.
+    Raises ValueError before the first step if the configuration, data, devices, folder and
+    processes do not fit together; NonFiniteError if loss or gradient are not finite;
+    CheckpointError if a checkpoint cannot be written or read, and OSError for other files;
+    HostLostError if another process of the run is gone.
     """
     goodput = Goodput(started)
     hosts.connect(config.hosts)

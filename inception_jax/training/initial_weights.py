@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run that begins from other weights than random ones: `RunConfig.first_weights`."""
+"""Initial weights from a model folder or another run: `RunConfig.first_weights`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +10,7 @@ import numpy as np
 
 from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.storage.run_folder import flatten_settings, setting_differences
-from inception_jax.text import one_line
+from inception_jax.text import first_few, one_line
 from inception_jax.training.optimizer import CLASSIFIERS
 from inception_jax.training.step import TrainState
 from inception_jax.weights import model_folder
@@ -19,9 +19,9 @@ from inception_jax.weights.model_folder import Card
 
 
 def source_card(path_or_name: str) -> Card:
-    """The card of what `inception_jax.load` takes; no weights are read.
+    """Return the card of a model that `inception_jax.load` accepts, without its weights.
 
-    Raises ValueError where there is none, CheckpointError where it is damaged.
+    Raises ValueError if there is none and CheckpointError if it is damaged.
     """
     folder = find_model(path_or_name)
     if model_folder.is_model_folder(folder):
@@ -30,14 +30,14 @@ def source_card(path_or_name: str) -> Card:
 
 
 def preprocessing_settings(spec: PreprocessSpec) -> dict[str, Any]:
-    """The settings of a `RunConfig` that make it see images as `spec` does.
+    """Return the fields of `RunConfig` that give the preprocessing `spec`.
 
-    Raises ValueError where these are not square, which those of a run are.
+    Raises ValueError if the images are not square.
     """
     height, width, _ = spec.image_shape
     if height != width:
         raise ValueError(
-            f"the weights are for images of {height}x{width}; a run needs square ones."
+            f"the weights are for images of {height}x{width}; a run needs square images."
         )
     return {
         "image_size": height,
@@ -49,54 +49,51 @@ def preprocessing_settings(spec: PreprocessSpec) -> dict[str, Any]:
 
 
 def check_first_weights(config: RunConfig, class_names: Sequence[str]) -> None:
-    """Raise ValueError where the run cannot begin from its `first_weights`.
+    """Raise ValueError if the run cannot start from its `first_weights`.
 
-    Raises CheckpointError where their card is damaged.
+    Raises CheckpointError if their card is damaged.
     """
     card = source_card(str(config.first_weights))
     names = ("network", "bn_scale", "ablation")
-    sides = [flatten_settings({n: asdict(x)[n] for n in names}) for x in (card, config)]
-    if different := setting_differences(*sides):
+    saved, needed = (
+        flatten_settings({name: asdict(x)[name] for name in names}) for x in (card, config)
+    )
+    if differences := setting_differences(saved, needed):
         raise ValueError(
             f"first_weights {one_line(config.first_weights)} are of another network "
-            f"({'; '.join(different)})."
+            f"({'; '.join(differences)})."
         )
     if config.head == "kept" and card.class_names != tuple(class_names):
         raise ValueError(
             f"head kept needs the classes of {one_line(config.first_weights)}, "
-            f"{_some(card.class_names)}, and {one_line(config.data)} has "
-            f"{_some(class_names)}; make a new one (--head new)."
+            f"{_describe(card.class_names)}, but {one_line(config.data)} has "
+            f"{_describe(class_names)}; use --head new."
         )
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(one_line, names[:3])) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} ({shown})"
+def _describe(names: Sequence[str]) -> str:
+    return f"{len(names)} ({first_few(list(map(one_line, names)), 3)})"
 
 
 def load_first_weights(state: TrainState, config: RunConfig) -> TrainState:
-    """`state` with the weights that `config` begins from, averages included, on the host.
+    """Return `state` on the host with the first weights, which are also the averages.
 
-    Classifiers stay as they are in `state`, but for the main one with head="kept".
+    Classifiers keep the values in `state`, except the main one with `head="kept"`.
 
     Raises what `load` raises.
     """
-    _, variables = load(str(config.first_weights))
-    new = CLASSIFIERS if config.head == "new" else CLASSIFIERS[1:]
-    params, batch_stats = (
-        {name: x for name, x in variables[group].items() if name not in new}
-        for group in ("params", "batch_stats")
-    )
+    _, loaded = load(str(config.first_weights))
+    not_loaded = CLASSIFIERS if config.head == "new" else CLASSIFIERS[1:]
     state = jax.device_get(state)
-    params, batch_stats = state.params | params, state.batch_stats | batch_stats
-    # Copies: two names for one buffer cannot both be donated to the step.
-    now, averages = (
-        jax.tree.map(lambda x: np.array(x, copy=True), (params, batch_stats))
-        for _ in range(2)
-    )
+
+    def merge(group: str, current: dict) -> dict:
+        new = {name: x for name, x in loaded[group].items() if name not in not_loaded}
+        # A copy at each call, because a buffer cannot be donated to the step twice.
+        return jax.tree.map(lambda x: np.array(x, copy=True), current | new)
+
     return state._replace(
-        params=now[0],
-        batch_stats=now[1],
-        ema_params=averages[0],
-        ema_batch_stats=averages[1],
+        params=merge("params", state.params),
+        batch_stats=merge("batch_stats", state.batch_stats),
+        ema_params=merge("params", state.params),
+        ema_batch_stats=merge("batch_stats", state.batch_stats),
     )

@@ -44,12 +44,14 @@ class Hook(NamedTuple):
     """An action that the loop runs after some of the steps."""
 
     after: Callable[[TrainState, int], None]  # takes the state after a step, and the step
-    interval: int | float  # in steps; need not be a whole number
+    interval: int | float | None  # in steps; need not be whole; None: never
     at_end: bool = True  # run after the last step as well
     before: Callable[[TrainState], None] = lambda state: None
 
     def is_due(self, step: int, last_step: int) -> bool:
         """Return whether the action runs after `step`."""
+        if self.interval is None:
+            return False
         return passes(step, self.interval) or (self.at_end and step == last_step)
 
 
@@ -85,18 +87,13 @@ class Loop:
         self.evaluated = True  # the newest evaluation that was due is complete
         self.out_of_patience = False
         self.logits_before: Any = None  # of the probe images, before a probed step
-        self.hooks = self._hooks()
-
-    def _hooks(self) -> list[Hook]:
-        """Return the hooks in the order in which they run."""
-        config, steps_per_epoch = self.setup.config, self.setup.steps_per_epoch
-        hooks = [Hook(self._log, config.log_every)]
-        if config.probe_every:
-            probe = Hook(self._probe, config.probe_every, False, before=self._keep_logits)
-            hooks.append(probe)
-        hooks.append(Hook(self._evaluate, config.eval_every * steps_per_epoch))
-        hooks.append(Hook(self._save, config.checkpoint_every * steps_per_epoch))
-        return hooks
+        # In the order in which they run.
+        self.hooks = [
+            Hook(self._log, config.log_every),
+            Hook(self._probe, config.probe_every, False, before=self._keep_logits),
+            Hook(self._evaluate, config.eval_every * setup.steps_per_epoch),
+            Hook(self._save, config.checkpoint_every * setup.steps_per_epoch),
+        ]
 
     def train(self, state: TrainState, step: int) -> bool:
         """Train from `step` to the end or until a signal to stop, and save the state.
@@ -108,8 +105,8 @@ class Loop:
             self._repeat_evaluation(state, step)
         if step < last_step:
             self.out_of_patience = self._is_out_of_patience()
-        place, on_skipped = self.train_step.place, self.reporter.skipped
-        batches = train_feed(self.setup, step, place, on_skipped)
+        place = self.train_step.place
+        batches = train_feed(self.setup, step, place, self.reporter.skipped)
         while step < last_step and not self.out_of_patience and not self._is_stopping():
             with self.goodput.spent_on("data_wait"):
                 batch = next(batches)
@@ -215,11 +212,10 @@ class Loop:
         self.must_stop |= float(jax.device_get(stops)) > 0
         self.watchdog.step = step
         self.reporter.add(values)
-        was_finite = self.is_finite
-        losses = values["loss_sum"], values["grad_norm"]
-        self.is_finite = all(map(math.isfinite, losses))
-        if was_finite and not self.is_finite:
+        is_finite = math.isfinite(values["loss_sum"] + values["grad_norm"])
+        if self.is_finite and not is_finite:
             self._report_nonfinite(step, values)
+        self.is_finite = is_finite
 
     def _report_nonfinite(self, step: int, values: dict[str, float]) -> None:
         """Record the images of the first non-finite step; raise unless told to go on."""

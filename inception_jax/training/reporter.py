@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -209,14 +210,8 @@ class Reporter:
         return f", {tqdm.format_interval(seconds)} left"
 
 
-class SilentReporter:
+class SilentReporter(nullcontext):
     """The reporter of the other processes: every method of `Reporter` does nothing."""
-
-    def __enter__(self) -> "SilentReporter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_: None

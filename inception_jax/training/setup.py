@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a configuration to what it names, with every check that can be made beforehand."""
+"""Prepare a run: open its data, build its network, and check that everything fits."""
 
 import math
 import time
@@ -26,7 +26,7 @@ from inception_jax.training.step import TrainOptions
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything a run works with, checked to fit together."""
+    """The parts of a run, checked to fit together."""
 
     config: RunConfig
     network: Network
@@ -39,18 +39,18 @@ class Setup:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Updates per pass over the training set; a batch may reach into the next."""
+        """Steps per pass over the training set; a batch may extend into the next pass."""
         return self.options.steps_per_epoch
 
     @property
     def eval_batch_size(self) -> int:
-        """At most the training batch, at least one example per device."""
+        """The training batch size, or less if fewer examples per device are enough."""
         needed = -(-len(self.eval_source) // len(self.devices)) * len(self.devices)
         return min(self.config.batch_size, needed)
 
     @property
     def probe_images(self) -> int:
-        """At most those asked for and those there are, as many on each device."""
+        """The number of probe images, rounded down to the same number on each device."""
         devices = len(self.devices)
         return min(self.config.probe_images, len(self.eval_source)) // devices * devices
 
@@ -64,10 +64,10 @@ class Setup:
 
 
 def set_up(config: RunConfig) -> Setup:
-    """Open the data, make the network, look into the folder; nothing is written.
+    """Open the data, build the network and check the run folder; nothing is written.
 
-    Raises ValueError where they do not fit together or the folder holds another run,
-    CheckpointError where what it begins from is damaged.
+    Raises ValueError if they do not fit together or the folder holds another run, and
+    CheckpointError if the first weights are damaged.
     """
     devices = all_devices()
     parts = len(devices) * config.accumulate
@@ -79,8 +79,8 @@ def set_up(config: RunConfig) -> Setup:
     preprocess = preprocess_for(config)
     if config.augment.color and preprocess.image_shape[2] != 3:
         raise ValueError(
-            f"augment.color must be False for {config.network}, whose images have one "
-            "channel and not 3 channels; add --augment.no-color."
+            f"augment.color must be False for {config.network}, whose images are grey; add "
+            "--augment.no-color."
         )
     train = open_source(config.data, config.train_split, config.data_dir)
     evaluation = open_source(config.data, config.eval_split, config.data_dir)
@@ -101,8 +101,8 @@ def set_up(config: RunConfig) -> Setup:
     _existing_record(setup)
     if config.head == "kept" and config.first_weights is None:
         raise ValueError("head must be new without first_weights, got 'kept'.")
-    begun = jax.process_index() > 0 or Checkpoints(setup.checkpoints).steps()
-    if config.first_weights is not None and not begun:
+    starts = jax.process_index() == 0 and not Checkpoints(setup.checkpoints).steps()
+    if config.first_weights is not None and starts:
         check_first_weights(config, train.class_names)
     return setup
 
@@ -124,58 +124,54 @@ def _check_counts(setup: Setup) -> None:
 
 @contextmanager
 def claim_folder(setup: Setup) -> Iterator[run_folder.RunRecord | None]:
-    """The folder is this process's alone to write into, with the run's record in it.
+    """Lock the run folder, write the record of the run, and yield the previous record.
 
-    Gives the record of those who worked at the run before, if any. Raises ValueError where
-    another process holds the folder, or it holds another run.
+    Raises ValueError if another process uses the folder or it holds another run.
     """
     setup.folder.mkdir(parents=True, exist_ok=True)
     with RunLock(run_folder.lock_path(setup.folder)):
-        there = _existing_record(setup)
-        run_folder.write_record(setup.folder, _record(setup, there))
-        yield there
+        previous = _existing_record(setup)
+        record = run_folder.RunRecord(
+            config=setup.config,
+            preprocess=setup.preprocess,
+            class_names=setup.train_source.class_names,
+            num_train=len(setup.train_source),
+            num_eval=len(setup.eval_source),
+            steps=setup.steps,
+            sessions=(*(previous.sessions if previous else ()), current_session(setup)),
+        )
+        run_folder.write_record(setup.folder, record)
+        yield previous
 
 
 def _existing_record(setup: Setup) -> run_folder.RunRecord | None:
-    """The record of this run that is in its folder; ValueError if it is of another."""
-    folder, config = setup.folder, setup.config
+    """Return the record in the run folder; raise ValueError if it is of another run."""
+    folder = setup.folder
     if run_folder.record_path(folder).exists():
-        there = run_folder.read_record(folder)
-        different = run_folder.config_differences(there.config, config)
-        if there.class_names != setup.train_source.class_names:
-            different.append("the classes of the data")
-        if different:
+        record = run_folder.read_record(folder)
+        differences = run_folder.config_differences(record.config, setup.config)
+        if record.class_names != setup.train_source.class_names:
+            differences.append("the classes of the data")
+        if differences:
             raise ValueError(
-                f"{folder} holds a run with other settings ({'; '.join(different)}); "
+                f"{folder} holds a run with other settings ({'; '.join(differences)}); "
                 "choose another --workdir."
             )
-        return there
+        return record
     own = {run_folder.lock_path(folder), run_folder.hosts_path(folder)}
     if folder.exists() and any(path not in own for path in folder.iterdir()):
         raise ValueError(
-            f"{folder} is not empty and holds no run; choose another --workdir."
+            f"{folder} is not empty and is not a run folder; choose another --workdir."
         )
     return None
 
 
 def current_session(setup: Setup) -> run_folder.Session:
-    """What works at the run now."""
+    """Return the devices, processes and versions that train the run now."""
     return run_folder.Session(
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         devices=describe(setup.devices),
         processes=jax.process_count(),
         versions=run_folder.package_versions(),
         code=run_folder.code_version(),
-    )
-
-
-def _record(setup: Setup, there: run_folder.RunRecord | None) -> run_folder.RunRecord:
-    return run_folder.RunRecord(
-        config=setup.config,
-        preprocess=setup.preprocess,
-        class_names=setup.train_source.class_names,
-        num_train=len(setup.train_source),
-        num_eval=len(setup.eval_source),
-        steps=setup.steps,
-        sessions=(*(there.sessions if there else ()), current_session(setup)),
     )

@@ -126,7 +126,7 @@ def test_a_damaged_card_is_no_mistake_of_the_user(source):
 def test_preprocessing_becomes_settings(tiny):
     spec = PreprocessSpec((8, 8, 1), 0.5, "keep", "bicubic", low=-0.5, high=3.0)
     assert preprocess_for(replace(tiny, **preprocessing_settings(spec))) == spec
-    with pytest.raises(ValueError, match="images of 8x9; a run needs square ones"):
+    with pytest.raises(ValueError, match="images of 8x9; a run needs square images"):
         preprocessing_settings(PreprocessSpec((8, 9, 1)))
 
 

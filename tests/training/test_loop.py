@@ -336,7 +336,7 @@ def test_another_run_in_the_folder(tiny, tmp_path):
         fit(other)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
-    with pytest.raises(ValueError, match="photos is not empty and holds no run"):
+    with pytest.raises(ValueError, match="photos is not empty and is not a run folder"):
         fit(replace(config, workdir=tmp_path / "photos"))
 
 
