@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training processes to kill: how they are started, where they were hit, what is left."""
+"""Training processes that tests kill: start them, see where they stopped, compare runs."""
 
 import os
 import re
@@ -21,8 +21,8 @@ from inception_jax.storage.jsonl import read_json_lines
 from tests.runs import records
 
 ROOT = Path(__file__).parents[1]
-# With dropout; augmentation and averaged weights are the recipe's. An evaluation every
-# seven updates or so; an epoch has 47.
+# Dropout is added to the recipe's augmentation and averaged weights. An epoch has 47 steps,
+# so every seventh step or so is evaluated.
 EVAL_EVERY = 0.14
 OPTIONS = (
     *("digits", "--image-size", "8", "--batch-size", "32", "--dropout-rate", "0.2"),
@@ -43,7 +43,7 @@ COMMAND_WITH_TINY = (
 
 @dataclass(frozen=True)
 class Drill:
-    """A training run that can be started again and again as a process."""
+    """A training run that can be started repeatedly as a process."""
 
     folder: Path
     options: Sequence[str]
@@ -58,10 +58,10 @@ class Drill:
         return [*OPTIONS, *self.options, "--workdir", str(self.folder)]
 
     def start(self, **environment: str) -> subprocess.Popen:
-        """What it says goes to files beside the run's folder."""
+        """Start the process; its output goes to files beside the run folder."""
         settings = {
             "PYTHONUNBUFFERED": "1",
-            # As here: with other threads, sums are rounded otherwise.
+            # The same as here, because sums over other devices round differently.
             "JAX_NUM_CPU_DEVICES": str(jax.local_device_count()),
             "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
@@ -84,12 +84,12 @@ class Drill:
         return self.folder.with_suffix(".err")
 
     def wait_for_updates(self, process: subprocess.Popen) -> None:
-        """Until the process has told of its first update; returns if it ends."""
+        """Wait until the process has printed its first step, or has ended."""
         while not self._has_updated and process.poll() is None:
             time.sleep(0.01)
 
     def wait_for_checkpoint(self, process: subprocess.Popen) -> None:
-        """Until there is one more complete checkpoint; returns if the process ends."""
+        """Wait until there is one more complete checkpoint, or the process has ended."""
         newest = self._newest
         while self._newest == newest and process.poll() is None:
             time.sleep(0.01)
@@ -106,7 +106,7 @@ class Drill:
 
     @property
     def moment(self) -> str:
-        """Where a process was that was killed, by what it left in the folder."""
+        """What a killed process was doing, judging by its files."""
         checkpoints = self.folder / "checkpoints"
         names = [p.name for p in checkpoints.iterdir()] if checkpoints.exists() else []
         if any("tmp" in name for name in names):
@@ -124,12 +124,12 @@ def _passed(step: int, interval: float) -> bool:
 
 
 def state_hash(folder: Path) -> str:
-    """One for all that the newest checkpoint holds, bit by bit."""
+    """Return a digest of the complete state in the newest checkpoint."""
     return tree_digest(load_state(folder, jax.devices()).state)
 
 
 def what_is_left(folder: Path) -> dict[str, object]:
-    """Of a complete run, all that must not depend on how often it was killed."""
+    """Return everything of a complete run that must not depend on interruptions."""
     temporary = re.compile(r"tmp|temp|draft|incomplete|partial|quarantine", re.IGNORECASE)
     return {
         "state": state_hash(folder),
@@ -142,6 +142,6 @@ def what_is_left(folder: Path) -> dict[str, object]:
 
 
 def end(process: subprocess.Popen, number: signal.Signals) -> int:
-    """Send a signal; the exit status, which is that of a run that was over before."""
+    """Send a signal and return the exit status, also of a process that ended before it."""
     process.send_signal(number)
     return process.wait(timeout=120)

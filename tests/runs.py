@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training runs that take a second: a tiny network under a name, on the digits."""
+"""Training runs of the tiny network on the digits, which take a second."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ CONFIG = RunConfig(
 
 
 def records(workdir: Path, kind: str) -> list[dict[str, Any]]:
-    """Lines of a kind of a run's metrics, without what depends on the clock."""
+    """Return the lines of one kind of metrics.jsonl, without the speed."""
     lines = read_json_lines(workdir / "metrics.jsonl")
     return [
         {key: x for key, x in line.items() if key != "images_per_second"}
@@ -37,19 +36,14 @@ def records(workdir: Path, kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def timed(config: RunConfig) -> tuple[bool, float]:
-    """What `fit` returns, and the seconds it took."""
-    start = time.perf_counter()
-    done = fit(config, start)
-    return done, time.perf_counter() - start
-
-
 def compiled_by(compilations: list[float], config: RunConfig) -> int:
-    """How many programs the run `config` compiles, as if it were the first of its process;
-    see the fixture `compilations`."""
-    for kept in (check_input_shape, jitted_init, compiled_steps, probe_program):
-        kept.cache_clear()
-    compiler_options("cpu")  # it compiles a program to find out whether XLA knows them
+    """Return the number of programs that a run compiles as the first one of its process.
+
+    `compilations` is the fixture of that name.
+    """
+    for cached in (check_input_shape, jitted_init, compiled_steps, probe_program):
+        cached.cache_clear()
+    compiler_options("cpu")  # compiles a program to test the options; not counted
     compilations.clear()
     fit(config)
     return len(compilations)

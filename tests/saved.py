@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A saved model of the tiny network, images for it, and its answers one image at a time."""
+"""A saved model of the tiny network, images for it, and its outputs one at a time."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from inception_jax.weights.model import Model, save
 from inception_jax.weights.model_folder import Card, Origin, Variables
 from tests.models.tiny import random_variables
 
-# One of ImageNet's, and what files and terminals can stumble over.
+# One of ImageNet's names, and names that files and terminals handle badly.
 CLASS_NAMES = ("n02099601", "plain", 'a, "b"', "two\nlines", "\x1b[31mred", "caf\xe9")
 CARD = Card(
     network="tiny",
@@ -27,7 +27,7 @@ CARD = Card(
 
 
 def save_tiny(folder: Path, **changes: object) -> tuple[Model, Variables]:
-    """Write a model folder of the network "tiny"; the fixtures put it into `SPECS`."""
+    """Write a model folder of the network "tiny", which the fixtures add to `SPECS`."""
     model = Model(replace(CARD, **changes))
     variables = random_variables(model.network, jnp.zeros((1, 8, 8, 1)))
     save(folder, model.card, variables)
@@ -35,7 +35,7 @@ def save_tiny(folder: Path, **changes: object) -> tuple[Model, Variables]:
 
 
 def write_images(folder: Path, count: int) -> list[str]:
-    """Paths of grey images of several sizes, no two alike."""
+    """Write different grey images of several sizes, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -48,7 +48,7 @@ def write_images(folder: Path, count: int) -> list[str]:
 def one_by_one(
     model: Model, variables: Variables, paths: Sequence[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Probabilities and endpoints of images, each alone."""
+    """Return probabilities and endpoints of images, computed one at a time."""
     apply = jax.jit(model.apply)
     each = [apply(variables, model.prepare([path])) for path in paths]
     probabilities = [jax.nn.softmax(logits)[0] for logits, _ in each]

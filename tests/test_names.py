@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names from outside stay words: in a terminal, in HTML and Markdown, in paths."""
+"""Hostile file, class and run names are shown as text and do no harm."""
 
 import json
 import re

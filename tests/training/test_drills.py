@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Killed and stopped at random moments, a run ends as if nothing had happened.
+"""A run that is killed or stopped at random moments ends like an uninterrupted one.
 
-The long form, with the full-size loop of a network that takes its time:
+The long version uses a slower network:
 `pytest --slow -s tests/training/test_drills.py`.
 """
 
@@ -26,28 +26,28 @@ KILLS = 24
 
 
 def test_a_run_that_is_killed_twice(tiny, tmp_path):
-    """At random moments of the training; it ends like an uninterrupted run of its seed."""
+    """It ends like an uninterrupted run with the same seed."""
     options = ("--network", "tiny", "--steps", "40", "--checkpoint-every", "0.08")
     options = (*options, "--data-dir", tiny.data_dir)
     whole = Drill(tmp_path / "whole", options, COMMAND_WITH_TINY)
-    hurt = replace(whole, folder=tmp_path / "hurt")
+    killed = replace(whole, folder=tmp_path / "killed")
     for _ in range(2):
-        process = hurt.start()
-        hurt.wait_for_checkpoint(process)
+        process = killed.start()
+        killed.wait_for_checkpoint(process)
         time.sleep(random.uniform(0, 0.2))
-        assert end(process, signal.SIGKILL) == -signal.SIGKILL, hurt.errors.read_text()
-        assert "Traceback" not in hurt.errors.read_text()
-    assert fit(hurt.config)
+        assert end(process, signal.SIGKILL) == -signal.SIGKILL, killed.errors.read_text()
+        assert "Traceback" not in killed.errors.read_text()
+    assert fit(killed.config)
     assert fit(whole.config)
-    assert what_is_left(hurt.folder) == what_is_left(whole.folder)
-    assert what_is_left(hurt.folder)["temporary"] == []
+    assert what_is_left(killed.folder) == what_is_left(whole.folder)
+    assert what_is_left(killed.folder)["temporary"] == []
     other = replace(whole, folder=tmp_path / "other")
     assert fit(replace(other.config, seed=1))
     assert state_hash(other.folder) != state_hash(whole.folder)
 
 
-def test_the_checkpoint_before_what_is_no_number(tiny, tmp_path):
-    """The rate explodes at update 4, so 5 is the first whose loss is no number."""
+def test_the_checkpoint_before_a_non_finite_loss(tiny, tmp_path):
+    """The learning rate explodes at step 4, so the loss is not finite from step 5 on."""
     exploding = replace(tiny.optimizer, learning_rate=1e30, warmup_steps=3)
     config = replace(tiny, workdir=tmp_path / "run", optimizer=exploding, steps=20)
     with pytest.raises(NonFiniteError, match=r"step \d+: ") as error:
@@ -61,7 +61,7 @@ def test_the_checkpoint_before_what_is_no_number(tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(data_dir: str, tmp_path_factory: pytest.TempPathFactory):
-    """The uninterrupted run, compiled anew, and the seconds that it takes."""
+    """An uninterrupted run, compiled without a cache, and how long it takes with one."""
     options = ("--network", "inception_resnet_small", "--steps", "150")
     options = (*options, "--checkpoint-every", "0.21", "--data-dir", data_dir)
     drill = Drill(tmp_path_factory.mktemp("drills") / "whole", options)
@@ -76,13 +76,13 @@ def whole(data_dir: str, tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_random_moments(whole, number):
-    """At least `KILLS` of them, through as many runs as that takes."""
+    """Start runs until at least `KILLS` signals have interrupted one."""
     drill, seconds = whole
     hits, runs, start = Counter(), 0, time.perf_counter()
     while hits.total() < (KILLS if number == signal.SIGKILL else KILLS // 2):
         runs += 1
         folder = drill.folder.with_name(f"{number.name}_{runs}")
-        hits += hurt_until_done(replace(drill, folder=folder), number, seconds)
+        hits += interrupt_until_complete(replace(drill, folder=folder), number, seconds)
         assert what_is_left(folder) == what_is_left(drill.folder)
     print(f"\n{number.name}: {hits.total()} in {runs} runs, all equal bit by bit;")
     for moment, count in sorted(hits.items()):
@@ -90,20 +90,22 @@ def test_random_moments(whole, number):
     print(f"  {time.perf_counter() - start:.0f} s")
 
 
-def hurt_until_done(drill: Drill, number: signal.Signals, seconds: float) -> Counter[str]:
-    """Start the run until it is complete, with a signal at a random moment each time."""
+def interrupt_until_complete(
+    drill: Drill, number: signal.Signals, seconds: float
+) -> Counter[str]:
+    """Restart the run until it is complete, with a signal at a random moment each time."""
     hits: Counter[str] = Counter()
     while True:
         process = drill.start()
         if number != signal.SIGKILL or random.random() < 0.7:
             drill.wait_for_updates(process)
-        time.sleep(random.uniform(0, seconds / 6))  # most of them are the start
+        time.sleep(random.uniform(0, seconds / 6))  # mostly while the process starts
         status = end(process, number)
         assert "Traceback" not in drill.errors.read_text()
         if status == 0:
             return hits
         if number != signal.SIGKILL and status == -number:
-            # Python was ending already, and the run over.
+            # The run was complete, and Python was exiting.
             assert "\nWall time" in drill.said.read_text()
             return hits
         assert status == (-number if number == signal.SIGKILL else ExitStatus.RUN_AGAIN)

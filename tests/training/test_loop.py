@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run from its configuration: what it leaves, how it resumes, how it ends."""
+"""A run from its configuration: the files it writes, how it resumes, how it ends."""
 
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ from inception_jax.training.fit import fit
 from inception_jax.training.from_config import preprocess_for
 from inception_jax.training.loop import NonFiniteError
 from inception_jax.training.reporter import Reporter
-from tests.runs import compiled_by, records, timed
+from tests.runs import compiled_by, records
 
 assert_equal = partial(jax.tree.map, np.testing.assert_array_equal)
 
@@ -36,10 +37,11 @@ def state_of(workdir: Path, step: int | None = None):
     return jax.device_get(load_state(workdir, jax.devices(), step).state)
 
 
-def test_a_run_leaves_its_record(tiny, tmp_path):
+def test_the_files_of_a_run(tiny, tmp_path):
     config = replace(tiny, workdir=tmp_path / "run", residual_scale=0.9)
-    done, seconds = timed(config)
-    assert done
+    start = time.perf_counter()
+    assert fit(config, start)
+    seconds = time.perf_counter() - start
     record = read_record(config.workdir)
     assert record.config == config
     assert record.class_names == tuple("0123456789")
@@ -56,7 +58,7 @@ def test_a_run_leaves_its_record(tiny, tmp_path):
     assert evaluation["raw"]["count"] == evaluation["ema"]["count"] == 297.0
     state = state_of(config.workdir)
     assert state.step == 6
-    # Raw and averaged weights under their names, in the record and when they are loaded.
+    # Raw and averaged weights are not exchanged, in the record or when they are loaded.
     model = load_trained(config.workdir, jax.devices())
     assert_equal(model.variables, {"raw": state.raw_variables, "ema": state.ema_variables})
     source = open_source("digits", "eval", config.data_dir)
@@ -64,7 +66,7 @@ def test_a_run_leaves_its_record(tiny, tmp_path):
     for weights in ("raw", "ema"):
         assert again[weights] == pytest.approx(evaluation[weights], rel=1e-5)
     assert again["raw"]["loss_sum"] != pytest.approx(again["ema"]["loss_sum"], rel=1e-4)
-    # Every second has a kind: the account adds up to the wall time.
+    # The account of time adds up to the wall time.
     spent = total_seconds(read_json_lines(config.workdir / "goodput.jsonl"))
     assert sum(spent.values()) == pytest.approx(seconds, rel=0.02)
     assert all(spent[kind] > 0 for kind in spent.keys() - {"lost"})
@@ -75,7 +77,7 @@ def test_a_run_leaves_its_record(tiny, tmp_path):
 
 
 def test_resuming_is_exact(tiny, tmp_path):
-    """Mid-epoch, with dropout and augmentation: as if it had never stopped."""
+    """In the middle of an epoch, with dropout and augmentation."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(replace(tiny, workdir=whole))
     fit(replace(tiny, workdir=parts, steps=4))
@@ -85,11 +87,11 @@ def test_resuming_is_exact(tiny, tmp_path):
     assert records(parts, "eval")[-1] == records(whole, "eval")[-1]
 
 
-def test_lines_that_no_checkpoint_holds_come_again(tiny, tmp_path):
+def test_steps_after_the_last_checkpoint_are_repeated(tiny, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     fit(replace(tiny, workdir=whole))
     fit(replace(tiny, workdir=killed, steps=2))
-    # What a killed process had written after its last checkpoint.
+    # Lines that a killed process wrote after its last checkpoint.
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 4}\n{"kind')
     session = read_json_lines(killed / "goodput.jsonl")[-1]
@@ -102,8 +104,8 @@ def test_lines_that_no_checkpoint_holds_come_again(tiny, tmp_path):
     assert spent["step"] < 100
 
 
-def test_a_run_that_is_over(tiny, tmp_path):
-    """Nothing comes again, and a run that was to be shorter is complete."""
+def test_a_complete_run(tiny, tmp_path):
+    """Nothing is repeated, and a run is complete when it becomes shorter."""
     config = replace(tiny, workdir=tmp_path, steps=2)
     fit(config)
     before = state_of(tmp_path), records(tmp_path, "train")
@@ -117,18 +119,18 @@ def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
     config = replace(tiny, workdir=tmp_path, steps=3, checkpoint_every=0.01)
     fit(config)
     (tmp_path / "checkpoints" / "3" / "state" / "_METADATA").write_bytes(b"")
-    # To look at: the one before it, unless that one was asked for.
+    # Reading uses the one before it, unless the damaged one is requested.
     assert load_state(tmp_path, jax.devices()).step == 2
     assert "checkpoints/3 is damaged" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match=r"checkpoints/3 is damaged"):
         state_of(tmp_path, 3)
-    # To go on with: the same, and the damaged one is set aside.
+    # Resuming uses the same one, and moves the damaged one away.
     fit(config)
     assert "Step 2 is the newest good one" in capsys.readouterr().err
     assert (tmp_path / "quarantine" / "3.txt").is_file()
     fit(replace(config, workdir=tmp_path / "whole"))
     assert_equal(state_of(tmp_path), state_of(tmp_path / "whole"))
-    # Where none is good there is no fresh start.
+    # If none is good, the run does not start again from step 0.
     for path in (tmp_path / "checkpoints").glob("*/state/_METADATA"):
         path.write_bytes(b"")
     for use in (partial(fit, config), partial(fit, config), partial(state_of, tmp_path)):
@@ -144,7 +146,7 @@ def test_another_seed_is_another_run(tiny, tmp_path):
 
 
 def test_one_compilation_of_each_step(tiny, tmp_path, compilations):
-    """297 images in batches of 32 leave a partial one; that is no second program."""
+    """The partial last batch of 297 images needs no second program."""
     run = partial(replace, tiny)
     compiled_by(compilations, run(workdir=tmp_path / "warm", steps=2))
     once = compiled_by(compilations, run(workdir=tmp_path / "a", steps=2))
@@ -153,13 +155,13 @@ def test_one_compilation_of_each_step(tiny, tmp_path, compilations):
     longer = run(workdir=tmp_path / "b", steps=5, **often)
     assert compiled_by(compilations, longer) == once
     assert len(records(tmp_path / "b", "eval")) == 2
-    # Two updates a line; the last has what is left over.
+    # A line covers two steps; the last one covers the rest.
     lines = [(line["step"], line["count"]) for line in records(tmp_path / "b", "train")]
     assert lines == [(2, 64.0), (4, 64.0), (5, 32.0)]
 
 
 def test_parts_of_the_data(tiny, tmp_path):
-    """Held out of the training split, as where the evaluation split is for the end."""
+    """A part of the training split can be held out for evaluation."""
     parts = {"train_split": "train[:90%]", "eval_split": "train[90%:]"}
     fit(replace(tiny, workdir=tmp_path / "run", steps=1, **parts))
     record = read_record(tmp_path / "run")
@@ -168,7 +170,7 @@ def test_parts_of_the_data(tiny, tmp_path):
 
 
 def test_intervals_in_epochs(tiny, tmp_path):
-    """1500 / 500 = 3 updates an epoch."""
+    """1500 / 500 = 3 steps per epoch."""
     config = replace(tiny, batch_size=500, steps=None, epochs=2.5, eval_every=0.5)
     fit(replace(config, workdir=tmp_path / "a", checkpoint_every=1.0, keep_checkpoints=2))
     assert [line["step"] for line in records(tmp_path / "a", "eval")] == [2, 3, 5, 6, 8]
@@ -177,10 +179,10 @@ def test_intervals_in_epochs(tiny, tmp_path):
     assert [state_of(tmp_path / "a", step).step for step in (6, None)] == [6, 8]
 
 
-def test_no_number_ends_the_run(tiny, tmp_path):
+def test_a_non_finite_loss_ends_the_run(tiny, tmp_path):
     optimizer = replace(tiny.optimizer, learning_rate=1e30)
     config = replace(tiny, workdir=tmp_path / "run", optimizer=optimizer, steps=50)
-    # Nothing is saved that was not looked at, even where each update is saved.
+    # No state after it is saved, even if every step is saved.
     config = replace(config, checkpoint_every=0.01, log_every=50)
     with pytest.raises(NonFiniteError, match=r"step \d+: the loss is") as error:
         fit(config)
@@ -191,7 +193,7 @@ def test_no_number_ends_the_run(tiny, tmp_path):
     saved = [int(path.name) for path in (config.workdir / "checkpoints").iterdir()]
     assert max(saved, default=0) == line["step"] - 1 < 50
     assert np.isfinite(state_of(config.workdir).params["Logits"]["kernel"]).all()
-    # The images of that update, by name: the labels are those of its batch.
+    # The images of that step are named; their labels are those of its batch.
     (said,) = records(config.workdir, "not_finite")
     assert said["step"] == line["step"]
     assert ", ".join(said["images"][:3]) in str(error.value)
@@ -208,12 +210,12 @@ def test_no_number_ends_the_run(tiny, tmp_path):
     assert [labels[name] for name in said["images"]] == expected
 
 
-def test_no_number_can_be_put_on_record(tiny, tmp_path):
+def test_a_non_finite_loss_can_be_recorded(tiny, tmp_path):
     optimizer = replace(tiny.optimizer, learning_rate=1e30)
     config = replace(tiny, workdir=tmp_path / "run", optimizer=optimizer)
     assert fit(replace(config, on_nonfinite="record"))
     assert records(config.workdir, "train")[-1]["loss_sum"] is None
-    (said,) = records(config.workdir, "not_finite")  # once, and not with every update
+    (said,) = records(config.workdir, "not_finite")  # once, not at every step
     assert 1 <= said["step"] < 6
     assert len(said["images"]) == 32
 
@@ -242,7 +244,7 @@ def test_a_signal_saves_and_ends(tiny, tmp_path, monkeypatch, number):
 
 @pytest.mark.parametrize("steps", [6, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_signal_in_an_evaluation(tiny, tmp_path, monkeypatch, steps):
-    """It is not waited for: it comes again, from the same weights, when the run goes on."""
+    """The evaluation is interrupted, and repeated with the same weights on resuming."""
     times = iter(range(2, 100, 2))
 
     def interrupted(*arguments: Any) -> Iterator[dict]:
@@ -252,7 +254,7 @@ def test_a_signal_in_an_evaluation(tiny, tmp_path, monkeypatch, steps):
                 signal.raise_signal(signal.SIGTERM)
             yield batch
 
-    # 1500 / 32 = 46.9 updates an epoch: evaluated after 2, 4 and 6.
+    # 1500 / 32 = 46.9 steps per epoch, so steps 2, 4 and 6 are evaluated.
     config = replace(tiny, eval_every=2 / 46.875)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     with monkeypatch.context() as patch:
@@ -267,8 +269,8 @@ def test_a_signal_in_an_evaluation(tiny, tmp_path, monkeypatch, steps):
         assert records(stopped, kind) == records(whole, kind)
 
 
-def told(monkeypatch: pytest.MonkeyPatch, accuracies: dict[int, int]) -> None:
-    """Evaluations find so many of 297 right at these updates, always with the same loss."""
+def set_accuracies(monkeypatch: pytest.MonkeyPatch, accuracies: dict[int, int]) -> None:
+    """Make evaluations report these numbers of hits at these steps, with a fixed loss."""
     evaluated = Reporter.evaluated
 
     def tell(self: Reporter, step: int, sums: dict) -> None:
@@ -279,9 +281,11 @@ def told(monkeypatch: pytest.MonkeyPatch, accuracies: dict[int, int]) -> None:
 
 
 def test_early_stopping_is_exact(tiny, tmp_path, monkeypatch, capsys):
-    """Two evaluations without a better one; as much is no better. However it was stopped,
-    and whatever had been written after the last checkpoint."""
-    told(monkeypatch, {2: 10, 4: 30, 6: 20, 8: 30, 10: 30, 12: 40})
+    """It stops after two evaluations without a better one; an equal one is not better.
+
+    Interruptions and lines after the last checkpoint do not change that.
+    """
+    set_accuracies(monkeypatch, {2: 10, 4: 30, 6: 20, 8: 30, 10: 30, 12: 40})
     every = {"eval_every": 2 / 46.875, "checkpoint_every": 4 / 46.875}
     config = replace(tiny, steps=12, patience=2, workdir=tmp_path / "whole", **every)
     assert fit(config)
@@ -303,7 +307,7 @@ def test_early_stopping_is_exact(tiny, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(Reporter, "log", log_and_raise)
         assert not fit(stopped)
-    # A killed process may have gone further than what it saved.
+    # A killed process may have written more evaluations than it saved states.
     for step in (8, 10):
         line = records(stopped.workdir, "eval")[-1] | {"step": step}
         append_json_line(stopped.workdir / "metrics.jsonl", line)
@@ -311,15 +315,15 @@ def test_early_stopping_is_exact(tiny, tmp_path, monkeypatch, capsys):
     assert_equal(state_of(stopped.workdir), state_of(config.workdir))
     for kind in ("train", "eval"):
         assert records(stopped.workdir, kind) == records(config.workdir, kind)
-    # It is complete, until it is to be more patient.
+    # It is complete until its patience is increased.
     assert fit(config)
     assert state_of(config.workdir).step == 8
     assert fit(replace(config, patience=3))
     assert state_of(config.workdir).step == 10
 
 
-def test_patience_does_not_reach_beyond_the_last_update(tiny, tmp_path, monkeypatch):
-    told(monkeypatch, {2: 30, 4: 20, 6: 10})
+def test_patience_at_the_last_step(tiny, tmp_path, monkeypatch):
+    set_accuracies(monkeypatch, {2: 30, 4: 20, 6: 10})
     config = replace(tiny, patience=2, eval_every=2 / 46.875, workdir=tmp_path)
     assert fit(config)
     assert [line["step"] for line in records(tmp_path, "eval")] == [2, 4, 6]
@@ -341,12 +345,12 @@ def test_another_run_in_the_folder(tiny, tmp_path):
 
 
 def test_runs_of_one_process_share_what_is_compiled(tiny, tmp_path, compilations):
-    """Another seed and residual scale are other numbers, not other programs."""
+    """Another seed or residual scale does not recompile."""
     config = replace(tiny, residual_scale=0.1, probe_every=3)
     assert compiled_by(compilations, replace(config, workdir=tmp_path / "first")) >= 4
     compilations.clear()
     fit(replace(config, seed=1, residual_scale=0.3, workdir=tmp_path / "other"))
-    assert len(compilations) <= 1  # neither step, nor the initial weights
+    assert len(compilations) <= 1  # neither steps nor initial weights
 
 
 @pytest.mark.parametrize(
@@ -357,7 +361,7 @@ def test_runs_of_one_process_share_what_is_compiled(tiny, tmp_path, compilations
     ],
 )
 def test_a_batch_that_does_not_fit(tiny, tmp_path, monkeypatch, changes, cure):
-    """What XLA says of it becomes a sentence."""
+    """XLA's error becomes a sentence with advice."""
 
     def update(*_: object, **__: object) -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
@@ -373,7 +377,7 @@ def test_a_batch_that_does_not_fit(tiny, tmp_path, monkeypatch, changes, cure):
 
 
 def test_bad_images_on_record(tiny, tmp_path, photos):
-    """A file of each split is no image: an error, or on request named once on record."""
+    """Unreadable images are an error or, with "skip", recorded once."""
     for bad in (photos / "val" / "b" / "b1.jpg", photos / "train" / "a" / "a1.jpg"):
         bad.write_bytes(b"no image")
     config = replace(
@@ -390,7 +394,7 @@ def test_bad_images_on_record(tiny, tmp_path, photos):
 
 
 def test_use_of_the_hardware_where_its_peak_is_known(tiny, tmp_path, monkeypatch):
-    """6 operations per multiply-accumulate and image, against four devices' peak."""
+    """MFU is 6 operations per multiply-accumulate and image, over the peak of 4 devices."""
     monkeypatch.setitem(PEAK_BFLOAT16, jax.devices()[0].device_kind, 1e9)
     config = replace(tiny, workdir=tmp_path / "run")
     fit(config)

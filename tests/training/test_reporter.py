@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run tells, against a clock that the test turns itself."""
+"""Reports of a run, with a clock that the test controls."""
 
 import signal
 import sys
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def update(clock: list[float]) -> Callable[..., None]:
-    """An update of 32 images that takes so many seconds."""
+    """Return a function that adds a step of 32 images with a duration in seconds."""
 
     def one(reporter: Reporter, seconds: float, norm: float) -> None:
         with reporter.goodput.spent_on("step"):
@@ -45,7 +45,7 @@ def lines(reporter: Reporter) -> list[dict[str, Any]]:
 
 
 def test_lines_of_training(tiny, tmp_path, clock, update, capsys):
-    """The first update compiles and is in no rate; a rate is that since the last line."""
+    """A rate covers the steps since the last line, except the first, which compiles."""
     setup = set_up(replace(tiny, workdir=tmp_path, steps=8))
     with Reporter(setup, Goodput(), 0) as reporter:
         update(reporter, 1000.0, 1.0)
@@ -72,7 +72,7 @@ def test_lines_of_training(tiny, tmp_path, clock, update, capsys):
     assert "8.0 images/s, 00:12 left" in said
 
 
-def test_where_the_time_of_all_processes_went(tiny, tmp_path, clock, update, capsys):
+def test_the_time_of_all_sessions(tiny, tmp_path, clock, update, capsys):
     setup, goodput = set_up(replace(tiny, workdir=tmp_path)), Goodput()
     before = {"session": 0.0, "step": 0, "seconds": dict.fromkeys(KINDS, 0.0)}
     before["seconds"] |= {"data_wait": 30.0}
@@ -87,7 +87,7 @@ def test_where_the_time_of_all_processes_went(tiny, tmp_path, clock, update, cap
 
 
 @pytest.mark.parametrize("norms", [(np.nan, 1.0), (1.0, np.nan)])
-def test_the_highest_norm_is_no_number_once_one_was_none(tiny, tmp_path, update, norms):
+def test_the_highest_norm_keeps_a_nan(tiny, tmp_path, update, norms):
     with Reporter(set_up(replace(tiny, workdir=tmp_path)), Goodput(), 0) as reporter:
         for norm in norms:
             update(reporter, 1.0, norm)
@@ -116,7 +116,7 @@ def test_evaluations_and_bad_images(tiny, tmp_path, update, capsys):
 
 
 def test_probes(tiny, tmp_path, update):
-    """Lists of blocks and numbers, to five digits, with the groups of the last update."""
+    """Vectors and scalars are rounded, and the group metrics of the last step added."""
     with Reporter(set_up(replace(tiny, workdir=tmp_path)), Goodput(), 0) as reporter:
         update(reporter, 1.0, 1.0)
         reporter.last_values |= {"grad_norm/stem": 1.23456789, "update_ratio/stem": np.nan}
@@ -136,8 +136,8 @@ def test_probes(tiny, tmp_path, update):
     }
 
 
-def test_curves_go_on_where_the_checkpoint_is(tiny, tmp_path, monkeypatch):
-    """Points after it are cleared from TensorBoard, as the lines are."""
+def test_curves_continue_at_the_checkpoint(tiny, tmp_path, monkeypatch):
+    """TensorBoard discards later points."""
     purged = []
 
     class Writer:
@@ -155,7 +155,7 @@ def test_curves_go_on_where_the_checkpoint_is(tiny, tmp_path, monkeypatch):
     assert purged == [1, "closed", 5, "closed"]
 
 
-def test_what_is_missing_for_weights_and_biases(tiny, tmp_path, monkeypatch):
+def test_weights_and_biases_is_missing(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     setup = set_up(replace(tiny, workdir=tmp_path, wandb="project"))
     with pytest.raises(ImportError, match=r"pip install .inception_jax\[wandb\]"):
