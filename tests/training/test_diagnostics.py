@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each of the signals alone, on arrays that were made up."""
+"""Each signal alone, on made-up arrays."""
 
 from functools import cache
 from typing import Any
@@ -42,15 +42,15 @@ MADE_UP[1, 1, 1, 2] = 1e-6
 @pytest.mark.parametrize(
     ("x", "expected"),
     [
-        # Channels 0 and 3 and the last image are zero; channel 2 is as good as zero.
+        # Channels 0 and 3 and the last image are zero; channel 2 is nearly zero.
         (MADE_UP, (2 / 4, 3 / 4, 1 / 3)),
         (np.zeros_like(MADE_UP), (1, 1, 1)),
         (np.ones_like(MADE_UP), (0, 0, 0)),
         (-np.abs(MADE_UP), (2 / 4, 3 / 4, 1 / 3)),
         (MADE_UP[..., 1:2], (0, 0, 1 / 3)),
         (MADE_UP[..., :1], (1, 1, 1)),
-        (MADE_UP * 1e-6, (2 / 4, 3 / 4, 1 / 3)),  # whatever the unit
-        # A value that is no number is not zero.
+        (MADE_UP * 1e-6, (2 / 4, 3 / 4, 1 / 3)),  # independent of the scale
+        # A NaN is not zero.
         (MADE_UP + np.array([0, 0, 0, np.nan], np.float32), (1 / 4, 1 / 4, 0)),
         (np.full_like(MADE_UP, np.nan), (0, 0, 0)),
     ],
@@ -73,7 +73,7 @@ def test_sizes():
     close(mean(x), 0)
     close(feature_norm2(x), (25 + 1) / 2)
     assert np.isnan(rms(x.at[0, 0].set(jnp.nan)))
-    # What lies between the numbers of bfloat16.
+    # The result is not rounded to bfloat16.
     assert float(mean(jnp.array([255, 256], jnp.bfloat16))) == 255.5
     close(rms(jnp.array([255, 256], jnp.bfloat16)), np.sqrt((255**2 + 256**2) / 2))
     close(function_change(np.ones((2, 3), np.float32), np.full((2, 3), 3, np.float32)), 2)
@@ -88,7 +88,7 @@ def test_residual_by_stream():
 
 @jax.jit
 def both_curvatures(spread: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The signal, and the Hessian as JAX gets it by differentiating twice."""
+    """Return the signal, and the Hessian that JAX computes by differentiating twice."""
     keys = jax.random.split(jax.random.key(1), 4)
     features = jax.nn.relu(jax.random.normal(keys[0], (30, 5)))
     classifier = spread * jax.random.normal(keys[1], (6, 4))
@@ -106,12 +106,12 @@ def both_curvatures(spread: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 5.0])
 def test_curvature_is_the_largest_eigenvalue_of_the_hessian(spread):
-    """For uniform and for sharp probabilities."""
+    """For uniform and for peaked probabilities."""
     result, hessian = both_curvatures(spread)
     close(result, np.linalg.eigvalsh(hessian)[-1], rtol=1e-2)
 
 
-def test_curvature_without_any():
+def test_curvature_of_zero():
     features = jnp.ones((3, 2))
     certain = 1e4 * jnp.eye(3)
     assert classifier_curvature(features, certain) == 0
@@ -121,7 +121,7 @@ def test_curvature_without_any():
 
 @cache
 def grown() -> tuple[dict, dict[str, list[np.ndarray]]]:
-    """Parameters of a network with reductions and aux-like rest; leaves by group."""
+    """Return parameters of a network with reductions, and their leaves by group."""
     network = inception_jax.create(three_grids(final_conv=5))
     images = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
@@ -202,7 +202,7 @@ FLAT = [1.0] * 10
     [
         ([], 0),
         (FLAT, 0),
-        ([9.0], 0),  # nothing to compare it with
+        ([9.0], 0),  # there is nothing before it
         ([np.nan], 1),
         ([1.0, 2.0, 2.0], 0),
         ([1.0, 2.1], 1),
@@ -210,7 +210,7 @@ FLAT = [1.0] * 10
         ([*FLAT, 3.0, 5.0, 4.0, *FLAT], 1),
         ([*FLAT, np.nan, *FLAT, np.inf], 2),
         ([*FLAT, *[np.nan] * 50], 1),
-        # What was a spike when the loss was low is none where it is high.
+        # The same loss is a spike after low losses, but not after high ones.
         ([*FLAT, *[3.0] * 30, 3.5], 1),
         ([4.0] * 20 + [1.0] * 11 + [3.0], 1),
     ],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The signals of a two-block network against NumPy, of others, and on several devices."""
+"""The signals of a two-block network against NumPy, of other networks, and on devices."""
 
 from functools import cache, partial
 from typing import Any
@@ -36,7 +36,7 @@ def close(result: Any, expected: Any, rtol: float = 1e-4) -> None:
 
 @cache
 def variables() -> dict:
-    """Linear biases that kill a channel in the first block, and two in the second."""
+    """Variables whose biases kill one channel in the first block and two in the second."""
     made = jax.tree.map(np.array, random_variables(NETWORK, jnp.asarray(IMAGES)))
     for block, channels in (("block8_1", [0]), ("block8_2", [0, 3])):
         made["params"][block]["Conv2d_1x1"]["bias"][channels] = -1e3
@@ -59,7 +59,7 @@ def convolved(x: np.ndarray, kernel: np.ndarray, stride: int = 1, same: bool = T
 
 
 def box(x: np.ndarray, params: dict, **options: Any) -> np.ndarray:
-    """Convolution, this batch's own normalisation, ReLU."""
+    """Convolution, normalisation with the statistics of the batch, ReLU."""
     y = convolved(x, params["conv"]["kernel"].astype(float), **options)
     y = (y - y.mean((0, 1, 2))) / np.sqrt(y.var((0, 1, 2)) + 1e-3)
     return np.maximum(y * params["bn"]["scale"] + params["bn"]["bias"], 0)
@@ -67,7 +67,7 @@ def box(x: np.ndarray, params: dict, **options: Any) -> np.ndarray:
 
 @cache
 def by_hand() -> dict[str, Any]:
-    """Streams before and after the blocks, scaled residuals, features and logits."""
+    """Return streams before and after the blocks, scaled residuals, features and logits."""
     params = variables()["params"]
     x = box(IMAGES.astype(float), params["Stem"]["Conv2d_1a_3x3"])
     x = box(x, params["Stem"]["Conv2d_2a_2x2"], stride=2, same=False)
@@ -116,7 +116,7 @@ def test_the_blocks_of_a_network_against_numpy():
 
 
 def test_the_head_of_a_network_against_numpy():
-    """The curvature against all eigenvalues of the block, one example after another."""
+    """The curvature is compared with the eigenvalues of the whole Hessian."""
     hand, result = by_hand(), found()
     close(result["pool_dead"], 2 / 6)
     close(result["pool_tiny"], 2 / 6)
@@ -132,8 +132,8 @@ def test_the_head_of_a_network_against_numpy():
     close(result["curvature"], np.linalg.eigvalsh(block)[-1], rtol=1e-3)
 
 
-def test_what_training_alone_needs_makes_no_difference():
-    """Dropout, the aux head and statistics shared over devices; and other averages."""
+def test_training_options_do_not_change_the_signals():
+    """Dropout, the auxiliary head, shared statistics and moving averages."""
     other = NETWORK.clone(dropout_rate=0.0, bn_axis_name="data", bn_decay=0.1)
     changed = variables() | {
         "batch_stats": jax.tree.map(lambda x: x + 1.0, variables()["batch_stats"])
@@ -143,7 +143,7 @@ def test_what_training_alone_needs_makes_no_difference():
 
 
 def test_a_dead_network():
-    """All is zero from the first block on, where nothing is added to nothing."""
+    """Everything after the first block is zero, and zero is added to zero."""
     made = jax.tree.map(jnp.asarray, variables())
     made["params"]["block8_1"]["Conv2d_1x1"]["bias"] = jnp.full(6, -1e3)
     made["params"]["block8_2"]["Conv2d_1x1"]["bias"] = jnp.zeros(6)
@@ -155,7 +155,7 @@ def test_a_dead_network():
     assert result["residual_ratio"][0] > 100
     assert np.isnan(result["residual_ratio"][1])
     assert result["feature_norm2"] == 0
-    # What is left is the bias: diag(p) - p p^T of equal p.
+    # Only the bias contributes: diag(p) - p p^T with equal p.
     close(result["curvature"], 1 / 4)
 
 
@@ -182,7 +182,7 @@ def test_full_networks(name, modules, residuals):
 
 
 def test_modules_without_a_residual():
-    """The reductions of a residual network; and no module at all."""
+    """The reductions of a residual network, and a network without blocks."""
     network = inception_jax.create(three_grids())
     images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
     result = jax.jit(partial(signals, network))(random_variables(network, images), images)
@@ -198,7 +198,7 @@ def test_modules_without_a_residual():
 
 
 def test_without_a_classifier():
-    """The facenet network: an embedding of unit length, no logits."""
+    """The facenet network has an embedding of unit length and no logits."""
     network = inception_jax.create(one_block(embedding=3), num_classes=0)
     made = random_variables(network, jnp.asarray(IMAGES))
     result = jax.jit(partial(signals, network))(made, IMAGES)
@@ -206,7 +206,7 @@ def test_without_a_classifier():
 
 
 def test_the_classifier_behind_an_embedding():
-    """It sees the embedding, not what was pooled."""
+    """Its input is the embedding, not the pooled features."""
     network = inception_jax.create(one_block(embedding=3), num_classes=4)
     made = random_variables(network, jnp.asarray(IMAGES))
     result = jax.jit(partial(signals, network))(made, IMAGES)
@@ -216,7 +216,7 @@ def test_the_classifier_behind_an_embedding():
 
 
 def test_1_2_and_4_devices_see_the_same():
-    """Batch statistics included, which a shard of its own would make otherwise."""
+    """Batch statistics are those of the whole batch, not of one shard."""
 
     def take(made: dict, batch: dict, scale: jax.Array) -> dict:
         return signals(NETWORK, made, batch["image"], scale)
@@ -230,7 +230,7 @@ def test_1_2_and_4_devices_see_the_same():
 
 
 def test_one_network_per_device():
-    """Under shard_map, where each device has parameters and a scale of its own."""
+    """Under shard_map, each device has its own parameters and scale."""
     mesh = jax.make_mesh((2,), ("arm",), axis_types=(jax.sharding.AxisType.Auto,))
     other = jax.tree.map(lambda x: 1.5 * x, variables())
     both = jax.tree.map(lambda *x: jnp.stack(x), variables(), other)

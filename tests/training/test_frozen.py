@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training step with a frozen body, and one with frozen batch norm."""
+"""Training steps with a frozen body or frozen batch norm."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -34,7 +34,7 @@ assert_same = partial(jax.tree.map, np.testing.assert_array_equal)
 
 @cache
 def start(optimizer: OptimizerConfig = OPTIMIZER) -> TrainState:
-    """A state after nine updates that never were, its running averages far away."""
+    """Return a made-up state after nine steps, with averages far from the weights."""
     rng = np.random.default_rng(1)
     variables = random_variables(NETWORK, IMAGES)
     params = variables["params"]
@@ -52,7 +52,7 @@ def start(optimizer: OptimizerConfig = OPTIMIZER) -> TrainState:
 def program(
     optimizer: OptimizerConfig = OPTIMIZER, bn_frozen: bool = False, devices: int = 1
 ) -> jax.stages.Compiled:
-    """A step of the six images on so many devices, compiled."""
+    """Return a compiled step of the six images on a number of devices."""
     network = NETWORK.clone(bn_frozen=bn_frozen)
     options = TrainOptions(network, optimizer, 2.0, LossConfig(), PreprocessSpec((8, 8, 1)))
     step = partial(train_step, options=options, axis_name="data")
@@ -82,7 +82,7 @@ def norm(tree: Any) -> float:
 
 
 def test_a_frozen_body_stays_bit_by_bit():
-    """So do its averages; the classifier learns, and alone has a place in the optimizer."""
+    """So do its averages; only the classifier learns and has optimizer state."""
     before, (state, _), (whole, _) = start(FROZEN), stepped(FROZEN), stepped(OPTIMIZER)
     for name in before.params.keys() - {"Logits"}:
         assert_same(state.params[name], before.params[name])
@@ -93,25 +93,25 @@ def test_a_frozen_body_stays_bit_by_bit():
         np.concatenate([(s.params["Logits"][k] - head[k]).ravel() for k in sorted(head)])
         for s in (state, whole)
     )
-    # Decay and direction as in whole, but not clipped with the body's gradients.
+    # The direction is that of the whole network; the norm is clipped without the body.
     assert np.dot(a, b) / norm(a) / norm(b) == pytest.approx(1, abs=0.01)
     assert norm(a) > 1.05 * norm(b)
     assert norm(jax.tree.map(np.subtract, state.ema_params["Logits"], head)) > 0.1
     # A mean of squares and a momentum.
     sizes = [sum(x.size for x in jax.tree.leaves(t)) for t in (state.opt_state, head)]
     assert sizes[0] == 2 * sizes[1]
-    # Moving averages of batch norm are another matter.
+    # The moving averages of batch norm are not frozen.
     assert norm(jax.tree.map(np.subtract, state.batch_stats, before.batch_stats)) > 0.1
 
 
-def test_there_is_no_way_back_through_a_frozen_body():
-    """Forward alone is a third of a step."""
+def test_there_is_no_backward_pass_through_a_frozen_body():
+    """The forward pass is a third of a step."""
     flops = [program(x).cost_analysis()["flops"] for x in (FROZEN, OPTIMIZER)]
     assert flops[0] < 0.45 * flops[1]
 
 
 def test_frozen_batch_norm_is_that_of_evaluation():
-    """Averages stay bit by bit, which a mean of three times the same would not always."""
+    """Averages stay unchanged bit for bit, which a mean of three equal values may not."""
     before = start()
     state, metrics = stepped(OPTIMIZER, True, devices=3)
     assert_same(state.batch_stats, before.batch_stats)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that begin from other weights: what is taken, what is refused."""
+"""Runs that start from saved weights: what is loaded, and what is refused."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ assert_equal = partial(jax.tree.map, np.testing.assert_array_equal)
 
 
 def saved(folder: Path, card: Card = CARD) -> Path:
-    """A model folder of random weights and odd moving averages."""
+    """Save a model folder of random weights with unusual moving averages."""
     variables = random_variables(Model(card).network, jnp.zeros((1, 8, 8, 1)))
     stats = jax.tree.map(lambda x: x + 0.25, variables["batch_stats"])
     save(folder, card, variables | {"batch_stats": stats})
@@ -64,7 +64,7 @@ def fresh(config: RunConfig, aux_head: bool = False) -> TrainState:
 
 
 @pytest.mark.parametrize("head", ["new", "kept"])
-def test_weights_and_averages_are_those(tiny, source, head):
+def test_weights_and_averages_are_loaded(tiny, source, head):
     config = replace(tiny, first_weights=str(source), head=head)
     state = fresh(config)
     _, variables = load(source)
@@ -76,7 +76,7 @@ def test_weights_and_averages_are_those(tiny, source, head):
     assert_equal(begun.ema_variables, kept)
     assert_equal((begun.step, begun.opt_state), (state.step, state.opt_state))
     pairs = zip(*map(jax.tree.leaves, (begun.params, begun.ema_params)), strict=True)
-    assert not any(np.shares_memory(a, b) for a, b in pairs)  # both are given away
+    assert not any(np.shares_memory(a, b) for a, b in pairs)  # both are donated
 
 
 def test_an_aux_head_is_always_new(tiny, source):
@@ -117,7 +117,7 @@ def test_a_kept_head_is_for_its_own_classes(tiny, source):
         check_first_weights(replace(config, head="new"), others)
 
 
-def test_a_damaged_card_is_no_mistake_of_the_user(source):
+def test_a_damaged_card(source):
     (source / "model.json").write_text("{}")
     with pytest.raises(CheckpointError, match="damaged"):
         source_card(str(source))
@@ -131,7 +131,7 @@ def test_preprocessing_becomes_settings(tiny):
 
 
 def test_a_run_needs_them_until_there_is_a_checkpoint(tiny, source, tmp_path):
-    """And then no more; a run of it is a source like any other."""
+    """A run that has a checkpoint no longer needs them, and can itself be a source."""
     config = replace(
         tiny, first_weights=str(source), bn_frozen=True, workdir=tmp_path / "run"
     )

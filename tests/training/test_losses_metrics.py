@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses against NumPy, sums that are exact over any split, and the JSON lines."""
+"""Losses against NumPy, sums that are exact over any split, and JSON lines."""
 
 import json
 import math
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, (12, 7)).astype(np.float32)
 # Row i's label has the rank (i + 3) modulo 7 among its logits: each rank occurs.
 LABELS = np.argsort(-LOGITS, axis=-1)[np.arange(12), (np.arange(12) + 3) % 7]
-# Not every number is exact in float32; these are, whatever the order of summation.
+# Multiples of 1/8 add up exactly in float32, in any order.
 LOSSES = (RNG.integers(0, 64, 12) / 8).astype(np.float32)
 
 
@@ -57,7 +57,7 @@ def test_sums_over_a_partial_batch_are_exact():
 
 
 def test_padding_cannot_spoil_a_sum():
-    """Whatever the network says about padding, NaN included, is left out."""
+    """The outputs for padding are ignored, even if they are NaN."""
     mask = np.array([1.0] * 9 + [0.0] * 3, np.float32)
     losses = jnp.asarray(np.where(mask > 0, LOSSES, np.nan))
     logits = jnp.asarray(np.where(mask[:, None] > 0, LOGITS, np.nan))
@@ -103,8 +103,8 @@ def test_means():
     assert means(sums) == {"loss": 0.75, "top1": 0.25}
 
 
-def test_means_of_what_was_no_number(tmp_path):
-    """JSON lines hold it as null."""
+def test_means_of_null(tmp_path):
+    """JSON lines hold NaN as null."""
     path = tmp_path / "metrics.jsonl"
     append_json_line(path, {"loss_sum": math.nan, "top1_sum": 1.0, "count": 2.0})
     found = means(read_json_lines(path)[0])
@@ -160,7 +160,7 @@ def test_a_corrupt_line_is_named(tmp_path):
 
 
 def test_the_best_evaluation():
-    """By top-1; then by loss, where no number is the worst; then the first."""
+    """By top-1, then by loss, of which NaN is the worst, then the first one."""
 
     def line(top1: float, loss: float | None, count: float = 10.0) -> dict:
         good = {"top1_sum": 99.0, "loss_sum": 0.0, "count": 100.0}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Updates against TensorFlow 1's rules, written down here in NumPy and float64."""
+"""Updates against TensorFlow 1's rules, written with NumPy in float64."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,7 +57,7 @@ def tensorflow_momentum(start: np.ndarray) -> np.ndarray:
 
 
 def train(make: optax.GradientTransformation, config: OptimizerConfig) -> np.ndarray:
-    """The same 50 steps with `make(rate)`, whose rate is traced as in `train_step`."""
+    """Return the weight after the same 50 steps with `make(rate)`; the rate is traced."""
 
     @jax.jit
     def step(params, opt_state, gradient, number):
@@ -98,7 +98,7 @@ def test_optax_default_start_of_zeros_would_fail():
 
 
 def rates_of(config: OptimizerConfig, steps: Sequence[int]) -> list[float]:
-    """Learning rate at some steps, of epochs of 100."""
+    """Return the learning rate at some steps, with 100 steps per epoch."""
     numbers = optimizer_numbers(config)
     return [float(learning_rate_at(jnp.int32(s), numbers, config, 100.0)) for s in steps]
 
@@ -120,7 +120,7 @@ def test_learning_rate_follows_the_config():
     ("kind", "expected"),
     [
         ("constant", [0.1, 0.1, 0.1, 0.1]),
-        # Towards what the schedule would give at the step.
+        # It rises towards the scheduled learning rate of each step.
         ("linear", [0.1, 0.325, 0.3, 0.4]),
     ],
 )
@@ -179,7 +179,7 @@ def test_the_body_may_have_a_rate_of_its_own():
 
 
 @pytest.mark.parametrize("kind", ["rmsprop", "momentum"])
-def test_numbers_stand_for_those_of_the_config(kind):
+def test_traced_numbers_replace_those_of_the_config(kind):
     options = {"momentum": 0.3, "clip_norm": 0.1, "classifier_rate": 0.5}
     meant = OptimizerConfig(kind=kind, **options)
     other = OptimizerConfig(kind=kind, clip_norm=9.0)
@@ -197,7 +197,7 @@ def test_numbers_stand_for_those_of_the_config(kind):
     assert not np.allclose(two_steps(other), expected)
 
 
-def test_no_clipping_is_a_number_too():
+def test_no_clipping_is_an_infinite_norm():
     numbers = optimizer_numbers(OptimizerConfig())
     assert np.isinf(numbers.clip_norm)
     assert numbers.warmup_linear == 0
@@ -212,7 +212,7 @@ PARAMS = {
 
 
 def update_without_gradient(**options: object) -> dict:
-    """Change of `PARAMS` in one step of rate 1, where all gradients are 0."""
+    """Return the update of `PARAMS` with learning rate 1 and gradients of 0."""
     config = OptimizerConfig(kind="momentum", momentum=0.0, **options)
     optimizer = make_optimizer(config, 1.0)
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probes of a run: at the right updates, and what its checkpoints give when asked anew."""
+"""Probes of a run come at the right steps and agree with its checkpoints."""
 
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from tests.runs import compiled_by, records
 
 @pytest.fixture
 def probed(tiny, tmp_path) -> RunConfig:
-    """Every other of five updates, each of them saved."""
+    """A run of five steps that probes every second one and saves all."""
     return replace(
         tiny,
         workdir=tmp_path / "run",
@@ -42,7 +42,7 @@ def state_of(config: RunConfig, step: int) -> TrainState:
 
 
 def norm(*trees: dict) -> float:
-    """Of a tree, or of the difference of two."""
+    """Return the norm of a tree, or of the difference of two."""
     leaves = jax.tree.leaves(jax.tree.map(lambda x, y=0.0: x - y, *trees))
     return float(np.linalg.norm(np.concatenate([np.ravel(x) for x in leaves])))
 
@@ -55,7 +55,7 @@ def norm(*trees: dict) -> float:
     ],
 )
 def test_probes_are_what_the_checkpoints_give(probed, parallel):
-    """Computed on one device, where training and its probes are spread over four."""
+    """They are computed on one device here, and on four in the run."""
     config = replace(probed, parallel=parallel)
     fit(config)
     source = open_source("digits", "eval", config.data_dir)
@@ -74,7 +74,7 @@ def test_probes_are_what_the_checkpoints_give(probed, parallel):
         expected["ema_gap"] = norm(after.ema_params, after.params) / norm(after.params)
         for name, value in expected.items():
             np.testing.assert_allclose(line.pop(name), value, rtol=1e-3, atol=1e-6)
-        # The metrics of that very update; the groups are parts of the whole.
+        # Group metrics are those of the probed step; the groups are parts of the whole.
         assert trained["step"] == line["step"]
         parts = [line.pop(f"grad_norm/{g}") for g in GROUPS if g != "other"]
         assert np.linalg.norm(parts) == pytest.approx(trained["grad_norm"], rel=1e-4)
@@ -105,7 +105,7 @@ def test_probing_changes_nothing_else(probed, tmp_path):
 
 
 def test_probes_of_a_resumed_run(probed, tmp_path):
-    """The last one comes again, and its update was the first of the process."""
+    """The last probe is repeated; its step is the first of the second process."""
     parts = replace(probed, workdir=tmp_path / "parts")
     fit(replace(parts, steps=3))
     with (parts.workdir / "metrics.jsonl").open("a") as file:
@@ -120,14 +120,14 @@ def test_one_compilation_of_the_probe(probed, tmp_path, compilations):
     compiled_by(compilations, run(workdir=tmp_path / "warm", probe_every=1))
     once = compiled_by(compilations, run(workdir=tmp_path / "a", probe_every=5))
     assert once
-    # Before the first update, too, where the state is not yet on all devices.
+    # Also before the first step, when the state is not on all devices yet.
     often = run(workdir=tmp_path / "b", probe_every=1)
     assert compiled_by(compilations, often) == once
     assert len(records(tmp_path / "b", "probe")) == 5
 
 
-def test_a_probe_without_numbers(probed):
-    """A run that goes on after its loss was none still says so, in every signal."""
+def test_a_probe_that_is_not_finite(probed):
+    """A run that continues after a non-finite loss records null in every signal."""
     optimizer = replace(probed.optimizer, learning_rate=1e30)
     fit(replace(probed, optimizer=optimizer, on_nonfinite="record"))
     line = records(probed.workdir, "probe")[-1]

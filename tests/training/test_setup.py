@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Before the first update: what a configuration becomes, and whose folder it may use."""
+"""Preparing a run: from its configuration to its parts, and claiming its folder."""
 
 import json
 from dataclasses import fields, replace
@@ -32,7 +32,7 @@ from inception_jax.training.reporter import Reporter
 from inception_jax.training.setup import claim_folder, set_up
 
 STANDARD = RunConfig()
-# Of every field a value that is not its default. These make another run of it,
+# Values other than the defaults. A change of these fields makes another run;
 DECISIVE = {
     "train_split": "train[:100]",
     "eval_split": "train[100:]",
@@ -62,7 +62,7 @@ DECISIVE = {
     "parallel": ParallelConfig(bn_sync="global"),
     "ablation": AblationConfig(pool_norm="before_relu"),
 }
-# and these do not: where and how fast it works, how long it lasts, what it reports.
+# these may change when a run resumes.
 FREE = {
     "workdir": Path("elsewhere"),
     "data_dir": "elsewhere",
@@ -133,7 +133,7 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
     assert setup.steps == 47  # 2 x 23.4
     assert setup.eval_batch_size == 64
     assert not options.group_metrics
-    assert setup.probe_images == 296  # of 297 there are, as many on each device
+    assert setup.probe_images == 296  # of 297, a multiple of the devices
     assert (
         set_up(replace(config, batch_size=800, workdir=tmp_path / "b")).eval_batch_size
         == 300
@@ -170,16 +170,14 @@ def test_every_option_reaches_the_network_and_its_training(tiny, tmp_path):
         ),
     ],
 )
-def test_what_does_not_fit_is_told_before_anything_is_written(
-    tiny, tmp_path, changes, message
-):
+def test_errors_come_before_anything_is_written(tiny, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         set_up(replace(tiny, workdir=tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_network_to_use_knows_no_groups_of_devices(tiny):
-    """What was trained on four devices in pairs can be evaluated on one."""
+def test_a_network_for_inference_has_no_device_groups(tiny):
+    """A network trained on four devices in pairs can be evaluated on one."""
     network = network_for(replace(tiny, parallel=ParallelConfig(bn_sync=2)), 10)
     assert network.bn_axis_name is None
     assert not network.bn_scale  # slim's, though the networks' own default is True
@@ -191,7 +189,7 @@ def claim(config: RunConfig) -> None:
 
 
 def test_a_record_from_before_ablations_is_read(tiny, tmp_path):
-    """And the run goes on, as the network it was."""
+    """The run continues with the same network."""
     config = replace(tiny, workdir=tmp_path)
     claim(config)
     path = record_path(tmp_path)
@@ -248,7 +246,7 @@ def test_either_of_loss_and_gradient_ends_the_run(tiny, tmp_path, bad, value):
     with pytest.raises(NonFiniteError, match=f"^step 5: .*{value:g}"):
         run._receive_all()
     assert run.reporter.add.call_count == 2
-    run.reporter.log.assert_called_once_with(5)  # what is known is put on record
+    run.reporter.log.assert_called_once_with(5)  # the failing step is recorded
 
 
 def test_the_first_call_of_a_program_counts_as_its_compilation(tiny, tmp_path):
@@ -260,8 +258,8 @@ def test_the_first_call_of_a_program_counts_as_its_compilation(tiny, tmp_path):
     assert kinds == ["compile", "step", "compile", "eval"]
 
 
-def test_a_folder_is_claimed_by_one(tiny, tmp_path):
-    """What worked at the run is on record; a second writer is refused."""
+def test_only_one_process_claims_a_folder(tiny, tmp_path):
+    """Sessions are recorded, and a second process is refused."""
     config = replace(tiny, workdir=tmp_path / "run")
     setup = set_up(config)
     assert not (tmp_path / "run").exists()  # nothing is written yet
@@ -299,7 +297,7 @@ def test_other_classes_are_another_run(tiny, photos, tmp_path):
         ("\udcff", "utf-8"),
     ],
 )
-def test_a_record_that_is_none(tmp_path, content, why):
+def test_an_invalid_record(tmp_path, content, why):
     (tmp_path / "run.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(
         ValueError, match=f"run.json cannot be read as the record of a run.*{why}"
@@ -308,12 +306,12 @@ def test_a_record_that_is_none(tmp_path, content, why):
 
 
 def test_probes_are_prepared_for(tiny, tmp_path):
-    """As many images as asked for, and training tells of its groups."""
+    """The probe images are a multiple of the devices, and group metrics are on."""
     config = replace(tiny, workdir=tmp_path, probe_every=5, probe_images=30)
     assert set_up(config).probe_images == 28
     assert set_up(config).options.group_metrics
 
 
 def test_a_large_batch(tiny, tmp_path):
-    """All of the training set at once."""
+    """A batch may be the whole training set."""
     assert set_up(replace(tiny, workdir=tmp_path, batch_size=1500)).steps == 6

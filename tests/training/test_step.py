@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step of training against the same step written down here, and evaluation."""
+"""The training step against the same step written with NumPy, and evaluation."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -35,7 +35,7 @@ from inception_jax.training.step import (
 )
 from tests.models.tiny import one_block, random_variables
 
-# The block stands on a 17x17 grid, so that the aux head fits behind it.
+# The role is B, whose blocks may be followed by an auxiliary head.
 SPEC = one_block(image_shape=(34, 34, 1))
 SPEC = replace(SPEC, stages=(replace(SPEC.stages[0], role="B"),))
 NETWORK = inception_jax.create(SPEC, aux_head=True, num_classes=5)
@@ -52,7 +52,7 @@ LABELS = jnp.asarray(RNG.integers(0, 5, 6))
 
 @cache
 def start() -> TrainState:
-    """A state after nine updates that never were, its running average far away."""
+    """Return a made-up state after nine steps, with averages far from the weights."""
     variables = random_variables(NETWORK, IMAGES)
     params = variables["params"]
     opt_state = make_optimizer(OPTIMIZER, 0.0).init(params)
@@ -74,7 +74,7 @@ def stepped(group_metrics: bool = True) -> tuple[TrainState, dict[str, Any]]:
 
 @cache
 def by_hand() -> tuple[dict, dict, jax.Array]:
-    """Gradients, moving averages and the plain losses of the main classifier."""
+    """Return gradients, moving averages and the losses of the main classifier."""
 
     @jax.jit
     @partial(jax.grad, has_aux=True)
@@ -113,7 +113,7 @@ def rate_of_the_step() -> float:
 
 
 def test_parameters():
-    """Decay on kernels, clipping to 0.5, then RMSProp from a mean of squares of 1."""
+    """Weight decay of kernels, clipping to 0.5, then RMSProp with initial mean 1."""
     grads, _, _ = by_hand()
     decayed = jax.tree_util.tree_map_with_path(
         lambda path, g, p: g + 0.01 * p * (path[-1].key == "kernel"), grads, start().params
@@ -152,7 +152,7 @@ def test_metrics():
 
 
 def test_metrics_of_groups():
-    """Gradients before decay and clipping; how far the weights moved, clipped or not."""
+    """Gradient norms are before decay and clipping, update ratios after."""
     grads, _, _ = by_hand()
     state, metrics = stepped()
     changes = jax.tree.map(np.subtract, state.params, start().params)
@@ -174,7 +174,7 @@ def test_metrics_of_groups():
         assert metrics[f"update_ratio/{group}"] == pytest.approx(ratio, rel=1e-3)
 
 
-def test_metrics_of_groups_only_where_asked_for():
+def test_group_metrics_are_optional():
     _, metrics = stepped(group_metrics=False)
     assert not any("/" in name for name in metrics)
 
@@ -193,7 +193,7 @@ def test_parts_of_a_batch_have_their_own_dropout():
 
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
 def test_evaluation_counts_each_example_once_on_1_2_and_4_devices(wrapper):
-    """Six examples and two of padding, which are the first example again."""
+    """Six examples and two of padding, which repeat the first one."""
     image, label = PIXELS, np.asarray(LABELS)
     batch = {
         "image": np.concatenate([image, image[:1], image[:1]]),
@@ -216,7 +216,7 @@ def test_evaluation_counts_each_example_once_on_1_2_and_4_devices(wrapper):
 
 
 def test_input_of_the_network():
-    """Colour where the batch has seeds for it, then the range of the preprocessing."""
+    """Colours are distorted if the batch has seeds, then scaled to the range."""
     pixels = RNG.integers(0, 256, (2, 5, 4, 3), np.uint8)
     spec = PreprocessSpec((5, 4, 3), low=-2.0, high=1.0)
     plain = network_input({"image": jnp.asarray(pixels)}, spec)
@@ -229,14 +229,14 @@ def test_input_of_the_network():
 
 
 def test_a_fresh_state():
-    """Not compiled: XLA would give equal outputs buffers of their own by itself."""
+    """It is not compiled, because XLA gives even equal outputs separate buffers."""
     network = inception_jax.create(one_block(stages=()))
     state, again, other = (init_state(network, OptimizerConfig(), s) for s in (3, 3, 4))
     jax.tree.map(np.testing.assert_array_equal, state, again)
     kernel = state.params["Logits"]["kernel"]
     assert (kernel != other.params["Logits"]["kernel"]).any()
     assert state.step == 0
-    # Equal values in buffers of their own, so that both can be donated.
+    # Equal values in separate buffers, so that both can be donated.
     jax.tree.map(np.testing.assert_array_equal, state.ema_params, state.params)
     pairs = zip(*map(jax.tree.leaves, (state.ema_params, state.params)), strict=True)
     assert state.ema_batch_stats.keys() == state.batch_stats.keys()
