@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training step against the same step written with NumPy, and evaluation."""
+"""The training step against the same step written out here, and evaluation."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -35,7 +35,7 @@ from inception_jax.training.step import (
 )
 from tests.models.tiny import one_block, random_variables
 
-# The role is B, whose blocks may be followed by an auxiliary head.
+# A block on the 17x17 grid (role B), so that an auxiliary head can follow it.
 SPEC = one_block(image_shape=(34, 34, 1))
 SPEC = replace(SPEC, stages=(replace(SPEC.stages[0], role="B"),))
 NETWORK = inception_jax.create(SPEC, aux_head=True, num_classes=5)
