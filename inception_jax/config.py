@@ -195,10 +195,7 @@ class HostsConfig(_Checked):
 
 @dataclass(frozen=True)
 class AblationConfig(_Checked):
-    """Changes to a network with residual blocks; the defaults change nothing.
-
-    See `inception_jax.models.residual.ResidualOptions` for sources.
-    """
+    """Changes to residual networks; sources in `models.residual.ResidualOptions`."""
 
     # Initialiser of convolutions with batch norm; None keeps the published one.
     kernel_init: Literal["glorot", "he", "lecun", "stddev_0.1"] | None = None

@@ -67,6 +67,7 @@ FREE = {
     "workdir": Path("elsewhere"),
     "data_dir": "elsewhere",
     "remat": True,
+    "fast": False,
     "epochs": 1.0,
     "steps": 1,
     "eval_every": 2.0,
