@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README shows is what runs."""
+"""The commands and examples of the README and the pages run."""
 
 import importlib
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,26 +16,52 @@ import pytest
 import simplejpeg
 import tyro
 
+import inception_jax
 from experiments import run
 from experiments.networks import RECIPES
 from experiments.residual_scaling import imagenet
 from inception_jax.cli import plan as cli_plan
 from inception_jax.cli.main import main
 from inception_jax.config import PreprocessSpec
-from inception_jax.models.receptive_field import receptive_fields
 from inception_jax.models.zoo import SPECS
 from inception_jax.training.fit import fit
 from inception_jax.weights.model import Model, load, save
 from inception_jax.weights.model_folder import Card, Origin
-from tests.models.tiny import random_variables
+from tests.models.tiny import random_variables, three_grids
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-CARD = Card("tiny", PreprocessSpec((8, 8, 1)), tuple("abcde"), Origin("timm", "file"))
+API = (ROOT / "inception_jax" / "README.md").read_text()
+MODELS = ROOT / "inception_jax" / "models" / "README.md"
+# Pages whose commands are tried or parsed.
+PAGES = [README, API, MODELS.read_text()] + [
+    path.read_text()
+    for path in (
+        *(ROOT / "experiments").glob("*/README.md"),
+        ROOT / "inception_jax" / "training" / "README.md",
+    )
+    if path.exists()
+]
+CARD = Card("tiny", PreprocessSpec((32, 32, 1)), tuple("abcde"), Origin("timm", "file"))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, pages: Sequence[str] = PAGES) -> list[str]:
+    """The code blocks of a language in some pages."""
+    pattern = rf"^[ ]*```{language}\n(.*?)^[ ]*```"
+    return [
+        block
+        for page in pages
+        for block in re.findall(pattern, page, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def commands(pages: Sequence[str]) -> list[list[str]]:
+    """The commands in the sh blocks of some pages, split into words."""
+    lines = "".join(blocks("sh", pages)).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+TINY_CARD = replace(CARD, preprocess=PreprocessSpec((8, 8, 1)))
 
 
 def variables_of(card: Card) -> dict:
@@ -55,107 +82,121 @@ def test_the_two_commands_are_where_the_gate_looks_for_them():
 
 
 def test_every_command_of_the_package_runs(tiny, photos, tmp_path, monkeypatch, capsys):
-    """On runs, a model and photos of the names that it speaks of; `plan` takes minutes and
-    is only parsed; the first day is test_first_day.py's."""
+    """With tiny runs, models and photos under the names on the pages.
+
+    `plan` takes minutes and is only parsed; test_first_day.py runs the commands from a
+    published file to one's own classes.
+    """
     monkeypatch.chdir(tmp_path)
     (photos / "train").rename(tmp_path / "classes")
     shutil.rmtree(photos)
     (tmp_path / "classes").rename(photos)
-    save(tmp_path / "models" / "v4", CARD, variables_of(CARD))
+    save(tmp_path / "models" / "v4", TINY_CARD, variables_of(TINY_CARD))
     for name, seed in (("digits", 0), ("other", 1)):
         fit(replace(tiny, workdir=Path("runs") / name, steps=1, seed=seed))
     capsys.readouterr()
     first_day = README.split("<!-- first day -->\n```sh\n")[1].split("```")[0]
-    lines = [
-        line for block in blocks("sh") if block != first_day for line in block.splitlines()
-    ]
-    commands = [
-        shlex.split(line, comments=True)[1:]
-        for line in lines
-        if line.startswith("inception-jax ")
-    ]
-    assert len(commands) >= 11
+    pages = [README.replace(first_day, ""), *PAGES[1:]]
+    found = [words[1:] for words in commands(pages) if words[0] == "inception-jax"]
+    assert len(found) >= 2
     planned = []
     monkeypatch.setattr(cli_plan, "make_plan", lambda *a, **_: planned.append(a))
     monkeypatch.setattr(cli_plan, "describe", lambda _: "")
-    for command in commands:
+    for command in found:
         status = 0
         try:
             main(command)
         except SystemExit as end:
             status = end.code
-        # Whether data is ready, and whether runs differ, is the answer.
+        # These report with their status whether data is ready and whether runs differ.
         answers = command[:2] in (["data", "check"], ["ckpt", "diff"])
         assert status in ((0, 1) if answers else (0,)), command
         assert capsys.readouterr().out
-    ((config, topology),) = planned
-    assert (config.network, topology) == ("inception_resnet_v2", "v5e:4x4")
+    assert planned
+    for config, topology in planned:
+        assert (config.network, topology) == ("inception_v4", "v5e:4x4")
 
 
 def test_every_command_of_an_experiment_is_understood():
     """Recipes, folders and options exist; tests/experiments runs them, on small data."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    commands = [shlex.split(line, comments=True) for line in lines]
     parsed = []
-    for command in commands:
-        if command[:2] != ["python", "-m"]:
+    for command in commands(PAGES):
+        if command[:2] != ["python", "-m"] or not command[2].startswith("experiments"):
             continue
         module, arguments = command[2], command[3:]
         if module == "experiments.run":
-            if arguments != ["--help"]:
+            if arguments not in (["--help"], ["RECIPE"]):
                 parsed.append(run.parse(arguments))
         elif module == "experiments.launch.local":
-            assert arguments[-1] in RECIPES
+            assert arguments[4] in RECIPES
         elif module == "experiments.residual_scaling.imagenet":
             assert not arguments or arguments[0] in imagenet.RUNS
         else:
-            commands_of = {"residual_scaling": ".study", "architecture": ".__main__"}
+            commands_of = {
+                "residual_scaling": ".study",
+                "architecture": ".__main__",
+                "speed": ".__main__",
+            }
             module += commands_of.get(module.removeprefix("experiments."), "")
             experiment = importlib.import_module(module)
-            parsed.append(tyro.cli(experiment.Options, args=arguments))
-    assert len(parsed) >= 12
+            if hasattr(experiment, "Options"):
+                parsed.append(tyro.cli(experiment.Options, args=arguments))
+    assert len(parsed) >= 8
 
 
-def test_files_and_names_of_the_table_exist():
-    rows = re.findall(
-        r"^\| [^|]+ \| \[[^]]+\]\(([^)]+)\) \| (.+) \|$", README, re.MULTILINE
-    )
-    assert len(rows) >= 10
-    for path, names in rows:
-        assert (ROOT / path).exists(), path
+def test_links_lead_somewhere():
+    for page in ROOT.rglob("*.md"):
+        if any(part.startswith(".") for part in page.relative_to(ROOT).parts):
+            continue
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_names_in_the_table_of_figures_exist():
+    rows = re.findall(r"^\| [^|]+ \| (\[[^|]+\)) \| ([^|]+) \|$", MODELS.read_text(), re.M)
+    assert len(rows) >= 9
+    for links, names in rows:
+        paths = re.findall(r"\]\(([^)]+)\)", links)
+        source = "".join((MODELS.parent / path).read_text() for path in paths)
         for name in re.findall(r"`(\w+)`", names):
-            assert name in (ROOT / path).read_text(), f"{name} is not in {path}"
+            assert re.search(rf"^(class |def )?{name}\b", source, re.M), f"{name}: {paths}"
 
 
-@pytest.mark.slow
-def test_the_example_runs():
-    example = blocks("python")[0]
-    names: dict = {}
-    exec(compile(example, "README.md", "exec"), names)
-    assert names["logits"].shape == (1, 1000)
-    assert names["endpoints"]["Mixed_6a"].shape == (1, 17, 17, 1088)
+def test_the_first_screen_and_the_length_of_the_readme():
+    assert len(README.splitlines()) <= 150
+    assert len((ROOT / "experiments" / "README.md").read_text().splitlines()) <= 40
 
 
-def test_the_first_hour_runs(tiny, tmp_path, monkeypatch):
-    """Of a timm or Keras user, on a model folder and a photo of the names it speaks of."""
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_examples_of_the_api_run(tiny, tmp_path, monkeypatch, full):
+    """Top to bottom; unless `full`, with a tiny network in place of Inception-ResNet-v1."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path / "models"))
+    monkeypatch.setitem(SPECS, "tiny", three_grids())
     save(tmp_path / "models" / "v4", CARD, variables_of(CARD))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Path("photo.jpg").write_bytes(simplejpeg.encode_jpeg(pixels))
+    program = "\n".join(blocks("python", [API]))
+    if not full:
+        shrunk = (("inception_resnet_v1", "tiny"), ("(2, 75, 75, 3)", "(2, 32, 32, 1)"))
+        for name, replacement in shrunk:
+            assert name in program
+            program = program.replace(name, replacement)
     names: dict = {}
-    exec(compile(blocks("python")[1], "README.md", "exec"), names)
-    logits = np.asarray(names["logits"][0])
-    assert names["best"] == ["abcde"[i] for i in np.argsort(-logits)[:3]]
+    exec(compile(program, "inception_jax/README.md", "exec"), names)
+    assert names["pooled"].ndim == 2
+    assert len(names["top"]) == 3
     assert np.abs(names["saliency"]).max() > 0
-    again, variables = load("copy")
-    assert again.card == CARD
+    assert np.isfinite(names["slope"]).all()
+    copy, variables = load("models/copy")
+    assert copy.card == CARD
     jax.tree.map(np.testing.assert_array_equal, variables, names["variables"])
-    # What the table names is there.
-    named = set(re.findall(r"`endpoints\[\"(\w+)\"\]", README))
-    assert {"PrePool", "PreLogitsFlatten"} <= named
-    assert named - set(receptive_fields(SPECS["inception_v4"])) <= set(names["endpoints"])
-    assert variables["params"]["Logits"].keys() == {"kernel", "bias"}
-    half = again.network.clone(dtype=jnp.bfloat16)
-    shape = jax.eval_shape(half.apply, variables, names["images"])[1]["PrePool"]
-    assert shape.dtype == jnp.bfloat16
+    # Endpoints that the table for timm and Keras users names exist.
+    endpoints = set(re.findall(r"`endpoints\[\"(\w+)\"\]", API))
+    assert {"Mixed_6a", "PrePool", "PreLogitsFlatten"} == endpoints
+    assert endpoints <= set(names["endpoints"])
+
+
+def test_the_api_page_names_every_public_name():
+    for name in inception_jax.__all__:
+        assert re.search(rf"\b{name}\b", API), name
