@@ -36,8 +36,8 @@ def plan_training(
     Example: inception-jax plan inception_v4 --topology v5e:4x4 --batch 2048
 
     The training step is compiled for the slice by libtpu, the TPU compiler. No TPU is
-    needed and nothing is run, so all times are estimates. A compilation takes minutes:
-    one is needed with --no-largest, otherwise about three. They are stored on disk.
+    needed and nothing is run, so all times are estimates. A compilation takes minutes; with
+    --no-largest there is one, otherwise about three, stored in ~/.cache/inception_jax/plan.
 
     Args:
         network: Name of a network; inception-jax networks lists them.
