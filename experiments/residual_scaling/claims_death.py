@@ -67,7 +67,7 @@ def claim_1(records: Records) -> list[Verdict]:
 def _wide_die(wide: Records, setting: str) -> Verdict:
     failed = count_outcomes(wide, FAILED)
     dead = count_outcomes(wide, (Outcome.DEAD, Outcome.DIVERGED))
-    # Survival in a short run at the paper's rate is not evidence: deaths came late there.
+    # Survival in a short run at the paper's rate is not evidence: there, deaths come late.
     conclusive = all(
         run.learning_rate > PAPER_LEARNING_RATE or run.steps >= LONG_HORIZON for run in wide
     )

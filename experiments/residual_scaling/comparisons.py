@@ -182,7 +182,7 @@ def compare_each_change(
     claimed: bool,
     **without: Any,
 ) -> list[Verdict]:
-    """Compare each change of the fields `without` with their values given there."""
+    """Compare each change of some fields with their values in `without`."""
 
     def change(match: Match) -> str:
         values = ((name, getattr(match.changed, name)) for name in without)

@@ -122,8 +122,8 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for multiple testing (Holm 1979)."""
-    found = multipletests(p_values, LEVEL, method="holm")[1] if p_values else ()
-    return [float(p) for p in found]
+    corrected = multipletests(p_values, LEVEL, method="holm")[1] if p_values else ()
+    return [float(p) for p in corrected]
 
 
 def paired_tost(differences: Sequence[float], bound: float) -> tuple[float, float]:
@@ -238,11 +238,11 @@ def threshold(values: Sequence[float], happened: Sequence[bool]) -> Estimate | N
         return None
     # newton-cholesky warns and falls back to lbfgs if it starts at the optimum.
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        found = bootstrap(fit, logs, happened)
+        estimate = bootstrap(fit, logs, happened)
     # For separated groups the data only bound the threshold by the gap between them.
-    low = min(found.low, logs[happened == 0].max())
-    high = max(found.high, logs[happened == 1].min())
-    ends = np.clip([found.value, low, high], logs.min(), logs.max())
+    low = min(estimate.low, logs[happened == 0].max())
+    high = max(estimate.high, logs[happened == 1].min())
+    ends = np.clip([estimate.value, low, high], logs.min(), logs.max())
     return Estimate(*(float(2.0**end) for end in ends))
 
 

@@ -163,8 +163,8 @@ def _kaplan_meier(
     alive = np.r_[1, share, share[-1]]
     axes.step(steps, alive, where="post", linewidth=2, label=label, **line, **mark)
     low, high = (
-        np.r_[1, side.probabilities, side.probabilities[-1]]
-        for side in (band.low, band.high)
+        np.r_[1, bound.probabilities, bound.probabilities[-1]]
+        for bound in (band.low, band.high)
     )
     axes.fill_between(steps, low, high, step="post", alpha=0.15, color=style["color"])
 
