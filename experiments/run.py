@@ -15,8 +15,8 @@ import tyro
 
 from experiments.networks import RECIPES
 from inception_jax.config import RunConfig
-from inception_jax.runtime import compile_cache, hosts, stopping
-from inception_jax.text import printable
+from inception_jax.runtime import compile_cache, hosts
+from inception_jax.runtime.stopping import ExitStatus, run_command
 
 STARTED = time.perf_counter()
 
@@ -56,45 +56,27 @@ def main(
 ) -> int:
     """Train as the command line says and call `finish` when the run is complete.
 
-    The exit status is 0 for success, 2 for bad input, else as in
-    `inception_jax.runtime.stopping`.
+    Returns an exit status, see `inception_jax.runtime.stopping.ExitStatus`.
     """
-    try:
+
+    def action() -> ExitStatus:
         config = parse(arguments)
         # Imported after parsing, so that --help and mistakes are answered at once.
-        from inception_jax.training.fit import HostLostError, fit
-        from inception_jax.training.loop import NonFiniteError
-    except OSError as error:
-        return _fail(error, stopping.ExitStatus.DISK)
-    except (ValueError, TypeError) as error:
-        return _fail(error)
-    except ModuleNotFoundError as error:
-        return _fail(f'{error.name} is missing: pip install "inception_jax[train]"')
-    try:
+        from inception_jax.training.fit import fit
+
         compile_cache.enable()
-        complete = fit(config, STARTED)
-        if complete:
-            finish(config)
-    except NonFiniteError as error:
-        return _fail(error, stopping.ExitStatus.NOT_FINITE)
-    except HostLostError as error:
-        return _fail(error, stopping.ExitStatus.HOST_LOST)
-    except OSError as error:
-        return _fail(error, stopping.ExitStatus.DISK)
-    except (ValueError, TypeError, ImportError) as error:
-        return _fail(error)
-    except KeyboardInterrupt:
-        print("\nInterrupted; the last checkpoint is kept.", file=sys.stderr)
-        return stopping.ExitStatus.INTERRUPTED
-    if not complete:
-        print("Stopped and saved; run the same command to continue.", file=sys.stderr)
-        return stopping.ExitStatus.RUN_AGAIN
-    return 0
+        if not fit(config, STARTED):
+            print("Stopped and saved; run the same command to continue.", file=sys.stderr)
+            return ExitStatus.RUN_AGAIN
+        finish(config)
+        return ExitStatus.DONE
 
-
-def _fail(error: object, status: int = 2) -> int:
-    print(f"experiments.run: {printable(error)}", file=sys.stderr)
-    return status
+    return run_command(
+        "experiments.run",
+        action,
+        if_interrupted="the last checkpoint is kept",
+        os_error=ExitStatus.DISK,
+    )
 
 
 if __name__ == "__main__":
