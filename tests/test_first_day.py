@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's five commands, from a published file to one's own classes, as printed."""
+"""The five commands of the README, from a published file to your own classes, work."""
 
 import json
 import re
@@ -22,19 +22,19 @@ from tests.models.tiny import one_block, random_variables
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 FILE = "model.safetensors"
-# A quarter of the updates, further each.
+# A quarter of the updates, at a higher rate.
 QUICK = ["--epochs", "40", "--evaluations", "2", "--learning-rate", "0.1"]
 
 
 def commands(marker: str) -> list[list[str]]:
-    """The lines of the block of commands behind a marker."""
+    """Return the commands in the README's block after a marker."""
     (found,) = re.findall(rf"^<!-- {marker} -->\n```sh\n(.*?)^```", README, re.S | re.M)
     return [shlex.split(line, comments=True) for line in found.splitlines()]
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with `photos` of reds and blues."""
+    """Work in a new folder, with red and blue `photos`."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for channel, name in ((0, "red"), (2, "blue")):
@@ -48,7 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def follow(capsys: pytest.CaptureFixture, more: list[str]) -> str:
-    """Run the five, the fourth with `more` options; what the last writes."""
+    """Run the five commands, the fourth with `more` options; return the last output."""
     install, *others = commands("first day")
     assert install == ["pip", "install", "-e", ".[train]"]
     assert [words[1:3] for words in others] == [
@@ -66,8 +66,8 @@ def follow(capsys: pytest.CaptureFixture, more: list[str]) -> str:
     return capsys.readouterr().out
 
 
-def share_right(said: str, classes: tuple[str, ...]) -> float:
-    """Of the 32 photos, which the new model named all; every file is there."""
+def accuracy(said: str, classes: tuple[str, ...]) -> float:
+    """Check the files; return the share of the 32 photos that the new model names right."""
     assert inception_jax.load("models/v4")[0].card.class_names == classes
     model, _ = inception_jax.load("runs/finetune/model")
     assert model.card.class_names == ("blue", "red")
@@ -82,23 +82,25 @@ def share_right(said: str, classes: tuple[str, ...]) -> float:
 
 @pytest.mark.parametrize("more", [QUICK, pytest.param([], marks=pytest.mark.slow)])
 def test_five_commands(home, monkeypatch, capsys, more):
-    """With a file of a network of one block in place of Inception-v4's."""
+    """With a network of one block in place of Inception-v4."""
     monkeypatch.setitem(SPECS, "tiny", one_block(image_shape=(16, 16, 3)))
     names = ("x", "y", "z")
     card = Card("tiny", PreprocessSpec((16, 16, 3)), names, Origin("timm", "file"))
     inputs = np.zeros((1, 16, 16, 3), np.float32)
     save(home / "made", card, random_variables(Model(card).network, inputs))
     main(["weights", "export", "made", "--format", "safetensors", "--out", FILE])
-    assert share_right(follow(capsys, more), names) > 0.9
+    assert accuracy(follow(capsys, more), names) > 0.9
 
 
 @pytest.mark.slow
 def test_five_commands_with_a_file_of_timm(home, capsys):
-    """Inception-v4 as timm writes it; fine-tuned for a moment, on small pictures. Its
-    weights are random: there is nothing that a new classifier could learn from."""
+    """With timm's Inception-v4, fine-tuned briefly on small images.
+
+    Its weights are random, so that a new classifier cannot learn from its features.
+    """
     timm = pytest.importorskip("timm", reason="timm is not installed")
     from safetensors.torch import save_file
 
     save_file(timm.create_model("inception_v4").state_dict(), FILE)
     more = [*QUICK, "--image-size", "75", "--body-rate", "0"]
-    assert 0 <= share_right(follow(capsys, more), imagenet_ids()) <= 1
+    assert 0 <= accuracy(follow(capsys, more), imagenet_ids()) <= 1

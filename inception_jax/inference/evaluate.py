@@ -18,7 +18,7 @@ from inception_jax.runtime.collectives import AxisName
 from inception_jax.runtime.parallel import data_parallel
 from inception_jax.runtime.placement import replicate
 from inception_jax.storage import run_folder
-from inception_jax.text import one_line
+from inception_jax.text import first_few, one_line
 from inception_jax.training.from_config import network_for
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.metrics import Sums, add_sums, classification_sums
@@ -164,28 +164,17 @@ def evaluate(
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Evaluate one model, or an ensemble, on every image of `source` exactly once.
 
-    Args:
-        models: one model, or several whose softmax is averaged.
-        views: crops of each image: 1, 10, 12 or 144.
-        batch_size: images in a batch over all devices.
-        on_bad_image: "skip" leaves out an image that cannot be read; "error" raises.
-        on_batch: called after each batch with its number of images.
+    Of several models, and of the views of an image, the softmax is averaged. `on_batch` is
+    called after each batch, of `batch_size` over all devices, with its number of images.
 
-    Returns:
-        Metric sums, keyed by kind of weights (`training.metrics.means` turns them into
-        accuracies), and the errors of the images that were skipped.
-
-    Raises ValueError if the models differ in classes, preprocessing or kinds of weights, or
-    if their classes are not those of the data.
+    Returns metric sums by kind of weights (`training.metrics.means` makes accuracies of
+    them), and the errors of images that on_bad_image="skip" left out. Raises the errors of
+    `check_compatible` and `kinds_to_evaluate`.
     """
     check_compatible(models, source)
     totals: dict[str, dict[str, float]] = {kind: {} for kind in kinds_to_evaluate(models)}
-    step = data_parallel(
-        partial(ensemble_step, models=[one.model for one in models]),
-        ParallelConfig(),
-        devices,
-        donate_state=False,
-    )
+    combined = partial(ensemble_step, models=[one.model for one in models])
+    step = data_parallel(combined, ParallelConfig(), devices, donate_state=False)
     host, hosts = jax.process_index(), jax.process_count()
     batches = eval_batches(
         source,
@@ -233,10 +222,9 @@ def check_compatible(models: Sequence[TrainedModel], source: Source) -> None:
     for card in (one.card for one in models):
         if card.class_names != source.class_names:
             raise ValueError(
-                f"{card.network} was trained on {len(card.class_names)} classes "
-                f"({_first_names(card.class_names)}), but {source.name} has "
-                f"{len(source.class_names)} ({_first_names(source.class_names)}); evaluate "
-                "it on data with its own classes."
+                f"{card.network} was trained on {_describe(card.class_names)}, but "
+                f"{source.name} has {_describe(source.class_names)}; evaluate it on data "
+                "with its own classes."
             )
         if card.preprocess != first.preprocess:
             raise ValueError(
@@ -245,8 +233,8 @@ def check_compatible(models: Sequence[TrainedModel], source: Source) -> None:
             )
 
 
-def _first_names(names: Sequence[str]) -> str:
-    return ", ".join(map(one_line, names[:3])) + (", ..." if len(names) > 3 else "")
+def _describe(names: Sequence[str]) -> str:
+    return f"{len(names)} classes ({first_few([one_line(name) for name in names], 3)})"
 
 
 def exclude_images(source: Source, excluded: Collection[str]) -> Source:

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -99,6 +98,13 @@ def to_json(
     card: Card, model: str, predictions: Sequence[Prediction], errors: Sequence[str]
 ) -> str:
     """Return predictions, the model they are from, and errors as a JSON text."""
+    images = []
+    for prediction in predictions:
+        guesses = [
+            {"class": g.class_name, "title": g.title, "probability": g.probability}
+            for g in prediction.guesses
+        ]
+        images.append({"image": prediction.path, "predictions": guesses})
     about = {
         "model": {
             "name": model,
@@ -107,21 +113,10 @@ def to_json(
             "origin": asdict(card.origin),
             "preprocess": asdict(card.preprocess),
         },
-        "images": [
-            {"image": p.path, "predictions": [_entry(guess) for guess in p.guesses]}
-            for p in predictions
-        ],
+        "images": images,
         "not_read": list(errors),
     }
     return json.dumps(about, indent=1) + "\n"
-
-
-def _entry(guess: Guess) -> dict[str, Any]:
-    return {
-        "class": guess.class_name,
-        "title": guess.title,
-        "probability": guess.probability,
-    }
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:

@@ -24,7 +24,6 @@ class Imported:
 
     card: Card
     variables: Variables
-    layout: Layout | None  # None: a file that this package wrote
     left_out: list[str]  # names of arrays that no network uses, such as global_step
 
 
@@ -61,7 +60,7 @@ def _import_own_file(path: Path, class_names: Sequence[str] | None) -> Imported:
         raise ValueError("the file names its classes itself; leave --classes out.")
     variables = unflatten_dict(arrays, sep="/")
     check_variables(Model(card), variables, "it")
-    return Imported(card, variables, None, [])
+    return Imported(card, variables, [])
 
 
 def _import_library_file(
@@ -81,7 +80,7 @@ def _import_library_file(
     _check_shapes(layout, match, card, used)
     _check_values(layout, used)
     arrays = convert.from_library(layout, used)
-    return Imported(card, unflatten_dict(arrays, sep="/"), layout, match.ignored)
+    return Imported(card, unflatten_dict(arrays, sep="/"), match.ignored)
 
 
 def identify_layout(library_arrays: Arrays) -> tuple[Layout, NameMatch]:
@@ -135,24 +134,15 @@ def _check_shapes(
     match.check(f"the arrays are not those of {layout}", wrong_shapes)
 
 
-def _check_values(layout: Layout, library_arrays: Arrays) -> None:
+def _check_values(layout: Layout, arrays: Arrays) -> None:
     """Raise ValueError if an array is not float32, not finite or a negative variance."""
-    variances = {
-        library_name
-        for name, library_name in array_names(layout).items()
-        if name.endswith("/bn/var")
-    }
-    other_types, not_finite, negative = [], [], []
-    for name, x in library_arrays.items():
-        if x.dtype != np.float32:
-            other_types.append(f"{one_line(name)} is {x.dtype}")
-        elif not np.isfinite(x).all():
-            not_finite.append(one_line(name))
-        elif name in variances and (x < 0).any():
-            negative.append(one_line(name))
-    if other_types:
-        raise ValueError(f"arrays must be float32; {first_few(other_types)}.")
+    other = [f"{name} is {x.dtype}" for name, x in arrays.items() if x.dtype != np.float32]
+    if other:
+        raise ValueError(f"arrays must be float32; {first_few(other)}.")
+    not_finite = [name for name, x in arrays.items() if not np.isfinite(x).all()]
     if not_finite:
         raise ValueError(f"not finite: {first_few(not_finite)}.")
+    names = (y for x, y in array_names(layout).items() if x.endswith("/bn/var"))
+    negative = [name for name in names if name in arrays and (arrays[name] < 0).any()]
     if negative:
         raise ValueError(f"negative variances: {first_few(negative)}.")

@@ -76,15 +76,10 @@ class Model:
         residual_scale: ResidualScale = None,
         **options: Any,
     ) -> tuple[Float[Array, "n k"], Endpoints]:
-        """Return `(logits, endpoints)` of images in the network's range.
+        """Return `(logits, endpoints)` of images `[n, h, w, c]`, such as `prepare` returns.
 
-        Works inside jit, grad and vmap.
-
-        Args:
-            variables: parameters and moving averages.
-            images: `[n, h, w, c]`, such as `prepare` returns.
-            residual_scale: by default the scale that the weights were trained with.
-            **options: options of `flax.linen.Module.apply`: train, mutable, rngs.
+        Works inside jit, grad and vmap. The default residual scale is the one that the
+        weights were trained with. `options` are those of Flax: train, mutable, rngs.
         """
         if residual_scale is None and not self.folded:
             residual_scale = self.card.residual_scale

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model on image files gives what it gives on each alone."""
+"""Batched outputs for image files equal those of each image alone."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ def take(logits, endpoints):
     return {"logits": logits, "map": endpoints["block8_1"]}
 
 
-def test_batches_give_what_each_image_gives_alone(tmp_path):
+def test_batches_equal_single_images(tmp_path):
     model, variables = save_tiny(tmp_path / "model")
     paths = write_images(tmp_path, 10)[::-1]
     batches = list(apply_to_files(model, variables, paths, take, batch_size=3))
-    # On four devices a batch holds four.
+    # Four devices round a batch up to four.
     assert [len(batch.paths) for batch in batches] == [4, 4, 2]
     assert [path for batch in batches for path in batch.paths] == paths
     _, expected = one_by_one(model, variables, paths)
@@ -45,7 +45,7 @@ def test_one_program_serves_all_batches(tmp_path, compilations):
     assert counts[0] == counts[1] > 0
 
 
-def test_broken_images_are_named_and_change_nothing(tmp_path):
+def test_unreadable_images_are_named_and_change_nothing_else(tmp_path):
     model, variables = save_tiny(tmp_path / "model")
     paths = write_images(tmp_path, 6)
     whole = list(apply_to_files(model, variables, paths, take, batch_size=4))
@@ -74,7 +74,7 @@ def test_sizes_of_batches(images, batch_size, devices, expected):
     assert padded_size(images, batch_size, devices) == expected
 
 
-def test_batches_of_nothing_are_refused(tmp_path):
+def test_a_batch_size_of_zero_is_rejected(tmp_path):
     model, variables = save_tiny(tmp_path / "model")
     paths = write_images(tmp_path, 1)
     with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contact sheets: as large as they should be, and they show what was predicted."""
+"""Contact sheets have the right size and show the predictions."""
 
 import numpy as np
 import PIL.Image
@@ -19,7 +19,7 @@ def image(path, size=(40, 30), color="red", mode="RGB") -> str:
 
 
 def sheet(*predictions: tuple[str, str, float]) -> np.ndarray:
-    """The only page of images with a class and a probability."""
+    """Return the page for images, each with a class and a probability."""
     (page,) = contact_sheets([Prediction(p, (Guess(c, x),)) for p, c, x in predictions])
     return np.asarray(page).astype(int)
 
@@ -38,7 +38,7 @@ def of_color(pixels: np.ndarray, color: str) -> np.ndarray:
         (42, [(5, 8), (2, 1)]),
     ],
 )
-def test_pages_have_room_for_all(tmp_path, count, sizes):
+def test_pages_fit_all_images(tmp_path, count, sizes):
     path = image(tmp_path / "a.png")
     pages = list(contact_sheets([Prediction(path, (Guess("a", 0.5),))] * count))
     assert [page.size for page in pages] == [(WIDTH * x, HEIGHT * y) for x, y in sizes]
@@ -52,7 +52,7 @@ def test_pages_have_room_for_all(tmp_path, count, sizes):
     assert cells == count
 
 
-def test_bars_are_as_long_as_probabilities(tmp_path):
+def test_bar_length_is_proportional_to_probability(tmp_path):
     path = image(tmp_path / "a.png")
     lengths = []
     for probability in (0.0, 0.25, 0.5, 1.0):
@@ -62,14 +62,14 @@ def test_bars_are_as_long_as_probabilities(tmp_path):
     np.testing.assert_allclose(lengths, np.array([0, 0.25, 0.5, 1]) * lengths[3], atol=0.5)
 
 
-def test_name_class_and_percent_are_to_be_read(tmp_path):
+def test_name_class_and_percent_are_drawn(tmp_path):
     paths = [image(tmp_path / name) for name in ("a.png", "b.png")]
     first = sheet((paths[0], "tench", 0.5))
     for other in ((paths[1], "tench", 0.5), (paths[0], "trench", 0.5)):
         changed = (sheet(other) != first).any(axis=(1, 2)).nonzero()[0]
         assert len(changed) > 0
         assert changed.max() - changed.min() < contact_sheet.LINE  # in a line of its own
-    # The title and not what files call the class; and the right cell.
+    # The title, not the class id, in the right cell.
     two = sheet((paths[0], "n02099601", 0.5), (paths[1], "tench", 0.5))
     retriever = sheet((paths[0], "golden retriever", 0.5))
     np.testing.assert_array_equal(two[:, :WIDTH], retriever)
@@ -108,7 +108,7 @@ def test_the_thinnest_picture_is_a_line(tmp_path):
 
 
 @pytest.mark.parametrize("own_font", [True, False])
-def test_what_is_too_long_or_not_in_the_font(tmp_path, monkeypatch, own_font):
+def test_long_texts_and_missing_glyphs(tmp_path, monkeypatch, own_font):
     if own_font:
         monkeypatch.setattr(contact_sheet.importlib.util, "find_spec", lambda _: None)
     contact_sheet._font.cache_clear()
@@ -126,7 +126,7 @@ def test_what_is_too_long_or_not_in_the_font(tmp_path, monkeypatch, own_font):
     assert long.startswith(begin)
     assert end.endswith(".png")
     assert min(len(begin), len(end)) > 8
-    # e and an accent of its own, as macOS has it in names of files.
+    # e with a combining accent, as in file names of macOS.
     assert fitting("cafe\u0301") == ("caf\\xe9" if own_font else "caf\xe9")
     assert fitting("\u732b.png") == "\\u732b.png"
     assert fitting("a\nb\x1b\udcff") == "a\\nb\\x1b\\udcff"

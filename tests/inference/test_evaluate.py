@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation counts every image once and gives the same on 1, 2 and 4 devices."""
+"""Evaluation counts every image once, with equal results on 1, 2 and 4 devices."""
 
 from dataclasses import replace
 from functools import partial
@@ -53,7 +53,7 @@ def _one(monkeypatch):
 
 
 def model(seed: int = 0, **changes: object) -> TrainedModel:
-    """Random weights whose logits differ from image to image, averaged ones beside them."""
+    """Return random raw and averaged weights whose logits vary between images."""
     described = Model(replace(CARD, **changes))
     images = network_input({"image": jnp.zeros((1, 8, 8, 1), jnp.uint8)}, SPEC)
     raw = random_variables(described.network, images)
@@ -65,7 +65,7 @@ def model(seed: int = 0, **changes: object) -> TrainedModel:
     return TrainedModel(described, {"raw": raw, "ema": ema})
 
 
-def figures(models, count=103, views=1, devices=1, batch_size=8):
+def totals_of(models, count=103, views=1, devices=1, batch_size=8):
     totals, skipped = evaluate(
         models,
         source(count),
@@ -82,7 +82,7 @@ def assert_close(result, expected):
 
 
 def by_hand(models, count: int, views: int, weights: str) -> dict[str, float]:
-    """Image by image: the mean softmax over models and views."""
+    """Return sums computed image by image from the mean softmax over models and views."""
     sums = dict.fromkeys(("count", "loss_sum", "top1_sum", "top5_sum"), 0.0)
     for batch in eval_batches(source(count), preprocess=SPEC, batch_size=1, views=views):
         images = batch["image"] if views == 1 else batch["image"][0]
@@ -100,14 +100,14 @@ def by_hand(models, count: int, views: int, weights: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("count", [1, 7, 103])
 def test_every_image_counts_once_on_any_number_of_devices(count):
-    one = figures([model()], count)
+    one = totals_of([model()], count)
     assert one["raw"]["count"] == one["ema"]["count"] == count
     for devices in (2, 4):
-        assert_close(figures([model()], count, devices=devices), one)
+        assert_close(totals_of([model()], count, devices=devices), one)
 
 
-def test_against_images_one_by_one():
-    totals = figures([model()], 23)
+def test_results_equal_those_image_by_image():
+    totals = totals_of([model()], 23)
     for weights in ("raw", "ema"):
         assert_close(totals[weights], by_hand([model()], 23, 1, weights))
     assert totals["raw"]["loss_sum"] != pytest.approx(totals["ema"]["loss_sum"], rel=0.01)
@@ -117,32 +117,32 @@ def test_against_images_one_by_one():
 @pytest.mark.parametrize("views", [10, 12, 144])
 def test_views_are_averaged(views):
     count = 5
-    totals = figures([model()], count, views=views, devices=2)
+    totals = totals_of([model()], count, views=views, devices=2)
     assert_close(totals["raw"], by_hand([model()], count, views, "raw"))
     assert totals["raw"]["loss_sum"] != pytest.approx(
-        figures([model()], count)["raw"]["loss_sum"], rel=1e-3
+        totals_of([model()], count)["raw"]["loss_sum"], rel=1e-3
     )
 
 
 def test_ensembles():
-    alone = figures([model()])
-    assert_close(figures([model(), model()]), alone)
-    both = figures([model(0), model(1)], 23)
+    alone = totals_of([model()])
+    assert_close(totals_of([model(), model()]), alone)
+    both = totals_of([model(0), model(1)], 23)
     assert_close(both["raw"], by_hand([model(0), model(1)], 23, 1, "raw"))
     assert both["raw"]["loss_sum"] != pytest.approx(alone["raw"]["loss_sum"], rel=0.01)
 
 
 def with_one_kind(kind: str, seed: int = 0) -> TrainedModel:
-    """As a model folder of weights of this kind gives it; they are `model`'s raw ones."""
+    """Return the raw weights of `model` as those of a model folder of this kind."""
     whole = model(seed)
     return replace(whole, variables={kind: whole.variables["raw"]})
 
 
 def test_weights_of_model_folders_go_with_both_kinds_of_a_run():
     run, other = model(0), with_one_kind("published", 1)
-    totals = figures([run, other], 23)
+    totals = totals_of([run, other], 23)
     assert list(totals) == ["raw", "ema"]
-    # In place of the run's other kind there are the same weights.
+    # The folder's weights serve for both kinds of the run.
     twice = replace(
         other, variables=dict.fromkeys(("raw", "ema"), other.weights_or_only("ema"))
     )
@@ -152,18 +152,18 @@ def test_weights_of_model_folders_go_with_both_kinds_of_a_run():
 
 
 def test_model_folders_have_the_kind_of_their_weights():
-    alone = figures([with_one_kind("published")], 23)
-    assert_close(alone, {"published": figures([model()], 23)["raw"]})
+    alone = totals_of([with_one_kind("published")], 23)
+    assert_close(alone, {"published": totals_of([model()], 23)["raw"]})
     both = [with_one_kind("published"), with_one_kind("published", 1)]
     assert kinds_to_evaluate(both) == ("published",)
     with pytest.raises(ValueError, match="one kind, got published and ema; name"):
-        figures([with_one_kind("published"), with_one_kind("ema")], 23)
+        totals_of([with_one_kind("published"), with_one_kind("ema")], 23)
 
 
-def test_a_network_that_gives_no_numbers_finds_nothing():
+def test_nan_logits_count_as_errors():
     broken = model()
     broken.variables["raw"]["params"]["Logits"]["bias"] = jnp.full((7,), jnp.nan)
-    totals = figures([broken], 7)
+    totals = totals_of([broken], 7)
     assert totals["raw"]["top1_sum"] == totals["raw"]["top5_sum"] == 0
     assert np.isnan(totals["raw"]["loss_sum"])
     assert totals["ema"]["count"] == 7
@@ -173,22 +173,22 @@ def test_a_probability_of_zero_is_a_large_loss():
     sure = model()
     logits = sure.variables["raw"]["params"]["Logits"]
     logits["kernel"] = 1000 * logits["kernel"]
-    found, usual = figures([sure], 23)["raw"], figures([model()], 23)["raw"]
+    found, usual = totals_of([sure], 23)["raw"], totals_of([model()], 23)["raw"]
     assert 23 < found["loss_sum"] < 23 * 88  # -log(1.2e-38) is 87.3
     assert found["top1_sum"] == usual["top1_sum"] > 0
 
 
 def test_progress():
-    told = []
+    batch_sizes = []
     evaluate(
         [model()],
         source(13),
         views=1,
         batch_size=8,
         devices=jax.devices()[:1],
-        on_batch=told.append,
+        on_batch=batch_sizes.append,
     )
-    assert told == [8.0, 5.0]
+    assert batch_sizes == [8.0, 5.0]
 
 
 def test_images_that_cannot_be_read():
@@ -206,15 +206,15 @@ def test_images_that_cannot_be_read():
 
 
 def test_each_model_has_its_scale():
-    """That of the network is 0.1; both models of an ensemble have one of their own."""
+    """Each model of an ensemble uses its own residual scale, not the network's 0.1."""
     two = [model(residual_scale=x) for x in (0.0, 1.0)]
-    alone = [figures([one], 23)["raw"]["loss_sum"] for one in (*two, model())]
+    alone = [totals_of([one], 23)["raw"]["loss_sum"] for one in (*two, model())]
     assert len({round(loss, 2) for loss in alone}) == 3
     batch = jax.tree.map(jnp.asarray, batches(23, 1)[0])
     each = [view_probabilities(one.model, one.variables["raw"], batch) for one in two]
     mean = (each[0] + each[1]) / 2
     expected = -np.log(mean[np.arange(23), batch["label"]]).sum()
-    assert figures(two, 23)["raw"]["loss_sum"] == pytest.approx(expected, rel=1e-4)
+    assert totals_of(two, 23)["raw"]["loss_sum"] == pytest.approx(expected, rel=1e-4)
     gaps = [
         mode_gap(one.model, one.variables["raw"], batches(48, 1), jax.devices()[:1])
         for one in two
@@ -223,9 +223,9 @@ def test_each_model_has_its_scale():
         assert gaps[0][mode]["loss"] != pytest.approx(gaps[1][mode]["loss"], rel=1e-3)
 
 
-def test_what_does_not_belong_together():
+def test_incompatible_models_and_data_are_rejected():
     other = replace(source(), class_names=("cat", *NAMES[1:]))
-    with pytest.raises(ValueError, match=r"trained on 7 classes \(a, b, c, \.\.\.\)"):
+    with pytest.raises(ValueError, match=r"trained on 7 classes \(a, b, c and 4 more\)"):
         check_compatible([model()], other)
     with pytest.raises(ValueError, match="evaluate it on data with its own classes"):
         check_compatible([model()], replace(source(), class_names=NAMES[::-1]))
@@ -252,7 +252,7 @@ def batches(size: int, count: int) -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_recalibration(devices):
-    """Moments over all batches together; then both modes of batch norm agree."""
+    """Statistics are those of all batches together, and both modes then agree."""
     one, parts = model(), batches(16, 3)
     raw = one.variables["raw"]
     stats = recalibrate_statistics(one.model, raw, parts, jax.devices()[:devices])
@@ -271,7 +271,7 @@ def test_recalibration(devices):
 
 
 def test_gap_between_the_modes():
-    """Moving averages that do not fit cost accuracy in evaluation mode alone."""
+    """Wrong moving averages change evaluation mode only."""
     one, parts = model(), batches(48, 1)
     device = jax.devices()[:1]
     before = mode_gap(one.model, one.variables["raw"], parts, device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features are the network's endpoints, and files of them can be read by others."""
+"""Features equal the endpoints of the network; NumPy and pyarrow read their files."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def tiny_network(monkeypatch):
 
 
 def batches():
-    """`ROWS` in batches, one of which could not be read at all."""
+    """Yield `ROWS` in batches, one of them without a readable image."""
     for a, b in ((0, 3), (3, 3), (3, 7)):
         yield BatchOutputs(NAMES[a:b], ROWS[a:b], [])
 
@@ -60,7 +60,7 @@ def test_features_are_the_networks_endpoints(tmp_path):
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_no_endpoint_is_refused(tmp_path):
+def test_unknown_endpoints_are_rejected(tmp_path):
     model, variables = save_tiny(tmp_path / "model", class_names=())
     with pytest.raises(
         ValueError, match=r"no endpoint 'block8_2'; did you mean block8_1\? "
@@ -72,7 +72,7 @@ def test_what_is_no_endpoint_is_refused(tmp_path):
         find_endpoint(model, "xyz")
     with pytest.raises(ValueError, match="global_pool has no height and width"):
         find_endpoint(model, "global_pool", pool=True)
-    # A model without classes has features all the same.
+    # A model without classes still has features.
     endpoint = find_endpoint(model, "PreLogitsFlatten")
     (batch,) = extract_features(model, variables, write_images(tmp_path, 1), endpoint)
     assert batch.values.shape == (1, 8)
@@ -108,7 +108,7 @@ def test_parquet_has_a_row_for_each_image(tmp_path, monkeypatch, group, groups):
 
 
 @pytest.mark.parametrize("ending", [".npz", ".parquet"])
-def test_no_rows_and_half_of_the_rows(tmp_path, ending):
+def test_an_interrupted_and_an_empty_file(tmp_path, ending):
     def stops():
         yield next(batches())
         raise OSError(28, "No space left on device")
@@ -126,7 +126,7 @@ def test_no_rows_and_half_of_the_rows(tmp_path, ending):
 
 
 @pytest.mark.parametrize(("ending", "copies"), [(".npz", 2), (".parquet", 1)])
-def test_the_disk_must_have_room(tmp_path, monkeypatch, ending, copies):
+def test_too_little_disk_space_is_rejected(tmp_path, monkeypatch, ending, copies):
     out = tmp_path / f"a{ending}"
     for more, fits in ((0, True), (-1, False)):
         free = SimpleNamespace(free=copies * 1000 * MAP.num_bytes + more)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The likeliest classes: the network's own, in order, and handed on without a loss."""
+"""Predictions are the network's likeliest classes, and JSON and CSV hold all of them."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ def tiny_network(monkeypatch):
     monkeypatch.setitem(SPECS, "tiny", one_block())
 
 
-def test_probabilities_are_the_networks(tmp_path):
+def test_probabilities_are_those_of_the_network(tmp_path):
     model, variables = save_tiny(tmp_path / "model")
     paths = write_images(tmp_path, 5)
     expected, _ = one_by_one(model, variables, paths)
@@ -47,7 +47,7 @@ def test_probabilities_are_the_networks(tmp_path):
             )
 
 
-def test_what_cannot_be_predicted_is_refused(tmp_path):
+def test_invalid_requests_and_nan_are_rejected(tmp_path):
     paths = write_images(tmp_path, 2)
     model, variables = save_tiny(tmp_path / "model")
     with pytest.raises(ValueError, match="top must be 1 or more, got 0"):

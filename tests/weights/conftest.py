@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def folder(monkeypatch, tmp_path: Path) -> Path:
-    """A model folder of a tiny network; one of its arrays is a scalar."""
+    """Save a model folder of a tiny network; one of its arrays is a scalar."""
     from inception_jax.config import AblationConfig
     from inception_jax.models.zoo import SPECS
     from inception_jax.weights.model import Model, save

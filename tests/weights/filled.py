@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A card, and variables in which no two arrays are alike and variances are positive."""
+"""A card, and variables with distinct values and positive variances."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ CARD = Card(
 
 
 def filled(shapes: Any) -> Any:
-    """Arrays of these shapes: kernels of He's gain, all else around 0.1, or 1."""
+    """Return random arrays: He-initialised kernels, scales and variances near 1."""
     rng = np.random.default_rng(0)
 
     def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tiny network as other libraries would have it, and files as they write them."""
+"""Layouts of a tiny network in other libraries, and helpers for files."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ from inception_jax.weights.layouts import KERAS, TENSORFLOW, TORCH, Layout
 from tests.models.tiny import one_block
 
 SPEC = PreprocessSpec((8, 8, 1), crop_fraction=0.75)
-# The order is that of creation; as `model.layers`, the last block's are turned around.
+# In the order of creation; in `model.layers` the layers of the last block are reversed.
 KERAS_LAYERS = {
     "Stem/Conv2d_1a_3x3": ("conv2d", "batch_normalization"),
     "Stem/Conv2d_2a_2x2": ("conv2d_1", "batch_normalization_1"),
@@ -43,7 +43,7 @@ ROWS = (
 
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """The rows and their names in place of the real ones, and the network `tiny`."""
+    """Replace the table of layouts and its names by `ROWS`, and add the network `tiny`."""
     monkeypatch.setitem(SPECS, "tiny", one_block())
     monkeypatch.setitem(layouts.SLIM_SCOPES, "tiny", "Tiny")
     torch_layers = {
@@ -60,12 +60,12 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(layouts, "layer_names", layouts.layer_names.__wrapped__)
 
 
-def row(source: str) -> Layout:
-    return layouts.find_layout(source, "tiny")
+def layout_of(library: str) -> Layout:
+    return layouts.find_layout(library, "tiny")
 
 
 def with_background(layout: Layout, theirs: dict, background: float = 9.0) -> dict:
-    """The same arrays with a class before the first."""
+    """Return the arrays with a background class before the others."""
     names = layouts.array_names(layout)
     theirs = dict(theirs)
     for leaf in ("kernel", "bias"):
@@ -78,19 +78,19 @@ def with_background(layout: Layout, theirs: dict, background: float = 9.0) -> di
 
 
 def save(arrays: dict[str, np.ndarray], path: Path) -> Path:
-    """As safetensors."""
+    """Write a .safetensors file and return its path."""
     safetensors.numpy.save_file(arrays, path)
     return path
 
 
-def of(source: str, ours: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Our arrays as the source has them, without what counts batches."""
-    theirs = convert.to_library(row(source), ours)
-    return {name: x for name, x in theirs.items() if x.dtype == np.float32}
+def in_library(library: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return arrays under the library's names, without counts of batches."""
+    library_arrays = convert.to_library(layout_of(library), arrays)
+    return {name: x for name, x in library_arrays.items() if x.dtype == np.float32}
 
 
 def assert_read(path: Path, expected: dict[str, np.ndarray]) -> None:
-    """`read_file.read_arrays` gives these arrays and no others."""
+    """Assert that `read_file.read_arrays` returns exactly these arrays."""
     found = read_file.read_arrays(path)
     assert found.keys() == expected.keys()
     for name, x in expected.items():
@@ -98,7 +98,7 @@ def assert_read(path: Path, expected: dict[str, np.ndarray]) -> None:
 
 
 def flip(path: Path, part: bytes) -> None:
-    """One bit of the first of the bytes that are `part`, the only such in the file."""
+    """Flip a bit in the first byte of `part`, which the file must contain once."""
     whole = path.read_bytes()
     assert whole.count(part) == 1
     at = whole.index(part)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`weights export`: what is written holds what the model is, and is written whole."""
+"""`weights export` writes complete files with all arrays and the card."""
 
 import json
 import sys
@@ -49,11 +49,10 @@ def test_safetensors_hold_arrays_and_card(folder, tmp_path, capsys):
         card = json.loads(file.metadata()["model.json"])
     assert card == json.loads(json.dumps(asdict(model.card)))
     count = sum(x.size for x in found.values())
-    said = capsys.readouterr().out.splitlines()
-    assert (
-        said[0] == f"Wrote tiny, {count:,} numbers, to {out}: {out.stat().st_size:,} bytes."
-    )
-    assert said[-1] == f'    arrays = safetensors.numpy.load_file("{out}")'
+    size = out.stat().st_size
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"Wrote tiny, {count:,} numbers, to {out}: {size:,} bytes."
+    assert printed[-1] == f'    arrays = safetensors.numpy.load_file("{out}")'
 
 
 def test_npz_holds_arrays_and_card_without_pickle(folder, tmp_path):
@@ -69,7 +68,7 @@ def test_npz_holds_arrays_and_card_without_pickle(folder, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_plain_files_are_read_back(folder, tmp_path, suffix):
+def test_exported_arrays_are_read_back(folder, tmp_path, suffix):
     out = tmp_path / f"x{suffix}"
     export_weights(str(folder), format=suffix[1:], out=out)
     card, arrays = array_file.read(out)
@@ -86,7 +85,7 @@ def test_plain_files_are_read_back(folder, tmp_path, suffix):
         array_file.read(out)
 
 
-def test_other_peoples_plain_files_are_refused(tmp_path, monkeypatch):
+def test_files_without_a_card_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setitem(SPECS, "tiny", one_block())
     names = {"params/a": np.zeros(1)}
     np.savez(tmp_path / "x.npz", **names)
@@ -102,7 +101,7 @@ def test_other_peoples_plain_files_are_refused(tmp_path, monkeypatch):
         array_file.read(tmp_path / "y.npz")
 
 
-def test_a_model_folder_is_the_same_model(folder, tmp_path, capsys):
+def test_an_exported_model_folder_is_identical(folder, tmp_path, capsys):
     export_weights(str(folder), format="folder", out=tmp_path / "copy")
     model, _ = inception_jax.load(tmp_path / "copy")
     assert model.card == inception_jax.load(folder)[0].card
@@ -115,23 +114,23 @@ def test_a_model_folder_is_the_same_model(folder, tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("form", ["folder", "safetensors", "npz", "stablehlo"])
-def test_the_lines_that_are_shown_load_it(folder, tmp_path, capsys, form):
-    out = tmp_path / f'"{export.SUFFIXES.get(form, "")}'
-    export_weights(str(folder), format=form, out=out)
+@pytest.mark.parametrize("format", ["folder", "safetensors", "npz", "stablehlo"])
+def test_the_printed_lines_load_the_export(folder, tmp_path, capsys, format):
+    out = tmp_path / f'"{export.SUFFIXES.get(format, "")}'
+    export_weights(str(folder), format=format, out=out)
     shown = capsys.readouterr().out.split("To load it:\n")[1]
     names = {"images": np.zeros((2, 8, 8, 1), np.float32)}
     exec(textwrap.dedent(shown), names)
     expected = arrays_of(folder)
-    if form == "folder":
+    if format == "folder":
         assert flatten_with_paths(names["variables"]).keys() == expected.keys()
-    elif form == "stablehlo":
+    elif format == "stablehlo":
         assert names["logits"].shape == (2, 3)
     else:
         assert set(names["arrays"]) >= expected.keys()
 
 
-def test_flatbuffers_are_asked_for(folder, tmp_path, monkeypatch):
+def test_missing_packages_are_named(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     with pytest.raises(ImportError, match=r'flatbuffers .*"inception_jax\[weights\]"'):
         export_weights(str(folder), format="stablehlo", out=tmp_path / "out")
@@ -141,7 +140,7 @@ def test_flatbuffers_are_asked_for(folder, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("out*"))
 
 
-def test_keras_files_are_in_keras_order(tmp_path):
+def test_keras_files_have_the_order_of_keras(tmp_path):
     h5py = pytest.importorskip("h5py", reason="needs the weights extra")
     rng = np.random.default_rng(0)
     names = ("b/beta", "b/moving_mean", "b/moving_variance", "a/kernel", "a/bias")
@@ -161,7 +160,7 @@ def test_keras_files_are_in_keras_order(tmp_path):
         np.testing.assert_array_equal(x, arrays[name], strict=True)
 
 
-def test_a_scale_of_ones_own_goes_into_the_linear_convolutions(monkeypatch):
+def test_the_residual_scale_is_folded_into_linear_convolutions(monkeypatch):
     monkeypatch.setitem(SPECS, "grids", three_grids())
     spec = PreprocessSpec((32, 32, 1))
     model = Model(replace(CARD, network="grids", preprocess=spec))
@@ -184,7 +183,7 @@ def test_a_scale_of_ones_own_goes_into_the_linear_convolutions(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("form", "out", "expected"),
+    ("format", "out", "expected"),
     [
         ("npz", "there.npz", "there.npz already exists"),
         ("folder", "model", "model already exists"),
@@ -200,22 +199,24 @@ def test_a_scale_of_ones_own_goes_into_the_linear_convolutions(monkeypatch):
         ("keras", "x.h5", "keras has no layout of tiny"),
     ],
 )
-def test_what_cannot_be_written_is_refused(folder, tmp_path, form, out, expected):
+def test_invalid_output_paths_and_networks_are_rejected(
+    folder, tmp_path, format, out, expected
+):
     (tmp_path / "there.npz").write_bytes(b"")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=expected):
-        export_weights(str(folder), format=form, out=tmp_path / out)
+        export_weights(str(folder), format=format, out=tmp_path / out)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_place_that_cannot_be_is_told_before_anything_is_read(tmp_path):
+def test_the_output_path_is_checked_before_the_model_is_read(tmp_path):
     with pytest.raises(ValueError, match="existing folder"):
         export_weights("none", format="npz", out=tmp_path / "no" / "x.npz")
     with pytest.raises(ValueError, match="there is no model none"):
         export_weights("none", format="npz", out=tmp_path / "x.npz")
 
 
-def test_an_ablation_has_no_layout(tmp_path):
+def test_ablations_are_rejected_for_other_libraries(tmp_path):
     ablation = AblationConfig(activation="leaky_relu")
     card = replace(CARD, network="inception_resnet_v2", ablation=ablation)
     with pytest.raises(ValueError, match=r"timm's inception_resnet_v2 cannot have the abl"):
@@ -223,9 +224,9 @@ def test_an_ablation_has_no_layout(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "gamma"), [("timm", []), ("keras", ["Batch norm's gamma was folded"])]
+    ("format", "gamma"), [("timm", []), ("keras", ["Batch norm's gamma was folded"])]
 )
-def test_what_is_not_as_it_was_is_said(tmp_path, monkeypatch, form, gamma):
+def test_changes_for_a_library_are_reported(tmp_path, monkeypatch, format, gamma):
     options = {"bn_scale": True, "aux_head": True}
     model = Model(replace(CARD, network="inception_resnet_v2", **options))
     spec = model.network.spec
@@ -239,12 +240,12 @@ def test_what_is_not_as_it_was_is_said(tmp_path, monkeypatch, form, gamma):
         return {"conv2d/kernel": np.zeros(1)}
 
     monkeypatch.setattr(export, "to_library", to_library)
-    out = tmp_path / f"x{export.SUFFIXES[form]}"
-    notes = export.export(model, variables, form, out)
+    out = tmp_path / f"x{export.SUFFIXES[format]}"
+    notes = export.export(model, variables, format, out)
     starts = ["The auxiliary head was left", "The residual scale 0.25 was folded", *gamma]
     assert len(notes) == len(starts)
     assert all(note.startswith(x) for note, x in zip(notes, starts, strict=True))
-    assert f"{form}'s inception_resnet_v2" in notes[0]
+    assert f"{format}'s inception_resnet_v2" in notes[0]
     # 0.25 instead of the published 0.17 and, in the last block, 1.
     np.testing.assert_allclose(given["params/block35_1/Conv2d_1x1/bias"], 0.25 / 0.17)
     np.testing.assert_allclose(given[f"params/{blocks[-1]}/Conv2d_1x1/bias"], 0.25)
@@ -263,13 +264,13 @@ def test_the_command(folder, tmp_path, capsys):
     assert (out, errors) == ("", f"inception-jax: {expected}\n")
 
 
-@pytest.mark.parametrize("form", ["safetensors", "npz", "stablehlo", "folder"])
-def test_nothing_half_written_stays(folder, tmp_path, monkeypatch, form):
+@pytest.mark.parametrize("format", ["safetensors", "npz", "stablehlo", "folder"])
+def test_a_failed_export_leaves_no_file(folder, tmp_path, monkeypatch, format):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "rename", full)
-    out = tmp_path / f"x{export.SUFFIXES.get(form, '')}"
+    out = tmp_path / f"x{export.SUFFIXES.get(format, '')}"
     with pytest.raises(CheckpointError, match=r"x.* cannot be written: .*No space left"):
-        export_weights(str(folder), format=form, out=out)
+        export_weights(str(folder), format=format, out=out)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports at full size, loaded by the libraries they are for: golden logits come out."""
+"""Exports of full-size networks give the golden logits in the libraries that load them."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def model_of(source: str) -> Model:
-    """With the arrays that the source's names give; of as many classes as there."""
+    """Return the model of a golden file, with its number of classes."""
     network, options, size, _ = SOURCES[source]
     names = () if "facenet" in source else tuple(f"n{i:08}" for i in range(1000))
     spec = PreprocessSpec((size, size, 3))
@@ -33,7 +33,7 @@ def model_of(source: str) -> Model:
 
 
 def exported(source: str, format: str, tmp_path: Path, name: str) -> Path:
-    """What the command wrote of that model."""
+    """Export that model with the command; return the path."""
     model = model_of(source)
     save(tmp_path / "model", model.card, golden_variables(source, model.shapes))
     export_weights(str(tmp_path / "model"), format=format, out=tmp_path / name)
@@ -41,7 +41,7 @@ def exported(source: str, format: str, tmp_path: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("network", ["inception_v4", "inception_resnet_v2"])
-def test_timm_loads_it_and_gives_the_golden_logits(network, tmp_path):
+def test_timm_gives_the_golden_logits(network, tmp_path):
     torch = pytest.importorskip("torch", reason="needs torch and timm")
     pytest.importorskip("timm", reason="needs torch and timm")
     source = f"timm_{network}"
@@ -54,7 +54,7 @@ def test_timm_loads_it_and_gives_the_golden_logits(network, tmp_path):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
 
 
-def test_facenet_pytorch_loads_it_and_gives_the_golden_embeddings(tmp_path):
+def test_facenet_pytorch_gives_the_golden_embeddings(tmp_path):
     reason = "needs torch, and facenet-pytorch without its dependencies"
     torch = pytest.importorskip("torch", reason=reason)
     pytest.importorskip("facenet_pytorch", reason=reason)
@@ -69,7 +69,7 @@ def test_facenet_pytorch_loads_it_and_gives_the_golden_embeddings(tmp_path):
 
 
 def loaded(format: str, file: Path, source: str) -> Any:
-    """The model that the lines make that the command shows."""
+    """Return the model that the printed lines create."""
     names: dict[str, Any] = {}
     exec("\n".join(loading_code(format, file, model_of(source).card)), names)
     return names["model"]
@@ -78,8 +78,8 @@ def loaded(format: str, file: Path, source: str) -> Any:
 @pytest.mark.parametrize(
     "source", ["keras_inception_resnet_v2", "timm_inception_resnet_v2"]
 )
-def test_keras_loads_it_and_gives_the_golden_logits(source, tmp_path):
-    # (timm's arrays have a gamma, which Keras's layers have not.)
+def test_keras_gives_the_golden_logits(source, tmp_path):
+    # timm's arrays have a gamma, Keras's layers do not.
     pytest.importorskip("keras", reason="needs keras and h5py")
     file = exported(source, "keras", tmp_path, "x.h5")
     np.save(tmp_path / "images.npy", images(299), allow_pickle=False)

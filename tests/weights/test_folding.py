@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folded model gives what the model gives, and is refused where it would not."""
+"""A folded model has the outputs of the model, and rejects calls that would differ."""
 
 from dataclasses import replace
 from functools import partial
@@ -40,7 +40,7 @@ NETWORKS = {
 
 
 def made(monkeypatch, spec, **changes) -> tuple[Model, dict]:
-    """A model of the network and random variables, moving averages included."""
+    """Return a model of the network, and random variables with random moving averages."""
     monkeypatch.setitem(SPECS, "tiny", spec)
     preprocess = PreprocessSpec(spec.image_shape)
     model = Model(replace(CARD, **{"preprocess": preprocess, **changes}))
@@ -58,7 +58,7 @@ def made(monkeypatch, spec, **changes) -> tuple[Model, dict]:
 
 
 @pytest.mark.parametrize(("spec", "changes"), NETWORKS.values(), ids=NETWORKS)
-def test_outputs_and_endpoints_stay(monkeypatch, spec, changes):
+def test_folding_preserves_outputs_and_endpoints(monkeypatch, spec, changes):
     model, variables = made(monkeypatch, spec, **changes)
     folded, fewer = fold(model, variables)
     names = " ".join(flatten_with_paths(fewer))
@@ -76,8 +76,8 @@ def test_outputs_and_endpoints_stay(monkeypatch, spec, changes):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_maps_in_bfloat16_are_all_in_bfloat16(name):
-    """One in float32 would make all sums behind it float32, which are twice as large."""
+def test_all_feature_maps_are_bfloat16(name):
+    """A float32 map would make all later sums float32, with twice the memory."""
     network = create(first_blocks(SPECS[name]), dtype=jnp.bfloat16)
     images = jax.ShapeDtypeStruct((1, *SPECS[name].image_shape), jnp.float32)
     for form, options in (
@@ -101,7 +101,7 @@ def test_the_auxiliary_head_is_left_out(monkeypatch):
     assert jax.tree.map(jnp.shape, fewer) == jax.tree.map(lambda x: x.shape, folded.shapes)
 
 
-def test_what_cannot_be_folded_is_refused(monkeypatch):
+def test_models_that_cannot_be_folded_are_rejected(monkeypatch):
     model, variables = made(monkeypatch, one_block())
     folded, fewer = fold(model, variables)
     with pytest.raises(ValueError, match="folded already; call fold with the model"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`weights import`: what is read is what was written, and what does not fit is refused."""
+"""`weights import` converts files exactly, and rejects files that do not match."""
 
 import hashlib
 from pathlib import Path
@@ -16,14 +16,14 @@ from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Origin
 from tests.weights import sources
 from tests.weights.filled import filled
-from tests.weights.sources import of, row, save, with_background
+from tests.weights.sources import in_library, layout_of, save, with_background
 
 CLOSEST = "no supported layout has these arrays; closest is"
 
 
 @pytest.fixture
 def ours(monkeypatch, tmp_path: Path):
-    """Arrays of the tiny network with so many classes, by name."""
+    """Return a function from a number of classes to the tiny network's arrays."""
     names = tmp_path / "names"
     names.mkdir()
     sources.install(monkeypatch, names)
@@ -38,7 +38,7 @@ def ours(monkeypatch, tmp_path: Path):
 
 @pytest.fixture
 def command(capsys):
-    """`inception-jax weights import ARGUMENTS`: exit status, output, errors."""
+    """Run `weights import ARGUMENTS`; return exit status, output and errors."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
         try:
@@ -67,7 +67,7 @@ def assert_same(found: dict, expected: dict) -> None:
 def test_a_file_becomes_a_model_folder(ours, command, tmp_path):
     arrays = ours()
     file = save(
-        of("timm", arrays) | {"layers.0.bn.num_batches_tracked": np.array(7)},
+        in_library("timm", arrays) | {"layers.0.bn.num_batches_tracked": np.array(7)},
         tmp_path / "x.safetensors",
     )
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -90,7 +90,7 @@ def test_a_file_becomes_a_model_folder(ours, command, tmp_path):
 
 def test_the_models_folder_is_where_models_go(ours, command, tmp_path, monkeypatch):
     monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path / "models"))
-    file = save(of("slim", ours(bn_scale=False)), tmp_path / "x")
+    file = save(in_library("slim", ours(bn_scale=False)), tmp_path / "x")
     status, said, _ = command(file)
     assert status == 0
     assert said.endswith("\ninception-jax predict IMAGE --model tiny.slim\n")
@@ -102,8 +102,8 @@ def test_the_models_folder_is_where_models_go(ours, command, tmp_path, monkeypat
 
 def test_1001_classes_are_1000_and_background(ours, command, tmp_path):
     arrays = ours(1000)
-    command(save(of("timm", arrays), tmp_path / "a"), "--out", tmp_path / "1000")
-    cadene = with_background(row("cadene"), of("cadene", arrays))
+    command(save(in_library("timm", arrays), tmp_path / "a"), "--out", tmp_path / "1000")
+    cadene = with_background(layout_of("cadene"), in_library("cadene", arrays))
     _, said, _ = command(save(cadene, tmp_path / "b"), "--out", tmp_path / "1001")
     assert "without the background class" in said
     (card, whole), (cut_card, cut) = loaded(tmp_path / "1000"), loaded(tmp_path / "1001")
@@ -117,7 +117,7 @@ def test_1001_classes_are_1000_and_background(ours, command, tmp_path):
 
 def test_a_source_without_gamma_gives_a_network_without(ours, command, tmp_path):
     arrays = ours(1000, bn_scale=False)
-    theirs = with_background(row("slim"), of("slim", arrays))
+    theirs = with_background(layout_of("slim"), in_library("slim", arrays))
     kernel = "Tiny/Conv2d_1a_3x3/weights"
     extras = {"global_step": np.array(3), f"{kernel}/RMSProp": np.zeros(2, np.float32)}
     _, said, _ = command(save(theirs | extras, tmp_path / "a"), "--out", tmp_path / "out")
@@ -136,7 +136,7 @@ def test_a_source_without_gamma_gives_a_network_without(ours, command, tmp_path)
 
 
 def test_classes_are_named_by_a_file(ours, command, tmp_path):
-    file = save(of("timm", ours()), tmp_path / "x")
+    file = save(in_library("timm", ours()), tmp_path / "x")
     names = tmp_path / "names.txt"
     names.write_text("red\nlight green\nblue\n", encoding="utf-8")
     command(file, "--out", tmp_path / "out", "--classes", names)
@@ -148,9 +148,9 @@ def test_classes_are_named_by_a_file(ours, command, tmp_path):
     assert "got 1 class names for 3 classes" in errors
 
 
-def test_without_classifier_it_gives_features(ours, command, tmp_path):
+def test_a_file_without_classifier_becomes_a_feature_extractor(ours, command, tmp_path):
     arrays = {n: x for n, x in ours(bn_scale=False).items() if "/Logits/" not in n}
-    file = save(of("keras", arrays), tmp_path / "x")
+    file = save(in_library("keras", arrays), tmp_path / "x")
     _, said, _ = command(file, "--out", tmp_path / "out")
     card, found = loaded(tmp_path / "out")
     assert card.class_names == ()
@@ -202,8 +202,8 @@ def changed(theirs: dict[str, np.ndarray], change: str) -> dict[str, np.ndarray]
         "layers.4.weight is [3, 8] instead of [4, 8].",
     }.items(),
 )
-def test_what_does_not_fit_is_refused_by_name(ours, command, tmp_path, change, said):
-    file = save(changed(of("timm", ours()), change), tmp_path / "x")
+def test_arrays_that_do_not_match_are_named(ours, command, tmp_path, change, said):
+    file = save(changed(in_library("timm", ours()), change), tmp_path / "x")
     status, output, errors = command(file, "--out", tmp_path / "out")
     assert (status, output) == (2, "")
     assert errors == f"inception-jax: {file}: {said}\n"
@@ -211,7 +211,7 @@ def test_what_does_not_fit_is_refused_by_name(ours, command, tmp_path, change, s
 
 
 def test_the_closest_layout_is_named(command, tmp_path):
-    """With the real table: a file of nothing that is known."""
+    """With the real table and a file of an unsupported network."""
     file = save({"features.0.conv.weight": np.zeros(1, np.float32)}, tmp_path / "x")
     status, _, errors = command(file, "--out", tmp_path / "out")
     assert status == 2
@@ -219,7 +219,7 @@ def test_the_closest_layout_is_named(command, tmp_path):
     assert errors.endswith(" and 741 more.\n")
 
 
-def test_another_digest_is_refused_before_anything_is_read(ours, command, tmp_path):
+def test_a_wrong_digest_is_rejected_before_the_file_is_read(ours, command, tmp_path):
     file = tmp_path / "x"
     file.write_bytes(b"no weights")
     status, _, errors = command(file, "--out", tmp_path / "out", "--sha256", "0" * 64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that timm, facenet-pytorch, Keras and TensorFlow wrote give the golden logits."""
+"""Files written by timm, facenet-pytorch, Keras and TensorFlow give the golden logits."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 
 def assert_golden(folder: Path, source: str, times: float = 1) -> Card:
-    """A model folder's outputs are those of the source, within so many tolerances."""
+    """Assert that a model folder gives the golden outputs, within `times` the tolerance."""
     model, variables = inception_jax.load(folder)
     name, _, size, tolerance = SOURCES[source]
     assert model.card.network == name
@@ -39,7 +39,7 @@ def assert_golden(folder: Path, source: str, times: float = 1) -> Card:
 
 
 def expected_arrays(source: str) -> dict[str, np.ndarray]:
-    """Ours by name, as the source's names give them."""
+    """Return the arrays of a golden file by name."""
     name, options, size, _ = SOURCES[source]
     classes = () if name == FACENET else tuple(map(str, range(1000)))
     card = Card(name, PreprocessSpec((size, size, 3)), classes, Origin("", ""), **options)
@@ -61,7 +61,7 @@ def run(*arguments: object) -> None:
         ("facenet_pytorch_inception_resnet_v1", ".pt"),
     ],
 )
-def test_of_torch(source, suffix, tmp_path):
+def test_pytorch_files(source, suffix, tmp_path):
     for module in ("torch", "facenet_pytorch" if "facenet" in source else "timm"):
         pytest.importorskip(module, reason=f"needs {module}")
     import safetensors.torch
@@ -79,7 +79,7 @@ def test_of_torch(source, suffix, tmp_path):
     assert card.origin.source == ("facenet-pytorch" if "facenet" in source else "timm")
 
 
-def test_of_facenet_pytorch_with_a_classifier(tmp_path):
+def test_a_facenet_pytorch_file_with_a_classifier(tmp_path):
     torch = pytest.importorskip("torch", reason="needs torch")
     facenet_pytorch = pytest.importorskip("facenet_pytorch", reason="needs facenet_pytorch")
     model = facenet_pytorch.InceptionResnetV1(classify=True, num_classes=7).eval()
@@ -94,7 +94,7 @@ def test_of_facenet_pytorch_with_a_classifier(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["keras_inception_v3", "keras_inception_resnet_v2"])
-def test_of_keras(source, tmp_path):
+def test_keras_files(source, tmp_path):
     pytest.importorskip("keras", reason="needs keras and h5py")
     run(source, tmp_path)
     expected = expected_arrays(source)
@@ -110,14 +110,14 @@ def test_of_keras(source, tmp_path):
 @pytest.mark.parametrize(
     ("source", "slim", "times"),
     [
-        # Gamma is multiplied into the kernels before, which rounds.
+        # Folding gamma into the kernels rounds.
         ("timm_inception_v4", "slim", 2),
         ("keras_inception_resnet_v2", "slim", 1),
         ("facenet_pytorch_inception_resnet_v1", "facenet", 5),
     ],
 )
-def test_of_tensorflow(source, slim, times, tmp_path):
-    """slim's and facenet's names, in both kinds of checkpoint, with background and aux."""
+def test_tensorflow_checkpoints(source, slim, times, tmp_path):
+    """Names of slim and facenet, in V1 and V2, with background and auxiliary head."""
     pytest.importorskip("tensorflow", reason="needs tensorflow")
     layout = find_layout(slim, SOURCES[source][0])
     theirs = convert.to_library(layout, expected_arrays(source))
@@ -138,7 +138,7 @@ def test_of_tensorflow(source, slim, times, tmp_path):
 
 
 def aux_head(layout) -> dict[str, np.ndarray]:
-    """Arrays of an aux head, filled with their number, for 1000 classes and background."""
+    """Return arrays of an auxiliary head for 1001 classes, each filled with its number."""
     card = Card(
         layout.network,
         PreprocessSpec(),
@@ -154,7 +154,7 @@ def aux_head(layout) -> dict[str, np.ndarray]:
     }
 
 
-def test_a_flipped_bit_in_a_checkpoint_is_seen(tmp_path):
+def test_a_flipped_bit_in_a_checkpoint_is_detected(tmp_path):
     pytest.importorskip("tensorflow", reason="needs tensorflow")
     rng = np.random.default_rng(0)
     arrays = {name: rng.normal(size=99).astype(np.float32) for name in ("a/b", "c")}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and layouts of other libraries: each array of theirs is one of ours, and back."""
+"""Every array of a supported library has a counterpart here, in both directions."""
 
 import hashlib
 from collections.abc import Iterable
@@ -24,10 +24,10 @@ from inception_jax.weights.layouts import (
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Origin
 
-# Of the sources' own models: how many arrays, and the first half of the SHA-256 of their
-# sorted lines, "NAME" and "NAME [SHAPE]". timm 1.0.31, keras 3.15.1, facenet-pytorch 2.6.0;
-# slim's inception_v4.py and inception_resnet_v2.py with aux heads and 1001 classes, and
-# facenet's inception_resnet_v1.py with 512 features, run by tf_slim 1.1.0.
+# For the libraries' own models: the number of arrays, and the first half of the SHA-256 of
+# the sorted lines "NAME", and of "NAME [SHAPE]". timm 1.0.31, keras 3.15.1, facenet-pytorch
+# 2.6.0; slim's inception_v4.py and inception_resnet_v2.py with auxiliary heads and 1001
+# classes, and facenet's inception_resnet_v1.py with 512 features, run by tf_slim 1.1.0.
 LISTS = {
     ("timm", "inception_v4"): (
         *(896, "2338bc685a4c10274f299cfadb390c90", "9761b717753f2598d3b372c5ac22cd49"),
@@ -59,12 +59,12 @@ def digest(lines: Iterable[str]) -> str:
 
 
 def absent(layout: Layout) -> set[str]:
-    """Parts of ours that the model of LISTS had not."""
+    """Return parts of the network that the models of LISTS lack."""
     return {"Logits"} if layout.network == FACENET else set()
 
 
 @pytest.mark.parametrize(("source", "network"), LISTS)
-def test_names_are_those_of_the_sources_own_models(source, network):
+def test_names_are_those_of_the_libraries_own_models(source, network):
     layout = find_layout(source, network)
     names = [*array_names(layout, absent(layout)).values()]
     if layout.convention.counts_batches:
@@ -76,7 +76,7 @@ def test_names_are_those_of_the_sources_own_models(source, network):
 
 @cache
 def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
-    """All arrays of a network of ours as published, with an aux head where it has one."""
+    """Return the shapes of a network's arrays, with its auxiliary head if it has one."""
     facenet = network == FACENET
     card = Card(
         network,
@@ -92,7 +92,7 @@ def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("source", "network"), LISTS)
-def test_shapes_are_those_of_the_sources_own_models(source, network):
+def test_shapes_are_those_of_the_libraries_own_models(source, network):
     layout = find_layout(source, network)
     ours = shapes_of(network)
     names = array_names(layout, absent(layout))
@@ -106,13 +106,13 @@ def test_shapes_are_those_of_the_sources_own_models(source, network):
         theirs |= {name: [] for name in ignored_names(layout)}
     lines = (f"{name} {shape}\n" for name, shape in theirs.items())
     assert digest(lines) == LISTS[source, network][2]
-    # Ours that are not there are gamma and the aux head, where the source has none.
+    # The library can lack gamma and the auxiliary head only.
     rest = ours.keys() - names.keys()
     assert all(x.endswith("/bn/scale") or x.startswith(AUX) for x in rest)
 
 
 def small(layout: Layout, classes: int = 3) -> dict[str, np.ndarray]:
-    """Arrays of the source, each of another size in each of its axes and all different."""
+    """Return the library's arrays with random values and a different size on each axis."""
     rng = np.random.default_rng(0)
     theirs = {}
     for ours, name in array_names(layout).items():
@@ -129,7 +129,7 @@ def small(layout: Layout, classes: int = 3) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_theirs_to_ours_to_theirs_is_the_same(layout):
+def test_a_round_trip_preserves_the_arrays(layout):
     theirs = small(layout)
     ours = convert.from_library(layout, theirs)
     assert len(ours) == len(theirs)
@@ -139,14 +139,14 @@ def test_theirs_to_ours_to_theirs_is_the_same(layout):
     assert all(x.dtype == np.int64 and x.shape == () and x == 0 for x in back.values())
     counts = layout.convention.counts_batches
     assert len(back) == sum(name.endswith("/bn/mean") for name in ours) * counts
-    # What comes with the arrays is known, and nothing else is.
+    # Names to ignore are accepted, others are not.
     extras = {"global_step": np.zeros(())} if layout.convention.extras else back
     assert convert.from_library(layout, theirs | extras).keys() == ours.keys()
     with pytest.raises(ValueError, match=r"unexpected: global_steps\.$"):
         convert.from_library(layout, theirs | {"global_steps": np.zeros(())})
 
 
-def test_kernels_are_transposed_and_nothing_else_is_moved():
+def test_only_kernels_are_transposed():
     layout = find_layout("facenet-pytorch", FACENET)
     theirs = small(layout)
     ours = convert.from_library(layout, theirs)
@@ -168,7 +168,7 @@ def test_kernels_are_transposed_and_nothing_else_is_moved():
         np.testing.assert_array_equal(ours[name], theirs[source], err_msg=name)
 
 
-def test_a_background_class_is_cut_off_both_classifiers():
+def test_the_background_class_is_removed_from_both_classifiers():
     layout = find_layout("slim", "inception_v4")
     theirs = small(layout, classes=1001)
     ours = convert.from_library(layout, theirs)
@@ -186,7 +186,7 @@ def test_a_background_class_is_cut_off_both_classifiers():
     assert not convert.has_background(timm, small(timm, classes=1001))
 
 
-def test_the_background_class_decides_where_names_do_not():
+def test_the_background_class_decides_between_equal_names():
     timm, cadene = (find_layout(source, "inception_v4") for source in ("timm", "cadene"))
     assert array_names(timm) == array_names(cadene)
     assert identify_layout(small(timm, classes=1001))[0] == cadene
@@ -224,20 +224,20 @@ LEAVES = (
 
 
 def normalised(kernel, beta, mean, variance, gamma=1.0) -> np.ndarray:
-    """What a layer and its batch norm make of a patch as large as its kernel."""
+    """Apply a layer and its batch norm to a patch as large as its kernel."""
     patch = np.random.default_rng(2).normal(size=kernel.shape[:-1])
     x = np.tensordot(patch, kernel, patch.ndim)
     return gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta
 
 
-def test_gamma_is_1_where_ours_has_none_and_an_aux_head_is_left_out():
+def test_a_missing_gamma_is_1_and_the_auxiliary_head_is_left_out():
     slim, timm = (find_layout(source, "inception_v4") for source in ("slim", "timm"))
     theirs = convert.to_library(timm, convert.from_library(slim, small(slim)))
     np.testing.assert_array_equal(theirs["features.0.bn.weight"], np.ones(5, np.float32))
     assert not any("Aux" in name for name in theirs)
 
 
-def test_a_missing_and_a_left_over_array_are_named():
+def test_missing_and_unexpected_arrays_are_named():
     layout = find_layout("timm", "inception_v4")
     theirs = small(layout)
     theirs["features.0.conv.kernel"] = theirs.pop("features.0.conv.weight")
@@ -255,7 +255,7 @@ def test_a_missing_and_a_left_over_array_are_named():
         find_layout("keras", "inception_v4")
 
 
-def test_a_part_is_there_as_a_whole_or_not_at_all():
+def test_an_optional_part_must_be_complete():
     layout = find_layout("slim", "inception_resnet_v2")
     theirs = small(layout)
     aux = [name for name in theirs if "/AuxLogits/" in name]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models with weights: folders that hold them, and what `load` gives."""
+"""Model folders and `load`: models with their weights."""
 
 import json
 from dataclasses import replace
@@ -38,13 +38,13 @@ def made_up() -> dict:
 
 @pytest.fixture
 def folder(tiny, tmp_path: Path) -> Path:
-    """A model folder of a tiny network with everything out of the ordinary."""
+    """Save a model folder of a tiny network with no field at its default."""
     variables = made_up()
     save(tmp_path / "model", CARD, variables)
     return tmp_path / "model"
 
 
-def test_what_is_saved_is_loaded(folder):
+def test_load_returns_what_save_wrote(folder):
     model, variables = inception_jax.load(folder)
     assert model.card == CARD
     expected = made_up()
@@ -59,7 +59,7 @@ def test_a_model_is_a_pure_function_in_jit_grad_and_vmap(folder):
     logits, endpoints = jax.jit(model.apply)(variables, images)
     assert logits.shape == (2, 3)
     assert endpoints["block8_1"].shape == (2, 4, 4, 8)
-    # The scale of the card, not the network's own; another one can be given.
+    # The default is the card's scale, not the network's.
     scaled, _ = model.network.apply(variables, images, 0.25)
     np.testing.assert_allclose(logits, scaled, rtol=1e-5, atol=1e-6)
     other, _ = model.apply(variables, images, 1.0)
@@ -79,7 +79,7 @@ def test_images_are_prepared_as_the_card_says(folder):
     np.testing.assert_array_equal(ready[0], ready[1])
     white = model.prepare([np.full((30, 20), 255, np.uint8)])
     np.testing.assert_allclose(white, 2.0, rtol=1e-6)
-    # The central three quarters: what is around them is not seen.
+    # The central three quarters only.
     framed = np.zeros((80, 80), np.uint8)
     framed[:9] = 255
     np.testing.assert_allclose(model.prepare([framed]), -0.5, rtol=1e-6)
@@ -104,7 +104,7 @@ def test_runs_are_loaded_by_step_and_kind_of_weights(tiny, tmp_path, monkeypatch
         inception_jax.load(config.workdir, step=1)
 
 
-def test_what_is_no_model_is_refused(folder, monkeypatch):
+def test_unknown_models_are_rejected(folder, monkeypatch):
     monkeypatch.setenv("INCEPTION_JAX_MODELS", str(folder.parent))
     model, _ = inception_jax.load("model")
     assert model.card == CARD
@@ -114,7 +114,7 @@ def test_what_is_no_model_is_refused(folder, monkeypatch):
         inception_jax.load(folder, step=3)
 
 
-def test_other_variables_than_the_networks_are_refused(folder):
+def test_variables_of_another_network_are_rejected(folder):
     _, variables = inception_jax.load(folder)
     del variables["params"]["Logits"]["bias"]
     variables["params"]["Logits"]["gain"] = np.zeros(3)
@@ -132,7 +132,7 @@ def test_other_variables_than_the_networks_are_refused(folder):
 
 
 @pytest.mark.parametrize("byte", range(40, 900, 43))
-def test_a_flipped_bit_is_found(folder, byte):
+def test_a_flipped_bit_is_detected(folder, byte):
     file = folder / ("model.json" if byte % 2 else "weights.safetensors")
     data = bytearray(file.read_bytes())
     data[byte if byte % 2 else -byte] ^= 4  # in the card, and in the arrays

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of weights: read by what is in them, refused where damaged, and never run."""
+"""Weights files are recognised by content, rejected if damaged, and never executed."""
 
 import os
 import pickle
@@ -22,7 +22,7 @@ ARRAYS = {
 
 
 class Runs:
-    """Makes a folder where a pickle of it is unpickled."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
@@ -32,7 +32,7 @@ class Runs:
 
 
 def test_safetensors(tmp_path):
-    path = tmp_path / "x.pth"  # what a file is called does not count
+    path = tmp_path / "x.pth"  # the file's name does not matter
     safetensors.numpy.save_file(ARRAYS, path)
     assert_read(path, ARRAYS)
     path.write_bytes(path.read_bytes()[:-1])
@@ -112,7 +112,7 @@ def test_a_malicious_pickle_is_not_run(tmp_path):
         with pytest.raises(ValueError, match=f"{name}.pth holds more than arrays"):
             read_file.read_arrays(tmp_path / f"{name}.pth")
     assert not mark.exists()
-    torch.load(tmp_path / "zip.pth", weights_only=False)  # it would have been
+    torch.load(tmp_path / "zip.pth", weights_only=False)  # without the protection it runs
     assert mark.exists()
 
 
@@ -132,7 +132,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, module, start, extra)
         read_file.read_arrays(tmp_path / "x")
 
 
-def test_an_old_torch_is_not_trusted(tmp_path, monkeypatch):
+def test_an_old_torch_is_rejected(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch", reason="needs torch")
     torch.save({}, tmp_path / "x")
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keras's files, as h5py writes their layouts: whose array each one is."""
+"""Arrays in Keras files, written with h5py, are assigned to the right layers."""
 
 import io
 import zipfile
@@ -16,7 +16,7 @@ from tests.weights.sources import assert_read, flip
 
 @pytest.fixture
 def h5py(monkeypatch, tmp_path):
-    """h5py, and Keras's layout of the tiny network."""
+    """Return h5py, with Keras's layout of the tiny network installed."""
     names = tmp_path / "names"
     names.mkdir()
     sources.install(monkeypatch, names)
@@ -24,7 +24,7 @@ def h5py(monkeypatch, tmp_path):
 
 
 def tiny() -> dict[str, np.ndarray]:
-    """Arrays under Keras's names, all of one shape and all different."""
+    """Return arrays under Keras's names, of one shape and with distinct values."""
     leaves = {"batch": ("beta", "moving_mean", "moving_variance"), "conv2": ("kernel",)}
     names = [
         f"{layer}/{leaf}"
@@ -35,7 +35,7 @@ def tiny() -> dict[str, np.ndarray]:
 
 
 def write_old(h5py, path: Path, names: dict[str, str], *, pieces: int = 1) -> None:
-    """As legacy_h5_format.py: groups by layer, `names` in place of the layers' own."""
+    """Write an .h5 as legacy_h5_format.py does, with layers renamed by `names`."""
     arrays = tiny()
     with h5py.File(path, "w") as file:
         group = file.create_group("model_weights")
@@ -54,7 +54,7 @@ def write_old(h5py, path: Path, names: dict[str, str], *, pieces: int = 1) -> No
                 group[layer][name] = x
 
 
-def test_an_old_h5_may_number_its_layers_from_anywhere(h5py, tmp_path):
+def test_an_h5_may_number_its_layers_from_any_start(h5py, tmp_path):
     path = tmp_path / "x"
     write_old(h5py, path, {})
     assert_read(path, tiny())
@@ -66,7 +66,7 @@ def test_an_old_h5_may_number_its_layers_from_anywhere(h5py, tmp_path):
     }
     write_old(h5py, path, numbered, pieces=3)
     assert_read(path, tiny())
-    # Layers with names of their own have to be where they are known to be.
+    # Layers without a number must be in their place.
     write_old(h5py, path, {"block8_1_conv": "predictions", "predictions": "block8_1_conv"})
     found = read_file.read_arrays(path)
     assert "predictions (layer 7)/bias" in found
@@ -74,7 +74,7 @@ def test_an_old_h5_may_number_its_layers_from_anywhere(h5py, tmp_path):
 
 
 def write_keras_3(h5py, file: Path | io.BytesIO, changes: dict | None = None) -> None:
-    """As saving_lib.py: layers by class, counted in the order of `model.layers`."""
+    """Write a .weights.h5 as saving_lib.py does, with layers numbered within a class."""
     counts: dict[str, int] = {}
     kinds = {"batch": "batch_normalization", "predi": "dense"}
     arrays = tiny()
@@ -93,7 +93,7 @@ def write_keras_3(h5py, file: Path | io.BytesIO, changes: dict | None = None) ->
             opened[path] = x
 
 
-def test_keras_3_counts_layers_by_class(h5py, tmp_path):
+def test_keras_3_numbers_layers_by_class(h5py, tmp_path):
     path = tmp_path / "x.h5"
     write_keras_3(h5py, path)
     assert_read(path, tiny())
@@ -132,7 +132,7 @@ def test_a_keras_archive(h5py, tmp_path):
         read_file.read_arrays(path)
 
 
-def test_a_damaged_h5_is_refused(h5py, tmp_path):
+def test_a_damaged_h5_is_rejected(h5py, tmp_path):
     path = tmp_path / "x"
     write_old(h5py, path, {})
     path.write_bytes(path.read_bytes()[:-100])
@@ -140,7 +140,7 @@ def test_a_damaged_h5_is_refused(h5py, tmp_path):
         read_file.read_arrays(path)
 
 
-def test_numbers_of_another_file_are_not_read(h5py, tmp_path):
+def test_external_data_is_not_read(h5py, tmp_path):
     secret, path = tmp_path / "secret", tmp_path / "x"
     secret.write_bytes(bytes(24))
     write_keras_3(h5py, path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""StableHLO: the same function to the bit, in a process without this package."""
+"""StableHLO programs are bit-identical to `model.apply`, without this package."""
 
 import json
 import subprocess
@@ -44,7 +44,7 @@ assert not {"inception_jax", "flax"} & sys.modules.keys()
 
 
 def called_alone(folder: Path, images: np.ndarray, tmp_path: Path) -> list[np.ndarray]:
-    """What it gives for the first 1 and 7 images, where this package cannot be imported."""
+    """Run the program on 1 and 7 images in a process that cannot import this package."""
     np.save(tmp_path / "images.npy", images, allow_pickle=False)
     outputs = [tmp_path / f"out{count}.npy" for count in (1, 7)]
     files = [folder, tmp_path / "images.npy", *outputs]
@@ -82,7 +82,7 @@ def test_stablehlo_is_the_same_function_without_this_package(folder, tmp_path):
         ),
     ],
 )
-def test_every_kind_of_layer_takes_any_batch(ablation, monkeypatch):
+def test_all_layers_accept_any_batch_size(ablation, monkeypatch):
     monkeypatch.setitem(SPECS, "grids", three_grids())
     spec = PreprocessSpec((32, 32, 1))
     model = Model(replace(CARD, network="grids", preprocess=spec, ablation=ablation))

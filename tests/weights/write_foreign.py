@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files written by Keras and by TensorFlow themselves, in a process of their own.
+"""Write files with Keras and TensorFlow themselves, in a separate process.
 
     python -m tests.weights.write_foreign keras_inception_v3 FOLDER
     python -m tests.weights.write_foreign tensorflow FOLDER
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def keras_files(source: str, folder: Path) -> None:
-    """model.h5, weights_only.h5 (numbered onwards), x.weights.h5 and x.keras."""
+    """Write model.h5, weights_only.h5 (with higher numbers), x.weights.h5 and x.keras."""
     os.environ["KERAS_BACKEND"] = "jax"
     import h5py
     import keras
@@ -29,7 +29,7 @@ def keras_files(source: str, folder: Path) -> None:
     model.save(folder / "model.h5")
     model.save_weights(folder / "x.weights.h5")
     model.save(folder / "x.keras")
-    # A second model counts on from the first, as the published file does.
+    # A second model has higher numbers, as in the published file.
     network = getattr(keras.applications, type_of(source))
     second = network(weights=None, input_shape=(75, 75, 3))
     second.set_weights(model.get_weights())
@@ -46,7 +46,7 @@ def type_of(source: str) -> str:
 
 
 def tensorflow_files(folder: Path) -> None:
-    """v1.ckpt, one file, and v2.ckpt, in parts, as slim's Saver writes them."""
+    """Write v1.ckpt, a single file, and v2.ckpt, in parts, with slim's Saver."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     import tensorflow as tf
 
@@ -56,7 +56,7 @@ def tensorflow_files(folder: Path) -> None:
         tf.Graph().as_default(),
     ):
         variables, feeds = [], {}
-        for name in file.files:  # fed: a graph holds 2 GB at most
+        for name in file.files:  # fed, because a graph is limited to 2 GB
             x = file[name]
             value = v1.placeholder(x.dtype, x.shape)
             variables.append(v1.get_variable(name, initializer=value))
