@@ -35,8 +35,8 @@ def train_feed(
         on_skipped(batch.pop("skipped", ()))
         return place(batch)
 
-    iterator = train_iterator(dataset, start_step=step, workers=config.workers)
-    return one_ahead(map(place_batch, iterator))
+    batches = train_iterator(dataset, start_step=step, workers=config.workers)
+    return one_ahead(map(place_batch, batches))
 
 
 def eval_feed(

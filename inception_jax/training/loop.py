@@ -121,7 +121,7 @@ class Loop:
             self.reporter.stopped_early(step)
         self._save(state, step)
         with self.goodput.spent_on("checkpoint"):
-            hosts.run_on_all(self._wait_for_checkpoint)
+            hosts.run_on_all(self.checkpoints.wait if self.checkpoints else lambda: None)
         self.reporter.account(step)
         # A run that was shortened after it had trained longer is complete, too.
         return self.evaluated and (step >= last_step or self.out_of_patience)
@@ -166,10 +166,6 @@ class Loop:
             with self.goodput.spent_on("checkpoint"):
                 self.checkpoints.save(step, state)
         self.reporter.account(step)
-
-    def _wait_for_checkpoint(self) -> None:
-        if self.checkpoints:
-            self.checkpoints.wait()
 
     def _repeat_evaluation(self, state: TrainState, step: int) -> None:
         """Evaluate a restored state if that was due and a signal interrupted it."""
