@@ -27,6 +27,7 @@ from inception_jax.models.zoo import SPECS
 from inception_jax.training.fit import fit
 from inception_jax.weights.model import Model, load, save
 from inception_jax.weights.model_folder import Card, Origin
+from tests.models.test_counts import EXPECTED
 from tests.models.tiny import random_variables, three_grids
 
 ROOT = Path(__file__).parents[1]
@@ -200,3 +201,27 @@ def test_the_examples_of_the_api_run(tiny, tmp_path, monkeypatch, full):
 def test_the_api_page_names_every_public_name():
     for name in inception_jax.__all__:
         assert re.search(rf"\b{name}\b", API), name
+
+
+def test_numbers_of_the_readme_are_those_of_the_results():
+    """Shares of runs are on the study's page, whose numbers its own test checks.
+
+    tests/experiments/test_speed_chart.py checks the speeds.
+    """
+    finding = README.split("**Main finding.**")[1].split("\n\n")[0]
+    study = (ROOT / "experiments" / "residual_scaling" / "README.md").read_text()
+    shares = re.findall(r"\d+/\d+", finding)
+    assert len(shares) == 2
+    for share in shares:
+        assert share in study
+    rows = re.findall(r"^\| `(\w+)`.* \| ([\d,]+) \| ([\d.]+) G \|$", README, re.M)
+    drawn = [name for name in SPECS if name != "inception_resnet_small"]
+    assert [name for name, *_ in rows] == drawn
+    counts = {
+        name: figures
+        for (name, options, size), figures in EXPECTED.values()
+        if not options and size == SPECS[name].image_shape[0]
+    }
+    for name, params, macs in rows:
+        assert params == f"{counts[name].gamma_beta:,}"
+        assert macs == f"{counts[name].macs / 1e9:.1f}"

@@ -21,15 +21,16 @@ def test_the_table_of_the_page_is_made_from_the_results():
 
 
 def test_other_pages_quote_the_results():
-    """Lines that link to the page have its rates (1,234) and ratios (1.23)."""
+    """Paragraphs and bullets that link to the page have its rates and ratios."""
     values = [x for m in MEASUREMENTS for x in m.get("images_per_second", [])]
     ratios = [x for m in MEASUREMENTS for x in m.get("ratio", [])]
     measured = {f"{x:,}" for x in values} | {f"{x:.2f}" for x in ratios}
     quoted = []
     for page in ("README.md", "experiments/README.md"):
-        for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
-            if "speed/README.md)" in line:
-                quoted += re.findall(r"(?<![\d.])(?:\d+,\d{3}|\d\.\d\d)(?!\d)", line)
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for item in re.split(r"\n(?=[\n|-])", text):
+            if "speed/README.md)" in item:
+                quoted += re.findall(r"(?<![\d.])(?:\d+,\d{3}|\d\.\d\d)(?!\d)", item)
     assert quoted
     assert set(quoted) <= measured
 
