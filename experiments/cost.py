@@ -117,10 +117,9 @@ def cost_entry(config: RunConfig, cost: Cost) -> str:
         expected = cost.hours(images, cost.expected_seconds)
         hours += f", about {expected:.0f} by the compiler's estimate"
     text = (
-        f"estimated, not measured: {cost.flops / per_chip * images:.1e} operations; on TPU "
-        f"{cost.topology} {config.epochs:g} epochs take {hours}, with "
-        f"{cost.needed / GIB:.1f} of {hbm / GIB:.0f} GiB of memory on each chip for "
-        f"{per_chip} images{most}. Source: python -m experiments.cost {config.network}"
+        f"estimated by experiments.cost, not measured: {cost.flops / per_chip * images:.1e} "
+        f"operations; on TPU {cost.topology} {config.epochs:g} epochs take {hours}, with "
+        f"{cost.needed / GIB:.1f} of {hbm / GIB:.0f} GiB per chip for {per_chip} images{most}"
     )
     indents = {"initial_indent": f"{'Cost':<13}", "subsequent_indent": " " * 13}
     return textwrap.fill(text, 92, break_on_hyphens=False, **indents) + "\n"

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw the networks as PNG files: `python -m experiments.architecture --out DIR`.
 
-The figures show the networks side by side, a comparison of the two Inception-ResNet-v2,
-some blocks, the cost and the receptive fields. notebooks/architecture.ipynb explains them.
+notebooks/architecture.ipynb shows and explains the figures.
 """
 
 from collections.abc import Callable, Sequence

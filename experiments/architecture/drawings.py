@@ -24,12 +24,7 @@ COLORS = {
 }
 DIFFERENT = "#D55E00"
 TEXT = 8.5  # font size in points, legible if a figure is 1000 pixels wide
-NETWORKS = (
-    "inception_v3",
-    "inception_v4",
-    "inception_resnet_v1",
-    "inception_resnet_v2",
-)
+NETWORKS = ("inception_v3", "inception_v4", "inception_resnet_v1", "inception_resnet_v2")
 
 
 def color_of(role: str) -> str:
@@ -149,10 +144,7 @@ def draw_networks(names: Sequence[str] = NETWORKS) -> Figure:
 
 
 def draw_comparison(first: str, second: str) -> Figure:
-    """Draw two networks stage by stage, with their differences between them.
-
-    Stages that differ have a thick edge.
-    """
+    """Draw two networks stage by stage; a thick edge marks stages that differ."""
     summaries = [summary_of(name) for name in (first, second)]
     parts = {}
     for summary in summaries:

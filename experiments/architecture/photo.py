@@ -118,18 +118,11 @@ def _frame(axes: Axes, top: int, left: int, bottom: int, right: int, name: str) 
 def draw_streams(
     model: Model, variables: Variables, images: jax.Array, scales: Sequence[float]
 ) -> Figure:
-    """Draw the standard deviation after each residual block, for several residual scales.
+    """Draw the standard deviation after each residual block for several residual scales."""
+    stages = [stage for stage in model.network.spec.stages if stage.scale is not None]
+    names = [name for stage in stages for name in stage.names]
 
-    The scale is an input of the compiled function, so one compilation serves all scales.
-    """
-    names = [
-        name
-        for stage in model.network.spec.stages
-        if stage.scale is not None
-        for name in stage.names
-    ]
-
-    @jax.jit
+    @jax.jit  # once for all scales, since the scale is an argument
     def deviations(
         variables: Variables, images: jax.Array, scale: jax.Array
     ) -> list[jax.Array]:

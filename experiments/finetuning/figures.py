@@ -40,10 +40,7 @@ def _glyphs() -> frozenset[int]:
 def confusion_figure(
     confusion: Int[np.ndarray, "k k"], class_names: Sequence[str]
 ) -> Figure:
-    """Draw true classes as rows and predicted classes as columns.
-
-    Colours are shares of a row. Names and counts are left out if there are many classes.
-    """
+    """Draw true classes as rows, predicted classes as columns, and shares as colours."""
     k = len(class_names)
     with_counts, with_names = k <= MAX_WITH_COUNTS, k <= MAX_WITH_NAMES
     cell = 0.45 if with_counts else 0.16 if with_names else 10 / k  # inches

@@ -24,18 +24,14 @@ class Predictions:
     """The predictions of a model for the images of a split."""
 
     class_names: tuple[str, ...]
-    positions: Int[np.ndarray, " n"]  # in the source
     names: tuple[str, ...]  # of the images
+    positions: Int[np.ndarray, " n"]  # in the source
     labels: Int[np.ndarray, " n"]
     probabilities: Float[np.ndarray, "n k"]
 
     @property
     def predicted(self) -> Int[np.ndarray, " n"]:
         return self.probabilities.argmax(axis=1)
-
-    @property
-    def num_correct(self) -> int:
-        return int(np.sum(self.predicted == self.labels))
 
     @property
     def confusion(self) -> Int[np.ndarray, "k k"]:
@@ -56,10 +52,8 @@ def predict(
     model: Model, variables: dict, source: Source, config: RunConfig
 ) -> Predictions:
     """Return the probabilities for every readable image of `source`."""
-    probabilities_of = jax.jit(
-        partial(view_probabilities, model),
-        compiler_options=compiler_options(jax.default_backend()),
-    )
+    options = compiler_options(jax.default_backend())
+    probabilities_of = jax.jit(partial(view_probabilities, model), compiler_options=options)
     positions, labels, probabilities = [], [], []
     with tqdm(total=len(source), unit="image", disable=None) as bar:
         for batch in eval_batches(
@@ -77,10 +71,6 @@ def predict(
             labels.append(batch["label"][valid])
             probabilities.append(of_batch[valid])
             bar.update(int(valid.sum()))
-    return Predictions(
-        class_names=model.card.class_names,
-        positions=np.array(positions),
-        names=tuple(source.examples[i]["name"] for i in positions),
-        labels=np.concatenate(labels),
-        probabilities=np.concatenate(probabilities),
-    )
+    names = tuple(source.examples[i]["name"] for i in positions)
+    arrays = np.array(positions), np.concatenate(labels), np.concatenate(probabilities)
+    return Predictions(model.card.class_names, names, *arrays)

@@ -58,6 +58,7 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
     """Write WORKDIR/report and print a summary."""
     source = open_source(config.data, config.eval_split, config.data_dir)
     predictions = predict(model, variables, source, config)
+    correct = int(np.sum(predictions.predicted == predictions.labels))
     worst = predictions.mistakes[:MAX_MISTAKES]
     folder = config.workdir / REPORT
     folder.mkdir(exist_ok=True)
@@ -75,7 +76,7 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
         "first_weights": config.first_weights,
         "network": config.network,
         "step": model.card.origin.step,
-        "correct": predictions.num_correct,
+        "correct": correct,
         "count": len(predictions.names),
         "evaluations": len(run_folder.read_evaluations(config.workdir)),
         "mistakes": [_mistake_row(predictions, i) for i in worst],
@@ -89,10 +90,10 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
     templates = template_environment(Path(__file__).parent, one_line)
     page = templates.get_template("report.html.jinja").render(content)
     (folder / "index.html").write_text(page, encoding="utf-8")
-    accuracy = predictions.num_correct / len(predictions.names)
+    count = len(predictions.names)
     print(
-        f"Best step: {model.card.origin.step}, accuracy {accuracy:.2%} on "
-        f"{len(predictions.names)} images.\n"
+        f"Best step: {model.card.origin.step}, accuracy {correct / count:.2%} on {count} "
+        "images.\n"
         f"Model: {printable(config.workdir / MODEL)}\n"
         f"Report: {printable(folder / 'index.html')}"
     )
@@ -110,10 +111,10 @@ def _class_rows(predictions: Predictions) -> list[dict[str, Any]]:
     for i, name in enumerate(predictions.class_names):
         correct = confusion[i, i]
         count, predicted = int(confusion[i].sum()), int(confusion[:, i].sum())
+        precision = correct / predicted if predicted else None
+        recall = correct / count if count else None
         row = {"number": i, "class": name, "count": count, "predicted": predicted}
-        row["precision"] = correct / predicted if predicted else None
-        row["recall"] = correct / count if count else None
-        rows.append(row)
+        rows.append(row | {"precision": precision, "recall": recall})
     return rows
 
 

@@ -45,12 +45,9 @@ def main(arguments: Sequence[str] | None = None, module: str = "experiments.run"
     command = [sys.executable, "-m", module, *options.run]
     try:
         for index in range(options.processes):
-            hosts = [
-                f"--hosts.coordinator={coordinator}",
-                f"--hosts.count={options.processes}",
-                f"--hosts.index={index}",
-            ]
-            running.append(_start([*command, *hosts], options.devices))
+            hosts = {"coordinator": coordinator, "count": options.processes, "index": index}
+            host_options = [f"--hosts.{name}={value}" for name, value in hosts.items()]
+            running.append(_start([*command, *host_options], options.devices))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, pass_on)
         return _watch(running)

@@ -3,8 +3,7 @@
 # Train on a TPU slice that is a managed instance group of Compute Engine:
 #     GROUP=my-slice ZONE=us-east5-a experiments/launch/tpu_vms.sh RECIPE [options]
 # Every VM needs the same copy of this repository in ~/inception_jax with a .venv in it, and
-# all VMs share the folder of --workdir. Ctrl-C makes all of them save and stop. See
-# README.md.
+# all share the folder of --workdir. Ctrl-C makes them save and stop. See README.md.
 : "${GROUP:?must be the name of the instance group}" "${ZONE:?must be the zone of the group}"
 
 vms=$(gcloud compute instance-groups managed list-instances "$GROUP" \

@@ -5,10 +5,8 @@
 #         experiments/launch/xpk.sh RECIPE [options]
 # The working folder of IMAGE is this repository, installed with the extra "train" and
 # jax[tpu]. All pods share the folder of --workdir ("xpk storage attach"). See README.md.
-: "${CLUSTER:?must be the name of the GKE cluster}"
-: "${TPU:?must be a TPU type of XPK, such as v5litepod-16}"
-: "${IMAGE:?must be a container image with this repository}"
-: "${NAME:?must be a new name for the job}"
+: "${CLUSTER:?must be the GKE cluster}" "${TPU:?must be a TPU type, such as v5litepod-16}"
+: "${IMAGE:?must be an image with this repository}" "${NAME:?must be a new name for the job}"
 
 arguments=$(printf ' %q' "$@")
 # By default XPK restarts a job only after the statuses 42 and 127 to 255. It sends SIGTERM

@@ -51,12 +51,12 @@ def test_cost_entry():
     # 2.8e12 / 40 operations for each of 160 x 1,281,167 images; 320,292 steps.
     text = " ".join(cost_entry(CONFIG, COST).split())
     assert text.startswith(
-        "Cost estimated, not measured: 1.4e+19 operations; on TPU v5e:4x4"
+        "Cost estimated by experiments.cost, not measured: 1.4e+19 operations"
     )
-    assert "5.0 of 16 GiB of memory on each chip for 40 images (at most 128 fit)." in text
+    assert "5.0 of 16 GiB per chip for 40 images (at most 128 fit)" in text
     assert "160 epochs take at least 1.8 hours (roofline), about 6 by the compiler" in text
     not_searched = cost_entry(CONFIG, replace(COST, largest=None))
-    assert "for 40 images. Source" in " ".join(not_searched.split())
+    assert " ".join(not_searched.split()).endswith("per chip for 40 images")
     assert max(map(len, cost_entry(CONFIG, COST).splitlines())) <= 92
 
 

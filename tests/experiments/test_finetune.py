@@ -257,7 +257,7 @@ def predictions(k: int, n: int) -> tuple[Predictions, Source]:
     examples = [Example(image=x, label=0, name=f"{i}.jpg") for i, x in enumerate(pixels)]
     source = Source("folder:x", "eval", names, examples)
     files = tuple(example["name"] for example in examples)
-    made = Predictions(names, np.arange(n), files, labels, probabilities)
+    made = Predictions(names, files, np.arange(n), labels, probabilities)
     return made, source
 
 
