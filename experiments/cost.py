@@ -111,15 +111,17 @@ def cost_entry(config: RunConfig, cost: Cost) -> str:
     hbm = get_slice(cost.topology).chip.hbm
     per_chip = cost.batch_size // cost.chips
     images = config.epochs * NUM_TRAIN_IMAGES
+    operations = cost.flops / per_chip * images
     most = "" if cost.largest is None else f" (at most {cost.largest} fit)"
     hours = f"at least {cost.hours(images, cost.roofline_seconds):.1f} hours (roofline)"
     if cost.expected_seconds:
         expected = cost.hours(images, cost.expected_seconds)
         hours += f", about {expected:.0f} by the compiler's estimate"
     text = (
-        f"estimated by experiments.cost, not measured: {cost.flops / per_chip * images:.1e} "
-        f"operations; on TPU {cost.topology} {config.epochs:g} epochs take {hours}, with "
-        f"{cost.needed / GIB:.1f} of {hbm / GIB:.0f} GiB per chip for {per_chip} images{most}"
+        f"estimated by experiments.cost, not measured: {operations:.1e} operations; on TPU "
+        f"{cost.topology} {config.epochs:g} epochs take {hours}, with "
+        f"{cost.needed / GIB:.1f} of {hbm / GIB:.0f} GiB per chip for {per_chip} images"
+        f"{most}"
     )
     indents = {"initial_indent": f"{'Cost':<13}", "subsequent_indent": " " * 13}
     return textwrap.fill(text, 92, break_on_hyphens=False, **indents) + "\n"

@@ -45,10 +45,10 @@ def write_best_model(config: RunConfig) -> tuple[Model, dict]:
     evaluations = [line for line in evaluations if line["step"] in saved]
     if not evaluations:
         raise ValueError(f"{config.workdir} holds no checkpoint that was evaluated.")
-    best = evaluations[best_evaluation(evaluations)]
-    model, variables = load(config.workdir, step=best["step"])
+    step = evaluations[best_evaluation(evaluations)]["step"]
+    model, variables = load(config.workdir, step=step)
     folder = config.workdir / MODEL
-    if (folder / model_folder.CARD_FILE).exists():  # the run was completed before
+    if (folder / model_folder.CARD_FILE).exists():  # the run was complete before
         shutil.rmtree(folder)
     save(folder, model.card, variables)
     return model, variables
@@ -90,10 +90,9 @@ def write_report(config: RunConfig, model: Model, variables: dict) -> None:
     templates = template_environment(Path(__file__).parent, one_line)
     page = templates.get_template("report.html.jinja").render(content)
     (folder / "index.html").write_text(page, encoding="utf-8")
-    count = len(predictions.names)
+    accuracy = f"{correct / len(predictions.names):.2%} of {len(predictions.names)} images"
     print(
-        f"Best step: {model.card.origin.step}, accuracy {correct / count:.2%} on {count} "
-        "images.\n"
+        f"Accuracy at step {model.card.origin.step}: {accuracy}.\n"
         f"Model: {printable(config.workdir / MODEL)}\n"
         f"Report: {printable(folder / 'index.html')}"
     )

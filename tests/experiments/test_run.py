@@ -216,7 +216,7 @@ def trained(tmp_path_factory, data_dir) -> Path:
         (["RUN", "--step", "5"], "holds no checkpoint of step 5; there are: 2"),
         (["RUN", "RUN", "--step", "2"], "--step needs a single run"),
         (["RUN", "--batch-size", "0"], "batch_size must be 1 or more"),
-        (["RUN", "--split", "tests"], "split 'tests' of 'digits'; there are train"),
+        (["RUN", "--split", "tests"], "unknown or empty split 'tests' of 'digits'; expected train"),
         (["RUN", "--data", "synthetic"], "evaluate it on data with its own classes"),
         (["RUN", "--crops", "11"], "144"),
         (["RUN", "--out", "RUN"], "run is a directory; --out expects a file"),
