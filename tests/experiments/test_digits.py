@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A full network learns: the digits recipe as it stands, from the command line."""
+"""A full network learns: the digits recipe from the command line."""
 
 import re
 
@@ -13,9 +13,9 @@ from inception_jax.training.metrics import means
 
 
 @pytest.mark.slow
-def test_a_full_network_reads_scans_it_has_not_seen(tmp_path, data_dir, capsys):
-    """At least 97 % of the scans that a folder holds out by chance, and as good with
-    moving averages of batch statistics as with a batch's own, within 2 points."""
+def test_a_full_network_classifies_held_out_scans(tmp_path, data_dir, capsys):
+    """At least 97 % of randomly held-out scans, and moving averages as good as batch
+    statistics within 2 points."""
     for split in ("train", "eval"):
         source = open_source("digits", split, data_dir)
         for i, example in enumerate(source.examples):
@@ -30,9 +30,9 @@ def test_a_full_network_reads_scans_it_has_not_seen(tmp_path, data_dir, capsys):
     (record,) = read_json_lines(tmp_path / "run" / "evaluations.jsonl")
     assert record["ema"]["count"] == 174
     assert means(record["ema"])["top1"] >= 0.97
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for weights in ("raw", "ema"):
         line = rf"^{weights}: .* top-1 ([\d.]+)%; .* top-1 ([\d.]+)%"
-        modes = re.search(line, said, re.MULTILINE)
+        modes = re.search(line, output, re.MULTILINE)
         averages, batch = map(float, modes.groups())
         assert abs(averages - batch) <= 2.0

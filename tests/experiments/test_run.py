@@ -30,7 +30,7 @@ QUICK = ("--batch-size", "32", "--steps", "2", "--log-every", "1")
 
 @pytest.fixture
 def tiny_recipe(monkeypatch: pytest.MonkeyPatch, data_dir: str) -> tuple[str, ...]:
-    """Every network of the paper is a tiny one, for 16x16 photos; the rest is as it is."""
+    """Replace every network of the paper by a tiny one for 16x16 photos."""
     for name in RECIPES:
         if name in SPECS:
             spec = one_block(image_shape=(16, 16, 3), num_classes=1000)
@@ -39,7 +39,7 @@ def tiny_recipe(monkeypatch: pytest.MonkeyPatch, data_dir: str) -> tuple[str, ..
 
 
 def test_the_imagenet_recipe_without_tensorflow(tiny_recipe, tmp_path):
-    """imagenet2012 as TFDS holds it, but for the number of its images."""
+    """imagenet2012 in the format of TFDS, with fewer images."""
     folder = tmp_path / "run"
     size = ("--batch-size", "8", "--steps", "3", "--log-every", "1")
     command = ["inception_v4", *tiny_recipe, "--workdir", str(folder), *size]
@@ -58,7 +58,7 @@ def test_the_imagenet_recipe_without_tensorflow(tiny_recipe, tmp_path):
 
 
 def test_a_folder_of_images_to_the_tables(tiny_recipe, photos, tmp_path, capsys):
-    """Two networks, their ensemble, the list of exclusions, tables and curves."""
+    """Two networks, an ensemble, excluded images, tables and curves."""
     names = ("inception_v4", "inception_resnet_v2")
     runs = [str(tmp_path / name) for name in names]
     for name, folder in zip(names, runs, strict=True):
@@ -102,11 +102,11 @@ def test_recalibration_makes_a_run_of_its_own(tiny_recipe, tmp_path, capsys, mon
     monkeypatch.setattr(recalibrate, "recalibrate_statistics", spy)
     folder, new = str(tmp_path / "run"), str(tmp_path / "new")
     command = ["digits", *tiny_recipe, "--workdir", folder, *QUICK, "--image-size", "16"]
-    # Averages that still are what they were at the start.
+    # The moving averages hardly differ from their initial values.
     assert run.main([*command, "--augment.no-crop", "--bn-decay", "0.99999"]) == 0
     assert recalibrate.main([folder, "--out", new, "--batches", "4"]) == 0
     assert read_record(Path(new)).config.workdir == Path(new)
-    # Each kind of weights has the averages that were made with it.
+    # Each kind of weights has its own averages.
     model = load_trained(Path(new), jax.devices())
     for weights, (variables, stats) in zip(("raw", "ema"), made, strict=True):
         expected = {"params": variables["params"], "batch_stats": stats}
@@ -123,7 +123,7 @@ def test_recalibration_makes_a_run_of_its_own(tiny_recipe, tmp_path, capsys, mon
     assert apart[1] < 0.5 * apart[0]
     with pytest.raises(SystemExit, match="2"):
         recalibrate.main([folder, "--out", new])
-    # Broken into lines, where depends on the length of the path.
+    # The message is wrapped, depending on the length of the path.
     assert "already exists; choose another --out" in " ".join(
         capsys.readouterr().err.split()
     )
@@ -165,7 +165,7 @@ def test_bad_options_of_a_run(tmp_path, data_dir, capsys, command, message):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_nonsense_on_the_command_line(seed, capsys):
-    """A configuration, or status 2 with a sentence; nothing else."""
+    """A configuration, or status 2 with a message; nothing else."""
     rng = random.Random(seed)
     options = [
         *("--batch-size", "--epochs", "--steps", "--accumulate", "--seed", "--eval-every"),
@@ -189,7 +189,7 @@ def test_nonsense_on_the_command_line(seed, capsys):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir) -> Path:
-    """A folder with a run of two steps, and the model of it."""
+    """A folder with a run of two steps and its model folder."""
     from inception_jax.training.fit import fit
 
     folder = tmp_path_factory.mktemp("trained")
@@ -238,8 +238,8 @@ def test_bad_options_of_an_evaluation(
     assert not [*tmp_path.rglob("evaluations.jsonl"), *trained.rglob("evaluations.jsonl")]
 
 
-def test_the_model_of_a_run_is_worth_what_the_run_is(tiny_recipe, tmp_path, monkeypatch):
-    """Averaged weights that were saved as a model folder, by name: to the last digit."""
+def test_a_model_folder_has_the_accuracy_of_its_run(tiny_recipe, tmp_path, monkeypatch):
+    """Averaged weights, saved as a model folder and found by name, give equal results."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path / "models"))
     size = ("--network", "inception_resnet_v1", "--image-size", "16", *QUICK)
@@ -269,7 +269,7 @@ def test_the_model_of_a_run_is_worth_what_the_run_is(tiny_recipe, tmp_path, monk
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes(name):
-    """Each is a lab record and names itself; what it changes are fields of the config."""
+    """Each docstring has all entries and the command of the recipe."""
     recipe = RECIPES[name]
     for word in ("Command", "Data", "Hardware", "Cost", "Paper", "Ours"):
         assert re.search(rf"^{word}\s", recipe.__doc__, re.MULTILINE), word

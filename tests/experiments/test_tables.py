@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables and figures from records that are written down here."""
+"""Tables and figures from records in this file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ V4, V2 = "inception_v4", "inception_resnet_v2"
 
 
 def sums(top1: float, top5: float, loss: float | None = 100.0) -> dict[str, Any]:
-    """Of 100 images, from errors in percent."""
+    """Return the sums of 100 images for errors in percent."""
     hits = {"top1_sum": 100.0 - top1, "top5_sum": 100.0 - top5}
     return {"loss_sum": loss, **hits, "count": 100.0}
 
@@ -35,22 +35,22 @@ def evaluation(run: str, top1: float, **changes: Any) -> dict[str, Any]:
 
 
 def rows(records: list[dict[str, Any]], number: int) -> list[str]:
-    """Our cells of a table's rows that hold any."""
+    """Return our cells of the rows that have results."""
     text = accuracy.render_tables(records)[list(TABLES).index(number)]
     assert text.startswith(f"**Table {number}**")
     cells = [line.split(" | ") for line in text.splitlines()[4:]]
     return [" ".join(row[3:]).removesuffix(" |") for row in cells if row[-1][0] in "123456"]
 
 
-def test_a_run_s_newest_evaluation_counts_and_runs_have_a_deviation():
+def test_the_newest_evaluation_of_each_run_and_the_deviation_of_runs():
     records = [evaluation("a", 50.0), evaluation("b", 20.0), evaluation("a", 30.0)]
-    # Deviation of a sample of two: half the distance times the root of two.
+    # The deviation of two values is their distance over the root of two.
     assert rows(records, 4) == ["25.00 ± 7.07 12.50 ± 3.54 2"]
     assert rows(records[:1], 4) == ["50.00 25.00 1"]
 
 
-def test_each_table_takes_its_own_evaluations():
-    """By crops; on ImageNet, Table 2 without the excluded images and the others with."""
+def test_each_table_selects_its_evaluations():
+    """By crops; on ImageNet, only Table 2 excludes images."""
     ensemble = {"networks": [V2, V4, V2, V2], "runs": [*"dabc"]}
     records = [
         evaluation("a", 10.0, crops=1),
@@ -68,12 +68,12 @@ def test_each_table_takes_its_own_evaluations():
         4: ["14.00 7.00 1"],
         5: ["16.00 8.00 1"],
     }
-    # Other data has no list of images to exclude.
+    # Other data have no list of images to exclude.
     other = [evaluation("a", 10.0, crops=1, data="imagenette")]
     assert rows(other, 2) == ["10.00 5.00 1"]
 
 
-def test_published_weights_have_a_place_and_raw_ones_have_none():
+def test_tables_show_published_but_not_raw_weights():
     published = evaluation("models/a", 50.0)
     published["published"] = published.pop("ema")
     del published["raw"]
@@ -82,7 +82,7 @@ def test_published_weights_have_a_place_and_raw_ones_have_none():
     assert rows([published, raw], 4) == ["50.00 25.00 1"]
 
 
-def test_an_evaluation_whose_loss_was_no_number():
+def test_an_evaluation_with_a_nan_loss():
     assert rows([evaluation("a", 10.0, ema=sums(99.0, 95.0, None))], 4) == ["99.00 95.00 1"]
 
 
@@ -95,7 +95,7 @@ def test_a_file_of_other_records(tmp_path, capsys):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run with two evaluations, the first of a loss that was no number."""
+    """A run with two evaluations, the first with a NaN loss."""
     config = RunConfig(network=V4, workdir=tmp_path / "run")
     config.workdir.mkdir()
     record = RunRecord(config, PreprocessSpec(), ("a",), 2, 100, 4, ())
@@ -125,11 +125,11 @@ def test_a_figure_is_the_error_of_averaged_weights_over_epochs(run, number, erro
 
 def test_runs_of_other_data_or_networks(run, tmp_path):
     one = curves.read_run(run)
-    there = replace(one.record, config=replace(one.record.config, data="digits"))
+    digits = replace(one.record, config=replace(one.record.config, data="digits"))
     with pytest.raises(
         ValueError, match=r"different data \(digits, imagenet2012\) cannot share"
     ):
-        curves.draw([one, replace(one, record=there)], tmp_path / "curves.png")
+        curves.draw([one, replace(one, record=digits)], tmp_path / "curves.png")
     config = replace(one.record.config, network="facenet")
     write_record(run, replace(one.record, config=config))
     with pytest.raises(
@@ -139,7 +139,7 @@ def test_runs_of_other_data_or_networks(run, tmp_path):
 
 
 def test_figures_are_those_of_the_paper():
-    """Figs 21 and 22 are of one pair of networks, 23 and 24 of the other, then all."""
+    """Figs 21 and 22 show one pair of networks, 23 and 24 the other, 25 and 26 all."""
     for number, figure in CURVES.items():
         assert figure.title.lower().startswith(f"{figure.metric[:3]}-{figure.metric[3]}")
         assert len(figure.networks) == (4 if number > 24 else 2)
@@ -149,7 +149,7 @@ def test_figures_are_those_of_the_paper():
 
 
 def test_the_paper_s_tables():
-    """The networks exist, top-5 is below top-1, and the ensemble is Table 5's."""
+    """The networks exist, top-5 is below top-1, and Table 5 has the ensemble."""
     for table in TABLES.values():
         assert table.views in (1, 12, 144)
         for row in table.rows:
