@@ -54,50 +54,28 @@ def _lettered(prefix: str, count: int) -> tuple[str, ...]:
     return tuple(prefix + letter for letter in "bcdefgh"[:count])
 
 
-V1_STAGES = (
-    residual_stage(
-        "A", InceptionResNetA, FIG_10, "Fig. 10", numbered("block35", 5), SCALE_A
-    ),
-    Stage(
-        "Reduction-A",
-        partial(ReductionA, *TABLE_1["inception_resnet_v1"]),
-        ("Mixed_6a",),
-        "Fig. 7, Table 1",
-    ),
-    residual_stage(
-        "B", InceptionResNetB, FIG_11, "Fig. 11", numbered("block17", 10), SCALE_B
-    ),
-    Stage(
-        "Reduction-B",
-        partial(InceptionResNetReductionB, branches=FIG_12),
-        ("Mixed_7a",),
-        "Fig. 12",
-    ),
-    residual_stage(
-        "C", InceptionResNetC, FIG_13, "Fig. 13", numbered("block8", 5), SCALE_C
-    ),
-)
+# Figures of Inception-ResNet-A, -B, Reduction-B and -C in the two versions.
+FIGURES = {
+    "v1": ((10, FIG_10), (11, FIG_11), (12, FIG_12), (13, FIG_13)),
+    "v2": ((16, FIG_16), (17, FIG_17), (18, FIG_18), (19, FIG_19)),
+}
 
 
-def _v2_stages(num_a: int, num_b: int, num_c: int) -> tuple[Stage, ...]:
-    names_a, names_b = numbered("block35", num_a), numbered("block17", num_b)
-    names_c = numbered("block8", num_c)
+def _residual_stages(version: str, counts: tuple[int, int, int]) -> tuple[Stage, ...]:
+    """Return the stages of version "v1" or "v2" with this many A, B and C blocks."""
+    (a, fig_a), (b, fig_b), (reduction, fig_reduction), (c, fig_c) = FIGURES[version]
+    names = [
+        numbered(prefix, count)
+        for prefix, count in zip(("block35", "block17", "block8"), counts, strict=True)
+    ]
+    reduction_a = partial(ReductionA, *TABLE_1[f"inception_resnet_{version}"])
+    reduction_b = partial(InceptionResNetReductionB, branches=fig_reduction)
     return (
-        residual_stage("A", InceptionResNetA, FIG_16, "Fig. 16", names_a, SCALE_A),
-        Stage(
-            "Reduction-A",
-            partial(ReductionA, *TABLE_1["inception_resnet_v2"]),
-            ("Mixed_6a",),
-            "Fig. 7, Table 1",
-        ),
-        residual_stage("B", InceptionResNetB, FIG_17, "Fig. 17", names_b, SCALE_B),
-        Stage(
-            "Reduction-B",
-            partial(InceptionResNetReductionB, branches=FIG_18),
-            ("Mixed_7a",),
-            "Fig. 18",
-        ),
-        residual_stage("C", InceptionResNetC, FIG_19, "Fig. 19", names_c, SCALE_C),
+        residual_stage("A", InceptionResNetA, fig_a, f"Fig. {a}", names[0], SCALE_A),
+        Stage("Reduction-A", reduction_a, ("Mixed_6a",), "Fig. 7, Table 1"),
+        residual_stage("B", InceptionResNetB, fig_b, f"Fig. {b}", names[1], SCALE_B),
+        Stage("Reduction-B", reduction_b, ("Mixed_7a",), f"Fig. {reduction}"),
+        residual_stage("C", InceptionResNetC, fig_c, f"Fig. {c}", names[2], SCALE_C),
     )
 
 
@@ -134,7 +112,7 @@ SPECS: dict[str, NetworkSpec] = {
     "inception_resnet_v1": NetworkSpec(
         stem=InceptionResNetV1Stem,
         stem_figure="Fig. 14",
-        stages=V1_STAGES,
+        stages=_residual_stages("v1", (5, 10, 5)),
         figure="Fig. 15",
         source="Fig. 15 with the parts of Figs 10 to 14",
     ),
@@ -145,7 +123,7 @@ SPECS: dict[str, NetworkSpec] = {
     "inception_resnet_v2": NetworkSpec(
         stem=PublishedInceptionResNetV2Stem,
         stem_figure="like Fig. 14",
-        stages=(*_v2_stages(10, 20, 9), published_last(FIG_19)),
+        stages=(*_residual_stages("v2", (10, 20, 9)), published_last(FIG_19)),
         final_conv=1536,
         figure="like Fig. 15",
         source="slim/nets/inception_resnet_v2.py",
@@ -156,14 +134,14 @@ SPECS: dict[str, NetworkSpec] = {
     "inception_resnet_v2_paper": NetworkSpec(
         stem=InceptionV4Stem,
         stem_figure="Fig. 3",
-        stages=_v2_stages(5, 10, 5),
+        stages=_residual_stages("v2", (5, 10, 5)),
         figure="Fig. 15",
         source="Fig. 15 with the parts of Figs 3 and 16 to 19",
     ),
     "inception_resnet_v1_facenet": NetworkSpec(
         stem=InceptionResNetV1Stem,
         stem_figure="Fig. 14",
-        stages=(*V1_STAGES, published_last(FIG_13)),
+        stages=(*_residual_stages("v1", (5, 10, 5)), published_last(FIG_13)),
         figure="like Fig. 15",
         source="davidsandberg/facenet, timesler/facenet-pytorch",
         image_shape=(160, 160, 3),
