@@ -17,7 +17,7 @@ from experiments.paper import TABLES, Row, Table
 from experiments.reports import escape_markdown
 from inception_jax.runtime.stopping import run_command
 from inception_jax.storage.jsonl import read_json_lines
-from inception_jax.storage.run_folder import evaluations_path
+from inception_jax.storage.run_folder import EVALUATIONS_FILE
 from inception_jax.text import printable
 from inception_jax.training.metrics import means
 
@@ -55,7 +55,7 @@ def read_evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the evaluations of all runs. Raises ValueError if a run has none."""
     evaluations = []
     for path in paths:
-        records = read_json_lines(evaluations_path(path) if path.is_dir() else path)
+        records = read_json_lines(path / EVALUATIONS_FILE if path.is_dir() else path)
         if not records:
             raise ValueError(
                 f"{path} holds no evaluations; python -m experiments.evaluate {path} makes "

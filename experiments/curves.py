@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from experiments.paper import CURVES, TABLES, Curves
 from inception_jax.runtime.stopping import run_command
 from inception_jax.storage.jsonl import read_json_lines
-from inception_jax.storage.run_folder import RunRecord, metrics_path, read_record
+from inception_jax.storage.run_folder import METRICS_FILE, RunRecord, read_record
 from inception_jax.text import one_line, printable
 from inception_jax.training.metrics import means
 
@@ -75,7 +75,7 @@ def read_run(path: Path) -> Run:
             f"{path} trained {record.config.network}; Figs 21 to 26 show "
             f"{', '.join(STYLES)}."
         )
-    lines = [r for r in read_json_lines(metrics_path(path)) if r["kind"] == "eval"]
+    lines = [r for r in read_json_lines(path / METRICS_FILE) if r["kind"] == "eval"]
     if not lines:
         raise ValueError(f"{path} holds no evaluations yet.")
     accuracies = [means(line["ema"]) for line in lines]

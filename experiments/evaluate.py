@@ -34,8 +34,8 @@ from inception_jax.runtime.devices import all_devices, describe
 from inception_jax.runtime.stopping import run_command
 from inception_jax.storage.jsonl import append_json_line
 from inception_jax.storage.run_folder import (
+    EVALUATIONS_FILE,
     code_version,
-    evaluations_path,
     package_versions,
     read_record,
 )
@@ -108,7 +108,7 @@ def run(options: Options) -> dict[str, Any]:
     devices = all_devices()
     folders = [find_model(path) for path in options.models]
     runs = [folder for folder in folders if not is_model_folder(folder)]
-    out = options.out or evaluations_path(runs[0] if runs else Path("runs"))
+    out = options.out or (runs[0] if runs else Path("runs")) / EVALUATIONS_FILE
     if out.is_dir():
         raise ValueError(f"{out} is a directory; --out expects a file to append to.")
     excluded = read_exclusions(options.exclude)

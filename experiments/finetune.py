@@ -160,7 +160,7 @@ def _settings_of_weights(options: Options) -> dict[str, Any]:
     from inception_jax.storage import run_folder
     from inception_jax.training import initial_weights
 
-    if run_folder.record_path(options.workdir).exists():
+    if (options.workdir / run_folder.RECORD_FILE).exists():
         config = run_folder.read_record(options.workdir).config
         names = NETWORK_SETTINGS + PREPROCESSING
         settings = {name: getattr(config, name) for name in names}

@@ -23,7 +23,7 @@ from inception_jax.runtime.devices import all_devices
 from inception_jax.runtime.stopping import run_command
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.orbax_files import check_checkpoint_path
-from inception_jax.storage.run_folder import checkpoints_path, write_record
+from inception_jax.storage.run_folder import CHECKPOINTS_FOLDER, write_record
 from inception_jax.text import printable
 from inception_jax.training.step import Batch
 
@@ -91,7 +91,7 @@ def run(options: Options) -> None:
     }
     state = restored.state._replace(batch_stats=stats["raw"], ema_batch_stats=stats["ema"])
     options.out.mkdir(parents=True)
-    with Checkpoints(checkpoints_path(options.out), keep=1) as checkpoints:
+    with Checkpoints(options.out / CHECKPOINTS_FOLDER, keep=1) as checkpoints:
         checkpoints.save(restored.step, state)
     write_record(options.out, replace(record, config=replace(config, workdir=options.out)))
     out = printable(options.out)

@@ -40,7 +40,7 @@ def write_best_model(config: RunConfig) -> tuple[Model, dict]:
     Raises ValueError if there is none, CheckpointError if the checkpoint is damaged or the
     disk is full.
     """
-    saved = Checkpoints(run_folder.checkpoints_path(config.workdir)).steps()
+    saved = Checkpoints(config.workdir / run_folder.CHECKPOINTS_FOLDER).steps()
     evaluations = run_folder.read_evaluations(config.workdir)
     evaluations = [line for line in evaluations if line["step"] in saved]
     if not evaluations:

@@ -12,7 +12,11 @@ import tyro
 
 from inception_jax.cli.arguments import NEWEST, Run, Step, Weights, option
 from inception_jax.storage.errors import CheckpointError
-from inception_jax.storage.run_folder import checkpoints_path, read_record
+from inception_jax.storage.run_folder import (
+    CHECKPOINTS_FOLDER,
+    QUARANTINE_FOLDER,
+    read_record,
+)
 from inception_jax.text import first_few, table
 from inception_jax.weights.array_file import write_npz
 from inception_jax.weights.export import check_output_path
@@ -36,7 +40,7 @@ def list_checkpoints(run: Run, /) -> None:
     checkpoints = open_checkpoints(run)
     lines = []
     for step in checkpoints.steps():
-        folder = checkpoints_path(run) / str(step)
+        folder = run / CHECKPOINTS_FOLDER / str(step)
         modified = time.localtime(folder.stat().st_mtime)
         on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         try:
@@ -51,7 +55,7 @@ def list_checkpoints(run: Run, /) -> None:
         lines.append((str(step), written, count, size, f"{on_disk:,}", digest))
     header = ("step", "written", "arrays", "bytes", "bytes on disk", "digest")
     print(table(header, lines, right=(0, 2, 3, 4)))
-    quarantine = run / "quarantine"
+    quarantine = run / QUARANTINE_FOLDER
     damaged = sorted(path.name for path in quarantine.glob("*") if path.is_dir())
     if damaged:
         print(f"\nDamaged checkpoints in {quarantine}: {', '.join(damaged)}")

@@ -21,6 +21,7 @@ import numpy as np
 from inception_jax.storage.digests import Record, flatten_with_paths
 from inception_jax.storage.errors import CheckpointError, one_line_error
 from inception_jax.storage.orbax_files import TEMPORARY, StepFiles, check_checkpoint_path
+from inception_jax.storage.run_folder import QUARANTINE_FOLDER
 from inception_jax.text import first_few
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int | None = None) -> None:
         self._folder, self._keep = folder.absolute(), keep
-        self._quarantine = self._folder.parent / "quarantine"
+        self._quarantine = self._folder.parent / QUARANTINE_FOLDER
         self._files = StepFiles()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[int, Future] | None = None  # step and its result

@@ -1,15 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a training run and the files in it.
-
-run.json        configuration, classes, preprocessing; devices and versions of each session
-checkpoints/    training states, see `checkpoints`
-quarantine/     damaged checkpoints
-metrics.jsonl   sums and counts, from which all tables and figures are made
-goodput.jsonl   where the time went
-tensorboard/    the metrics again, for TensorBoard
-lock            the process that writes to the folder
-hosts/          status of each process, while a run of several processes is running
-"""
+"""The folder of a training run: names of its files and folders, and its record."""
 
 import dataclasses
 import json
@@ -22,6 +12,16 @@ from typing import Any
 
 from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.storage.jsonl import read_json_lines
+
+RECORD_FILE = "run.json"  # a `RunRecord`
+METRICS_FILE = "metrics.jsonl"  # sums and counts, from which tables and figures are made
+GOODPUT_FILE = "goodput.jsonl"  # where the time went
+EVALUATIONS_FILE = "evaluations.jsonl"  # results of `experiments.evaluate`
+CHECKPOINTS_FOLDER = "checkpoints"  # training states, see `checkpoints`
+QUARANTINE_FOLDER = "quarantine"  # damaged checkpoints
+TENSORBOARD_FOLDER = "tensorboard"  # the metrics again, for TensorBoard
+LOCK_FILE = "lock"  # the process that writes to the folder
+HOSTS_FOLDER = "hosts"  # status of each process, while several are running
 
 PACKAGES = ("inception_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
@@ -58,41 +58,6 @@ class RunRecord:
     sessions: tuple[Session, ...]  # the newest last
 
 
-def record_path(workdir: Path) -> Path:
-    """Return the path of the `RunRecord`."""
-    return workdir / "run.json"
-
-
-def metrics_path(workdir: Path) -> Path:
-    """Return the path of the records of training, evaluation and skipped images."""
-    return workdir / "metrics.jsonl"
-
-
-def goodput_path(workdir: Path) -> Path:
-    """Return the path of the records of `Goodput`."""
-    return workdir / "goodput.jsonl"
-
-
-def evaluations_path(workdir: Path) -> Path:
-    """Return the path to which `experiments.evaluate` appends its results."""
-    return workdir / "evaluations.jsonl"
-
-
-def checkpoints_path(workdir: Path) -> Path:
-    """Return the path of the checkpoints, which has a folder for each step."""
-    return workdir / "checkpoints"
-
-
-def lock_path(workdir: Path) -> Path:
-    """Return the path of the file that names the process that writes to the folder."""
-    return workdir / "lock"
-
-
-def hosts_path(workdir: Path) -> Path:
-    """Return the path of the status files of a run's processes."""
-    return workdir / "hosts"
-
-
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that determine results."""
     return {package: version(package) for package in PACKAGES}
@@ -103,20 +68,19 @@ def code_version() -> str:
 
     Without Git, returns the version of the package.
     """
-    folder = Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
-        git = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=True
+        commit = subprocess.check_output(
+            command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True
         )
     except (OSError, subprocess.CalledProcessError):
         return version("inception_jax")
-    return git.stdout.strip()
+    return commit.strip()
 
 
 def write_record(workdir: Path, record: RunRecord) -> None:
     """Write run.json atomically."""
-    path = record_path(workdir)
+    path = workdir / RECORD_FILE
     draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(asdict(record), indent=1, default=str) + "\n")
     draft.replace(path)
@@ -124,7 +88,7 @@ def write_record(workdir: Path, record: RunRecord) -> None:
 
 def read_record(workdir: Path) -> RunRecord:
     """Read run.json; raises ValueError if there is none or its format is not supported."""
-    path = record_path(workdir)
+    path = workdir / RECORD_FILE
     if not path.is_file():
         raise ValueError(f"{workdir} holds no run: it has no file {path.name}.")
     try:
@@ -135,7 +99,7 @@ def read_record(workdir: Path) -> RunRecord:
 
 def read_evaluations(workdir: Path) -> list[dict[str, Any]]:
     """Return the evaluations recorded during training, the oldest first."""
-    lines = read_json_lines(metrics_path(workdir))
+    lines = read_json_lines(workdir / METRICS_FILE)
     return [line for line in lines if line["kind"] == "eval"]
 
 

@@ -59,7 +59,7 @@ def fit(config: RunConfig, started: float | None = None) -> bool:
     watchdog = Watchdog(
         goodput,
         config.hosts,
-        folder=run_folder.hosts_path(setup.folder),
+        folder=setup.folder / run_folder.HOSTS_FOLDER,
         index=jax.process_index(),
         count=jax.process_count(),
     )

@@ -51,7 +51,7 @@ class Reporter:
         # Two operations per multiply-accumulate; backward costs twice as much as forward.
         self.flops_per_image = 6 * macs
         self.peak = peak_flops(setup.devices)
-        _remove_lines_after(run_folder.metrics_path(setup.folder), step)
+        _remove_lines_after(setup.folder / run_folder.METRICS_FILE, step)
         self.curves = ScalarLog(setup, step)
         print(printable(greeting(setup, step)), flush=True)
         if step and previous:
@@ -173,12 +173,14 @@ class Reporter:
 
     def account(self, step: int) -> None:
         """Write how much time each activity has taken so far."""
-        path = run_folder.goodput_path(self.setup.folder)
+        path = self.setup.folder / run_folder.GOODPUT_FILE
         append_json_line(path, self.goodput.record(step))
 
     def print_time(self) -> None:
         """Print the wall time of the run over all sessions, and how it was spent."""
-        seconds = total_seconds(read_json_lines(run_folder.goodput_path(self.setup.folder)))
+        seconds = total_seconds(
+            read_json_lines(self.setup.folder / run_folder.GOODPUT_FILE)
+        )
         total = sum(seconds.values())
         shares = (f"{k.replace('_', ' ')} {seconds[k] / total:.1%}" for k in seconds)
         print(f"Wall time {tqdm.format_interval(total)}: {', '.join(shares)}.")
@@ -192,7 +194,7 @@ class Reporter:
         self._append({"kind": kind, "step": step, "epoch": self._epoch(step), **values})
 
     def _append(self, record: dict[str, Any]) -> None:
-        append_json_line(run_folder.metrics_path(self.setup.folder), record)
+        append_json_line(self.setup.folder / run_folder.METRICS_FILE, record)
 
     def _epoch(self, step: int) -> float:
         return round(step / self.setup.steps_per_epoch, 4)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from inception_jax.storage.run_folder import TENSORBOARD_FOLDER
 from inception_jax.training.setup import Setup
 
 
@@ -14,7 +15,7 @@ class ScalarLog:
     """Writes scalars of a run that continues from `step`; later points are discarded."""
 
     def __init__(self, setup: Setup, step: int) -> None:
-        folder = setup.folder / "tensorboard"
+        folder = setup.folder / TENSORBOARD_FOLDER
         self.writer = SummaryWriter(str(folder), purge_step=step + 1)
         self.wandb = None
         if setup.config.wandb:

@@ -60,7 +60,7 @@ class Setup:
 
     @property
     def checkpoints(self) -> Path:
-        return run_folder.checkpoints_path(self.folder)
+        return self.folder / run_folder.CHECKPOINTS_FOLDER
 
 
 def set_up(config: RunConfig) -> Setup:
@@ -129,7 +129,7 @@ def claim_folder(setup: Setup) -> Iterator[run_folder.RunRecord | None]:
     Raises ValueError if another process uses the folder or it holds another run.
     """
     setup.folder.mkdir(parents=True, exist_ok=True)
-    with RunLock(run_folder.lock_path(setup.folder)):
+    with RunLock(setup.folder / run_folder.LOCK_FILE):
         previous = _existing_record(setup)
         record = run_folder.RunRecord(
             config=setup.config,
@@ -147,7 +147,7 @@ def claim_folder(setup: Setup) -> Iterator[run_folder.RunRecord | None]:
 def _existing_record(setup: Setup) -> run_folder.RunRecord | None:
     """Return the record in the run folder; raise ValueError if it is of another run."""
     folder = setup.folder
-    if run_folder.record_path(folder).exists():
+    if (folder / run_folder.RECORD_FILE).exists():
         record = run_folder.read_record(folder)
         differences = run_folder.config_differences(record.config, setup.config)
         if record.class_names != setup.train_source.class_names:
@@ -158,7 +158,7 @@ def _existing_record(setup: Setup) -> run_folder.RunRecord | None:
                 "choose another --workdir."
             )
         return record
-    own = {run_folder.lock_path(folder), run_folder.hosts_path(folder)}
+    own = {folder / run_folder.LOCK_FILE, folder / run_folder.HOSTS_FOLDER}
     if folder.exists() and any(path not in own for path in folder.iterdir()):
         raise ValueError(
             f"{folder} is not empty and is not a run folder; choose another --workdir."

@@ -194,7 +194,7 @@ def find_model(path_or_name: str | Path) -> Path:
     path = Path(os.path.expanduser(path_or_name))
     candidates = (path, models_folder() / path) if len(path.parts) == 1 else (path,)
     for folder in candidates:
-        is_run = run_folder.record_path(folder).is_file()
+        is_run = (folder / run_folder.RECORD_FILE).is_file()
         if is_run or model_folder.is_model_folder(folder):
             return folder
     cards = models_folder().glob(f"*/{model_folder.CARD_FILE}")
@@ -253,7 +253,7 @@ def open_checkpoints(run: Path, step: int | None = None) -> "Checkpoints":
         raise ImportError(
             f'{error.name} is missing: pip install "inception_jax[train]"'
         ) from None
-    folder = run_folder.checkpoints_path(run)
+    folder = run / run_folder.CHECKPOINTS_FOLDER
     checkpoints = Checkpoints(folder)
     steps = checkpoints.steps()
     if not steps:

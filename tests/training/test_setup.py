@@ -24,7 +24,7 @@ from inception_jax.runtime.goodput import Goodput
 from inception_jax.runtime.stopping import StopSignal
 from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage.checkpoints import Checkpoints
-from inception_jax.storage.run_folder import config_differences, read_record, record_path
+from inception_jax.storage.run_folder import RECORD_FILE, config_differences, read_record
 from inception_jax.training.feed import train_feed
 from inception_jax.training.from_config import network_for
 from inception_jax.training.loop import Loop, NonFiniteError
@@ -193,7 +193,7 @@ def test_a_record_from_before_ablations_is_read(tiny, tmp_path):
     """The run continues with the same network."""
     config = replace(tiny, workdir=tmp_path)
     claim(config)
-    path = record_path(tmp_path)
+    path = tmp_path / RECORD_FILE
     record = json.loads(path.read_text())
     del record["config"]["ablation"]
     path.write_text(json.dumps(record))
