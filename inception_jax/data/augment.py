@@ -83,8 +83,8 @@ def train_view(
 ) -> UInt8[np.ndarray, "height width c"]:
     """Return a randomly cropped and flipped view of shape `spec.image_shape`.
 
-    This is all of `config` except the colour distortion. Raises ImportError without the
-    `data` extra.
+    This applies all of `config` except the colour distortion. Raises ImportError without
+    the `data` extra.
     """
     if config.crop:
         height, width, _ = image.shape

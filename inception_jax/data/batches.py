@@ -9,7 +9,7 @@ and a run resumes by starting at t.
 `eval_batches` yields every example once, loaded by `_EvalLoader`; the last batch is padded
 and masked.
 
-Pixels are uint8; their colour distortion and normalisation belong to the step.
+Pixels are uint8; colour distortion and normalisation are part of the compiled step.
 """
 
 import itertools

@@ -19,7 +19,7 @@ from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
 from inception_jax.text import first_few
 
-MAX_LISTED = 20  # error messages of unreadable images
+MAX_LISTED = 20  # error messages of unreadable images that are shown
 
 
 def check(
@@ -46,7 +46,7 @@ def check(
     kind, _, folder = name.partition(":")
     facts: Facts = []
     if kind == "folder":
-        # A missing folder is an error; problems inside the folder belong into the report.
+        # A missing folder is an error; problems inside the folder belong in the report.
         if not Path(folder).expanduser().is_dir():
             raise ValueError(f"folder {folder!r} does not exist; expected folder:DIR.")
     elif kind in ("digits", "synthetic"):
@@ -87,7 +87,7 @@ def _check_images(
             next_steps = ["# repair or remove them, or train with --on-bad-image skip"]
             state = f"{len(errors):,} UNREADABLE"
         facts.append((split, f"{total:,} images; {count:,} read, {state}"))
-        distinct = list(dict.fromkeys(errors))  # a damaged shard has one for all its images
+        distinct = list(dict.fromkeys(errors))  # one for all images of a damaged shard
         facts += [("", error) for error in distinct[:MAX_LISTED]]
         if len(distinct) > MAX_LISTED:
             facts.append(("", f"and {len(distinct) - MAX_LISTED:,} more"))

@@ -36,7 +36,7 @@ def check_tfds_dataset(
     md5: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Check whether a data set is prepared in a format that is read without TensorFlow.
+    """Check whether a data set is prepared in a format that needs no TensorFlow.
 
     `name` is in TFDS's notation, NAME[/CONFIG][:VERSION]; see `check` for the other
     arguments. Raises ValueError if TFDS has no such data set or data_dir is not local, and
@@ -85,7 +85,7 @@ def _check_files(builder: "DatasetBuilder") -> tuple[Facts, bool]:
 def _code_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
     """Return TFDS's builder of a data set; raises ValueError with a one-line message."""
     tfds = require("tensorflow_datasets")
-    # TFDS needs it for the sizes of downloads, but does not declare the dependency.
+    # TFDS reads the sizes of downloads with this undeclared dependency.
     require("importlib_resources")
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:

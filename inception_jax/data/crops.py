@@ -7,11 +7,11 @@
     square.
   12 views: mentioned in Table 3 (arXiv 1602.07261) but not defined there. We take those of
     the 144 views that come from the first scale and the central square.
-  144 views: GoogLeNet's (arXiv 1409.4842, section 7). At each of four scales, the squares
-    at both ends and at the centre of the longer side; of each square, the four corners, the
-    centre and the whole square resized.
+  144 views: GoogLeNet's (arXiv 1409.4842, section 7). Each of four scales gives the
+    squares at both ends and at the centre of the longer side; each square gives its four
+    corners, its centre and the whole square, resized.
 
-Several views include each crop mirrored, and keep the aspect ratio whatever the spec says.
+With several views, each crop is also used mirrored, and the aspect ratio is always kept.
 """
 
 import functools
@@ -196,7 +196,7 @@ def _covering_size(height: int, width: int, minimum: tuple[int, int]) -> tuple[i
 
 
 def _squares(height: int, width: int) -> list[Box]:
-    """Return the first, the central and the last largest square along the longer side."""
+    """Return the largest squares at the start, centre and end of the longer side."""
     side = min(height, width)
     first, last = Box(0, 0, side, side), Box(height - side, width - side, side, side)
     return [first, _center(Box(0, 0, height, width), side, side), last]

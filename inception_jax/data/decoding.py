@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoding of image files to the pixels that a person sees.
 
-The format is recognised from the content, not from the file name. Of an animation, the
-first frame is decoded. The EXIF orientation is applied (tf.image.decode_jpeg, and so slim,
-ignores it). Transparent pixels are drawn on white, 16 bits are scaled to 8, and colour
-profiles are ignored.
+The format is recognised from the content, not from the file name. Only the first frame of
+an animation is decoded. The EXIF orientation is applied; tf.image.decode_jpeg, and hence
+slim, ignores it. Transparent pixels are drawn on white, 16-bit pixels are scaled to 8 bits,
+and colour profiles are ignored.
 """
 
 import io
@@ -134,7 +134,7 @@ def _pixels(image: "PIL.Image.Image", channels: int) -> UInt8[np.ndarray, "h w c
         image = image.convert("RGBA")
         white = pillow.new("RGBA", image.size, "white")
         image = pillow.alpha_composite(white, image)
-    # Through RGB, because modes such as CMYK cannot be converted to grey directly.
+    # Via RGB, because modes such as CMYK cannot be converted to grey directly.
     if channels == 3 or image.mode not in ("1", "L"):
         image = image.convert("RGB")
     image = image.convert("RGB" if channels == 3 else "L")
@@ -145,7 +145,7 @@ def _pixels(image: "PIL.Image.Image", channels: int) -> UInt8[np.ndarray, "h w c
 def _orientation(image: "PIL.Image.Image") -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    # Only the EXIF block is corrupt, not the image.
+    # Only the EXIF block is corrupt; the image is still usable.
     except Exception:
         return 1
 

@@ -33,7 +33,7 @@ def open_digits(split: str, data_dir: str | None) -> Source:
 
 @contextlib.contextmanager
 def _quiet_absl() -> Iterator[None]:
-    """Suppress TFDS's advice to decode with OpenCV, irrelevant for images of 8x8."""
+    """Suppress TFDS's advice to decode with OpenCV, which is irrelevant for 8x8 images."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -43,7 +43,7 @@ def _quiet_absl() -> Iterator[None]:
         logger.setLevel(level)
 
 
-# Several runs in one process decode only once.
+# Cached, so that several runs in one process decode the images only once.
 @functools.lru_cache(maxsize=8)
 def _in_memory(folder: Path, split: str) -> tuple[Example, ...]:
     examples = []
@@ -60,9 +60,9 @@ def digits_builder() -> type:
 
     The PNG files hold round(level * 255 / 16) for scikit-learn's grey levels 0 to 16;
     round(pixel / 255 * 16) recovers them. scikit-learn defines no split: we use the first
-    1,500 as `train` and the last 297 as `test`, in scikit-learn's order. It follows the
-    forms that people filled in (the labels repeat about every 130), so the forms in `test`,
-    and hence most of the writers, are not in `train`, except for the form at the boundary.
+    1,500 as `train` and the last 297 as `test`, in scikit-learn's order. That order follows
+    the forms that people filled in (the labels repeat about every 130 images), so the forms
+    in `test`, and hence most writers, are not in `train`, except for one at the boundary.
 
     Source: https://archive.ics.uci.edu/dataset/80 (test set; E. Alpaydin, C. Kaynak).
     """
@@ -112,8 +112,8 @@ def digit_examples() -> Iterator[dict[str, Any]]:
 def prepare_digits(data_dir: str | None) -> "tensorflow_datasets.core.DatasetBuilder":
     """Return a builder of `digits`; write its files if any is missing.
 
-    They are written to a temporary folder, which is then renamed. So the files of an
-    interrupted run are never read, and of several processes the first to finish wins.
+    The files are written to a temporary folder, which is then renamed: the files of an
+    interrupted run are never read, and the first of several processes to finish wins.
 
     Raises OSError if data_dir is not writable, and ImportError without the `data` extra.
     """

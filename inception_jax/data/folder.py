@@ -20,7 +20,7 @@ HELD_OUT = 0.1  # fraction of the images that is `eval` if there is no such fold
 
 
 def open_folder(directory: str, split: str) -> Source:
-    """Open DIR/train/CLASS and DIR/val/CLASS, or DIR/CLASS, with images at any depth below.
+    """Open a folder of images: DIR/train/CLASS and DIR/val/CLASS, or DIR/CLASS.
 
     The classes are the folders in `train`, sorted by name; the examples are sorted by class
     and path. `eval` is the first existing folder of DIR/val, DIR/validation and DIR/test,
@@ -29,8 +29,8 @@ def open_folder(directory: str, split: str) -> Source:
     each class keeps at least one training image. Parts of a split, such as `train[:100]`,
     are chosen by the same hash.
 
-    Links are followed. Hidden files and files without one of `EXTENSIONS` are
-    ignored. No image is opened.
+    Images may be at any depth below CLASS. Links are followed. Hidden files and files
+    without one of `EXTENSIONS` are ignored. No image is opened.
 
     Raises ValueError if a folder is missing, unreadable or has another structure, if there
     are fewer than two classes, or if a class has no training images.
@@ -124,8 +124,8 @@ def _list_images(
 ) -> tuple[list[str], Int32[np.ndarray, " n"]]:
     """Return the paths of all images, relative to `folder`, and their labels.
 
-    Raises ValueError if there are no images, if one is not of `classes`, or if `needs_all`
-    is set and a class has none.
+    Raises ValueError if there are no images, if an image belongs to another class, or if
+    `needs_all` is set and a class has no images.
     """
     images: dict[str, list[str]] = {}
     num_others = 0
@@ -160,7 +160,7 @@ def _list_images(
 def _held_out(
     paths: Sequence[str], labels: Int32[np.ndarray, " n"]
 ) -> Bool[np.ndarray, " n"]:
-    """Return which images are `eval`: by hash, but none of a class that has no others."""
+    """Return a mask of the images held out by hash; no class loses all its images."""
     held_out = np.array([_hash(path) for path in paths]) < HELD_OUT * 2**64
     num_left = np.bincount(labels, weights=~held_out)
     return held_out & (num_left[labels] > 0)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading of batches ahead of their use, in threads or in worker processes.
+"""Prefetching: loads batches ahead of their use, in threads or in worker processes.
 
-Threads are efficient, because reading, decoding and resizing release Python's global lock.
+Threads are efficient, because reading, decoding and resizing release Python's GIL.
 All threads work on the same batch, so only a few batches are in memory.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The random choices of training: the order of the examples and the seeds of each one."""
+"""The random choices of training: the order of examples and the seeds of augmentation."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,8 +28,8 @@ class SampledExample(NamedTuple):
 
 def sample_examples(source: Source, seed: int) -> "grain.MapDataset":
     """Return the endless sequence of sampled examples; each epoch is a permutation."""
-    # With `shuffle(seed=...)`, which adds the epoch to the seed, epoch 1 of one seed would
-    # equal epoch 0 of the next. `seed` hashes.
+    # `shuffle(seed=...)` adds the epoch to the seed, so epoch 1 of one seed would equal
+    # epoch 0 of the next; `.seed(seed)` hashes the two.
     dataset = require("grain").MapDataset.range(len(source)).seed(seed)
     return dataset.shuffle().repeat(NUM_EPOCHS).random_map(_draw_seeds)
 
@@ -39,19 +39,19 @@ def _draw_seeds(position: int, rng: np.random.Generator) -> SampledExample:
 
 
 def train_positions(source: Source, step: int, *, batch_size: int, seed: int) -> list[int]:
-    """Return the positions in the source of the examples of a global batch, in its order.
+    """Return the positions in the source of a global batch's examples, in order.
 
     No example is read. `step` counts from 0, like the elements of `train_batches`. Examples
-    that on_bad_image="skip" would replace are listed all the same.
+    that on_bad_image="skip" would replace are included.
     """
     sampled, first = sample_examples(source, seed), step * batch_size
     return [sampled[first + i].position for i in range(batch_size)]
 
 
 def example_names(source: Source, positions: Sequence[int]) -> list[str]:
-    """Return the names of the examples at these positions, "#7" for one that is unreadable.
+    """Return the names of the examples at these positions; an unreadable one is "#7".
 
-    This reads the files but decodes no image.
+    The files are read, but no image is decoded.
     """
 
     def name(i: int) -> str:

@@ -41,5 +41,5 @@ def _position(bound: str | None, length: int) -> int | None:
     if bound is None:
         return None
     if bound.endswith("%"):
-        return round(length * int(bound[:-1]) / 100)  # as TFDS rounds
+        return round(length * int(bound[:-1]) / 100)  # rounded as in TFDS
     return int(bound)

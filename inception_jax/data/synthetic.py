@@ -15,7 +15,7 @@ from inception_jax.data.optional import require
 from inception_jax.data.source import Example, Source
 from inception_jax.data.splits import parse_split, part_positions
 
-# Height and width of most photos of ImageNet, and of those in portrait orientation.
+# Height and width of most ImageNet photos; the last size is portrait.
 SIZES = ((375, 500), (333, 500), (500, 375))
 # This noise gives files of about 110 kB, ImageNet's mean (138 GB / 1.28 million).
 NOISE, QUALITY = 16, 92

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fast computations as pure functions of arrays; they know no module and no network.
+"""Fast computations as pure functions of arrays, independent of modules and networks.
 
-Each has a plain counterpart in Flax that a test compares it with, values and gradients.
+Tests compare the values and gradients of each with a plain counterpart in Flax.
 """

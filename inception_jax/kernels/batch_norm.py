@@ -2,8 +2,8 @@
 """Batch normalisation whose gradient takes two passes over its input instead of three.
 
 JAX's derivative of `flax.linen.BatchNorm` reads the feature map and the incoming gradient
-three times. The formula written out here needs two passes. A ReLU behind the normalisation
-costs none, because its mask follows from the input by one comparison.
+three times. The formula written out here needs two passes. A ReLU after the normalisation
+adds none, because its mask follows from the input by one comparison.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def batch_norm(
 
     Returns the normalised input, split into feature maps of `options.widths` channels, and
     the float32 mean and variance of `x`, through which no gradient flows. There is no
-    forward-mode derivative (`jax.jvp`), except of the gradient.
+    forward-mode derivative (`jax.jvp`) of this function, only of its gradient.
     """
     return forward(options, x, scale, bias)[0]
 

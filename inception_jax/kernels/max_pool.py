@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 3x3 max pool of stride 2 with a gradient that gathers instead of scattering.
 
-XLA's own gradient scatters, which takes 10 to 40 times as long on a CPU. On a TPU it is the
-gathering that takes 27 times as long, so TPUs keep XLA's.
+XLA's own gradient scatters, which takes 10 to 40 times as long on a CPU. On a TPU,
+gathering takes 27 times as long, so TPUs keep XLA's gradient.
 """
 
 import flax.linen as nn
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
-# Positions in a 3x3 window. A row counts 4 so that the column behind a row's last one has a
-# code that no position has.
+# Positions in a 3x3 window. A row counts 4, so that the code of a column past the last is
+# not the code of any position.
 _POSITIONS = [(row, column) for row in range(3) for column in range(3)]
 _ROW = 4
 
@@ -19,7 +19,7 @@ _ROW = 4
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     """Return the 3x3 max pool of stride 2 without padding.
 
-    Of equal values in a window, the first receives the gradient, as in
+    If several values in a window are equal, the first receives the gradient, as in
     `flax.linen.max_pool`.
     """
     return jax.lax.platform_dependent(

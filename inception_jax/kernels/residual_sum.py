@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 def relu(x: Array) -> Array:
     """ReLU whose gradient is computed from its output, so only one array is kept.
 
-    Behind a sum, JAX's own derivative keeps the two summands.
+    After a sum, JAX's own derivative keeps both summands.
     """
     return jnp.maximum(x, 0)
 
@@ -33,9 +33,9 @@ def residual_sum(
 ) -> Float[Array, "n h w c"]:
     """Return `activation(x + residual)`; None is the identity.
 
-    The sum is taken of matrices. On a GPU, XLA then fuses the matrix multiplication before
-    the sum with the bias, `x` and the ReLU, and the one after it with the other gradient of
-    `x`. Four-dimensional arrays would be added in a pass of their own.
+    The arrays are added as matrices. On a GPU, XLA then fuses the matrix multiplication
+    before the sum with the bias, `x` and the ReLU, and the one after it with the other
+    gradient of `x`. Four-dimensional arrays would be added in a separate pass.
     """
     matrix = -1, x.shape[-1]
     total = x.reshape(matrix) + residual.reshape(matrix)

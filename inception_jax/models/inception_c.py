@@ -49,6 +49,6 @@ class InceptionResNetC(ResidualBlock):
 
 
 def published_last(branches: Branches) -> Stage:
-    """Return the last C block of slim and facenet: scale 1, no ReLU; not in the paper."""
+    """Return slim's and facenet's last C block: scale 1, no ReLU; not in the paper."""
     block = partial(InceptionResNetC, relu=False)
     return residual_stage("C, last", block, branches, "not in the paper", ("Block8",), 1.0)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from inception_jax.models.spec import NetworkSpec
 
-# `check_images` and `block_scales` check shapes; their errors say what to do.
+# These types omit shapes, which `check_images` and `block_scales` check.
 ImageArray = jax.Array | np.ndarray
 ResidualScale = ArrayLike | tuple[float, ...] | None
 
@@ -41,9 +41,9 @@ def check_images(images: ImageArray, spec: NetworkSpec) -> None:
 def block_scales(
     spec: NetworkSpec, residual_scale: ResidualScale
 ) -> Float[Array, " blocks"]:
-    """Return one scale for each residual block; `Network` says which inputs are valid.
+    """Return one scale for each residual block; see `Network` for the valid inputs.
 
-    Raises ValueError or TypeError for others.
+    Raises ValueError or TypeError for any other input.
     """
     counts, defaults = spec.blocks_per_grid, spec.default_scales
     if residual_scale is None:

@@ -2,7 +2,7 @@
 """Receptive fields: the image pixels that a position of a feature map depends on.
 
 They are computed from the figures' boxes; no array is computed. A layer with kernel k,
-stride s and p pixels of padding before the first maps a field of `size` pixels, with
+stride s and p pixels of padding at the start maps a field of `size` pixels, with
 `stride` pixels between positions and its first pixel at `start`, to
 
     size + (k - 1) stride,  stride s,  start - p stride
@@ -27,17 +27,14 @@ POOLS: dict[Layer, Box] = {
 
 @dataclass(frozen=True)
 class Field:
-    """The smallest box of pixels around everything that a position depends on.
+    """The smallest rectangle of pixels that contains everything a position depends on.
 
     Pairs are (height, width) in pixels. Parts outside the image are padding.
     """
 
     size: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)  # between neighbouring positions
-    start: tuple[int, int] = (
-        0,
-        0,
-    )  # first pixel of position (0, 0); may be padding
+    start: tuple[int, int] = (0, 0)  # first pixel of position (0, 0); may be padding
 
     def pixels_of(self, row: int, column: int) -> tuple[int, int, int, int]:
         """Return the top, left, bottom and right (both exclusive) pixel of a position."""
@@ -90,7 +87,7 @@ def after_layer(field: Field, layer: Layer) -> Field:
     if box.padding == SAME and box.stride > 1:
         raise ValueError(
             f"the padding of {box.name} of stride {box.stride} depends on the image size; "
-            "receptive fields need padding VALID there."
+            "receptive fields need padding VALID."
         )
 
     padding = [(k - 1) // 2 if box.padding == SAME else 0 for k in box.kernel]

@@ -131,14 +131,14 @@ def concat_branches_of_cost(
 
     Each of `depth` blocks concatenates two branches, a 1x1 of p filters and 1x1, 1x3, 3x1
     of t filters each, to V = p + t channels, where V = 2t is intended. The stem's `width` W
-    and the head's `final_conv` F stay. The multiply-accumulates per position, first of the
-    residual network with `branch_width` m, then of this one, are
+    and the head's `final_conv` F are kept. The multiply-accumulates per position, first of
+    the residual network with `branch_width` m, then of this one, are
 
         depth (4 W m + 6 m^2) + F W
         depth 6 t^2 + (depth - 1) V^2 + (W + F) V
 
-    The root is rounded to t, and then V is solved for again, so that the two differ by less
-    than 2 % from 64 channels on. For W = 256, 10 blocks and m = 16, V is 80.
+    With V = 2t, the root is rounded to t; then V is solved for again, so that the costs
+    differ by less than 2 % from 64 channels on. For W = 256, 10 blocks and m = 16, V is 80.
     """
     cost = depth * (4 * width * branch_width + 6 * branch_width**2) + final_conv * width
     linear = width + final_conv
@@ -182,7 +182,7 @@ def _spec(residual_init: str, **fields: Any) -> NetworkSpec:
         source="this project, for the instability study of section 3.3",
         num_classes=10,
         dropout_rate=0.0,
-        # Runs take some hundred steps, in which 0.9997 would not forget initial values.
+        # Runs take a few hundred steps; 0.9997 would not forget the initial values in them.
         bn_decay=0.9,
         residual_init=INITIALIZERS[residual_init],
         **fields,

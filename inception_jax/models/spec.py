@@ -19,9 +19,9 @@ INITIALIZERS: dict[str, Initializer] = {
     "glorot": GLOROT,
     "he": HE,
     "lecun": nn.initializers.lecun_normal(),
-    # Code of the time: a normal distribution of stddev 0.1, cut off at two standard
-    # deviations, in tensorflow/models' inception_model.py and facenet's
-    # inception_resnet_v1.py.
+    # In code of the time (tensorflow/models' inception_model.py and facenet's
+    # inception_resnet_v1.py): a normal distribution of stddev 0.1, truncated at two
+    # standard deviations.
     "stddev_0.1": nn.initializers.truncated_normal(0.1),
     "zeros": nn.initializers.zeros,
 }

@@ -2,7 +2,7 @@
 """Parameters, multiply-accumulates and shapes of a network, counted in its trace.
 
 The forward pass is traced without computing any array. The convolutions and matrix
-multiplications of the trace are counted, each for the module that it comes from.
+multiplications of the trace are counted and attributed to their modules.
 """
 
 import difflib
@@ -135,7 +135,7 @@ def _one_stage_per_role(stages: tuple[Stage, ...]) -> Iterator[Stage]:
 
 def _starts_a_row(name: str, stages: dict[str, Stage]) -> bool:
     if name in ("PreAuxLogits", "PreLogitsFlatten", "Embeddings", "Predictions"):
-        return False  # values of another endpoint, or no layer of their own
+        return False  # repeats another endpoint, or has no layer of its own
     return name not in stages or name == stages[name].names[0]
 
 
@@ -175,7 +175,7 @@ def _stage_of(path: list[str] | tuple[str, ...]) -> str:
 def _multiply_accumulates(
     jaxpr: Jaxpr, prefix: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Yield the module path and operations of each convolution and matrix product."""
+    """Yield path and operations of each convolution and matrix multiplication."""
     equation: Any
     for equation in jaxpr.eqns:
         names = str(equation.source_info.name_stack).split("/")
