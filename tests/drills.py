@@ -16,9 +16,9 @@ import jax
 from experiments import run
 from inception_jax.config import RunConfig
 from inception_jax.inference.evaluate import load_state
-from inception_jax.storage.digests import tree_digest
 from inception_jax.storage.jsonl import read_json_lines
 from tests.runs import records
+from tests.storage.states import tree_digest
 
 ROOT = Path(__file__).parents[1]
 # Dropout is added to the recipe's augmentation and averaged weights. An epoch has 47 steps,

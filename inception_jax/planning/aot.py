@@ -17,6 +17,7 @@ from typing import Any
 from inception_jax.config import RunConfig
 from inception_jax.planning.hlo import Movement
 from inception_jax.planning.worker import run_worker
+from inception_jax.runtime.compile_cache import create_private, user_cache_folder
 from inception_jax.storage.run_folder import dataclass_from_json
 
 # Settings of a run that do not affect its compiled step.
@@ -88,7 +89,7 @@ def load_or_compile(
     ChildProcessError if the compiler process is killed.
     """
     check_compiler()
-    path = cache_folder() / f"{cache_key(config, topology)}.json"
+    path = user_cache_folder("plan") / f"{cache_key(config, topology)}.json"
     if not fresh and (stored := _read(path)):
         return stored
     log(
@@ -99,7 +100,7 @@ def load_or_compile(
     reply = run_worker("inception_jax.planning.aot_worker", request)
     result = _from_reply(reply)
     log(f"  compiled in {result.seconds:.0f} s")
-    _make_private_folder(path.parent)
+    create_private(path.parent)
     draft = path.with_suffix(f".{os.getpid()}")
     draft.write_text(json.dumps(reply, indent=1) + "\n")
     draft.replace(path)
@@ -112,13 +113,6 @@ def check_compiler() -> None:
         raise ModuleNotFoundError(
             'libtpu, the compiler for TPUs, is missing: pip install "inception_jax[plan]"'
         )
-
-
-def cache_folder() -> Path:
-    """Return $XDG_CACHE_HOME/inception_jax/plan, by default under ~/.cache."""
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
-    return base / "inception_jax" / "plan"
 
 
 def cache_key(config: RunConfig, topology: str) -> str:
@@ -142,12 +136,6 @@ def source_digest() -> str:
         for path in sorted(package.glob(f"{pattern}.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def _make_private_folder(folder: Path) -> None:
-    for path in (*reversed(folder.parents), folder):
-        if not path.exists():
-            path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _read(path: Path) -> CompiledStep | TooLarge | None:

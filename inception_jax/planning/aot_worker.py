@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import ShapeDtypeStruct
 
 from inception_jax.config import RunConfig
 from inception_jax.data.imagenet import NUM_TRAIN_IMAGES
@@ -79,22 +80,15 @@ def lower_step(
     update = with_stop_flag(partial(train_step, options=options))
     step = ShardMapStep(update, config.parallel, devices)
     state = state_shapes(network, config.optimizer)
-    batch = _batch_shapes(config)
-    batch["stop"] = jax.ShapeDtypeStruct((len(devices),), jnp.float32)
-    return step.lower(state, batch, jax.eval_shape(partial(numbers_for, config)))
-
-
-def _batch_shapes(config: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the shapes and types of a batch of the input pipeline."""
     size = config.batch_size
-    image_shape = (size, *preprocess_for(config).image_shape)
-    shapes = {
-        "image": jax.ShapeDtypeStruct(image_shape, jnp.uint8),
-        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+    batch = {
+        "image": ShapeDtypeStruct((size, *preprocess_for(config).image_shape), jnp.uint8),
+        "label": ShapeDtypeStruct((size,), jnp.int32),
+        "stop": ShapeDtypeStruct((len(devices),), jnp.float32),
     }
     if config.augment.color:
-        shapes["color_seed"] = jax.ShapeDtypeStruct((size,), jnp.uint32)
-    return shapes
+        batch["color_seed"] = ShapeDtypeStruct((size,), jnp.uint32)
+    return step.lower(state, batch, jax.eval_shape(partial(numbers_for, config)))
 
 
 def stage_work(summary: Summary, hlo: str) -> list[dict[str, Any]]:
@@ -143,9 +137,8 @@ def parse_out_of_memory(error: Exception) -> dict[str, int]:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Return the reply to a request, both as JSON values."""
-    return compile_step(
-        dataclass_from_json(RunConfig, request["config"]), request["topology"]
-    )
+    config = dataclass_from_json(RunConfig, request["config"])
+    return compile_step(config, request["topology"])
 
 
 if __name__ == "__main__":

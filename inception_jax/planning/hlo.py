@@ -211,9 +211,7 @@ def _payload(instruction: _Instruction) -> int:
     return sum(array.num_bytes(padded=False) for array in arrays)
 
 
-def _traffic(
-    instructions: list[_Instruction],
-) -> Iterator[tuple[_Instruction, int, int]]:
+def _traffic(instructions: list[_Instruction]) -> Iterator[tuple[_Instruction, int, int]]:
     """Yield each instruction with the bytes that it moves in HBM and in on-chip memory."""
     result_sizes: dict[str, tuple[int, int]] = {}
     for instruction in instructions:
@@ -225,7 +223,8 @@ def _traffic(
             arrays = [part, part._replace(layout=layout)]
         elif _LIBRARY_CALL.search(instruction.rest):
             arrays = arrays[:-1]  # the last is workspace
-        hbm, on_chip = _sizes_by_memory(arrays)
+        hbm = sum(array.num_bytes(padded=True) for array in arrays if not array.on_chip)
+        on_chip = sum(array.num_bytes(padded=True) for array in arrays if array.on_chip)
         result_sizes[instruction.name] = hbm, on_chip
         if operation in _FREE or operation.endswith("-done"):
             continue
@@ -234,9 +233,3 @@ def _traffic(
                 operand_hbm, operand_on_chip = result_sizes.get(operand, (0, 0))
                 hbm, on_chip = hbm + operand_hbm, on_chip + operand_on_chip
         yield instruction, hbm, on_chip
-
-
-def _sizes_by_memory(arrays: list[_Array]) -> tuple[int, int]:
-    """Return the padded bytes of arrays in HBM and of those in on-chip memory."""
-    hbm = sum(array.num_bytes(padded=True) for array in arrays if not array.on_chip)
-    return hbm, sum(array.num_bytes(padded=True) for array in arrays if array.on_chip)

@@ -36,9 +36,9 @@ def enable() -> None:
     if chosen and "://" in chosen:
         return  # a bucket: its path does not show who may write to it
     try:
-        folder = Path(chosen).expanduser() if chosen else _default_folder()
+        folder = Path(chosen).expanduser() if chosen else user_cache_folder("xla")
         folder = folder.resolve()  # a symbolic link could be changed later
-        _create(folder)
+        create_private(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
         print(f"Compiled programs are not kept for later starts: {error}", file=sys.stderr)
         config.update("jax_compilation_cache_dir", None)
@@ -47,14 +47,16 @@ def enable() -> None:
     config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _default_folder() -> Path:
+def user_cache_folder(name: str) -> Path:
+    """Return inception_jax/`name` in $XDG_CACHE_HOME, which is ~/.cache by default."""
     caches = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification says that relative paths are to be ignored.
     base = Path(caches) if os.path.isabs(caches) else Path.home() / ".cache"
-    return base / "inception_jax" / "xla"
+    return base / "inception_jax" / name
 
 
-def _create(folder: Path) -> None:
+def create_private(folder: Path) -> None:
+    """Create missing folders with mode 0700; raises OSError if the last is not writable."""
     for path in (*reversed(folder.parents), folder):
         if not path.exists():
             path.mkdir(mode=0o700, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.errors import as_checkpoint_error
 
 
 def check_output_path(path: Path, *suffixes: str) -> None:
@@ -31,13 +31,9 @@ def atomic_output(path: Path) -> Iterator[Path]:
     """
     draft = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        yield draft
-        draft.rename(path)
-    except CheckpointError:
-        raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{path} cannot be written: {reason}.") from error
+        with as_checkpoint_error(f"{path} cannot be written", OSError, SafetensorError):
+            yield draft
+            draft.rename(path)
     finally:
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)

@@ -19,7 +19,11 @@ import jax
 import numpy as np
 
 from inception_jax.storage.digests import Record, flatten_with_paths
-from inception_jax.storage.errors import CheckpointError, one_line_error
+from inception_jax.storage.errors import (
+    CheckpointError,
+    as_checkpoint_error,
+    one_line_error,
+)
 from inception_jax.storage.orbax_files import TEMPORARY, StepFiles, check_checkpoint_path
 from inception_jax.storage.run_folder import QUARANTINE_FOLDER
 from inception_jax.text import first_few
@@ -48,14 +52,10 @@ class Checkpoints:
         if keep is None:
             return
         check_checkpoint_path(self._folder)
-        try:
+        with as_checkpoint_error(f"{self._folder} cannot hold checkpoints", OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             for path in self._temporary_folders():
                 shutil.rmtree(path)
-        except OSError as error:
-            raise CheckpointError(
-                f"{self._folder} cannot hold checkpoints: {one_line_error(error)}."
-            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -75,14 +75,11 @@ class Checkpoints:
 
         Raises CheckpointError if the folder cannot be read.
         """
-        try:
-            names = [path.name for path in self._folder.iterdir()]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise CheckpointError(
-                f"{self._folder} cannot be read: {one_line_error(error)}."
-            ) from error
+        with as_checkpoint_error(f"{self._folder} cannot be read", OSError):
+            try:
+                names = [path.name for path in self._folder.iterdir()]
+            except FileNotFoundError:
+                return []
         return sorted(int(n) for n in names if n.isdecimal() and n == str(int(n)))
 
     def save(self, step: int, state: Any) -> None:
@@ -120,7 +117,7 @@ class Checkpoints:
             ) from error
 
     def _write(self, step: int, state: Any) -> None:
-        self._files.write(self._path(step), step, state)
+        self._files.write(self._path(step), state)
         assert self._keep is not None, "opened for reading"
         for old in self.steps()[: -self._keep]:
             # Renamed first, so that no partly removed folder has the name of a step.
@@ -133,16 +130,11 @@ class Checkpoints:
 
         Raises CheckpointError if they are damaged.
         """
-        record = self._files.record(self._path(step))
-        if record.step != step:
-            raise CheckpointError(
-                f"{self._path(step)} is damaged: it was saved as step {record.step}."
-            )
-        return record
+        return self._files.record(self._path(step))
 
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Return the verified leaves of a checkpoint by path; raises CheckpointError."""
-        return self._files.arrays(self._path(step), self.record(step))
+        return self._files.arrays(self._path(step))
 
     def restore(self, step: int, like: Any) -> Any:
         """Return the state of a step as NumPy arrays in the structure of `like`.
@@ -173,7 +165,7 @@ class Checkpoints:
         return self._newest(lambda step: self.restore(step, like))
 
     def read_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """Return the newest undamaged step and its leaves by path; as `restore_newest`."""
+        """Return the newest undamaged step and its leaves by path, as `restore_newest`."""
         return self._newest(self.read)
 
     def _newest(self, read: Callable[[int], T]) -> tuple[int, T] | None:
@@ -204,7 +196,10 @@ class Checkpoints:
 
     def _move_to_quarantine(self, damaged: dict[int, CheckpointError]) -> None:
         for step, error in damaged.items():
-            try:
+            problem = "is damaged and cannot be moved to"
+            with as_checkpoint_error(
+                f"{self._path(step)} {problem} {self._quarantine}", OSError
+            ):
                 self._quarantine.mkdir(exist_ok=True)
                 taken = {path.name for path in self._quarantine.iterdir()}
                 name, number = str(step), 1
@@ -212,11 +207,6 @@ class Checkpoints:
                     name, number = f"{step}-{number}", number + 1
                 self._path(step).rename(self._quarantine / name)
                 (self._quarantine / f"{name}.txt").write_text(f"{error}\n")
-            except OSError as cause:
-                raise CheckpointError(
-                    f"{self._path(step)} is damaged and cannot be moved to "
-                    f"{self._quarantine}: {one_line_error(cause)}."
-                ) from cause
             print(f"It was moved to {self._quarantine / name}.", file=sys.stderr)
 
     def _path(self, step: int) -> Path:

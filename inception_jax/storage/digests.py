@@ -34,20 +34,11 @@ def digests(tree: Any) -> dict[str, str]:
         return dict(zip(leaves, pool.map(_digest, leaves.values()), strict=True))
 
 
-def tree_digest(tree: Any) -> str:
-    """Return one SHA-256 over all leaves and their paths, whatever containers hold them."""
-    return _combine(digests(tree))
-
-
 def _digest(leaf: Any) -> str:
     array = np.ascontiguousarray(leaf)
     digest = hashlib.sha256(f"{array.dtype.name} {np.shape(leaf)}\n".encode())
     digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _combine(by_path: Mapping[str, str]) -> str:
-    return json_digest(sorted(by_path.items()))
 
 
 def json_digest(value: Any) -> str:
@@ -91,8 +82,8 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """The `tree_digest` of the state."""
-        return _combine({path: leaf.sha256 for path, leaf in self.leaves.items()})
+        """SHA-256 of the state: of all leaves and their paths, whatever holds them."""
+        return json_digest(sorted((path, x.sha256) for path, x in self.leaves.items()))
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, with a digest of them."""

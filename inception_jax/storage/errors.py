@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from inception_jax.text import one_line
@@ -17,20 +18,23 @@ class CheckpointError(OSError):
 
 
 @contextlib.contextmanager
-def as_damaged(path: Path, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn errors of `kinds` (default: all) into a CheckpointError that names `path`.
+def as_checkpoint_error(problem: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of `kinds` (default: all) into a CheckpointError "problem: reason".
 
     A CheckpointError is passed on unchanged.
     """
+    expected = kinds or (Exception,)
     try:
         yield
     except CheckpointError:
         raise
-    except Exception as error:
-        if kinds and not isinstance(error, kinds):
-            raise
-        reason = one_line_error(error)
-        raise CheckpointError(f"{one_line(path)} is damaged: {reason}.") from error
+    except expected as error:
+        raise CheckpointError(f"{problem}: {one_line_error(error)}.") from error
+
+
+def as_damaged(path: Path, *kinds: type[Exception]) -> AbstractContextManager[None]:
+    """Turn errors of `kinds` (default: all) into a CheckpointError: `path` is damaged."""
+    return as_checkpoint_error(f"{one_line(path)} is damaged", *kinds)
 
 
 def one_line_error(error: BaseException) -> str:

@@ -43,7 +43,7 @@ def check_checkpoint_path(folder: Path) -> None:
 
 
 class StepFiles:
-    """Writes and reads the folder of one checkpoint.
+    """Writes and reads the folder of one checkpoint, whose name is the step.
 
     In a run of several processes only process 0 writes; the others neither take part nor
     wait.
@@ -57,13 +57,13 @@ class StepFiles:
         )
         self._orbax = ocp.Checkpointer(handler, multiprocessing_options=alone)
 
-    def write(self, path: Path, step: int, state: Any) -> None:
+    def write(self, path: Path, state: Any) -> None:
         """Write a state of NumPy arrays; raises any error of Orbax and tensorstore."""
         # In another process Orbax would silently write no NumPy arrays.
         assert jax.process_index() == 0, "only process 0 writes checkpoints"
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            digests=ocp.args.JsonSave(Record.of(step, state).to_json()),
+            digests=ocp.args.JsonSave(Record.of(int(path.name), state).to_json()),
         )
         self._orbax.save(path, args=items)
 
@@ -71,10 +71,14 @@ class StepFiles:
         """Read the record; raises CheckpointError if it is damaged."""
         with as_damaged(path):
             items = ocp.args.Composite(digests=ocp.args.JsonRestore())
-            return Record.from_json(self._orbax.restore(path, args=items)["digests"])
+            record = Record.from_json(self._orbax.restore(path, args=items)["digests"])
+            if record.step != int(path.name):
+                raise ValueError(f"it was saved as step {record.step}")
+        return record
 
-    def arrays(self, path: Path, record: Record) -> dict[str, np.ndarray]:
+    def arrays(self, path: Path) -> dict[str, np.ndarray]:
         """Read and verify the leaves by path; raises CheckpointError if one is damaged."""
+        record = self.record(path)
         with as_damaged(path):
             items = ocp.args.Composite(state=ocp.args.StandardRestore())
             leaves = flatten_with_paths(self._orbax.restore(path, args=items)["state"])

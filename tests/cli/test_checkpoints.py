@@ -13,9 +13,9 @@ import pytest
 from inception_jax.cli import main as cli
 from inception_jax.config import PreprocessSpec
 from inception_jax.storage.checkpoints import Checkpoints
-from inception_jax.storage.digests import tree_digest
 from inception_jax.storage.run_folder import RunRecord, Session, read_record, write_record
 from tests.runs import CONFIG
+from tests.storage.states import tree_digest
 
 KERNEL = np.arange(6, dtype=np.float32).reshape(2, 3)
 

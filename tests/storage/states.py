@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from inception_jax.storage.digests import Record
+
 
 class State(NamedTuple):
     """Like a TrainState, with bfloat16, scalars, special values and empty nodes."""
@@ -31,6 +33,11 @@ def state_of(step: int) -> State:
 
 
 LIKE = jax.eval_shape(lambda: state_of(0))
+
+
+def tree_digest(tree: Any) -> str:
+    """Return the digest that a checkpoint of `tree` has, at any step."""
+    return Record.of(0, tree).digest
 
 
 def identical(a: Any, b: Any) -> bool:

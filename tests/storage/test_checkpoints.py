@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from inception_jax.storage.checkpoints import Checkpoints
-from inception_jax.storage.digests import digests, tree_digest
+from inception_jax.storage.digests import digests
 from inception_jax.storage.errors import CheckpointError
-from tests.storage.states import LIKE, identical, state_of
+from tests.storage.states import LIKE, identical, state_of, tree_digest
 
 
 @pytest.fixture(scope="module")
