@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare fine-tuning with a linear classifier on pixels: `python -m experiments.transfer`.
 
-A network is trained on the digits 0 to 4 and fine-tuned on a few scans of 5 to 9. The
-protocol, which was fixed before the seeds were run, is in experiments/finetuning/README.md.
-The methods are
+A network is trained on the digits 0 to 4 and fine-tuned on a few scans of 5 to 9. This
+module implements the protocol in experiments/finetuning/README.md, which was fixed before
+the seeds were run. The methods are
 
 linear    logistic regression on pixels, the penalty chosen by five-fold cross-validation
 views     the same on 20 random views of each image, cropped as for the networks
@@ -108,7 +108,7 @@ def run(
                 )
             results += [Result(count, seed, *item) for item in by_method.items()]
             shares = ", ".join(f"{method} {x:.2%}" for method, x in by_method.items())
-            print(f"{count} a class, seed {seed}: {shares}", flush=True)
+            print(f"{count} per class, seed {seed}: {shares}", flush=True)
     return results
 
 
@@ -163,7 +163,7 @@ def source_config(data: Path, workdir: Path) -> RunConfig:
 def target_config(
     method: str, data: Path, workdir: Path, name: str, seed: int
 ) -> RunConfig:
-    """Return the command's configuration, except that only the last step is evaluated."""
+    """Return the configuration of `finetune`, except that only the last step is evaluated."""
     options = finetune.Options(
         data=f"folder:{data}",
         weights=str(workdir / "source"),
@@ -237,7 +237,7 @@ def _flatten(images: np.ndarray) -> np.ndarray:
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return the mean and half the width of its interval by Student's t."""
+    """Return the mean and half the width of its confidence interval (Student's t)."""
     from scipy.stats import t
 
     error = np.std(values, ddof=1) / math.sqrt(len(values))
@@ -257,7 +257,7 @@ def report(results: Sequence[Result], workdir: Path) -> str:
         writer.writerow(("shots", "seed", "method", "accuracy"))
         writer.writerows((r.shots, r.seed, r.method, r.accuracy) for r in results)
     lines = [
-        "| images a class | method | accuracy, % | above linear, points |",
+        "| images per class | method | accuracy, % | minus linear, points |",
         "|--:|---|--:|--:|",
     ]
     all_shots = sorted({r.shots for r in results})
@@ -274,12 +274,12 @@ def report(results: Sequence[Result], workdir: Path) -> str:
 
 
 def claim(results: Sequence[Result], shots: int) -> str:
-    """Say in a sentence whether `all` beats `linear`."""
+    """Return a sentence that says whether `all` beats `linear`."""
     own, baseline = (accuracies(results, shots, name) for name in ("all", "linear"))
     mean, error = interval(100 * (own - baseline), LEVEL)
     verdict = "holds" if mean - error > 0 else "is not shown"
     return (
-        f"That all beats linear at {shots} images a class {verdict}: {mean:.1f} ± "
+        f"That all beats linear at {shots} images per class {verdict}: {mean:.1f} ± "
         f"{error:.1f} points ({100 * LEVEL:g} %, {len(own)} seeds)."
     )
 

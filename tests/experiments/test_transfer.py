@@ -75,13 +75,13 @@ def test_a_claim_needs_its_own_interval(above, verdict):
     results = [Result(5, seed, "linear", 0.1) for seed in range(3)]
     results += [Result(5, seed, "all", 0.1 + x) for seed, x in enumerate(above)]
     text = transfer.claim(results, 5)
-    assert text.startswith(f"That all beats linear at 5 images a class {verdict}: 30.0 ± ")
+    assert text.startswith(f"That all beats linear at 5 images per class {verdict}: 30.0 ± ")
     assert text.endswith("points (98.75 %, 3 seeds).")
 
 
 @pytest.mark.slow
 def test_fine_tuning_beats_a_linear_classifier(tmp_path):
-    """Three of the protocol's seeds with 20 images a class; with 5 it does not."""
+    """Fine-tuning wins with 20 images per class, for three of the protocol's seeds."""
     results = transfer.run(tmp_path, shots=(20,), seeds=range(10, 13))
     own, linear = (transfer.accuracies(results, 20, name) for name in ("all", "linear"))
     assert linear.mean() > 0.9
