@@ -163,7 +163,7 @@ def source_config(data: Path, workdir: Path) -> RunConfig:
 def target_config(
     method: str, data: Path, workdir: Path, name: str, seed: int
 ) -> RunConfig:
-    """Return the configuration of `finetune`, except that only the last step is evaluated."""
+    """Return the configuration of `finetune`, but evaluate only the last step."""
     options = finetune.Options(
         data=f"folder:{data}",
         weights=str(workdir / "source"),
