@@ -23,8 +23,8 @@ def one_line(text: object) -> str:
 
 
 def first_few(names: Sequence[str], limit: int = 5) -> str:
-    """Return the first `limit` names, separated by commas, and how many more there are."""
-    shown = ", ".join(names[:limit])
+    """Return the first `limit` names on one line, and how many more there are."""
+    shown = ", ".join(map(one_line, names[:limit]))
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 

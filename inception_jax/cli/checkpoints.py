@@ -20,11 +20,7 @@ from inception_jax.storage.run_folder import (
 from inception_jax.text import first_few, table
 from inception_jax.weights.array_file import write_npz
 from inception_jax.weights.export import check_output_path
-from inception_jax.weights.model import (
-    open_checkpoints,
-    read_checkpoint,
-    read_run,
-)
+from inception_jax.weights.model import open_checkpoints, read_checkpoint, read_run
 
 Arrays = dict[str, np.ndarray]
 
@@ -62,9 +58,7 @@ def list_checkpoints(run: Run, /) -> None:
 
 
 def verify_checkpoints(
-    run: Run,
-    /,
-    step: Annotated[int | None, option("INT", "all")] = None,
+    run: Run, /, step: Annotated[int | None, option("INT", "all")] = None
 ) -> None:
     """Read checkpoints and compare every array with its digest.
 

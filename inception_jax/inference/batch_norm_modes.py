@@ -27,12 +27,7 @@ MODES = ("eval", "train")
 
 
 def mode_sums(
-    variables: Variables,
-    batch: Batch,
-    numbers: None,
-    *,
-    model: Model,
-    axis_name: AxisName,
+    variables: Variables, batch: Batch, numbers: None, *, model: Model, axis_name: AxisName
 ) -> dict[str, dict]:
     """Return metric sums by moving averages ("eval") and by batch statistics ("train").
 
@@ -65,12 +60,7 @@ def mode_gap(
 
 
 def input_moments(
-    variables: Variables,
-    batch: Batch,
-    numbers: None,
-    *,
-    model: Model,
-    axis_name: AxisName,
+    variables: Variables, batch: Batch, numbers: None, *, model: Model, axis_name: AxisName
 ) -> dict:
     """Return a batch_stats tree with mean and mean square of each batch norm's input."""
     inputs = network_input(batch, model.card.preprocess)

@@ -18,17 +18,12 @@ from inception_jax.runtime.collectives import AxisName
 from inception_jax.runtime.parallel import data_parallel
 from inception_jax.runtime.placement import replicate
 from inception_jax.storage import run_folder
-from inception_jax.text import first_few, one_line
+from inception_jax.text import first_few
 from inception_jax.training.from_config import network_for
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.metrics import Sums, add_sums, classification_sums
 from inception_jax.training.step import Batch, TrainState, network_input, state_shapes
-from inception_jax.weights.model import (
-    Model,
-    card_of_run,
-    load,
-    open_checkpoints,
-)
+from inception_jax.weights.model import Model, card_of_run, load, open_checkpoints
 from inception_jax.weights.model_folder import Card, Variables, is_model_folder
 
 # Raw weights, averaged weights (which the paper evaluates), and those of an imported file.
@@ -234,7 +229,7 @@ def check_compatible(models: Sequence[TrainedModel], source: Source) -> None:
 
 
 def _describe(names: Sequence[str]) -> str:
-    return f"{len(names)} classes ({first_few([one_line(name) for name in names], 3)})"
+    return f"{len(names)} classes ({first_few(names, 3)})"
 
 
 def exclude_images(source: Source, excluded: Collection[str]) -> Source:

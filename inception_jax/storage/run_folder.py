@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.config import PreprocessSpec, RunConfig
+from inception_jax.storage.atomic import atomic_output
 from inception_jax.storage.jsonl import read_json_lines
 
 RECORD_FILE = "run.json"  # a `RunRecord`
@@ -80,10 +81,8 @@ def code_version() -> str:
 
 def write_record(workdir: Path, record: RunRecord) -> None:
     """Write run.json atomically."""
-    path = workdir / RECORD_FILE
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(asdict(record), indent=1, default=str) + "\n")
-    draft.replace(path)
+    with atomic_output(workdir / RECORD_FILE) as draft:
+        draft.write_text(json.dumps(asdict(record), indent=1, default=str) + "\n")
 
 
 def read_record(workdir: Path) -> RunRecord:

@@ -19,15 +19,14 @@ def train_feed(
 ) -> Iterator[Batch]:
     """Yield batches from `step` on, each placed on the devices one step ahead."""
     config = setup.config
-    host, hosts = jax.process_index(), jax.process_count()
     dataset = train_batches(
         setup.train_source,
         preprocess=setup.preprocess,
         augment=config.augment,
         batch_size=config.batch_size,
         seed=config.seed,
-        num_hosts=hosts,
-        host=host,
+        num_hosts=jax.process_count(),
+        host=jax.process_index(),
         on_bad_image=config.on_bad_image,
     )
 
@@ -43,13 +42,12 @@ def eval_feed(
     setup: Setup, source: Source, batch_size: int, on_skipped: OnSkipped
 ) -> Iterator[Batch]:
     """Yield this process's part of batches with every example of `source` once."""
-    host, hosts = jax.process_index(), jax.process_count()
     for batch in eval_batches(
         source,
         preprocess=setup.preprocess,
         batch_size=batch_size,
-        num_hosts=hosts,
-        host=host,
+        num_hosts=jax.process_count(),
+        host=jax.process_index(),
         on_bad_image=setup.config.on_bad_image,
         workers=setup.config.workers,
     ):

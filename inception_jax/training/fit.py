@@ -2,7 +2,7 @@
 """`fit` trains a run from its configuration, in one process or in several."""
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -28,14 +28,6 @@ class HostLostError(RuntimeError):
     """Another process of the run cannot be reached any more."""
 
     exit_status = ExitStatus.HOST_LOST
-
-
-@dataclass(frozen=True)
-class OpenFolder:
-    """The run folder, which only process 0 opens; the others have two Nones."""
-
-    previous: run_folder.RunRecord | None = None  # written by earlier sessions
-    checkpoints: Checkpoints | None = None
 
 
 def fit(config: RunConfig, started: float | None = None) -> bool:
@@ -79,25 +71,28 @@ def fit(config: RunConfig, started: float | None = None) -> bool:
 
 def _train(setup: Setup, goodput: Goodput, watchdog: Watchdog, stop: StopSignal) -> bool:
     with ExitStack() as stack:
-        folder = hosts.run_on_all(partial(_open_folder, setup, stack))
+        previous, checkpoints = hosts.run_on_all(partial(_open_folder, setup, stack))
         with goodput.spent_on("compile"):  # of the initial weights
-            state, step = _initial_state(setup, folder.checkpoints)
+            state, step = _initial_state(setup, checkpoints)
         reporter: Reporter | SilentReporter = SilentReporter()
         if jax.process_index() == 0:
-            reporter = Reporter(setup, goodput, step, folder.previous)
+            reporter = Reporter(setup, goodput, step, previous)
         with reporter:
-            loop = Loop(setup, goodput, folder.checkpoints, reporter, watchdog, stop)
+            loop = Loop(setup, goodput, checkpoints, reporter, watchdog, stop)
             is_complete = loop.train(state, step)
         reporter.print_time()
         return is_complete
 
 
-def _open_folder(setup: Setup, stack: ExitStack) -> OpenFolder:
+def _open_folder(
+    setup: Setup, stack: ExitStack
+) -> tuple[run_folder.RunRecord | None, Checkpoints | None]:
+    """Return the previous record and the checkpoints, which only process 0 opens."""
     if jax.process_index() != 0:
-        return OpenFolder()
+        return None, None
     previous = stack.enter_context(claim_folder(setup))
     checkpoints = Checkpoints(setup.checkpoints, setup.config.keep_checkpoints)
-    return OpenFolder(previous, stack.enter_context(checkpoints))
+    return previous, stack.enter_context(checkpoints)
 
 
 def _initial_state(setup: Setup, checkpoints: Checkpoints | None) -> tuple[TrainState, int]:
@@ -136,12 +131,9 @@ def _shared_settings(setup: Setup) -> dict[str, str]:
         "evaluation examples": str(len(setup.eval_source)),
         "classes": ", ".join(setup.train_source.class_names),
     }
-    for name, value in run_folder.flatten_settings(asdict(setup.config)).items():
-        if name not in own:
-            shared[name] = str(value)
-    for name, version in session.versions.items():
-        shared[f"version of {name}"] = version
-    return shared
+    settings = run_folder.flatten_settings(asdict(setup.config))
+    shared |= {name: str(value) for name, value in settings.items() if name not in own}
+    return shared | {f"version of {name}": x for name, x in session.versions.items()}
 
 
 def _out_of_memory(setup: Setup) -> ValueError:

@@ -72,15 +72,13 @@ def check_first_weights(config: RunConfig, class_names: Sequence[str]) -> None:
 
 
 def _describe(names: Sequence[str]) -> str:
-    return f"{len(names)} ({first_few(list(map(one_line, names)), 3)})"
+    return f"{len(names)} ({first_few(names, 3)})"
 
 
 def load_first_weights(state: TrainState, config: RunConfig) -> TrainState:
     """Return `state` on the host with the first weights, which are also the averages.
 
     Classifiers keep the values in `state`, except the main one with `head="kept"`.
-
-    Raises what `load` raises.
     """
     _, loaded = load(str(config.first_weights))
     not_loaded = CLASSIFIERS if config.head == "new" else CLASSIFIERS[1:]

@@ -7,9 +7,7 @@ from jaxtyping import Array, Float, Int
 
 
 def cross_entropy(
-    logits: Float[Array, "n k"],
-    labels: Int[Array, " n"],
-    label_smoothing: float = 0.0,
+    logits: Float[Array, "n k"], labels: Int[Array, " n"], label_smoothing: float = 0.0
 ) -> Float[Array, " n"]:
     """Return the softmax cross-entropy in nats.
 

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from inception_jax.models.summary import summarise
 from inception_jax.runtime.devices import describe, peak_flops
 from inception_jax.runtime.goodput import Goodput, total_seconds
 from inception_jax.storage import run_folder
+from inception_jax.storage.atomic import atomic_output
 from inception_jax.storage.jsonl import append_json_line, read_json_lines
 from inception_jax.text import printable
 from inception_jax.training.metrics import best_evaluation, means, rounded
@@ -24,7 +25,7 @@ from inception_jax.training.scalar_log import ScalarLog
 from inception_jax.training.setup import Setup
 
 
-class Reporter:
+class Reporter(AbstractContextManager):
     """Reports on a run that starts or resumes at `step`; only process 0 has one.
 
     Lines of metrics.jsonl after `step` are removed: an interrupted process wrote them, but
@@ -65,9 +66,6 @@ class Reporter:
             disable=None,  # no bar unless the output is a terminal
         )
         self.account(step)
-
-    def __enter__(self) -> "Reporter":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
@@ -254,6 +252,5 @@ def _remove_lines_after(path: Path, step: int) -> None:
     records = read_json_lines(path)
     kept = [record for record in records if record["step"] <= step]
     if len(kept) < len(records):
-        draft = path.with_suffix(".tmp")
-        draft.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        draft.replace(path)
+        with atomic_output(path) as draft:
+            draft.write_text("".join(json.dumps(record) + "\n" for record in kept))

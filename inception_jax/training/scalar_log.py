@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from inception_jax.data.optional import require
 from inception_jax.storage.run_folder import TENSORBOARD_FOLDER
 from inception_jax.training.setup import Setup
 
@@ -19,12 +20,7 @@ class ScalarLog:
         self.writer = SummaryWriter(str(folder), purge_step=step + 1)
         self.wandb = None
         if setup.config.wandb:
-            try:
-                import wandb  # an optional dependency
-            except ModuleNotFoundError as error:
-                message = 'wandb is missing: pip install "inception_jax[wandb]"'
-                raise ImportError(message) from error
-            self.wandb = wandb.init(
+            self.wandb = require("wandb", "wandb").init(
                 project=setup.config.wandb,
                 dir=setup.folder,
                 id=_wandb_id(setup.folder),

@@ -45,9 +45,7 @@ class NameMatch:
             "wrong shape": wrong_shapes,
         }
         lists = [
-            f"{problem}: {first_few(list(map(one_line, names)))}"
-            for problem, names in problems.items()
-            if names
+            f"{problem}: {first_few(names)}" for problem, names in problems.items() if names
         ]
         if lists:
             raise ValueError(f"{message}; {'; '.join(lists)}.")

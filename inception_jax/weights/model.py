@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -93,12 +93,12 @@ class Model:
         file, TypeError for other pixels, ImportError without the `data` extra.
         """
         spec = self.card.preprocess
-        channels = cast(Literal[1, 3], spec.image_shape[2])
+        channels = spec.image_shape[2]
         views = [eval_views(_pixels(image, channels), spec, 1)[0] for image in images]
         return normalize(jnp.asarray(np.stack(views)), spec.low, spec.high)
 
 
-def _pixels(image: Image, channels: Literal[1, 3]) -> UInt8[np.ndarray, "h w c"]:
+def _pixels(image: Image, channels: int) -> UInt8[np.ndarray, "h w c"]:
     if isinstance(image, str | Path):
         return decode(Path(image).read_bytes(), str(image), channels)
     if isinstance(image, bytes):

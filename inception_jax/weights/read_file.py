@@ -18,6 +18,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from inception_jax.data.optional import require
 from inception_jax.storage.errors import as_damaged
 from inception_jax.text import one_line
 from inception_jax.weights import read_keras, read_tensorflow
@@ -123,13 +124,7 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def _read_torch(path: Path) -> Arrays:
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise ImportError(
-            f"{one_line(path)} is a PyTorch file, and torch is missing: "
-            'pip install "inception_jax[torch]"'
-        ) from None
+    torch = require("torch", "torch", f"{one_line(path)} is a PyTorch file, and ")
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
         raise ImportError(
             f"torch {torch.__version__} may run code that is in a file (CVE-2026-24747): "

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.data.optional import require
+from inception_jax.storage.errors import as_damaged
 from inception_jax.text import one_line
 from inception_jax.weights.convert import match_names
 from inception_jax.weights.layouts import LAYOUTS, keras_layer_order
@@ -53,29 +54,19 @@ def read_layers(file: Path | BytesIO, path: Path) -> Arrays:
 
     Raises CheckpointError if it is damaged, ImportError without the `weights` extra.
     """
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise ImportError(
-            f"{one_line(path)} is a Keras file, and h5py is missing: "
-            'pip install "inception_jax[weights]"'
-        ) from None
+    h5py = require("h5py", "weights", f"{one_line(path)} is a Keras file, and ")
     orders = {x: keras_layer_order(x.network) for x in LAYOUTS if x.library == "keras"}
-    try:
-        with h5py.File(file, "r") as opened:
-            group = opened.get("model_weights", opened)  # the .h5 of a whole model has it
-            if any(name.startswith("layer_names") for name in group.attrs):
-                layers = list(_legacy_layers(group))
-                named = {x: _name_by_order(order, layers) for x, order in orders.items()}
-            else:
-                classes, rest = _keras_3_layers(opened)
-                named = {
-                    x: _name_by_class(order, classes) | rest for x, order in orders.items()
-                }
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as e:
-        raise CheckpointError(
-            f"{one_line(path)} is damaged: {one_line(e).rstrip('.')}."
-        ) from e
+    errors = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
+    with as_damaged(path, *errors), h5py.File(file, "r") as opened:
+        group = opened.get("model_weights", opened)  # the .h5 of a whole model has it
+        if any(name.startswith("layer_names") for name in group.attrs):
+            layers = list(_legacy_layers(group))
+            named = {x: _name_by_order(order, layers) for x, order in orders.items()}
+        else:
+            classes, rest = _keras_3_layers(opened)
+            named = {
+                x: _name_by_class(order, classes) | rest for x, order in orders.items()
+            }
     return named[min(named, key=lambda x: match_names(x, named[x]).distance)]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inception_jax.data.optional import require
 from inception_jax.storage.errors import CheckpointError
 from inception_jax.text import one_line
 
@@ -50,13 +51,8 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     Raises CheckpointError if it is damaged, ImportError without the `tensorflow` extra.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no messages about the CPU
-    try:
-        import tensorflow as tf
-    except ModuleNotFoundError:
-        raise ImportError(
-            f"{one_line(path)} is a TensorFlow checkpoint, and tensorflow is missing: "
-            'pip install "inception_jax[tensorflow]"'
-        ) from None
+    need = f"{one_line(path)} is a TensorFlow checkpoint, and "
+    tf = require("tensorflow", "tensorflow", need)
     name = None
     try:
         reader = tf.train.load_checkpoint(str(checkpoint_prefix(path)))

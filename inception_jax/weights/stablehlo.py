@@ -20,6 +20,7 @@ from jax import export
 
 from inception_jax.data.crops import describe_preprocessing
 from inception_jax.data.imagenet import class_title
+from inception_jax.data.optional import require
 from inception_jax.storage.atomic import atomic_output
 from inception_jax.weights.array_file import Arrays, float32
 from inception_jax.weights.model import Model
@@ -37,12 +38,7 @@ def write(folder: Path, model: Model, arrays: Arrays) -> None:
 
     Raises ImportError without flatbuffers, CheckpointError if writing fails.
     """
-    try:
-        import flatbuffers  # noqa: F401  jax.export needs it to serialise
-    except ModuleNotFoundError:
-        raise ImportError(
-            'flatbuffers is missing: pip install "inception_jax[weights]"'
-        ) from None
+    require("flatbuffers", "weights")  # jax.export serialises with it
     arrays = float32(arrays)
     exported = export_program(model, arrays)
     data = exported.serialize()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inception_jax.data.optional import require
 from inception_jax.storage.atomic import atomic_output
 from inception_jax.weights.array_file import card_text
 from inception_jax.weights.model_folder import CARD_FILE, Card
@@ -22,10 +23,7 @@ def write(
     Keras pairs layers by their order in the file, not by name; layers without arrays are
     left out. Raises ImportError without h5py, CheckpointError if writing fails.
     """
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise ImportError('h5py is missing: pip install "inception_jax[weights]"') from None
+    h5py = require("h5py", "weights")
     with atomic_output(out) as draft, h5py.File(draft, "w") as file:
         written = []
         for layer in layers:
