@@ -95,10 +95,10 @@ def _align(x: Array, vector: Array) -> Array:
 def forward(
     options: Options, x: Array, scale: Array | None, bias: Array
 ) -> tuple[Outputs, tuple]:
-    """Return the result of `batch_norm` and the residuals of its gradient.
+    """Return the result of `batch_norm` and the values saved for its gradient.
 
-    The input is split before it is widened to float32, and the outputs are written one by
-    one: otherwise XLA keeps joint or wide copies of them in a TPU's memory.
+    The input is split before it is converted to float32, and the outputs are written one by
+    one: otherwise XLA keeps concatenated or float32 copies of them in a TPU's memory.
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     mean, square = options.averaging.means(x.astype(wide), jnp.square(x.astype(wide)))
@@ -116,8 +116,8 @@ def _backward(
 ) -> tuple[Array, Array | None, Array]:
     """Return the gradients of `x`, `scale` and `bias` from two passes over `x` and `dy`.
 
-    The ReLU mask is recomputed from `x` by a single comparison. A longer expression would
-    make XLA compute the mask with the output and store it as an array of its own.
+    The ReLU mask is recomputed from `x` by a single comparison. With a longer expression,
+    XLA would compute the mask in the forward pass and store it as a separate array.
     """
     x, scale, bias, mean, var = residuals
     dy = jnp.concatenate(cotangents[0], axis=-1).astype(mean.dtype)

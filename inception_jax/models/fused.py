@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers of `layers.py` through the kernels: the same numbers in less time and memory.
+"""The layers of `layers.py` with kernels: the same results in less time and memory.
 
 Parameters, their names and the mathematics are those of `layers.py`; values agree up to
 rounding, which tests check block by block. What differs in how they are computed:
 
 - 1x1 convolutions of stride 1 are matrix multiplications.
-- The 1x1 convolutions with which several branches begin are one multiplication in training.
-- An average pool before a 1x1 convolution is computed after it, on fewer channels.
-- Batch normalisation, max pools and ReLUs have gradients of their own (`kernels/`).
+- In training, the 1x1 convolutions that begin several branches are one multiplication.
+- An average pool and the 1x1 convolution after it swap places: the pool has fewer channels.
+- Batch normalisation, max pools and ReLUs have hand-written gradients (`kernels/`).
 - The residual scale multiplies the weights of the linear 1x1 convolution, not its output.
 """
 
@@ -74,7 +74,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "... c"] | Normalized) -> Float[Array, "... c"]:
-        """Normalise `x`, or update the moving averages from a `Normalized` one."""
+        """Normalise `x`; if it is `Normalized` already, only update the moving averages."""
         y, normalized = (x.y, x) if isinstance(x, Normalized) else (x, None)
         shape = y.shape[-1:]
         averages = [
@@ -101,9 +101,9 @@ class BatchNorm(nn.Module):
         bias: Float[Array, " c"],
         widths: tuple[int, ...],
     ) -> list[Normalized]:
-        """Normalise feature maps of `widths` channels, side by side in `x`, by the batch.
+        """Normalise feature maps of `widths` channels, concatenated in `x`, by the batch.
 
-        A pure function of its arguments; the moving averages stay.
+        This is a pure function of its arguments; the moving averages do not change.
         """
         averaging = Averaging(self.axis_name, self.axis_index_groups)
         options = Options(self.epsilon, self.relu, averaging, self.dtype, widths)
@@ -113,9 +113,9 @@ class BatchNorm(nn.Module):
 
 
 class ConvBN(layers.ConvBN):
-    """`layers.ConvBN`; `pool` is an average pool before it, which is computed behind it.
+    """`layers.ConvBN`; `pool` is an average pool before it, which is computed after it.
 
-    Both are linear, the pool in space and the 1x1 convolution in channels, so the order
+    Both are linear, the pool in space and the 1x1 convolution in channels, so their order
     does not matter.
     """
 
@@ -130,7 +130,7 @@ class ConvBN(layers.ConvBN):
         *,
         train: bool = False,
     ) -> Float[Array, "n h2 w2 d"]:
-        """Return the output; `normalized` is it already, if `leading_convs` computed it."""
+        """Return the output; `normalized` is the one that `leading_convs` computed."""
         if normalized is None:
             is_pointwise = self.kernel == (1, 1) and self.stride == 1
             x = nn.Conv(
@@ -191,7 +191,7 @@ def _concatenated(trees: Sequence[dict], name: str) -> Float[Array, " c"]:
 
 
 class ScaledConv1x1(layers.ScaledConv1x1):
-    """`layers.ScaledConv1x1` with the scale in the weights: no pass over the output."""
+    """`layers.ScaledConv1x1` that scales its weights, to save a pass over the output."""
 
     @nn.compact
     def __call__(
@@ -222,7 +222,7 @@ class Branch(nn.Module):
         pool: Pool | None = None
         for layer, following in zip(self.layers, (*self.layers[1:], None), strict=True):
             if layer is avg_pool and isinstance(following, Box) and following.is_pointwise:
-                pool = avg_pool  # computed behind the convolution that follows
+                pool = avg_pool  # computed after the convolution that follows
             elif isinstance(layer, Box):
                 module = layer_of(layer, self.conv, pool=pool)
                 x, first, pool = module(x, first, train=train), None, None
@@ -256,10 +256,10 @@ def leading_convs(
 ) -> dict[int, Normalized]:
     """Return outputs of the leading 1x1 convolutions, keyed by branch.
 
-    Empty if fewer than two branches begin with one. Together they read `x` once, and its
-    gradient is one matrix multiplication instead of a sum. Inference does not gain: with
-    one image it takes 1.14 times as long on a CPU, because the joint kernel is written
-    first.
+    The result is empty if fewer than two branches begin with one. Computed together, they
+    read `x` once, and the gradient of `x` is one matrix multiplication instead of a sum of
+    several. Inference would be slower (1.14 times as long with one image on a CPU), because
+    the kernels must be concatenated first.
     """
     boxes = {}
     for i, (first, *rest) in enumerate(branches):
@@ -274,7 +274,7 @@ def leading_convs(
         module.get_variable("params", f"Branch_{i}")[boxes[i][0]] for i in order
     ]
     pools = [boxes[i][1] for i in order]
-    # This module is bound to no scope: only its settings are used.
+    # This module has no parameters; only its settings are used.
     outputs = conv(x.shape[-1], parent=None).jointly(x, params, pools)
     return dict(zip(order, outputs, strict=True)) if outputs else {}
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers that the paper's figures are drawn with, in stock Flax.
+"""The layers in the paper's figures, in stock Flax.
 
 A figure is written down as data: a branch is a tuple of layers from input to output, and a
 block is a tuple of branches, which slim calls `Branch_0`, `Branch_1`, and so on. Kernel
-sizes are (height, width). `fused.py` has the same layers for speed.
+sizes are (height, width). `fused.py` has faster versions of the same layers.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from jaxtyping import Array, Float
 SAME = "SAME"
 VALID = "VALID"  # a "V" in the paper's figures
 # slim/nets/inception_utils.py, inception_arg_scope: batch_norm_epsilon=0.001. Flax's
-# default of 1e-5 moves the logits of the published weights by up to 0.1 of their spread.
+# default is 1e-5, with which logits differ by up to 0.1 standard deviations.
 BN_EPSILON = 1e-3
-# Share of the old moving average that is kept; the same function, batch_norm_decay.
+# Fraction of the old moving average that is kept: batch_norm_decay of the same function.
 BN_DECAY = 0.9997
 
 ModuleDef = Callable[..., nn.Module]
@@ -74,7 +74,7 @@ BatchNorm = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)
 
 
 def frozen(norm: ModuleDef) -> ModuleDef:
-    """Return `norm` with moving averages in training as well, which do not move."""
+    """Return `norm` changed to use its moving averages in training too, unchanged."""
 
     def frozen_norm(*, use_running_average: bool, **fields: Any) -> nn.Module:
         return norm(use_running_average=True, **fields)
@@ -86,7 +86,7 @@ class ConvBN(nn.Module):
     """Convolution without bias, batch normalisation, ReLU: what each box stands for.
 
     Section 3: "batch-normalization only on top of the traditional layers". The moving
-    averages are in the collection `batch_stats`. Batch statistics are float32 for any
+    averages are in the collection `batch_stats`. Batch statistics are float32 regardless of
     `dtype`. With `norm=None` batch normalisation is folded into the convolution, which then
     has a bias.
     """
@@ -140,7 +140,7 @@ class ScaledConv1x1(nn.Module):
         return y if scale is None else scale.reshape(1, 1, 1, -1).astype(y.dtype) * y
 
     def weights(self, channels: int) -> tuple[Array, Array]:
-        """Return `kernel` and `bias`, which belong to this module."""
+        """Create or read this module's `kernel` and `bias`."""
         shape = (1, 1, channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
@@ -189,10 +189,10 @@ def concat_branches(
     conv: ModuleDef,
     train: bool,
 ) -> Float[Array, "n h2 w2 d"]:
-    """Filter concatenation: all branches on the same input, their channels joined in order.
+    """Filter concatenation: apply all branches to `x` and concatenate their channels.
 
-    Call it inside the compact `__call__` of `module`, of which branch i becomes the
-    submodule `Branch_i`.
+    Call it inside the compact `__call__` of `module`; branch i becomes its submodule
+    `Branch_i`.
     """
     outputs = [
         Branch(layers, conv=conv, name=f"Branch_{i}")(x, train=train)
@@ -205,8 +205,8 @@ def concat_branches(
 class LayerSet:
     """The implementations that a network's blocks are built from.
 
-    `PLAIN` is the one of this file, `fused.FUSED` the fast one. A network binds its type,
-    initialisers and batch normalisation to the modules.
+    `PLAIN` holds the layers of this file, `fused.FUSED` the fast ones. A network sets their
+    dtype, initialisers and batch normalisation.
     """
 
     conv: ModuleDef

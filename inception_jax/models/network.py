@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network module: reads top to bottom like Figs 9 and 15, for any row of the zoo."""
+"""The network module: any entry of the zoo, from input to output as in Figs 9 and 15."""
 
 from dataclasses import replace
 from functools import partial
@@ -32,22 +32,22 @@ class Network(nn.Module):
     `apply(variables, images, residual_scale, train=...)` returns `(logits, endpoints)`:
     float32 logits `[n, num_classes]`, and every intermediate result under slim's names,
     from `Conv2d_1a_3x3` to `Predictions` (softmax). With `num_classes=0` there is no
-    classifier, and the first value is the features, `[n, c]`; facenet's are unit vectors.
+    classifier, and the first value is the features, `[n, c]`, for facenet of length 1.
 
     Call arguments:
       images: `[n, h, w, c]`, floating point, scaled to [-1, 1].
       residual_scale: the factor on every residual before its sum (Fig. 20), in [0, 1]: one
-        number, one per grid (35x35, 17x17, 8x8) or one per block. It may be traced, so one
-        compilation serves every value. The default is the published scales. One number or
-        one per grid also applies to the published last block, whose default is 1.
+        number, one per grid (35x35, 17x17, 8x8) or one per block. It can be a traced value,
+        so changing it does not recompile. The default is the published scales. The last
+        block as published has scale 1 by default; one number or one per grid overrides it.
       train: use batch statistics (unless `bn_frozen`) and dropout, and add the auxiliary
         head's `AuxLogits` endpoint. Needs `mutable=["batch_stats"]`, and
         `rngs={"dropout": ...}` unless the dropout rate is 0.
 
     Raises ValueError for images that are too small or have a wrong number of channels, for
-    a residual scale of a wrong shape, of a value outside [0, 1] (if not traced) or for a
-    network without residuals, and for a folded network that is to train or is given a
-    scale; TypeError for images or scales that are not floating point.
+    a residual scale of a wrong shape, with a value outside [0, 1] (if not traced) or for a
+    network without residuals, and for a folded network with train=True or a residual scale;
+    TypeError for images or scales that are not floating point.
 
     Forward-mode differentiation (`jax.jvp`, `jax.linearize`, `jax.hessian`) needs
     `fast=False`.
@@ -57,14 +57,13 @@ class Network(nn.Module):
     num_classes: int
     dropout_rate: float
     bn_decay: float
-    bn_scale: bool = True  # False: no gamma, as slim, Keras and facenet train
-    bn_frozen: bool = False  # use the moving averages in training too; they do not move
+    bn_scale: bool = True  # False: no gamma, as in slim, Keras and facenet
+    bn_frozen: bool = False  # use the moving averages in training too, unchanged
     bn_axis_name: str | None = None  # device axis over which batch statistics are shared
     bn_axis_index_groups: tuple[tuple[int, ...], ...] | None = None
     aux_head: bool = False
-    folded: bool = False  # batch norms and residual scales: see `inception_jax.fold`
-    # Recompute the stem and each block for their gradients: of the forward pass, only
-    # their outputs are kept.
+    folded: bool = False  # merged batch norms and residual scales; see `inception_jax.fold`
+    # Recompute the stem and each block in the backward pass; only their outputs are stored.
     remat: bool = False
     # True: the layers of fused.py. False: those of layers.py, in stock Flax.
     fast: bool = True
@@ -84,8 +83,8 @@ class Network(nn.Module):
         if self.folded and (train or residual_scale is not None):
             raise ValueError(
                 "a folded network is for inference at the residual scale it was folded "
-                "with: leave out train and residual_scale, or use the network from before "
-                "inception_jax.fold."
+                "with: leave out train and residual_scale, or use the original, unfolded "
+                "network."
             )
         norm = self._norm()
         layer_set = self._layers(None if self.folded else norm)
@@ -190,11 +189,11 @@ def create(network: str | NetworkSpec, **options: Any) -> Network:
     `network` is a name of `list_networks()` or a spec, such as `small_image_spec(...)`.
     `options` are fields of `Network`: num_classes, dropout_rate, bn_decay, bn_scale,
     bn_frozen, bn_axis_name, bn_axis_index_groups, aux_head, folded, remat, fast, dtype.
-    Those left out are as published.
+    The others keep their published or default values.
 
     Raises ValueError for an unknown name, a negative number of classes, a dropout rate or
     batch-norm decay outside [0, 1), an auxiliary head without a 17x17 grid or without
-    classes, or a `pool_norm` where there is no ReLU or already a batch norm.
+    classes, or a `pool_norm` that the network's last layers do not allow.
     """
     spec = get_spec(network) if isinstance(network, str) else network
     defaults = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The residual block of section 3.2 and the scaled sum of section 3.3 (Fig. 20)."""
+"""The residual block (section 3.2), whose residual is scaled before the sum (Fig. 20)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class ResidualOptions:
     # and only the last sum of a grid has an activation, so that reductions and the pool
     # still read the output of a ReLU.
     activation: Literal["relu", "leaky_relu", "pre"] = "relu"
-    # False leaves x out of the sum: an Inception network of the same parameters and cost.
+    # False leaves x out of the sum: an Inception network with the same parameters and cost.
     shortcut: bool = True
 
     def __post_init__(self) -> None:
@@ -51,20 +51,20 @@ PAPER = ResidualOptions()
 
 
 class ResidualBlock(nn.Module):
-    """`relu(x + scale * linear(branches(x)))`: the block of Figs 10 to 20.
+    """`relu(x + scale * linear(branches(x)))`: Figs 10, 11, 13, 16, 17, 19 and 20.
 
     `linear` is a 1x1 convolution back to the width of x, with a bias and without batch
-    normalisation, as in slim and facenet; the paper calls it "filter-expansion layer ...
+    normalisation, as in slim and facenet; the paper calls it a "filter-expansion layer ...
     without activation". There is no batch normalisation on top of the sum (section 3.2).
 
     The scaled residual is sown as `residual` into the collection "intermediates", which
     costs nothing unless that collection is mutable. In a folded network (`layers.norm` is
-    None) everything between `linear` and the sum is part of its weights.
+    None) everything between `linear` and the sum is merged into the weights of `linear`.
     """
 
     branches: Branches
     relu: bool = True  # False: the sum has no activation, whatever the options say
-    is_last: bool = False  # of its grid: a reduction or the head reads its output
+    is_last: bool = False  # whether a reduction or the head reads its output
     options: ResidualOptions = PAPER
     layers: LayerSet = PLAIN
 
@@ -83,7 +83,7 @@ class ResidualBlock(nn.Module):
                 return linear(y)
             factor = self._factor(scale, x.shape[-1])
             if not options.norm:
-                return linear(y, factor)
+                return linear(y, factor)  # ScaledConv1x1 multiplies by the factor
             norm = layers.norm(use_running_average=not train, dtype=x.dtype, name="bn")
             y = norm(linear(y))
             return factor.reshape(1, 1, 1, -1).astype(y.dtype) * y

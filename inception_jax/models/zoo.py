@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of networks: each column of Figs 9 and 15 is a row of `SPECS`."""
+"""The table of networks: each network is one entry of `SPECS`."""
 
 import difflib
 from functools import partial
@@ -116,7 +116,7 @@ SPECS: dict[str, NetworkSpec] = {
         figure="Fig. 15",
         source="Fig. 15 with the parts of Figs 10 to 14",
     ),
-    # The network that slim, Keras, timm and every published weight file mean. It differs
+    # The network of slim, Keras, timm and every published weight file. It differs
     # from the drawing: another stem, twice the blocks, a last block with scale 1 and no
     # ReLU, and Conv2d_7b. slim's author: "done under the advise of the authors of the
     # paper".
@@ -130,7 +130,7 @@ SPECS: dict[str, NetworkSpec] = {
     ),
     # Fig. 15 gives block counts for v1 ("the sizes ... for Inception-ResNet-v1"), so 5/10/5
     # is the literal reading. At 9.3 GMACs it does not "match the raw cost" of Inception-v4
-    # (12.3), as the text says v2 does. FIG_17 and FIG_19 explain the widths.
+    # (12.3), as the text says v2 does. See FIG_17 and FIG_19 for the widths.
     "inception_resnet_v2_paper": NetworkSpec(
         stem=InceptionV4Stem,
         stem_figure="Fig. 3",
@@ -160,7 +160,7 @@ def list_networks() -> list[str]:
 
 
 def get_spec(name: str) -> NetworkSpec:
-    """Return the spec called `name`; ValueError names the closest if there is none."""
+    """Return the spec called `name`; ValueError suggests the closest if there is none."""
     if name not in SPECS:
         close = difflib.get_close_matches(name, SPECS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
