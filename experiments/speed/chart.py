@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.speed.chart`: chart and table of the committed measurements.
+"""Chart and table of the committed measurements: `python -m experiments.speed.chart`.
 
-Draws results.png from results.json and prints the table of README.md. A list of numbers in
+The command draws results.png from results.json and prints the table of README.md. A list of numbers in
 results.json is a median, optionally followed by the lowest and highest of all rounds.
 """
 
@@ -40,8 +40,9 @@ def group_rows(results: dict[str, Any]) -> dict[tuple, dict[str, Measurement]]:
 def table(results: dict[str, Any]) -> str:
     """Return the table of README.md; ratios below 1 are bold."""
     header = (
-        *("hardware", "network", "task", "batch", "ours, images/s", "timm, images/s"),
-        *("ours / timm", "ours / Keras"),
+        *("hardware", "network", "task", "batch size"),
+        *("this package, images/s", "timm, images/s"),
+        *("this package / timm", "this package / Keras"),
     )
     lines = []
     for (setup, network, task, batch), row in group_rows(results).items():
@@ -95,7 +96,7 @@ def draw(results: dict[str, Any]) -> Figure:
     axes.minorticks_off()
     axes.set_yticks(list(labels), list(labels.values()), size=9)
     axes.set_ylim(max(labels) + 0.8, -0.8)
-    axes.set_xlabel("images/s of ours / images/s of the other (right of 1: ours is faster)")
+    axes.set_xlabel("images/s relative to the other library (above 1: this package is faster)")
     for name, color, marker in STYLES.values():
         axes.plot([], [], marker, color=color, label=f"against {name}")
     axes.legend(loc="upper right", frameon=False)
