@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chart and table of the committed measurements: `python -m experiments.speed.chart`.
 
-The command draws results.png from results.json and prints the table of README.md. A list of numbers in
-results.json is a median, optionally followed by the lowest and highest of all rounds.
+The command draws results.png from results.json and prints the table of README.md. A list of
+numbers in results.json is a median, optionally followed by the lowest and highest of all
+rounds.
 """
 
 import json
@@ -96,7 +97,7 @@ def draw(results: dict[str, Any]) -> Figure:
     axes.minorticks_off()
     axes.set_yticks(list(labels), list(labels.values()), size=9)
     axes.set_ylim(max(labels) + 0.8, -0.8)
-    axes.set_xlabel("images/s relative to the other library (above 1: this package is faster)")
+    axes.set_xlabel("ratio of images/s (above 1, this package is faster)")
     for name, color, marker in STYLES.values():
         axes.plot([], [], marker, color=color, label=f"against {name}")
     axes.legend(loc="upper right", frameon=False)

@@ -2,7 +2,7 @@
 """`python -m experiments.speed.gpu`: memory traffic as estimated by XLA's GPU compiler.
 
 Compiles training steps and inference for an H100 in bfloat16, each in about a minute on two
-free cores. Needs no GPU, only the compiler: pip install "jax[cuda12]" of the installed
+idle cores. Needs no GPU, only the compiler: pip install "jax[cuda12]" of the installed
 jaxlib's version. The table has the bytes that kernels read and write, counting each operand
 and result once, by kind of kernel, and the size of temporaries. Choices that XLA makes by
 timing kernels on the device are left at their defaults. Ctrl-C prints the results so far.

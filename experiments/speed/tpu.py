@@ -2,7 +2,7 @@
 """`python -m experiments.speed.tpu`: training steps as estimated by the TPU compiler.
 
 Compiles ours, ours with --remat, plain Flax layers and Keras, one after another; each takes
-5 to 15 minutes on two free cores and up to 8 GiB. Needs no TPU, only libtpu: pip install
+5 to 15 minutes on two idle cores and up to 8 GiB. Needs no TPU, only libtpu: pip install
 "inception_jax[plan]", and "inception_jax[bench]" for Keras. Each result becomes a line of
 `out` and is not compiled again. Images/s are the roofline of the chip's peak rates and the
 compiler's own estimate.
