@@ -5,7 +5,7 @@ from inception_jax.models.network import Network, create
 from inception_jax.models.small_images import paper_width_spec, small_image_spec
 from inception_jax.models.spec import NetworkSpec
 from inception_jax.models.zoo import SPECS, list_networks
-from inception_jax.runtime.compiler_options import compiler_options
+from inception_jax.runtime.devices import compiler_options
 from inception_jax.weights.folding import fold
 from inception_jax.weights.model import Model, load, save
 

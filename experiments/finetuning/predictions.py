@@ -13,7 +13,7 @@ from inception_jax.config import RunConfig
 from inception_jax.data.batches import eval_batches
 from inception_jax.data.source import Source
 from inception_jax.inference.evaluate import view_probabilities
-from inception_jax.runtime.compiler_options import compiler_options
+from inception_jax.runtime.devices import compiler_options
 from inception_jax.weights.model import Model
 
 BATCH_SIZE = 32  # images

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 from jax import Array
+from jax.experimental import topologies
 
 from experiments.speed.case import CLASSES
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
@@ -29,7 +30,6 @@ from inception_jax.models.zoo import get_spec
 from inception_jax.planning.aot_worker import lower_step
 from inception_jax.planning.hlo import bytes_by_operation
 from inception_jax.runtime.collectives import AxisName, mean_over
-from inception_jax.runtime.devices import compile_only_gpu
 from inception_jax.runtime.parallel import ShardMapStep
 from inception_jax.runtime.stopping import run_command
 from inception_jax.text import table
@@ -87,7 +87,7 @@ def lowered(
     )
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     step = ShardMapStep(
-        partial(_inference, module), config.parallel, [device], donate_state=False
+        partial(_inference, module), config.parallel, [device], donate=False
     )
     return step.lower(variables, {"image": images}, None)
 
@@ -127,7 +127,10 @@ def run(options: Options) -> None:
     jax.config.update("jax_platforms", "cpu")  # do not look for a GPU
     # A program for an absent device cannot be loaded from the compilation cache.
     jax.config.update("jax_enable_compilation_cache", False)
-    device = compile_only_gpu(H100.read_text())
+    topology = topologies.get_topology_desc(
+        "elsewhere", "cuda", target_config=H100.read_text(), topology="1x1x1"
+    )
+    device = topology.devices[0]
     programs = list(product(options.networks, options.tasks, options.implementations))
     rows = []
     try:

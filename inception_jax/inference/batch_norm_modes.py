@@ -113,4 +113,4 @@ def _map_norms(function: Callable[[dict], dict], stats: dict) -> dict:
 
 def _on_devices(step: Step, model: Model, devices: Sequence[jax.Device]) -> ParallelStep:
     step = partial(step, model=model)
-    return data_parallel(step, ParallelConfig(), devices, donate_state=False)
+    return data_parallel(step, ParallelConfig(), devices, donate=False)

@@ -14,8 +14,7 @@ from inception_jax.data.batches import eval_batches
 from inception_jax.data.folder import FolderExamples
 from inception_jax.data.source import Source
 from inception_jax.runtime.devices import local_devices
-from inception_jax.runtime.parallel import ShardedFunction
-from inception_jax.runtime.placement import replicate
+from inception_jax.runtime.parallel import ShardedFunction, replicate
 from inception_jax.training.step import Batch
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Variables

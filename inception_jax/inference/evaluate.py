@@ -15,8 +15,7 @@ from inception_jax.config import ParallelConfig
 from inception_jax.data.batches import OnBadImage, eval_batches
 from inception_jax.data.source import Source, Subset
 from inception_jax.runtime.collectives import AxisName
-from inception_jax.runtime.parallel import data_parallel
-from inception_jax.runtime.placement import replicate
+from inception_jax.runtime.parallel import data_parallel, replicate
 from inception_jax.storage import run_folder
 from inception_jax.text import first_few
 from inception_jax.training.from_config import network_for
@@ -169,7 +168,7 @@ def evaluate(
     check_compatible(models, source)
     totals: dict[str, dict[str, float]] = {kind: {} for kind in kinds_to_evaluate(models)}
     combined = partial(ensemble_step, models=[one.model for one in models])
-    step = data_parallel(combined, ParallelConfig(), devices, donate_state=False)
+    step = data_parallel(combined, ParallelConfig(), devices, donate=False)
     host, hosts = jax.process_index(), jax.process_count()
     batches = eval_batches(
         source,

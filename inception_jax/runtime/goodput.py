@@ -71,10 +71,6 @@ def total_seconds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
         kept = [record for record in session if record["step"] <= end] or session[:1]
         for kind in KINDS:
             total[kind] += kept[-1]["seconds"][kind]
-        total["lost"] += _sum(session[-1]) - _sum(kept[-1])
+            total["lost"] += session[-1]["seconds"][kind] - kept[-1]["seconds"][kind]
         end = min(end, session[0]["step"])
     return total
-
-
-def _sum(record: dict[str, Any]) -> float:
-    return sum(record["seconds"].values())

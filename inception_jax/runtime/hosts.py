@@ -71,7 +71,7 @@ def connect(config: HostsConfig) -> None:
 
 
 def _initialize_arguments(config: HostsConfig) -> dict[str, Any]:
-    """Return arguments of `jax.distributed.initialize`; ValueError on a bad address."""
+    """Return arguments of `jax.distributed.initialize`; raises ValueError as `connect`."""
     host, _, port = str(config.coordinator).rpartition(":")
     expected = "coordinator must be HOST:PORT, with a known host and a port up to 65535"
     try:
@@ -127,16 +127,15 @@ def broadcast(value: Any) -> Any:
 
 def check_consistent(settings: dict[str, str]) -> None:
     """Raise ValueError in all processes if `settings` differ between them. Collective."""
-    processes = exchange({"host": socket.gethostname(), "settings": settings})
-    first = processes[0]
+    processes = exchange((socket.gethostname(), settings))
+    first_host, first = processes[0]
     differences = []
-    for index, process in enumerate(processes):
-        for name in sorted(first["settings"].keys() | process["settings"].keys()):
-            value, other = first["settings"].get(name), process["settings"].get(name)
-            if value != other:
+    for index, (host, own) in enumerate(processes):
+        for name in sorted(first.keys() | own.keys()):
+            if first.get(name) != own.get(name):
                 differences.append(
-                    f"{name} is {value} in process 0 ({first['host']}) and {other} in "
-                    f"process {index} ({process['host']})"
+                    f"{name} is {first.get(name)} in process 0 ({first_host}) and "
+                    f"{own.get(name)} in process {index} ({host})"
                 )
     if differences:
         raise ValueError(
@@ -153,24 +152,16 @@ def run_on_all(action: Callable[[], Result]) -> Result:
     """
     if jax.process_count() == 1:
         return action()
-    failure = None
     try:
         result = action()
     except Exception as error:
-        failure = error
-    outcome = {
-        "failed": failure is not None,
-        "os_error": isinstance(failure, OSError),
-        "message": str(failure),
-        "host": socket.gethostname(),
-    }
-    outcomes = exchange(outcome)
-    if failure is not None:
-        raise failure
-    for index, outcome in enumerate(outcomes):
-        if outcome["failed"]:
-            error_type = OSError if outcome["os_error"] else ValueError
-            raise error_type(f"process {index} ({outcome['host']}): {outcome['message']}")
+        exchange((socket.gethostname(), str(error), isinstance(error, OSError)))
+        raise
+    for index, failure in enumerate(exchange(None)):
+        if failure is not None:
+            host, message, is_os_error = failure
+            error_type = OSError if is_os_error else ValueError
+            raise error_type(f"process {index} ({host}): {message}")
     return result
 
 
@@ -181,18 +172,11 @@ def list_processes(code: str) -> list[str]:
     If JAX ends this process later, the lines are printed.
     """
     connect_devices()
-    facts = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "devices": describe(local_devices()),
-        "jax": jax.__version__,
-        "code": code,
-    }
-    lines = [
-        f"process {index}: {x['host']}, pid {x['pid']}, {x['devices']}, jax {x['jax']}, "
-        f"code {x['code']}"
-        for index, x in enumerate(exchange(facts))
-    ]
+    own = (
+        f"{socket.gethostname()}, pid {os.getpid()}, {describe(local_devices())}, "
+        f"jax {jax.__version__}, code {code}"
+    )
+    lines = [f"process {index}: {line}" for index, line in enumerate(exchange(own))]
     _set_abort_message(
         "JAX has ended this process because another process of the run is gone; the lines "
         'above name it ("leader" is the coordinator, usually process 0). Run the same '
@@ -208,11 +192,11 @@ def exit_process(status: int) -> NoReturn:
     this function waits only `SHUTDOWN_TIMEOUT`: the others may hang, and they notice the
     failure only when this process is gone.
     """
-    distributed = jax.distributed.is_initialized()
-    if not distributed:  # a late signal to stop must not change the status
+    if not jax.distributed.is_initialized():
+        # A late signal to stop must not change the status.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if status and distributed:
+    elif status:
         shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
         shutdown.start()
         shutdown.join(SHUTDOWN_TIMEOUT)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -25,9 +26,7 @@ from inception_jax.runtime.collectives import (
     Step,
     num_bn_groups,
 )
-from inception_jax.runtime.compiler_options import compiler_options
-from inception_jax.runtime.devices import all_devices
-from inception_jax.runtime.placement import place_replicated
+from inception_jax.runtime.devices import all_devices, compiler_options
 
 DEVICE_AXIS = "device"
 
@@ -39,7 +38,7 @@ class ParallelStep:
 
     The batch is this process's part, a dict of arrays `[examples, ...]`, which is divided
     evenly among its devices. State and numbers are copied to every device; the result is
-    the same on every device. With `donate_state` the state that is passed in is consumed.
+    the same on every device. With `donate` the state that is passed in is consumed.
     """
 
     _function: Any  # the jitted or mapped step
@@ -81,26 +80,23 @@ class PmapStep(ParallelStep):
     """A step mapped by `jax.pmap`."""
 
     def __init__(
-        self,
-        step: Step,
-        config: ParallelConfig,
-        devices: Devices,
-        donate_state: bool = True,
+        self, step: Step, config: ParallelConfig, devices: Devices, donate: bool = True
     ) -> None:
         num_bn_groups(config, len(devices))  # raises ValueError
         # pmap takes and returns this process's part, on a mesh of its own devices.
         mesh = Mesh(np.array(devices), (DATA_AXIS,)).local_mesh
         super().__init__(devices, mesh, DATA_AXIS)
+        donated = (0,) if donate else ()
         self._function = jax.pmap(
             partial(step, axis_name=DATA_AXIS),
             axis_name=DATA_AXIS,
             in_axes=(None, 0, None),
             out_axes=None,
             devices=devices,
-            donate_argnums=(0,) if donate_state else (),
+            donate_argnums=donated,
         )
         if jax.process_count() == 1:  # jit cannot wrap a pmap over several processes
-            self._function = _jit_step(self._function, devices, donate_state)
+            self._function = _jit(self._function, devices, donate_argnums=donated)
 
     def _send(self, x: np.ndarray | jax.Array) -> jax.Array:
         per_device = x.reshape(self._local_count, -1, *x.shape[1:])
@@ -111,19 +107,12 @@ class ShardMapStep(ParallelStep):
     """A step mapped by `jax.shard_map` and compiled by `jax.jit`."""
 
     def __init__(
-        self,
-        step: Step,
-        config: ParallelConfig,
-        devices: Devices,
-        donate_state: bool = True,
+        self, step: Step, config: ParallelConfig, devices: Devices, donate: bool = True
     ) -> None:
-        axes: tuple[str, ...] = (DATA_AXIS,)
-        device_grid = np.array(devices)
         groups = num_bn_groups(config, len(devices))
-        if groups > 1:
-            axes = (GROUP_AXIS, DATA_AXIS)
-            device_grid = device_grid.reshape(groups, -1)
-        mesh = Mesh(device_grid, axes, axis_types=(AxisType.Auto,) * len(axes))
+        axes = (GROUP_AXIS, DATA_AXIS) if groups > 1 else (DATA_AXIS,)
+        grid = np.array(devices).reshape((groups, -1) if groups > 1 else -1)
+        mesh = Mesh(grid, axes, axis_types=(AxisType.Auto,) * len(axes))
         super().__init__(devices, mesh, axes)
         mapped = jax.shard_map(
             partial(step, axis_name=axes),
@@ -131,13 +120,10 @@ class ShardMapStep(ParallelStep):
             in_specs=(P(), P(axes), P()),
             out_specs=P(),
         )
-        self._function = _jit_step(mapped, devices, donate_state)
+        self._function = _jit(mapped, devices, donate_argnums=(0,) if donate else ())
 
     def lower(self, state: Any, batch: Any, numbers: Any) -> jax.stages.Lowered:
-        """Lower the step for the shapes of the whole batch.
-
-        The devices may be those of another machine.
-        """
+        """Lower the step for the shapes of the whole batch; the devices may be absent."""
 
         def shaped(tree: Any, sharding: NamedSharding) -> Any:
             return jax.tree.map(
@@ -148,14 +134,9 @@ class ShardMapStep(ParallelStep):
         return self._function.lower(state, shaped(batch, self._sharded), numbers)
 
 
-def _jit_step(
-    function: Callable[..., Any], devices: Devices, donate_state: bool
-) -> jax.stages.Wrapped:
-    return jax.jit(
-        function,
-        donate_argnums=(0,) if donate_state else (),
-        compiler_options=compiler_options(devices[0].platform),
-    )
+def _jit(function: Callable[..., Any], devices: Devices, **options: Any) -> Any:
+    options["compiler_options"] = compiler_options(devices[0].platform)
+    return jax.jit(function, **options)
 
 
 def data_parallel(
@@ -163,22 +144,21 @@ def data_parallel(
     config: ParallelConfig,
     devices: Devices | None = None,
     *,
-    donate_state: bool = True,
+    donate: bool = True,
 ) -> ParallelStep:
     """Map `step` over `devices` (default: all) with the wrapper that `config` names.
 
     Raises ValueError if the devices do not divide into groups of `config.bn_sync`.
     """
     kind = PmapStep if config.wrapper == "pmap" else ShardMapStep
-    return kind(step, config, list(devices or all_devices()), donate_state)
+    return kind(step, config, list(devices or all_devices()), donate)
 
 
 def connect_devices() -> None:
     """Connect all devices of all processes, by a sum over them.
 
-    CPU devices wait for one another at most 30 s when they first connect, but compiling the
-    first training step may take some processes longer than that. This small program does
-    not.
+    CPU devices wait at most 30 s for one another when they first connect. Compiling a
+    training step may take some processes longer than others, unlike this small program.
     """
 
     def total(state: Any, batch: Batch, numbers: Any, *, axis_name: AxisName) -> Any:
@@ -202,11 +182,7 @@ class ShardedFunction(ParallelStep):
         devices = list(devices or all_devices())
         mesh = Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
         super().__init__(devices, mesh, DATA_AXIS)
-        self._function = jax.jit(
-            function,
-            out_shardings=self._replicated,
-            compiler_options=compiler_options(devices[0].platform),
-        )
+        self._function = _jit(function, devices, out_shardings=self._replicated)
 
 
 class PerDevice:
@@ -236,3 +212,35 @@ class PerDevice:
     def __call__(self, *trees: Any) -> Any:
         """Run the function; arrays that are not on the devices yet are sent there."""
         return self._function(*trees)
+
+
+def replicate(tree: Any | None, like: Any, devices: Devices) -> Any:
+    """Copy process 0's arrays, bit for bit, to all `devices`.
+
+    All processes call it. The argument `tree` of the others is ignored; `like` holds the
+    shapes and dtypes.
+    """
+    if jax.process_count() > 1:
+        if jax.process_index() > 0:
+            tree = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        # As integers: the broadcast is a sum over the processes, and 0.0 + -0.0 is 0.0.
+        bits = jax.tree.map(lambda x: np.asarray(x).view(f"u{x.dtype.itemsize}"), tree)
+        bits = multihost_utils.broadcast_one_to_all(bits)
+        tree = jax.tree.map(lambda x, to: np.asarray(x).view(to.dtype), bits, like)
+    return place_replicated(tree, NamedSharding(Mesh(np.array(devices), (DATA_AXIS,)), P()))
+
+
+def place_replicated(tree: Any, replicated: NamedSharding) -> Any:
+    """Place arrays that are equal in all processes; copy only those not placed yet."""
+    if all(getattr(x, "sharding", None) == replicated for x in jax.tree.leaves(tree)):
+        return tree
+    local = NamedSharding(replicated.mesh.local_mesh, replicated.spec)
+
+    def place(x: Any) -> jax.Array:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            x = jax.device_put(x, local)
+        # Assembles a global array from this process's copies without communication.
+        copies = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, replicated, copies)
+
+    return jax.tree.map(place, tree)

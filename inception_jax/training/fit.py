@@ -12,7 +12,7 @@ from inception_jax.config import RunConfig
 from inception_jax.runtime import hosts
 from inception_jax.runtime.devices import describe
 from inception_jax.runtime.goodput import Goodput
-from inception_jax.runtime.placement import replicate
+from inception_jax.runtime.parallel import replicate
 from inception_jax.runtime.stopping import ExitStatus, StopSignal
 from inception_jax.runtime.watchdog import Watchdog
 from inception_jax.storage import run_folder

@@ -277,7 +277,7 @@ def compiled_steps(
     )
     return (
         data_parallel(train, parallel, devices),
-        data_parallel(evaluate, parallel, devices, donate_state=False),
+        data_parallel(evaluate, parallel, devices, donate=False),
     )
 
 

@@ -18,9 +18,7 @@ from inception_jax.runtime.parallel import ShardMapStep
 
 def compiled_text(step) -> str:
     """Return the HLO of `step` on the four devices of the tests, for 8x32 numbers."""
-    mapped = ShardMapStep(
-        step, ParallelConfig("shard_map"), all_devices(), donate_state=False
-    )
+    mapped = ShardMapStep(step, ParallelConfig("shard_map"), all_devices(), donate=False)
     shape = jax.ShapeDtypeStruct((8, 32), jnp.float32)
     state = jax.ShapeDtypeStruct((32,), jnp.float32)
     return mapped.lower(state, {"image": shape}, None).compile().as_text()

@@ -23,8 +23,7 @@ from inception_jax.data.source import Source
 from inception_jax.runtime import hosts
 from inception_jax.runtime.collectives import with_stop_flag
 from inception_jax.runtime.devices import all_devices
-from inception_jax.runtime.parallel import ShardedFunction, data_parallel
-from inception_jax.runtime.placement import replicate
+from inception_jax.runtime.parallel import ShardedFunction, data_parallel, replicate
 
 # Wrappers and bn_sync: batch statistics of each device, of pairs of devices, of all.
 TRAINED = {
@@ -87,7 +86,7 @@ def evaluated(wrapper: str, n: int = 103) -> dict[str, float]:
     spec = PreprocessSpec((8, 8, 1), crop_fraction=1.0)
     network = one_process.inception_jax.create(one_process.SPEC)
     step = partial(eval_step, network=network, preprocess=spec)
-    step = data_parallel(step, ParallelConfig(wrapper), donate_state=False)
+    step = data_parallel(step, ParallelConfig(wrapper), donate=False)
     index, count = jax.process_index(), jax.process_count()
     sums: dict[str, float] = {}
     source = Source("test", "eval", tuple("0123456789"), examples)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from inception_jax.config import ParallelConfig
-from inception_jax.runtime import compiler_options as module
-from inception_jax.runtime.compiler_options import compiler_options
+from inception_jax.runtime import devices
+from inception_jax.runtime.devices import compiler_options
 from inception_jax.runtime.parallel import ShardedFunction, data_parallel
 
 IMAGES = {"image": np.ones((2, 17, 17, 32), np.float32)}
@@ -48,8 +48,8 @@ def test_steps(wrapper):
         return jax.lax.pmean(convolved(*arguments), axis_name)
 
     assert library_calls(jax.jit(convolved)) > 0  # without the options there are some
-    config, devices = ParallelConfig(wrapper), jax.devices()[:2]
-    parallel = data_parallel(step, config, devices, donate_state=False)
+    config = ParallelConfig(wrapper)
+    parallel = data_parallel(step, config, jax.devices()[:2], donate=False)
     assert library_calls(parallel._function) == 0
 
 
@@ -76,14 +76,14 @@ def test_options_in_xla_flags_are_left_out(monkeypatch):
     "options", [{"xla_no_such_option": True}, {OPTION: "NO_SUCH_TYPE"}]
 )
 def test_an_unsupported_option_gives_no_options(monkeypatch, options):
-    monkeypatch.setitem(module._COMPILER_OPTIONS, "cpu", options)
+    monkeypatch.setitem(devices._COMPILER_OPTIONS, "cpu", options)
     assert compiler_options("cpu") == {}
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_this_version_of_xla_supports_all_options(platform):
     """XLA accepts the options of every platform on any platform."""
-    options = module._COMPILER_OPTIONS[platform]
+    options = devices._COMPILER_OPTIONS[platform]
     assert jax.jit(jnp.negative, compiler_options=options)(1.0) == -1
 
 

@@ -22,7 +22,7 @@ def weighted(state: jax.Array, batch: dict, numbers: jax.Array, axis_name: str):
 def test_batches_in_numpy_in_jax_and_placed(wrapper, devices):
     x = np.arange(8, dtype=np.float32)
     config = ParallelConfig(wrapper)
-    run = data_parallel(weighted, config, jax.devices()[:devices], donate_state=False)
+    run = data_parallel(weighted, config, jax.devices()[:devices], donate=False)
     step = partial(run, jnp.float32(2.0), numbers=jnp.float32(3.0))
     each = 8 // devices
     place = np.arange(8) % each + 10 * (np.arange(8) // each)

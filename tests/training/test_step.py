@@ -211,7 +211,7 @@ def test_evaluation_counts_each_example_once_on_1_2_and_4_devices(wrapper):
     step = partial(eval_step, network=NETWORK, preprocess=PREPROCESS)
     for devices in (1, 2, 4):
         config = ParallelConfig(wrapper)
-        run = data_parallel(step, config, jax.devices()[:devices], donate_state=False)
+        run = data_parallel(step, config, jax.devices()[:devices], donate=False)
         assert_close(run(variables, batch, NUMBERS), expected)
 
 

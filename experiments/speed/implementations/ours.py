@@ -18,8 +18,12 @@ from inception_jax.config import RunConfig
 from inception_jax.data.imagenet import NUM_TRAIN_IMAGES
 from inception_jax.models.network import Network
 from inception_jax.models.summary import summarise
-from inception_jax.runtime.compiler_options import compiler_options
-from inception_jax.runtime.devices import describe, local_devices, peak_flops
+from inception_jax.runtime.devices import (
+    compiler_options,
+    describe,
+    local_devices,
+    peak_flops,
+)
 from inception_jax.runtime.parallel import data_parallel
 from inception_jax.training.from_config import network_for, numbers_for, train_options
 from inception_jax.training.step import TrainState, state_shapes, train_step
