@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Strictness for every test: several devices, no silent broadcasting, checked shapes."""
+"""Settings of all tests: four CPU devices, no rank promotion, shapes checked."""
 
 import gc
 import os
@@ -8,25 +8,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-# Before jax starts: four CPU devices stand in for a pod's, and no accelerator is used.
+# Before jax is imported: four CPU devices stand in for a pod; no accelerator is used.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
-# There is a test process for each core: the statistics' matrices need no more threads.
+# Each core has its own test process, so more threads would only compete.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import jaxtyping
 import pytest
 
-# A shell that starts the tests in the background has Ctrl-C ignored, in their children too.
+# In the background of a shell, the tests and their children would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every jaxtyping annotation of the package is checked while the tests run.
 jaxtyping.install_import_hook("inception_jax", "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# One cache for all tests and all runs of them; the folder is the user's own and ignored
-# by git.
+# One compilation cache for all test runs. Git ignores the folder.
 CACHE = Path(__file__).parents[1] / ".cache" / "xla"
 CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
@@ -40,15 +39,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Programs that are compiled fast and run slowly, but with --slow, here and in the
-    processes that tests start: networks are tiny, and most of the time is compilation."""
+    """Without --slow, optimise programs less, here and in the processes of tests.
+
+    Networks are tiny, so most of the time is compilation.
+    """
     if config.getoption("--slow"):
         return
     jax.config.update("jax_disable_most_optimizations", True)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    # A program in one piece, not in 32 for as many threads: each core has its process.
+    # One piece of code instead of 32 for as many threads: each core has its own process.
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_parallel_codegen_split_count=1"]
-    if jax.__version_info__ < (0, 11):  # later ones do not know the flag
+    if jax.__version_info__ < (0, 11):  # newer versions reject the flag
         flags.append("--xla_cpu_use_fusion_emitters=false")
     os.environ["XLA_FLAGS"] = " ".join(flags)
 
@@ -62,8 +63,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
             item.add_marker(skip)
 
 
-# Traces and programs stay to the end: a file's are left alone afterwards. Searching all of
-# them for garbage took a quarter of the time.
+# Traces and programs stay alive to the end. Those of a finished test file are frozen,
+# because searching them for garbage again takes a quarter of the time.
 gc.set_threshold(50_000, 20, 100)
 
 
@@ -74,7 +75,7 @@ def frozen() -> Iterator[None]:
     gc.freeze()
 
 
-# Imported in the fixtures: after the import hook.
+# Fixtures import the package in their bodies, so that the import hook applies to it.
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +92,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, data_dir: str):
-    """A run of a second on the digits; it needs a workdir and nothing else."""
+    """The configuration of a run of one second on the digits, without a workdir."""
     from inception_jax.models.zoo import SPECS
     from tests.models.tiny import one_block
     from tests.runs import CONFIG

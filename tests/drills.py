@@ -61,7 +61,7 @@ class Drill:
         """Start the process; its output goes to files beside the run folder."""
         settings = {
             "PYTHONUNBUFFERED": "1",
-            # The same as here, because sums over other devices round differently.
+            # As in this process, because sums over other devices round differently.
             "JAX_NUM_CPU_DEVICES": str(jax.local_device_count()),
             "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
@@ -106,7 +106,7 @@ class Drill:
 
     @property
     def moment(self) -> str:
-        """What a killed process was doing, judging by its files."""
+        """What a killed process was doing, according to its files."""
         checkpoints = self.folder / "checkpoints"
         names = [p.name for p in checkpoints.iterdir()] if checkpoints.exists() else []
         if any("tmp" in name for name in names):
@@ -142,6 +142,6 @@ def what_is_left(folder: Path) -> dict[str, object]:
 
 
 def end(process: subprocess.Popen, number: signal.Signals) -> int:
-    """Send a signal and return the exit status, also of a process that ended before it."""
+    """Send a signal and return the exit status, even if the process had already ended."""
     process.send_signal(number)
     return process.wait(timeout=120)

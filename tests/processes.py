@@ -13,20 +13,20 @@ ROOT = Path(__file__).parents[1]
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on just now."""
+    """Return a free port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
 
 
 class Processes:
-    """`python *arguments` so many times; whatever still runs at the end of the block is
-    killed. What a process says is in `folder`, and in `said`.
+    """Run `python *arguments` in `count` processes, killed at the end of the block.
 
     Args:
-      devices: of each process, on the CPU.
-      coordinator: the option --hosts.coordinator, given with a count and an index;
-        default: a free port of the loopback interface; "": none of the three.
-      environment: what is added to that of the tests; "{index}" in it is the process's.
+      devices: number of CPU devices of each process.
+      folder: where the output of the processes is written.
+      coordinator: value of --hosts.coordinator, passed with a count and an index;
+        default: a free port of the loopback interface; "" passes none of the three.
+      environment: additional variables; "{index}" stands for the index of the process.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Processes:
             process.wait()
 
     def wait(self, seconds: float) -> list[int]:
-        """Exit statuses. Raises AssertionError with what was said if one takes longer."""
+        """Return the exit statuses; raises AssertionError after `seconds`."""
         end = time.monotonic() + seconds
         for index, process in enumerate(self.running):
             try:
@@ -93,7 +93,7 @@ class Processes:
         return [process.returncode for process in self.running]
 
     def wait_for(self, text: str, index: int, seconds: float) -> None:
-        """Until process `index` has said `text`. Raises AssertionError as `wait`."""
+        """Wait until process `index` prints `text`; raises AssertionError as `wait`."""
         end = time.monotonic() + seconds
         while text not in self.said(index):
             ended = self.running[index].poll()
@@ -105,7 +105,7 @@ class Processes:
             time.sleep(0.05)
 
     def said(self, index: int) -> str:
-        """What process `index` has written to stdout and stderr."""
+        """Return what process `index` has written to stdout and stderr."""
         return self._path(index).read_text(errors="replace")
 
     def said_by_all(self) -> str:

@@ -53,7 +53,7 @@ def test_a_checkpoint_holds_the_same_weights(tiny, expected, tmp_path):
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-def test_a_run_goes_on_from_its_checkpoint(tiny, expected, tmp_path):
+def test_a_run_resumes_from_its_checkpoint(tiny, expected, tmp_path):
     run = shutil.copytree(OLD / "run", tmp_path / "run")
     assert fit(replace(tiny, workdir=run, steps=6, log_every=1))
     records = read_json_lines(run / "metrics.jsonl")

@@ -22,7 +22,7 @@ from tests.models.tiny import one_block, random_variables
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 FILE = "model.safetensors"
-# A quarter of the updates, at a higher rate.
+# A quarter of the steps, at a higher learning rate.
 QUICK = ["--epochs", "40", "--evaluations", "2", "--learning-rate", "0.1"]
 
 

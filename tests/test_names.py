@@ -35,7 +35,7 @@ CLASSES = (
     "long" * 60,
 )
 NAMES = tuple(f"x{name}x" for name in CLASSES)
-# Of the folders of data and of runs; the latter's path must not be a pattern.
+# Names of the data folder and of a run; a run's path must not be a glob pattern.
 FOLDER = '<script>\x1b[31m|](\n\u202e$\\frac$"..x'
 RUN = '<script>\x1b]0;title\x07|](\n\u202e$frac$"..x'
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]")
@@ -43,7 +43,7 @@ UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]")
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """A folder of images under those names, in classes of them and in files."""
+    """A folder of images whose classes and files have these names."""
     pixels = bytes(range(256)) * 3
     jpeg = simplejpeg.encode_jpeg(memoryview(pixels).cast("B", (16, 16, 3)))
     for split in ("train", "val"):
@@ -94,7 +94,7 @@ def test_from_a_folder_to_the_tables(hostile, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["lr[0.1]", "a*b", "a?b", r"..\up", "no utf-8 \udcff"])
 def test_folders_in_which_no_checkpoint_would_be_found(tiny, tmp_path, name):
-    """Before anything is written, and in `recalibrate` too."""
+    """They are rejected before anything is written, also by `recalibrate`."""
     with pytest.raises(ValueError, match="could not be read back"):
         fit(replace(tiny, workdir=tmp_path / name))
     with pytest.raises(ValueError, match="could not be read back"):
@@ -108,7 +108,7 @@ def listed(folder: Path) -> Path:
 
 
 def test_a_study_that_others_recorded(tmp_path, capsys):
-    """Whatever is in runs.jsonl, the pages hold it as words and load nothing."""
+    """The pages show whatever is in runs.jsonl as text, and load nothing."""
     words = "".join(NAMES)
     for each, record in small().items():
         fields = asdict(each)
@@ -141,7 +141,7 @@ def test_a_study_that_others_recorded(tmp_path, capsys):
     assert not UNSAFE.search(said)
 
 
-def test_words_for_people():
+def test_text_is_made_printable():
     assert printable("é ü 字 ✔\n\tok") == "é ü 字 ✔\n\tok"
     assert printable("a\x1b[0m\r\x00\x9b\u2028\u202e\udcff") == (
         r"a\x1b[0m\r\x00\x9b\u2028\u202e\udcff"

@@ -23,7 +23,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     without = shutil.ignore_patterns("__pycache__", "*.html", "*.png")
     for folder in ("notebooks", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
-    # Kernels neither write to the user's folders nor come from them.
+    # Kernels neither write to the user's folders nor are found there.
     for variable in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(variable, str(tmp_path / "jupyter"))
     monkeypatch.setenv("INCEPTION_JAX_MODELS", str(tmp_path / "models"))  # none
@@ -45,7 +45,7 @@ def test_a_notebook_runs(copy, name):
 
 
 def check_outputs(notebook: nbformat.NotebookNode, num_figures: int) -> None:
-    """Every code cell has an output, none is an error or a warning."""
+    """Check that every code cell has an output, and none is an error or a warning."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]

@@ -47,7 +47,7 @@ CARD = Card("tiny", PreprocessSpec((32, 32, 1)), tuple("abcde"), Origin("timm", 
 
 
 def blocks(language: str, pages: Sequence[str] = PAGES) -> list[str]:
-    """The code blocks of a language in some pages."""
+    """Return the code blocks of a language in some pages."""
     pattern = rf"^[ ]*```{language}\n(.*?)^[ ]*```"
     return [
         block
@@ -57,7 +57,7 @@ def blocks(language: str, pages: Sequence[str] = PAGES) -> list[str]:
 
 
 def commands(pages: Sequence[str]) -> list[list[str]]:
-    """The commands in the sh blocks of some pages, split into words."""
+    """Return the commands in the sh blocks of some pages, split into words."""
     lines = "".join(blocks("sh", pages)).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
@@ -71,7 +71,7 @@ def variables_of(card: Card) -> dict:
     )
 
 
-def test_the_two_commands_are_where_the_gate_looks_for_them():
+def test_the_two_commands_are_where_ci_looks_for_them():
     for marker, end in (
         ("run", 'pip install -e ".[study]" && python -m experiments.residual_scaling'),
         ("test", 'pip install -e ".[test]" && pytest'),
@@ -118,7 +118,7 @@ def test_every_command_of_the_package_runs(tiny, photos, tmp_path, monkeypatch, 
         assert (config.network, topology) == ("inception_v4", "v5e:4x4")
 
 
-def test_every_command_of_an_experiment_is_understood():
+def test_every_command_of_an_experiment_parses():
     """Recipes, folders and options exist; tests/experiments runs them, on small data."""
     parsed = []
     for command in commands(PAGES):
@@ -164,7 +164,7 @@ def test_names_in_the_table_of_figures_exist():
             assert re.search(rf"^(class |def )?{name}\b", source, re.M), f"{name}: {paths}"
 
 
-def test_the_first_screen_and_the_length_of_the_readme():
+def test_the_main_pages_are_short():
     assert len(README.splitlines()) <= 150
     assert len((ROOT / "experiments" / "README.md").read_text().splitlines()) <= 40
 

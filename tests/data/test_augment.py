@@ -38,7 +38,7 @@ def draw(count: int, height: int, width: int, config: AugmentConfig = CONFIG) ->
 
 
 @pytest.mark.parametrize("case", BOX_CASES)
-def test_boxes_are_distributed_as_tensorflow_s(tensorflow, case):
+def test_boxes_are_distributed_as_in_tensorflow(tensorflow, case):
     height, width, area, covered = BOX_CASES[case]
     config = AugmentConfig(area=area, min_covered=covered)
     boxes = draw(10_000, height, width, config)
@@ -54,16 +54,16 @@ def test_boxes_are_distributed_as_tensorflow_s(tensorflow, case):
 
 
 def as_tensorflow_places(places: np.ndarray, last: np.ndarray, length: int) -> np.ndarray:
-    """Return counts of the places without `last`, with the other places weighted up.
+    """Return counts of positions without `last`, with the others weighted up.
 
-    TensorFlow never draws the last place unless it is the only one.
+    TensorFlow never draws the last position unless it is the only one.
     """
     others = np.where(places == last, 0.0, (last + 1) / np.maximum(last, 1))
     weights = np.where(last == 0, 1.0, others)
     return np.bincount(places, weights, minlength=length + 1)
 
 
-def test_all_places_of_a_box_are_equally_likely():
+def test_all_positions_of_a_box_are_equally_likely():
     boxes = draw(20_000, 8, 8, AugmentConfig(area=(0.5, 0.8), ratio=(1.0, 1.0)))
     for size in (6, 7):
         of_size = boxes[boxes[:, 2] == size]
@@ -88,7 +88,7 @@ def generated_sizes() -> list[tuple[int, int]]:
         AugmentConfig(area=(0.3, 0.4), min_covered=0.0, ratio=(1.0, 1.0)),
     ],
 )
-def test_boxes_are_inside_and_keep_their_bounds(config):
+def test_boxes_are_inside_and_respect_their_bounds(config):
     rng = np.random.default_rng(5)
     for height, width in generated_sizes():
         for _ in range(5):

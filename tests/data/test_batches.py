@@ -254,7 +254,7 @@ def test_bad_image_is_an_error_that_names_it():
         list(eval_batches(photos(8, bad=[2]), preprocess=SMALL, batch_size=4))
 
 
-def test_skipping_takes_the_next_readable_example():
+def test_skipping_uses_the_next_readable_example():
     good = batches_of(photos(8))[0]
     batch = batches_of(photos(8, bad=[2, 3, 7]), on_bad_image="skip")[0]
     replacement = {2: 4, 3: 4, 7: 0}

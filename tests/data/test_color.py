@@ -14,7 +14,7 @@ from tests.goldens.regenerate_preprocessing import AMOUNTS, picture
 
 
 @pytest.mark.parametrize("order", range(4))
-def test_color_is_tensorflow_s(order):
+def test_color_equals_that_of_tensorflow(order):
     with np.load(HERE / "preprocessing_tensorflow.npz", allow_pickle=False) as arrays:
         golden = arrays["color"]
     image = jnp.asarray(picture(12, 14), jnp.float32) / 255

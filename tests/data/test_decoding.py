@@ -110,7 +110,7 @@ def without_adobe(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_cmyk_with_and_without_adobes_inversion(channels):
+def test_cmyk_with_and_without_inversion_by_adobe(channels):
     inks = np.concatenate([255 - picture(), np.zeros((40, 60, 1), np.uint8)], axis=2)
     expected = convert_channels(picture(), channels)
     # Pillow writes inverted inks with Adobe's marker.

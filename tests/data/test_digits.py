@@ -101,7 +101,7 @@ open_source("digits", "train", os.environ["FOLDER"])
 """
 
 
-def test_killed_preparation_is_recovered_from(tmp_path):
+def test_a_killed_preparation_is_repeated(tmp_path):
     with run(KILLED, FOLDER=str(tmp_path)) as process:
         _, err = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, err

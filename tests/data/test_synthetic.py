@@ -48,7 +48,7 @@ def test_images_are_reproducible_and_distinct():
     assert train.examples[0]["image"] != train.examples[2]["image"]
 
 
-def test_classes_can_be_seen():
+def test_classes_are_distinguishable():
     source = open_source("synthetic:3x30", "train")
     hues = np.array([pixels(source, i).mean((0, 1)) for i in range(12)])
     hues /= hues.sum(axis=1, keepdims=True)

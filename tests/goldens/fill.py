@@ -32,7 +32,7 @@ CLASSIFIER_GAIN = {
 
 
 def uniform(name: str, count: int) -> np.ndarray:
-    """`count` numbers in [0, 1), multiples of 2**-24, that depend on `name` alone."""
+    """Return `count` multiples of 2**-24 in [0, 1) that depend on `name` alone."""
     with np.errstate(over="ignore"):
         seed = np.uint64(zlib.crc32(name.encode())) << np.uint64(32)
         step = np.uint64(0x9E3779B97F4A7C15)
@@ -44,7 +44,7 @@ def uniform(name: str, count: int) -> np.ndarray:
 
 
 def images(size: int) -> np.ndarray:
-    """Two images [2, size, size, 3] in [-1, 1]: noise, and a smooth one."""
+    """Return two images [2, size, size, 3] in [-1, 1]: noise, and a smooth one."""
     noise = 2 * uniform("input:0", size * size * 3).reshape(size, size, 3) - 1
     h, w, c = np.indices((size, size, 3))
     smooth = 0.6 * np.sin(0.11 * h + 0.9 * c) * np.cos(0.047 * w - 0.5 * c)
@@ -55,7 +55,7 @@ def images(size: int) -> np.ndarray:
 def fill(
     source: str, name: str, shape: tuple[int, ...], *, kind: str, out_axis: int = -1
 ) -> np.ndarray:
-    """The array called `name`: `shape` is the source's, `out_axis` its output channels.
+    """Return the array called `name`; `out_axis` is the axis of output channels in `shape`.
 
     `kind` is conv (followed by batch normalisation), linear (the 1x1 convolution that
     ends a residual block), classifier, gamma, variance or small (biases and means).
@@ -65,7 +65,7 @@ def fill(
     fan_in = math.prod(shape) // shape[out_axis]
     if kind == "conv":
         x = signed * np.sqrt(3 * CONV_VARIANCE / fan_in)
-        if fan_in > 27:  # all but the first: take away half of each filter's mean
+        if fan_in > 27:  # except in the first layer, subtract half of each filter's mean
             axes = tuple(i for i in range(4) if i != out_axis % 4)
             x = x - 0.5 * x.mean(axes, keepdims=True)
     elif kind == "linear":
@@ -82,7 +82,7 @@ def fill(
 
 
 def _source_leaf(source: str, scope: list[str], leaf: str, rank: int):
-    """(name in the source, kind) of the array we call `scope`/`leaf`."""
+    """Return (name in the source, kind) of the array that we call `scope`/`leaf`."""
     layers = json.loads((NAMES_FOLDER / f"{source}.json").read_text())
     if source.startswith("keras"):
         join, kernel, beta = "/", "kernel", "beta"
@@ -107,7 +107,7 @@ def _source_leaf(source: str, scope: list[str], leaf: str, rank: int):
 
 
 def golden_variables(source: str, shapes: dict) -> dict:
-    """Variables of ours filled with the source's arrays; `shapes` is their shape tree."""
+    """Return variables with the shapes in `shapes`, filled with the source's arrays."""
 
     def visit(tree: dict, scope: list[str]) -> dict:
         filled = {}

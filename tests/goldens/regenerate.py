@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the goldens again by running other people's networks.
+"""Regenerate the goldens by running the networks of other libraries.
 
     python -m tests.goldens.regenerate timm_inception_v4 [--out DIR] [--check]
 
-The source's model gets the weights of fill.py and sees its two images. Keys of a file:
+The source's model gets the weights of fill.py and its two images. Keys of a file:
 
 - `logits_<size>`, `logits_<size>_f32`: the outputs in float64 and in float32;
 - `tap/<stage>/shape`, `stats`, `probe`: shape (NHWC) and `tap_figures` of every stage,
@@ -11,15 +11,15 @@ The source's model gets the weights of fill.py and sees its two images. Keys of 
 - `train_logits_<size>`, `train_bn/<layer>/running_mean`, `running_var`: one forward
   pass in training mode, in float64 and without dropout, and the first 16 moving
   averages after it; not for Keras;
-- `padding_counted/logits_<size>`, for timm_inception_v3 alone: timm's Inception-v3
-  counts the zeros of the padding in its 3x3 average pools, TensorFlow, and so slim and
-  Keras, leaves them out of the mean. These are the outputs of timm as it is, in float64;
-  for all other figures `leave_padding_out` has changed that one argument of the pools.
+- `padding_counted/logits_<size>`, only for timm_inception_v3: timm's Inception-v3 counts
+  the zeros of the padding in its 3x3 average pools; TensorFlow, and hence slim and Keras,
+  does not. These are the outputs of timm unchanged, in float64; for all other arrays
+  `leave_padding_out` changes that one argument of the pools.
 
-The file replaces the one here or goes to DIR. With `--check` nothing is written: the
-new figures are compared with the file here, and the exit status is 1 if they differ.
+The file replaces the committed one or is written to DIR. With `--check` nothing is written:
+the new arrays are compared with the committed file; the exit status is 1 if they differ.
 Nothing is downloaded. torch 2.14.1, torchvision 0.29.1, timm 1.0.31, facenet-pytorch
-2.6.0 and keras 3.15.1 on jax 0.10.2 give the files that are here.
+2.6.0 and keras 3.15.1 on jax 0.10.2 gave the committed files.
 """
 
 import argparse
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 
-# What has to be installed beside this package and its tests. facenet-pytorch asks for
-# an old torch but runs with new ones, hence --no-deps.
+# Packages to install besides this package and its tests. facenet-pytorch requires an old
+# torch but runs with new ones, hence --no-deps.
 NEEDS = {
     "timm_inception_v3": "torch timm",
     "timm_inception_v4": "torch timm",
@@ -56,12 +56,12 @@ NEEDS = {
     "keras_inception_resnet_v2": "keras",
 }
 
-# What `--check` allows; outputs in float32 get the larger tolerance of the tests.
+# Tolerance of `--check`; outputs in float32 get the larger tolerance of the tests.
 FLOAT64_TOLERANCE = 1e-9
 
 
 def kind_of(name: str, rank: int) -> str:
-    """The `kind` that `fill` takes, from the name in torch or Keras and the rank."""
+    """Return the `kind` that `fill` takes, from the name in torch or Keras and the rank."""
     if name.endswith(("running_var", "moving_variance")):
         return "variance"
     if rank == 4:
@@ -73,14 +73,14 @@ def kind_of(name: str, rank: int) -> str:
 
 
 def tap_arrays(stage: str, x: np.ndarray) -> Arrays:
-    """What the file keeps of a stage's output [2, height, width, channels]."""
+    """Return the arrays that the file keeps of an output [2, height, width, channels]."""
     stats, probe = tap_figures(x)
     figures = {"shape": np.array(x.shape), "stats": stats, "probe": probe}
     return {f"tap/{stage}/{key}": value for key, value in figures.items()}
 
 
 def torch_model(source: str) -> "torch.nn.Module":
-    """The model with all its arrays filled."""
+    """Return the model with all its arrays filled."""
     import torch
 
     if source.startswith("facenet"):
@@ -101,7 +101,7 @@ def torch_model(source: str) -> "torch.nn.Module":
 
 
 def torch_outputs(model: "torch.nn.Module", size: int) -> np.ndarray:
-    """The model's outputs for the two images, in the precision of its weights."""
+    """Return the model's outputs for the two images, in the precision of its weights."""
     import torch
 
     x = torch.from_numpy(images(size)).permute(0, 3, 1, 2).contiguous()
@@ -112,7 +112,7 @@ def torch_outputs(model: "torch.nn.Module", size: int) -> np.ndarray:
 def leave_padding_out(model: "torch.nn.Module") -> None:
     """Make the average pools of timm's Inception-v3 those of TensorFlow."""
     module = sys.modules[type(model).__module__]
-    functional = module.F  # of torch.nn; only this module is to see another pool
+    functional = module.F  # torch.nn.functional; only this module gets another pool
     module.F = SimpleNamespace(
         avg_pool2d=partial(functional.avg_pool2d, count_include_pad=False),
         max_pool2d=functional.max_pool2d,
@@ -148,7 +148,7 @@ def torch_arrays(source: str) -> Arrays:
 
 
 def keras_model(source: str, dtype: str, size: int) -> "keras.Model":
-    """The filled model in `dtype`, with layer names that count from the start."""
+    """Return the filled model in `dtype`, with layer names that count from the start."""
     import keras
 
     keras.config.set_floatx(dtype)
@@ -192,7 +192,7 @@ def keras_arrays(source: str) -> Arrays:
 
 
 def agrees(source: str, arrays: Arrays) -> bool:
-    """Prints the largest difference for each kind of key; whether all are allowed."""
+    """Print the largest difference of each kind of key; return whether all are allowed."""
     with np.load(HERE / f"{source}.npz", allow_pickle=False) as file:
         committed = dict(file)
     good = arrays.keys() == committed.keys()
@@ -213,7 +213,7 @@ def agrees(source: str, arrays: Arrays) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Makes one golden file again.")
+    parser = argparse.ArgumentParser(description="Regenerate one golden file.")
     parser.add_argument("source", choices=NEEDS)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the new file")
     parser.add_argument("--check", action="store_true", help="compare, write nothing")

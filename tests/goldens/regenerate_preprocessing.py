@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the goldens of preprocessing again by running TensorFlow's and timm's.
+"""Regenerate the goldens of preprocessing by running TensorFlow and timm.
 
     python -m tests.goldens.regenerate_preprocessing tensorflow
     python -m tests.goldens.regenerate_preprocessing timm
 
 Each writes preprocessing_<name>.npz here. The first needs tensorflow, the second timm,
 torch, torchvision and pillow, beside NumPy; tensorflow 2.21.0 and timm 1.0.31 with
-torchvision 0.29.1 and pillow 13.0.0 gave the files that are here. Nothing is downloaded.
+torchvision 0.29.1 and pillow 13.0.0 gave the committed files. Nothing is downloaded.
 
 TensorFlow's keys:
 - `central_crop/<fraction>`: first row and number of rows, for images of 1 to 400 rows;
 - `bilinear/<h>x<w>`: tf.image.resize of picture(60, 80);
 - `slim_eval`: slim's preprocess_for_eval of picture(80, 60) at 36x32, half-pixel centres;
-- `boxes/<case>/<figure>`: how many of BOXES boxes have which height, width, top, left,
-  and, in 1000 classes from 0 to 1 and 0 to 2, share of the area and width / height;
+- `boxes/<case>/<figure>`: histograms over BOXES boxes of height, width, top and left, and,
+  in 1000 bins from 0 to 1 and from 0 to 2, of the share of the area and width / height;
 - `color`: slim's four orders of distort_color on picture(12, 14), for each of AMOUNTS.
 timm's: `<h>x<w>`: its evaluation transform of picture(h, w), uint8.
 """
@@ -65,7 +65,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def box_counts(boxes: np.ndarray, height: int, width: int) -> dict[str, np.ndarray]:
-    """The counts of `boxes/<case>`; rows of `boxes` are top, left, height and width."""
+    """Return the histograms of `boxes`, whose rows are top, left, height and width."""
     top, left, h, w = boxes.T
     classes = {
         **{"height": h, "width": w, "top": top, "left": left},

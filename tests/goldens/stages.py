@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `regenerate.py` looks at in each source: its stages and some of its batch norms."""
+"""The stages and batch norms of each source that `regenerate.py` records."""
 
 # Stages by the names of the files; "repeat.{}*10" stands for repeat.0 to repeat.9.
 RESNET_V2_STAGES = (
@@ -51,14 +51,14 @@ TRAIN_BN = {
 
 
 def expand(names: str, first: int = 0) -> list[str]:
-    """The single names that a string of them stands for."""
+    """Return the single names that a string of patterns stands for."""
     parts = [name.partition("*") for name in names.split()]
     counted = [(name, int(count or 1)) for name, _, count in parts]
     return [name.format(first + i) for name, n in counted for i in range(n)]
 
 
 def ends(source: str) -> list[tuple[str, str]]:
-    """Every stage, and the name that the source gives to its end."""
+    """Return every stage with the source's name of its last layer."""
     stages, names = STAGES[source], ENDS.get(source, STAGES[source])
     first = 1 if source.startswith("keras") else 0
     return list(zip(expand(stages), expand(names, first), strict=True))

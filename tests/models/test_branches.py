@@ -28,7 +28,7 @@ POINT, WIDE, STRIDED = Box("0b", 3), Box("0b", 3, (3, 3)), Box("0b", 3, (1, 1), 
         ((POINT, WIDE), False),
     ],
 )
-def test_what_follows_an_average_pool_sees_its_means(after: Layer, train: bool):
+def test_layers_after_an_average_pool_read_its_output(after: Layer, train: bool):
     branch = Branch((avg_pool, after))
     variables = random_variables(branch, X)
     run = {"train": train, "mutable": ["batch_stats"]}
@@ -46,7 +46,7 @@ def test_a_branch_may_end_with_an_average_pool():
     np.testing.assert_array_equal(Branch((avg_pool,)).apply({}, X), avg_pool(X))
 
 
-def test_means_are_taken_once_and_of_the_fewer_channels_behind_a_1x1():
+def test_the_average_is_computed_once_and_after_the_1x1():
     branch = Branch((avg_pool, POINT, Box("0c", 2)))
     program = str(jax.make_jaxpr(branch.apply)(random_variables(branch, X), X))
     assert "f32[2,5,6,3] = reduce_window_sum" in program
@@ -65,7 +65,7 @@ SIBLINGS = (
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_branches_give_together_what_each_gives_alone(train):
+def test_branches_computed_together_equal_branches_computed_alone(train):
     mixed = Mixed(SIBLINGS, FUSED)
     variables = random_variables(mixed, X)
 
@@ -101,7 +101,7 @@ def test_branches_give_together_what_each_gives_alone(train):
     )
 
 
-def test_siblings_whose_averages_are_frozen_are_as_in_evaluation():
+def test_siblings_with_frozen_batch_norm_compute_as_in_evaluation():
     with_frozen_norm = Mixed(
         SIBLINGS, replace(FUSED, conv=partial(ConvBN, norm=frozen(BatchNorm)))
     )
@@ -113,7 +113,7 @@ def test_siblings_whose_averages_are_frozen_are_as_in_evaluation():
     )
 
 
-def test_sibling_1x1_convolutions_are_one_product_in_training():
+def test_sibling_1x1_convolutions_are_one_multiplication_in_training():
     mixed = Mixed(SIBLINGS, FUSED)
     variables = random_variables(mixed, X)
     kernel = variables["params"]["Branch_4"]["Conv2d_1x1"]["conv"]["kernel"]

@@ -20,7 +20,7 @@ from tests.models.tiny import one_block
 
 
 class Figures(NamedTuple):
-    """What is counted in one network."""
+    """Counts of one network."""
 
     gamma_beta: int  # parameters, batch normalisation with gamma and beta
     beta: int  # parameters, with beta alone
@@ -37,13 +37,13 @@ AUX = {"num_classes": 1001, "aux_head": True}
 # [5] arithmetic on the figures of arXiv 1602.07261, with a bias on the linear 1x1,
 # [6] torchvision 0.29.1.
 EXPECTED = {
-    # [2], MACs and convolutions counted in it, too; beta alone is Keras' InceptionV3,
-    # "trainable", which with the moving averages makes its "total" of 23,851,784.
+    # [2], also for MACs and convolutions. Beta alone is "trainable" of Keras's InceptionV3;
+    # with the moving averages it gives Keras's "total" of 23,851,784.
     "v3": (
         ("inception_v3", {}, 299),
         Figures(23_834_568, 23_817_352, 34_432, 5_713_216_096, 94),
     ),
-    # [2], [6]; beta alone and MACs by arithmetic on the head.
+    # [2], [6]; beta alone and MACs follow from the shapes of the head.
     "v3, aux head": (
         ("inception_v3", {"aux_head": True}, 299),
         Figures(27_161_264, 27_143_152, 36_224, 5_718_899_296, 96),
@@ -53,7 +53,7 @@ EXPECTED = {
         ("inception_v4", {}, 299),
         Figures(42_679_816, 42_648_232, 63_168, 12_253_974_624, 149),
     ),
-    # [1], whose class 0 is the background: 1001 classes.
+    # [1], which has 1001 classes because class 0 is the background.
     "v4, aux head": (
         ("inception_v4", AUX, 299),
         Figures(46_041_586, 46_009_106, 64_960, 12_260_479_328, 151),
@@ -83,7 +83,7 @@ EXPECTED = {
         (FACENET, {}, 160),
         Figures(23_482_624, 23_467_824, 29_600, 1_417_662_304, 132),
     ),
-    # [3], with VGGFace2's classes and, MACs by [5], larger images.
+    # [3] with the classes of VGGFace2, and with larger images; MACs by [5].
     "facenet, 8631 classes": (
         (FACENET, {"num_classes": 8631}, 160),
         Figures(27_910_327, 27_895_527, 29_600, 1_422_081_376, 132),
@@ -100,7 +100,7 @@ def size_of(tree: Any) -> int:
 
 
 def weighted_layers(jaxpr: Any) -> Iterator[tuple[int, int]]:
-    """Rank of the output and MACs of every convolution and matrix product in a trace.
+    """Yield the output's rank and the MACs of each convolution and matrix multiplication.
 
     Channels are last, so every weight is used once for each position of the output.
     """
@@ -140,7 +140,7 @@ def test_figures(arguments, expected):
 
 
 def test_summary_leaves_the_aux_head_out():
-    """It sums up inference, where there is none."""
+    """A summary describes inference, which does not use it."""
     spec = one_block(image_shape=(34, 34, 1))
     spec = replace(spec, stages=(replace(spec.stages[0], role="B"),))
     summaries = [

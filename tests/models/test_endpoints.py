@@ -166,7 +166,7 @@ def traced_at_299(name: str) -> tuple[Network, Any, dict]:
 
 
 def endpoint_shapes(name: str, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """Shapes without the batch, whose size of 3 is checked here."""
+    """Return the shapes without the batch axis, whose size is checked."""
     network, result, variables = traced_at_299(name)
     if size != (299, 299):
         images = jax.ShapeDtypeStruct((3, *size, network.spec.image_shape[2]), jnp.float32)
@@ -196,7 +196,7 @@ def test_the_table_gives_the_published_shapes_at_299(name):
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_aux_head_sits_on_the_last_17x17_map(name):
+def test_aux_head_reads_the_last_17x17_feature_map(name):
     names = " ".join(names for names, _, _ in GRIDS[name]).split()
     last = names[names.index("PreAuxLogits") - 1]
     assert inception_jax.SPECS[name].aux_after == last

@@ -25,13 +25,13 @@ from tests.models.tiny import one_block, random_variables, three_grids
 SCALE = 0.2
 # Bounds on relative errors in the Euclidean norm. In float32 the fast layers are compared
 # with the plain ones. In bfloat16 both are compared with the plain ones in float32: where a
-# ReLU's input is near 0, rounding decides, and gradients of either differ by some percent.
+# ReLU's input is near 0, rounding decides, and both gradients differ by a few per cent.
 FLOAT32 = 1e-4
 BFLOAT16 = 2  # times the error of the plain layers
 
 
 def narrow(layer: Any) -> Any:
-    """A layer, branch or tuple of branches with an eighth of the channels."""
+    """Return a layer, branch or tuple of branches with an eighth of the channels."""
     if isinstance(layer, tuple):
         return tuple(narrow(part) for part in layer)
     if isinstance(layer, Box):
@@ -40,7 +40,7 @@ def narrow(layer: Any) -> Any:
 
 
 def blocks() -> list[Any]:
-    """Every stem and every kind of block of all networks, once, made narrow."""
+    """Return each kind of stem and block of all networks once, with few channels."""
     modules = {}
     for name, spec in SPECS.items():
         stages = [(stage.module, stage.names[0]) for stage in spec.stages]
@@ -61,7 +61,7 @@ def blocks() -> list[Any]:
 
 
 def build(module: Any, layers: LayerSet, dtype: Any) -> nn.Module:
-    """A block on `layers` that computes in `dtype`."""
+    """Return a block made of `layers` that computes in `dtype`."""
     return module(
         layers=replace(
             layers,
@@ -72,7 +72,7 @@ def build(module: Any, layers: LayerSet, dtype: Any) -> nn.Module:
 
 
 def results(block: nn.Module, variables: dict, x: jax.Array) -> dict[str, Any]:
-    """Output, gradients by parameters and input, and batch statistics, in training."""
+    """Return output, gradients and batch statistics of a block in training mode."""
 
     def loss(params: dict, x: jax.Array) -> tuple[jax.Array, tuple]:
         scale = (jnp.float32(SCALE),) if isinstance(block, ResidualBlock) else ()
@@ -89,7 +89,7 @@ def results(block: nn.Module, variables: dict, x: jax.Array) -> dict[str, Any]:
 
 
 def errors(actual: dict[str, Any], exact: dict[str, Any]) -> dict[str, float]:
-    """The relative error of each result in the Euclidean norm."""
+    """Return the relative error of each result in the Euclidean norm."""
     return {
         name: float(
             jnp.sqrt(square_norm(jax.tree.map(jnp.subtract, actual[name], tree)))
@@ -104,7 +104,7 @@ def square_norm(tree: Any) -> jax.Array:
 
 
 @pytest.mark.parametrize("module", blocks())
-def test_every_block_agrees(module):
+def test_fast_and_plain_blocks_agree(module):
     is_stem = module.func is Stem
     x = np.random.default_rng(1).uniform(
         -1, 1, (4, 39, 39, 3) if is_stem else (4, 7, 7, 24)
@@ -132,7 +132,7 @@ def test_every_block_agrees(module):
 
 
 def network_results(network: inception_jax.Network, variables: dict) -> dict[str, Any]:
-    """Loss, logits, gradients and batch statistics of a training step."""
+    """Return the loss, logits, gradients and batch statistics of a training step."""
     images = jax.random.uniform(jax.random.key(1), (4, 32, 32, 1), minval=-1.0)
 
     def loss(params: dict) -> tuple[jax.Array, tuple]:
@@ -165,7 +165,7 @@ def network_results(network: inception_jax.Network, variables: dict) -> dict[str
     ],
     ids=["paper", "norm", "pre", "no shortcut"],
 )
-def test_a_network_agrees(changes):
+def test_fast_and_plain_networks_agree(changes):
     fast = inception_jax.create(three_grids(**changes), dropout_rate=0.0)
     plain = fast.clone(fast=False)
     images = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
@@ -222,7 +222,7 @@ def test_forward_mode_needs_the_plain_layers():
         jax.jvp(partial(logits, fast), (x,), (direction,))
 
 
-def test_an_average_pool_is_computed_behind_a_1x1_convolution_only_if_fused():
+def test_an_average_pool_is_computed_after_a_1x1_convolution_only_if_fused():
     branches, x = ((avg_pool, Box("0b", 3)),), jnp.zeros((1, 5, 6, 8))
     for layers, channels in ((PLAIN, 8), (FUSED, 3)):
         mixed = Mixed(branches, layers)

@@ -17,8 +17,10 @@ theirs = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)
 
 
 def given(shape: tuple[int, ...], dtype=jnp.float32, *, use_scale: bool = True):
-    """Variables of Flax's and an input; gains of both signs and none, a channel of one
-    value, as a dead unit gives."""
+    """Return variables for Flax's module and an input with a constant (dead) channel.
+
+    The gains are positive, negative and zero.
+    """
     rng = np.random.default_rng(0)
     x = 2 * rng.standard_normal(shape) + 1
     x[..., 1] = 0
@@ -37,7 +39,7 @@ def given(shape: tuple[int, ...], dtype=jnp.float32, *, use_scale: bool = True):
 
 
 def result_and_gradients(module, variables, x, *, relu: bool):
-    """Output, moved averages, and gradients by parameters and input."""
+    """Return output, updated averages, and gradients of parameters and input."""
     weights = np.random.default_rng(1).standard_normal(x.shape)
 
     def loss(params, x):
@@ -54,7 +56,7 @@ def result_and_gradients(module, variables, x, *, relu: bool):
 @pytest.mark.parametrize("use_scale", [False, True])
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_it_is_flax_s_with_the_same_gradients(shape, relu, use_scale, dtype):
+def test_results_and_gradients_equal_those_of_flax(shape, relu, use_scale, dtype):
     variables, x = given(shape, dtype, use_scale=use_scale)
     fields = {"use_running_average": False, "use_scale": use_scale, "dtype": dtype}
     ours = BatchNorm(**fields, relu=relu)
@@ -75,7 +77,7 @@ def test_it_is_flax_s_with_the_same_gradients(shape, relu, use_scale, dtype):
 
 
 @pytest.mark.parametrize("relu", [False, True])
-def test_moving_averages_are_used_as_flax_uses_them(relu):
+def test_moving_averages_are_used_as_in_flax(relu):
     variables, x = given(SHAPES[0])
     expected = theirs(use_running_average=True).apply(variables, x)
     found, moved = BatchNorm(use_running_average=True, relu=relu).apply(
@@ -87,7 +89,7 @@ def test_moving_averages_are_used_as_flax_uses_them(relu):
     )
 
 
-def test_where_the_relu_is_shut_nothing_comes_back():
+def test_gradients_are_zero_where_the_relu_is_closed():
     """A dead channel stays dead: constant input, no bias."""
     norm = BatchNorm(use_running_average=False, use_scale=False, relu=True)
     x = jnp.zeros((2, 3, 3, 4))
@@ -103,7 +105,7 @@ def test_where_the_relu_is_shut_nothing_comes_back():
 
 @pytest.mark.parametrize("groups", [None, ((0, 1), (2, 3))])
 def test_devices_share_statistics_and_their_gradients(groups):
-    """As one device that sees the whole batch, or each group as one that sees its part."""
+    """The result is that of one device with the whole batch, or with a group's part."""
     variables, x = given((8, 3, 2, 6))
     weights = jnp.asarray(np.random.default_rng(1).standard_normal(x.shape), jnp.float32)
 
@@ -127,7 +129,7 @@ def test_devices_share_statistics_and_their_gradients(groups):
     np.testing.assert_allclose(found.reshape(x.shape), jnp.concatenate(expected), atol=1e-5)
 
 
-def test_curvature_along_a_direction_is_that_of_flax_s():
+def test_hessian_vector_products_equal_those_of_flax():
     variables, x = given(SHAPES[0])
     direction = jnp.asarray(np.random.default_rng(2).standard_normal(x.shape), jnp.float32)
     found = []
@@ -142,8 +144,8 @@ def test_curvature_along_a_direction_is_that_of_flax_s():
     np.testing.assert_allclose(*found, rtol=0, atol=1e-4 * scale)
 
 
-def test_maps_are_split_before_they_are_widened_and_written_one_by_one():
-    """XLA would keep a wide or a joint copy of them for the gradients."""
+def test_feature_maps_are_split_before_they_are_cast_to_float32():
+    """Otherwise XLA would keep a float32 or joint copy of them for the gradients."""
     norm = BatchNorm(use_running_average=False, use_scale=False, dtype=jnp.bfloat16)
     x = jnp.zeros((2, 3, 3, 6), jnp.bfloat16)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs against timm, Keras and facenet-pytorch, run elsewhere with the same weights.
+"""Outputs equal those of timm, Keras and facenet-pytorch with the same weights.
 
-Weights and images are computed from names (goldens/fill.py); what those libraries gave is
-in goldens/*.npz, made by goldens/regenerate.py. If one of these tests goes red, the
+Weights and images are computed from names (goldens/fill.py). The outputs of those libraries
+are in goldens/*.npz, made by goldens/regenerate.py. If one of these tests fails, the
 network is no longer the published one.
 """
 
@@ -21,8 +21,8 @@ from tests.goldens.fill import fill, golden_variables, images
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
-# source: our network, options, native size, largest allowed difference of the output
-# (float32 here against float64 there; five to twenty times what rounding alone gave).
+# Source: our network, options, native size, largest allowed difference of the outputs
+# (ours in float32, theirs in float64; five to twenty times the rounding error).
 SOURCES = {
     "timm_inception_v3": ("inception_v3", {}, 299, 1e-4),
     "keras_inception_v3": ("inception_v3", {"bn_scale": False}, 299, 1e-4),
@@ -41,8 +41,8 @@ SOURCES = {
         2e-6,
     ),
 }
-# Largest difference of the outputs at 75 pixels, where the last map is 1x1: about ten times
-# what rounding gave, so that even a wrong epsilon in a single layer is seen.
+# Largest difference of the outputs at 75 pixels, where the last feature map is 1x1: about
+# ten times the rounding error, so that even a wrong epsilon in one layer is detected.
 SMALL = {
     "timm_inception_v3": 2e-5,
     "keras_inception_v3": 2e-5,
@@ -81,7 +81,7 @@ def test_fill_starts_with_the_known_numbers():
     )
 
 
-# Resnet-v2 is v1 of other widths, and Keras's networks are timm's but for gamma.
+# Resnet-v2 is v1 with other widths, and Keras's networks are timm's without gamma.
 QUICK = (
     "facenet_pytorch_inception_resnet_v1",
     "timm_inception_v3",
@@ -101,9 +101,9 @@ def test_outputs_at_75_pixels(source):
 
 
 def test_timm_counts_padding_where_tensorflow_does_not(monkeypatch):
-    """Its Inception-v3 as it is: met by ours if the average pools count the zeros, too.
+    """Our Inception-v3 equals timm's unchanged one if our pools count the padding.
 
-    Where it does not, the logits are 0.84 apart at 75 pixels (2.8 times their standard
+    Otherwise the logits are 0.84 apart at 75 pixels (2.8 times their standard
     deviation) and 0.50 at 299 pixels (0.4 times).
     """
     source, pool = "timm_inception_v3", nn.avg_pool
@@ -123,7 +123,7 @@ def test_timm_counts_padding_where_tensorflow_does_not(monkeypatch):
 
 
 def tap_endpoint(source: str, tap: str) -> str:
-    """Our endpoint for a stage name of the golden file."""
+    """Return our endpoint for a stage name of the golden file."""
     if "." in tap:
         stage, index = tap.split(".")
         blocks = {"repeat": "block35", "repeat_1": "block17", "repeat_2": "block8"}
@@ -155,7 +155,7 @@ def tap_endpoint(source: str, tap: str) -> str:
 
 
 def tap_figures(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Statistics and probes of one stage: see `regenerate.py`, which calls it too."""
+    """Return statistics and probes of one stage, as `regenerate.py` stores them."""
     x = np.asarray(x, np.float64)
     if x.ndim == 2:
         x = x[:, None, None, :]
@@ -182,7 +182,7 @@ def test_outputs_and_every_stage_at_full_size(source):
         if tap == "last_linear":  # before the bottleneck's batch norm: not an endpoint
             continue
         x = endpoints[tap_endpoint(source, tap)]
-        # (torch keeps the pool's 1x1 map as two axes.)
+        # torch keeps the two spatial axes of the pool's output.
         expected = [d for d in file[f"tap/{tap}/shape"] if d != 1]
         assert list(x.shape) == expected, tap
         stats, probe = tap_figures(x)
@@ -193,7 +193,7 @@ def test_outputs_and_every_stage_at_full_size(source):
                 ours, theirs, rtol=0, atol=1e-3 * spread, err_msg=tap
             )
         compared += 1
-    assert compared >= 19  # so many has Inception-v3
+    assert compared >= 19  # Inception-v3 has the fewest, 19
 
 
 @pytest.mark.slow
@@ -207,7 +207,7 @@ def test_training_mode_statistics(source):
     (logits, _), updated = step(variables, images(size))
     file = golden(source)
     if not source.startswith("facenet"):
-        # (facenet normalises two samples at the end, which leaves only signs.)
+        # facenet normalises two samples at the end, which leaves only signs.
         expected = file[f"train_logits_{size}"]
         np.testing.assert_allclose(logits, expected, rtol=0, atol=0.02 * expected.std())
     layers = {
@@ -243,7 +243,7 @@ def _lookup(tree: dict, layer: str) -> dict:
 
 
 def _positions(network, variables, layer: str, size: int) -> int:
-    """Height times width of the map that `layer` normalises."""
+    """Return height times width of the feature map that `layer` normalises."""
     top = layer.split("/")[1 if layer.startswith("Stem") else 0]
     if top == "Bottleneck":
         return 1

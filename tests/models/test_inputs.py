@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wrong input gives one sentence that names the value and the way out, before any work."""
+"""Invalid input raises an error of one sentence with the value and what to do."""
 
 import re
 
@@ -17,7 +17,7 @@ SMALL = "inception_resnet_small"
 
 
 def trace(name: str, shape=None, dtype=jnp.float32, scale=None, **options):
-    """Shapes of what `init` would give; nothing is computed."""
+    """Return the shapes of the result of `init`, without computing it."""
     network = inception_jax.create(name, **options)
     images = jax.ShapeDtypeStruct(shape or (1, *network.spec.image_shape), dtype)
     return jax.eval_shape(
@@ -49,7 +49,7 @@ def test_images_below_8_pixels_for_the_small_network():
 
 
 @pytest.mark.parametrize("shape", [(1, 299, 299, 1), (1, 299, 299, 4), (1, 3, 299, 299)])
-def test_channels(shape):
+def test_wrong_number_of_channels(shape):
     with pytest.raises(ValueError, match=r"3 channel\(s\) in the last axis") as error:
         trace("inception_resnet_v2", shape)
     check_sentence(error, f"got shape {shape}", "channels-first arrays need a transpose")
@@ -70,7 +70,7 @@ def test_images_that_are_not_floating(dtype):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_images_of_half_precision_are_taken(dtype):
+def test_images_of_half_precision_are_accepted(dtype):
     (logits, _), _ = trace(SMALL, dtype=dtype)
     assert logits.dtype == jnp.float32
 
@@ -121,7 +121,7 @@ def test_scale_for_a_network_without_residuals(name, scale):
 
 @pytest.mark.parametrize("name", RESIDUAL)
 @pytest.mark.parametrize("scale", [0.0, 1.0])
-def test_ends_of_the_range_are_taken(name, scale):
+def test_limits_of_the_range_are_accepted(name, scale):
     spec = inception_jax.SPECS[name]
     scales = block_scales(spec, scale)
     assert scales.shape == (len(spec.default_scales),)
@@ -150,13 +150,13 @@ def test_negative_number_of_classes():
 
 @pytest.mark.parametrize("field", ["dropout_rate", "bn_decay"])
 @pytest.mark.parametrize("value", [-0.1, 1.0, 80.0, float("nan")])
-def test_shares_out_of_range(field, value):
+def test_fractions_out_of_range(field, value):
     with pytest.raises(ValueError, match=rf"{field} must be in \[0, 1\)") as error:
         inception_jax.create("inception_v4", **{field: value})
     check_sentence(error, f"got {value}")
 
 
-def test_images_of_numpy():
+def test_numpy_images_are_accepted():
     network = inception_jax.create(one_block())
     images = np.zeros((2, 8, 8, 1), np.float32)
     logits, _ = network.apply(random_variables(network, images), images)
@@ -166,7 +166,7 @@ def test_images_of_numpy():
 @pytest.mark.parametrize(
     ("name", "options"), [(SMALL, {}), ("inception_v4", {"num_classes": 0})]
 )
-def test_aux_head_where_it_cannot_be(name, options):
+def test_aux_head_on_an_unsuitable_network(name, options):
     with pytest.raises(ValueError, match="aux_head=True needs") as error:
         inception_jax.create(name, aux_head=True, **options)
     check_sentence(error, "17x17 grid", "num_classes > 0", "leave it out")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every box of the schema on its own, and what the network does around the blocks."""
+"""Each module of Figs 9 and 15 alone, and the parts of a network around the blocks."""
 
 from dataclasses import replace
 
@@ -40,9 +40,9 @@ from inception_jax.models.stem import (
 from tests.models.tiny import one_block, random_variables, three_grids
 
 IMAGE = (299, 299, 3)
-# Module, input, output: as printed beside the boxes of Figs 9 and 15 (v1) of arXiv
-# 1602.07261; of v2, the sum of the branches in Figs 7 and 18; the published stem and v3
-# are slim's.
+# Module, input, output. Sources: the shapes printed in Figs 9 and 15 (v1) of arXiv
+# 1602.07261; for v2, the sum of the branches in Figs 7 and 18; slim for the published stem
+# and v3.
 MODULES = {
     "Fig. 3": (InceptionV4Stem(), IMAGE, (35, 35, 384)),
     "Fig. 14": (InceptionResNetV1Stem(), IMAGE, (35, 35, 256)),
@@ -86,7 +86,7 @@ def images(*shape: int) -> jax.Array:
 
 
 def traced(network, shape, **call):
-    """Shapes of (logits, endpoints) and of the variables; nothing is computed."""
+    """Return the shapes of (logits, endpoints) and of the variables."""
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
     return jax.eval_shape(
         lambda images: network.init_with_output(rngs, images, **call),
@@ -102,7 +102,7 @@ def test_module_alone(module, before, after):
 
 
 @pytest.mark.parametrize(("share", "seed"), [(0.2, 0), (0.6, 1)])
-def test_dropout_drops_its_rate_in_training_alone(share, seed):
+def test_dropout_drops_its_rate_only_in_training(share, seed):
     network = inception_jax.create(one_block(), dropout_rate=share)
     x = images(800, 8, 8, 1)
     variables = random_variables(network, x)
@@ -136,13 +136,13 @@ def test_published_dropout_and_batch_norm_decay():
 
 @pytest.mark.parametrize(("name", "fan"), [("v3", 576), ("v4", 576), ("resnet_v2", 1152)])
 def test_published_initialisers(name, fan):
-    """He's in slim's v3 and v4, Glorot's, which is its default, elsewhere."""
+    """He initialisation in slim's v3 and v4; Glorot, slim's default, elsewhere."""
     init = SPECS[f"inception_{name}"].kernel_init
     kernel = init(jax.random.key(0), (3, 3, 64, 64))
     np.testing.assert_allclose(kernel.var(), 2 / fan, rtol=0.03)
 
 
-def test_bfloat16_computes_alone_in_bfloat16():
+def test_bfloat16_applies_only_to_the_computation():
     x = images(16, 8, 8, 1)
     outputs = {}
     for dtype in (jnp.float32, jnp.bfloat16):
@@ -157,14 +157,14 @@ def test_bfloat16_computes_alone_in_bfloat16():
         assert endpoints["Conv2d_1a_3x3"].dtype == endpoints["block8_1"].dtype == dtype
         outputs[dtype] = logits, stats
     (logits, stats), (half_logits, half_stats) = outputs.values()
-    # bfloat16 has 8 bits: 0.4 % for each of some ten roundings in a row.
+    # bfloat16 has 8 significant bits: 0.4 % for each of about ten successive roundings.
     assert 0 < jnp.abs(half_logits - logits).max() < 0.05 * jnp.abs(logits).max()
     for stat, half in zip(stats, half_stats, strict=True):
         np.testing.assert_allclose(half, stat, rtol=0, atol=0.02 * jnp.abs(stat).max())
 
 
 @pytest.mark.parametrize("name", ["inception_resnet_v1_facenet", "inception_resnet_small"])
-def test_without_classes_the_features_come_out(name):
+def test_without_classes_the_output_is_features(name):
     network = inception_jax.create(name, num_classes=0)
     shape = (2, 75, 75, network.spec.image_shape[2])
     (features, endpoints), variables = traced(network, shape)
@@ -187,7 +187,7 @@ def test_embeddings_have_unit_length():
     assert logits.shape == endpoints["Logits"].shape == (4, 3)
 
 
-def test_aux_head_appears_in_training_alone():
+def test_aux_head_appears_only_in_training():
     network = inception_jax.create(three_grids(70), aux_head=True)  # 17x17 in the middle
     (_, endpoints), variables = traced(network, (2, 70, 70, 1), train=True)
     assert endpoints["AuxLogits"].shape == (2, 10)
@@ -253,7 +253,7 @@ def test_epsilon_and_decay_of_every_batch_norm(name):
 
 
 def test_frozen_batch_norm_computes_as_in_evaluation():
-    """Everywhere: in boxes, after a residual, before the pool and in the bottleneck."""
+    """In convolutions, after a residual, before the pool and in the bottleneck."""
     spec = one_block(embedding=8, pool_norm="after_relu")
     spec = replace(spec, residual=replace(spec.residual, norm=True))
     network = inception_jax.create(spec, bn_frozen=True)
@@ -273,8 +273,8 @@ def test_frozen_batch_norm_computes_as_in_evaluation():
     assert np.abs(moved - expected).max() > 1e-2
 
 
-def test_operations_of_a_stem_are_found_under_its_endpoints():
-    """`inception-jax plan` and profiles tell them by these names, pools too."""
+def test_operations_of_a_stem_are_named_after_its_endpoints():
+    """`inception-jax plan` and profiles use these names, also for pools."""
     stem = PublishedInceptionResNetV2Stem()
     images = jax.ShapeDtypeStruct((1, *IMAGE), jnp.float32)
     variables = jax.eval_shape(stem.init, jax.random.key(0), images)

@@ -49,7 +49,7 @@ def leaky(x: np.ndarray) -> np.ndarray:
 
 
 def normed(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
-    """With the statistics of the batch, as in training."""
+    """Normalise with the statistics of the batch, as in training."""
     params = jax.tree.map(np.asarray, params)
     x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3)
     return x * params["scale"] + params["bias"]
@@ -69,7 +69,7 @@ def convolved(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def block(
     params: dict, x: np.ndarray, options: ResidualOptions, *, on: bool = True
 ) -> np.ndarray:
-    """A block of `BRANCHES` in training; `on`: its sum has an activation."""
+    """Compute a block of `BRANCHES` in training; `on`: its sum has an activation."""
     columns = []
     for branch in (params["Branch_0"], params["Branch_1"]):
         y = relu(x) if options.activation == "pre" else x
@@ -134,7 +134,7 @@ def test_block_and_its_derivative(changes, last):
         block(*jax.tree.map(lambda p, d, e=e: p + e * d, point, direction), options, on=on)
         for e in (1e-7, -1e-7)
     )
-    # The fast layers have no forward mode: every row of the Jacobian, times the direction.
+    # The fast layers have no forward mode, so all rows of the Jacobian are computed.
     rows = jax.jit(jax.vmap(jax.vjp(run, single(params), single(x))[1]))(
         jnp.eye(expected.size).reshape(-1, *expected.shape)
     )
@@ -149,8 +149,8 @@ def test_block_and_its_derivative(changes, last):
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "pre"])
-def test_a_sum_without_activation_stays_so(activation):
-    """The last block of the published networks, whatever the options."""
+def test_a_block_without_relu_has_none_with_any_activation(activation):
+    """The last block of the published networks has none."""
     options = ResidualOptions(activation=activation)
     module, params = block_and_params(options=options, is_last=True, relu=False)
     x = random(jnp.zeros(SHAPE), 2)
@@ -160,7 +160,7 @@ def test_a_sum_without_activation_stays_so(activation):
 
 
 def test_gradient_of_the_learned_scales():
-    """One factor's is the sum of the channels', and that is arithmetic on the residual."""
+    """A scalar's gradient is the sum over channels, each computed from the residual."""
     x, weights = random(jnp.zeros(SHAPE), 2), random(jnp.zeros(SHAPE), 4)
     module, params = block_and_params()
     linear = block(params, x, ResidualOptions(), on=False)
@@ -181,7 +181,7 @@ def test_gradient_of_the_learned_scales():
 
 
 @pytest.mark.parametrize("kind", ["scalar", "channel"])
-def test_what_learned_scales_start_with(kind):
+def test_initial_values_of_learned_scales(kind):
     options = ResidualOptions(learned_scale=kind, learned_scale_init=0.25)
     module = InceptionResNetC(BRANCHES, options=options)
     variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros(SHAPE))
@@ -190,8 +190,8 @@ def test_what_learned_scales_start_with(kind):
     np.testing.assert_array_equal(learned, 0.25)
 
 
-def test_half_precision_stays_so():
-    """Parameters are float32, everything between the images and the pool is not."""
+def test_feature_maps_stay_bfloat16():
+    """Parameters are float32; feature maps up to the pool are bfloat16."""
     residual = ResidualOptions("channel", 0.5, norm=True, activation="pre")
     spec = one_block(pool_norm="before_relu", residual=residual)
     network = inception_jax.create(spec, dtype=jnp.bfloat16)
@@ -204,7 +204,7 @@ def test_half_precision_stays_so():
 
 
 def seen(spec: inception_jax.NetworkSpec, scale: float | None = None):
-    """Endpoints, scaled residuals and parameters of a network in training."""
+    """Return endpoints, scaled residuals and parameters of a network in training."""
     network = inception_jax.create(spec)
     images = jax.random.uniform(jax.random.key(1), (4, *spec.image_shape), minval=-1.0)
     shapes = jax.eval_shape(network.init, jax.random.key(0), images)
@@ -237,14 +237,14 @@ def test_the_last_blocks_of_the_grids():
     [
         ({}, [relu] * 5 + [None]),
         ({"activation": "leaky_relu"}, [leaky] * 5 + [None]),
-        # The last of each grid still has its ReLU; the published last has none to keep.
+        # The last block of each grid keeps its ReLU; the published last block has none.
         ({"activation": "pre"}, [relu, None, None, relu, None, None]),
         ({"shortcut": False}, [relu] * 5 + [None]),
     ],
     ids=["relu", "leaky", "pre", "no shortcut"],
 )
 def test_every_sum_of_a_network(changes, activations):
-    """Each block's endpoint from the one before and the residual that was sown."""
+    """Each block's endpoint follows from the previous one and the sown residual."""
     options = ResidualOptions(**changes)
     endpoints, residuals, _ = seen(three_grids(residual=options), 0.5)
     assert set(residuals) == set(BLOCKS)
@@ -284,13 +284,13 @@ def test_norm_before_the_pool(where, activation):
     assert ("PrePool" in params) == (where != "none")
 
 
-def test_the_last_convolution_is_what_is_averaged():
+def test_the_final_convolution_is_averaged():
     endpoints, _, _ = seen(three_grids(final_conv=6))
     np.testing.assert_array_equal(endpoints["PrePool"], endpoints["Conv2d_7b_1x1"])
 
 
-def test_norms_are_the_network_s_own():
-    """Without gamma, and with its decay."""
+def test_added_norms_use_the_settings_of_the_network():
+    """They have no gamma if it has none, and its decay."""
     spec = one_block(pool_norm="after_relu", residual=ResidualOptions(norm=True))
     network = inception_jax.create(spec, bn_scale=False, bn_decay=0.5)
     norms = []
@@ -310,7 +310,7 @@ def test_norms_are_the_network_s_own():
         assert set(params) == {"bias"}
 
 
-# What is asked for, and the parameters that it adds to a block of c channels.
+# Changes, and the number of parameters that they add to a block of c channels.
 ADDED = {
     "scalar": (
         {"learned_scale": "scalar", "activation": "leaky_relu", "pool_norm": "after_relu"},
@@ -351,14 +351,14 @@ def test_parameters_and_cost_of_full_networks(key, option):
     assert [r.params for r in row] == [2 * pooled] * ("pool_norm" in changes)
 
 
-def test_nothing_changed_is_the_same_network():
+def test_no_change_gives_the_same_network():
     for name, spec in SPECS.items():
         assert (spec.residual, spec.pool_norm) == (ResidualOptions(), "none"), name
         if spec.default_scales:
             assert ablated(spec) == spec
 
 
-def test_every_change_arrives():
+def test_every_change_is_applied():
     spec = ablated(
         SPECS["inception_resnet_v1"],
         kernel_init="lecun",
@@ -396,6 +396,6 @@ def test_unknown_initialiser(field):
         ("inception_resnet_v1_facenet", "after_relu", "needs a ReLU .* leave it out"),
     ],
 )
-def test_norm_before_the_pool_where_it_cannot_be(name, where, message):
+def test_norm_before_the_pool_of_an_unsuitable_network(name, where, message):
     with pytest.raises(ValueError, match=f"^pool_norm='{where}' {message}"):
         inception_jax.create(replace(SPECS[name], pool_norm=where))

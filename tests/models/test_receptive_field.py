@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Receptive fields, against what a NaN in the image reaches in the networks themselves."""
+"""Receptive fields, compared with the positions that a NaN in the image reaches."""
 
 from dataclasses import replace
 from functools import partial
@@ -18,12 +18,12 @@ from inception_jax.models.spec import NetworkSpec, Stage
 from inception_jax.models.stem import Stem
 from inception_jax.models.zoo import SPECS
 
-NARROW = 75  # the smallest side that all networks take
-PERIOD = 32  # from one position of the last map to the next
+NARROW = 75  # the smallest side that all networks accept
+PERIOD = 32  # pixels between neighbouring positions of the last feature map
 
 
 def thin_branches(branches: Branches) -> Branches:
-    """The same kernels, strides and paddings with one filter each."""
+    """Return branches with the same kernels, strides and paddings, but one filter each."""
     return tuple(tuple(map(thin_layer, layers)) for layers in branches)
 
 
@@ -34,7 +34,7 @@ def thin_layer(layer):
 
 
 def thin(spec: NetworkSpec, repeats: int | None) -> NetworkSpec:
-    """A network of one filter a box, each kind of block at most `repeats` times."""
+    """Return a network with one filter per layer and at most `repeats` blocks per stage."""
 
     def stage(one: Stage) -> Stage:
         block = one.module()
@@ -60,7 +60,7 @@ def thin(spec: NetworkSpec, repeats: int | None) -> NetworkSpec:
 def reached(
     spec: NetworkSpec, rows: range, height: int, axis: int
 ) -> dict[str, np.ndarray]:
-    """`[rows, position along axis]`: where a NaN row (axis 0) or column comes out."""
+    """Return which positions a NaN row (axis 0) or column reaches: [rows, positions]."""
     channels = spec.image_shape[2]
     images = np.zeros((len(rows), height, max(NARROW, spec.min_size), channels), np.float32)
     images[np.arange(len(rows)), list(rows)] = np.nan
@@ -80,7 +80,7 @@ def reached(
 
 
 def check(spec: NetworkSpec, height: int, axes: tuple[int, ...] = (0, 1)) -> None:
-    """Every map of a network, on the two sides of each of its edges."""
+    """Check every feature map of a network on both sides of each edge of its fields."""
     fields = receptive_fields(spec)
     rows = range(height // 2, height // 2 + PERIOD)
     for axis in axes:
@@ -91,25 +91,25 @@ def check(spec: NetworkSpec, height: int, axes: tuple[int, ...] = (0, 1)) -> Non
             edges = [field.pixels_of(i, i)[axis::2] for i in positions]
             expected = [[low <= row < high for low, high in edges] for row in rows]
             np.testing.assert_array_equal(nans, expected, err_msg=name)
-            # One less at either side would not have passed.
+            # A field that is smaller by one on either side would fail.
             assert np.diff(nans, axis=0).any(), name
 
 
 # One network with every kind of layer, and one of residual blocks.
 @pytest.mark.parametrize("name", ["inception_v4", "inception_resnet_small"])
-def test_a_nan_reaches_what_has_it_in_its_field(name):
+def test_a_nan_reaches_the_positions_whose_field_contains_it(name):
     """Each kind of block once, along one axis."""
     check(thin(SPECS[name], 1), 900, axes=(0,))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
-def test_a_nan_reaches_what_has_it_in_its_field_at_full_depth(name):
+def test_a_nan_reaches_the_positions_whose_field_contains_it_at_full_depth(name):
     size = list(receptive_fields(SPECS[name]).values())[-1].size[0]
     check(thin(SPECS[name], None), 2 * size + 200)
 
 
-def test_against_the_receptive_fields_that_tensorflow_found():
+def test_fields_equal_those_of_google_s_receptive_field():
     """github.com/google-research/receptive_field: field, effective stride and padding."""
     for name, size, padding in (
         ("inception_v3", 1311, 618),
@@ -120,20 +120,20 @@ def test_against_the_receptive_fields_that_tensorflow_found():
         assert last == Field((size, size), (32, 32), (-padding, -padding)), name
 
 
-def test_what_a_position_sees():
-    """By hand: 3x3 of stride 2, 3x3, padded 3x3, then a pool or a 3x3 of stride 2."""
+def test_fields_computed_by_hand():
+    """3x3 of stride 2, 3x3, padded 3x3, then a pool or a 3x3 of stride 2."""
     found = receptive_fields(SPECS["inception_v4"])
     assert found["Conv2d_2b_3x3"] == Field((11, 11), (2, 2), (-2, -2))
     assert found["Mixed_3a"] == Field((15, 15), (4, 4), (-2, -2))
     assert found["Mixed_3a"].pixels_of(0, 10) == (-2, 38, 13, 53)
     flat = after_branches(Field(), ((Box("", 1, (1, 7)),), (Box("", 1, (3, 1)),)))
     assert flat == Field((3, 7), (1, 1), (-1, -3))
-    # An even kernel is padded behind alone, as XLA does.
+    # XLA pads an even kernel by one more at the end.
     even = after_branches(Field(), ((Box("", 1, (2, 4)),),))
     assert even == Field((2, 4), (1, 1), (0, -1))
 
 
-def test_a_field_that_depends_on_the_size_of_the_image_is_refused():
+def test_a_field_that_depends_on_the_size_of_the_image_is_rejected():
     with pytest.raises(
         ValueError, match=r"padding of Conv2d_1a_3x3 of stride 2 depends on"
     ):

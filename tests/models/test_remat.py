@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks computed again for their gradients: the same update, from less that is kept."""
+"""Recomputing blocks in the backward pass gives the same update from fewer arrays."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def loss(network: Network, params: dict, batch_stats: dict) -> tuple[jax.Array, 
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    """All kinds of blocks, reductions among them."""
+    """A network with all kinds of residual blocks and reductions."""
     return inception_jax.create(three_grids(), num_classes=5, dropout_rate=0.2)
 
 
@@ -39,7 +39,7 @@ def variables(network: Network) -> dict:
 
 
 def test_the_update_is_the_same(network, variables):
-    """With the moving averages and what is sown."""
+    """So are the moving averages and the sown values."""
 
     @jax.jit
     def both(params: dict, batch_stats: dict) -> list:
@@ -57,7 +57,7 @@ def test_the_update_is_the_same(network, variables):
 
 
 def kept(network: Network, variables: dict) -> int:
-    """Numbers that the gradient needs of the forward pass, without the parameters."""
+    """Return how many numbers of the forward pass the gradient needs, except parameters."""
     shapes = jax.eval_shape(
         lambda params: jax.vjp(
             lambda p: loss(network, p, variables["batch_stats"])[0], params
@@ -68,12 +68,12 @@ def kept(network: Network, variables: dict) -> int:
     return found - sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-def test_less_is_kept(network, variables):
+def test_fewer_numbers_are_kept_for_the_backward_pass(network, variables):
     before, after = (kept(network.clone(remat=remat), variables) for remat in (False, True))
     assert 0 < after < before / 3
 
 
-def test_the_parameters_and_inference_are_as_ever(network):
+def test_parameters_and_inference_do_not_change(network):
     again = network.clone(remat=True)
     shapes = [
         jax.eval_shape(net.init, jax.random.key(0), IMAGES) for net in (network, again)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The residual scale: what it does to a block, where it may come from, what it costs."""
+"""The residual scale: its effect on a block, its valid values, and its cost."""
 
 import re
 from functools import cache, partial
@@ -46,11 +46,11 @@ COMPILATIONS = []
 
 @cache
 def compiled():
-    """(logits, endpoints) as a function of the scale; `COMPILATIONS` counts."""
+    """Return the network as a function of the scale; `COMPILATIONS` records its traces."""
     network, variables, images = tiny()
 
     def forward(scale):
-        COMPILATIONS.append(scale.shape)  # runs while tracing alone
+        COMPILATIONS.append(scale.shape)  # runs only while tracing
         return network.apply(variables, images, scale)
 
     return jax.jit(forward)
@@ -72,7 +72,7 @@ def test_scale_in_one_block(block, layers):
     np.testing.assert_allclose(
         with_relu(variables, x, 0.3), nn.relu(x + 0.3 * residual), rtol=0, atol=1e-5
     )
-    variables["params"]["Conv2d_1x1"]["kernel"] *= 0  # no residual, and x as it was
+    variables["params"]["Conv2d_1x1"]["kernel"] *= 0  # the residual is 0
     np.testing.assert_array_equal(with_relu(variables, x, 0.3), nn.relu(x))
 
 
@@ -103,7 +103,7 @@ def test_one_compilation_serves_every_value(shape):
 
 
 def assert_same(scale: jax.Array, other_scale: jax.Array) -> None:
-    """Both give the same endpoints, up to the rounding of two compiled programs."""
+    """Assert that both give the same endpoints, up to the rounding of two programs."""
     pairs = compiled()(scale), compiled()(other_scale)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *pairs)
 
@@ -126,7 +126,7 @@ def test_published_scales(name):
     )
 
 
-def test_published_scales_are_used_where_none_is_given():
+def test_published_scales_are_the_default():
     network, variables, images = tiny()
     logits, _ = jax.jit(network.apply)(variables, images)
     published, _ = compiled()(jnp.array([0.17] + [0.1] * 3 + [0.2, 1.0]))
@@ -142,7 +142,7 @@ def test_one_value_or_one_per_grid_also_sets_the_last_block():
 
 
 @pytest.mark.parametrize("changed", range(len(BLOCKS)), ids=BLOCKS)
-def test_the_scale_of_one_block_changes_later_endpoints_alone(changed):
+def test_the_scale_of_one_block_changes_only_later_endpoints(changed):
     scale = jnp.full(len(BLOCKS), 0.1)
     _, before = compiled()(scale)
     _, after = compiled()(scale.at[changed].set(0.9))

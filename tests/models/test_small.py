@@ -16,7 +16,7 @@ from inception_jax.models.summary import Summary, summarise
 
 
 def shapes_of(spec: inception_jax.NetworkSpec) -> tuple[dict, dict]:
-    """Shapes of endpoints, without the batch, and of parameters."""
+    """Return the shapes of endpoints, without the batch, and of parameters."""
     network = inception_jax.create(spec)
     images = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
     (_, endpoints), variables = jax.eval_shape(
@@ -31,7 +31,7 @@ def sizes(**changes: object) -> Summary:
 
 
 def filters(params: dict) -> list[int]:
-    """Filters of the boxes of a block, branch by branch."""
+    """Return the numbers of filters of a block, branch by branch."""
     branches = [params[name] for name in sorted(params) if name.startswith("Branch")]
     return [b[name]["conv"]["kernel"][-1] for b in branches for name in sorted(b)]
 
@@ -55,8 +55,8 @@ def test_branches(block, branch_width, expected):
     assert spec.default_scales == ((1.0, 1.0) if block == "plain" else (0.1, 0.1))
 
 
-def test_the_standard_small_network_is_what_it_was():
-    """Counted before blocks and heads could be chosen."""
+def test_the_default_small_network_has_not_changed():
+    """The numbers were counted before blocks and heads were options."""
     figures = sizes()
     assert figures == summarise(inception_jax.create("inception_resnet_small"))
     assert (figures.params, figures.macs) == (219_242, 3_412_480)
@@ -82,7 +82,7 @@ CONCAT = [
 
 
 @pytest.mark.parametrize(("changes", "stream"), CONCAT, ids=str)
-def test_concat_costs_what_the_residual_network_costs(changes, stream):
+def test_concat_costs_as_much_as_the_residual_network(changes, stream):
     residual, concat = sizes(**changes), sizes(block="concat", **changes)
     assert abs(concat.macs / residual.macs - 1) < 0.02
     (row,) = [row for row in concat.rows if row.role == "C"]
@@ -90,7 +90,7 @@ def test_concat_costs_what_the_residual_network_costs(changes, stream):
     assert row.count == changes.get("depth", 10)
 
 
-def test_concat_is_no_residual_network():
+def test_concat_is_not_a_residual_network():
     spec = small_image_spec(24, 2, 4, block="concat")
     assert spec.default_scales == ()
     maps, params = shapes_of(spec)
@@ -160,7 +160,7 @@ def test_smallest_images_of_paper_widths():
     ],
 )
 def test_unknown_names(make, name):
-    make = getattr(make, "__wrapped__", make)  # without the tests' checks of annotations
+    make = getattr(make, "__wrapped__", make)  # without the run-time type checks
     with pytest.raises(ValueError, match=f"^{name} must be one of .*, got 'v3'"):
         make(**{name: "v3"})
 

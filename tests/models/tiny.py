@@ -25,7 +25,7 @@ BLOCKS = ("block35_1", "block17_1", "block17_2", "block17_3", "block8_1", "block
 
 @cache
 def three_grids(size: int = 32, **changes: object) -> NetworkSpec:
-    """1/3/2 blocks of four filters on 16, 7 and 3 pixels, for `size`x`size`x1 images."""
+    """Return 1, 3 and 2 blocks of four filters on three grids, for square grey images."""
     a = partial(InceptionResNetA, branches=residual_a_branches(4, (4, 4), (4, 4, 4)))
     b = partial(InceptionResNetB, branches=residual_b_branches(4, (4, 4, 4)))
     c = partial(InceptionResNetC, branches=residual_c_branches(4, (4, 4, 4)))
@@ -49,16 +49,16 @@ def three_grids(size: int = 32, **changes: object) -> NetworkSpec:
 
 @cache
 def one_block(**changes: object) -> NetworkSpec:
-    """One block of one branch behind the small stem, for 8x8x1 images."""
+    """Return the small stem and one block of one branch, for 8x8x1 images."""
     block = partial(InceptionResNetC, branches=((Box("", 4),),))
     stages = (Stage("C", block, ("block8_1",), "Fig. 19", 0.1),)
     return replace(small_image_spec(width=8), **{"stages": stages, **changes})
 
 
 def random_variables(module: nn.Module, *inputs: jax.Array) -> dict:
-    """Random kernels of He's gain and everything else as `init` leaves it, compiled never.
+    """Return variables with random kernels of He's variance, otherwise as `init` does.
 
-    (`jit(init)` takes seconds to compile, and these tests look at no initialiser.)
+    `jit(init)` would take seconds to compile, and these tests need no initialiser.
     """
     rng = np.random.default_rng(0)
 
