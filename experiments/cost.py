@@ -34,7 +34,7 @@ ON_IMAGENET = tuple(
 
 @dataclass(frozen=True)
 class Cost:
-    """The estimates kept of a recipe's plan, for one training step on one chip."""
+    """The estimates that are recorded for a recipe: one training step on one chip."""
 
     topology: str
     batch_size: int  # images in a step, over all chips
@@ -57,7 +57,7 @@ class Cost:
 
 
 def cost_from_plan(plan: Plan) -> Cost:
-    """Return the estimates that are kept of a plan."""
+    """Return the estimates of a plan that are recorded."""
     movement = plan.program.movement
     all_reduce = movement.bytes["all-reduce"]
     seconds = plan.expected_seconds
@@ -112,16 +112,16 @@ def cost_entry(config: RunConfig, cost: Cost) -> str:
     per_chip = cost.batch_size // cost.chips
     images = config.epochs * NUM_TRAIN_IMAGES
     operations = cost.flops / per_chip * images
-    most = "" if cost.largest is None else f" (at most {cost.largest} fit)"
+    most = "" if cost.largest is None else f" (up to {cost.largest} would fit)"
     hours = f"at least {cost.hours(images, cost.roofline_seconds):.1f} hours (roofline)"
     if cost.expected_seconds:
         expected = cost.hours(images, cost.expected_seconds)
         hours += f", about {expected:.0f} by the compiler's estimate"
     text = (
         f"estimated by experiments.cost, not measured: {operations:.1e} operations; on TPU "
-        f"{cost.topology} {config.epochs:g} epochs take {hours}, with "
-        f"{cost.needed / GIB:.1f} of {hbm / GIB:.0f} GiB per chip for {per_chip} images"
-        f"{most}"
+        f"{cost.topology} {config.epochs:g} epochs take {hours}. "
+        f"Memory: {cost.needed / GIB:.1f} of {hbm / GIB:.0f} GiB per chip with {per_chip} "
+        f"images per chip{most}"
     )
     indents = {"initial_indent": f"{'Cost':<13}", "subsequent_indent": " " * 13}
     return textwrap.fill(text, 92, break_on_hyphens=False, **indents) + "\n"
@@ -140,14 +140,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         """Plan the recipes and record their costs.
 
         Args:
-            recipes: recipes on ImageNet; by default all of them.
-            topology: TPU type and shape of the slice, such as v5e:4x4.
-            largest: also search for the largest batch that fits on a chip.
-            fresh: compile again instead of reading earlier results from the cache.
+            recipes: Recipes on ImageNet; by default all of them.
+            topology: TPU type and topology of the slice, such as v5e:4x4.
+            largest: Also search for the largest batch that fits on a chip.
+            fresh: Ignore cached results and recompile.
         """
         if unknown := set(recipes) - set(ON_IMAGENET):
             raise ValueError(
-                f"recipes are {', '.join(ON_IMAGENET)}, got {', '.join(sorted(unknown))}."
+                f"expected {', '.join(ON_IMAGENET)}, got {', '.join(sorted(unknown))}."
             )
         log = partial(print, file=sys.stderr, flush=True)
         for name in recipes:
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tyro.cli(run, prog=prog, description=__doc__, args=arguments)
 
     return run_command(
-        "experiments.cost", action, if_interrupted="what was compiled before is kept"
+        "experiments.cost", action, if_interrupted="completed compilations are kept"
     )
 
 

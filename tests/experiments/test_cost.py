@@ -53,10 +53,10 @@ def test_cost_entry():
     assert text.startswith(
         "Cost estimated by experiments.cost, not measured: 1.4e+19 operations"
     )
-    assert "5.0 of 16 GiB per chip for 40 images (at most 128 fit)" in text
+    assert "5.0 of 16 GiB per chip with 40 images per chip (up to 128 would fit)" in text
     assert "160 epochs take at least 1.8 hours (roofline), about 6 by the compiler" in text
     not_searched = cost_entry(CONFIG, replace(COST, largest=None))
-    assert " ".join(not_searched.split()).endswith("per chip for 40 images")
+    assert " ".join(not_searched.split()).endswith("with 40 images per chip")
     assert max(map(len, cost_entry(CONFIG, COST).splitlines())) <= 92
 
 
