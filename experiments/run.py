@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a network, or resume its run: `python -m experiments.run RECIPE [options]`.
 
-The recipes are the files of experiments/networks. Their options are the fields of
-`inception_jax.config.RunConfig`.
+The recipes are the files of experiments/networks. To list the options, run `python -m
+experiments.run RECIPE --help` or see inception_jax/training/OPTIONS.md.
 """
 
 import sys
@@ -61,12 +61,12 @@ def main(
 
     def action() -> ExitStatus:
         config = parse(arguments)
-        # Imported after parsing, so that --help and mistakes are answered at once.
+        # Imported after parsing, so that --help and errors in options appear at once.
         from inception_jax.training.fit import fit
 
         compile_cache.enable()
         if not fit(config, STARTED):
-            print("Stopped and saved; run the same command to continue.", file=sys.stderr)
+            print("Stopped and saved; repeat the command to resume.", file=sys.stderr)
             return ExitStatus.RUN_AGAIN
         finish(config)
         return ExitStatus.DONE

@@ -2,7 +2,7 @@
 """The settings of a training run: frozen dataclasses that check their own values.
 
 The comment on a field is its help text on the command line. Defaults are those of the
-paper's section 4, or slim's where the paper gives none.
+paper's section 4, or those of TF-slim, its published code, where the paper gives none.
 """
 
 import math
@@ -56,32 +56,32 @@ def _require(valid: bool, name: str, value: object, expected: str) -> None:
 class OptimizerConfig(_Checked):
     """Optimizer, learning-rate schedule, and averaging of the weights."""
 
-    # TensorFlow 1's RMSProp, the paper's best, or SGD with momentum, its early choice.
+    # Update rule: rmsprop as in TensorFlow 1, the paper's best, or SGD with momentum.
     kind: Literal["rmsprop", "momentum"] = "rmsprop"
-    # Learning rate after warm-up and before decay; section 4.
+    # Learning rate after warm-up and before the first decay; section 4.
     learning_rate: Positive = 0.045
-    decay_rate: UpToOne = 0.94  # Factor on the learning rate at each decay; section 4.
-    # Epochs between two decays of the learning rate; section 4.
+    decay_rate: UpToOne = 0.94  # Multiplier of the learning rate at each decay; section 4.
+    # Epochs between decays of the learning rate; section 4.
     epochs_per_decay: Positive = 2.0
-    momentum: BelowOne = 0.9  # Momentum; section 4 for SGD, slim's flag for RMSProp.
+    momentum: BelowOne = 0.9  # Momentum; section 4 for SGD, TF-slim for RMSProp.
     # Decay of RMSProp's moving average of squared gradients; section 4.
     rms_decay: BelowOne = 0.9
     epsilon: Positive = 1.0  # Constant that RMSProp adds under the square root; section 4.
-    # L2 weight decay of the kernels; slim's value, since the paper gives none.
+    # L2 weight decay of the kernels; TF-slim's value.
     weight_decay: NonNegative = 4e-5
-    # Largest global norm of the gradients; None disables clipping. The paper gives none.
+    # Clip gradients to this global norm; None disables clipping.
     clip_norm: Positive | None = None
-    # Warm-up: constant at warmup_rate, as section 3.3 tried, or rising linearly from it.
+    # Warm-up: constant at --optimizer.warmup-rate (section 3.3), or linear, rising from it.
     warmup: Literal["constant", "linear"] = "constant"
     warmup_steps: Natural = 0  # Number of warm-up steps.
     warmup_rate: NonNegative = 1e-5  # Learning rate at the start of warm-up; section 3.3.
-    # Factor on the learning rate of the layers that output logits.
+    # Multiplier of the learning rate for the layers that output logits.
     classifier_rate: NonNegative = 1.0
-    # Factor on the learning rate of the linear 1x1 convolutions of residual blocks.
+    # Multiplier of the learning rate for the linear 1x1 convolutions of residual blocks.
     linear_rate: NonNegative = 1.0
-    # Factor on the learning rate of everything except the classifiers; 0 freezes it.
+    # Multiplier of the learning rate for all layers except the classifiers; 0 freezes them.
     body_rate: NonNegative = 1.0
-    # Decay of the averaged weights, which section 4 evaluates; facenet's value.
+    # Decay of the averaged weights, which the paper evaluates; facenet's value.
     ema_decay: BelowOne = 0.9999
 
 
@@ -89,9 +89,9 @@ class OptimizerConfig(_Checked):
 class LossConfig(_Checked):
     """Terms of the loss besides the cross-entropy of the main classifier."""
 
-    # Label smoothing; slim's default, since the paper gives none. Inception-v3 used 0.1.
+    # Label smoothing; TF-slim's default. Inception-v3 used 0.1.
     label_smoothing: BelowOne = 0.0
-    # Weight of the auxiliary classifier's loss, used with aux_head; slim's value.
+    # Weight of the auxiliary classifier's loss, with --aux-head; TF-slim's value.
     aux_weight: NonNegative = 0.4
 
 
@@ -101,8 +101,7 @@ class ParallelConfig(_Checked):
 
     # JAX transformation that maps a step over the devices.
     wrapper: Literal["pmap", "shard_map"] = "pmap"
-    # Devices that share batch statistics: none, as the paper's 20 one-GPU replicas; all
-    # (global); or groups of this many neighbouring devices.
+    # Devices that share batch statistics: none, global (all) or groups of this many.
     bn_sync: Literal["none", "global"] | int = "none"
 
     def __post_init__(self) -> None:
@@ -116,18 +115,18 @@ class ParallelConfig(_Checked):
 class PreprocessSpec(_Checked):
     """How an image file becomes the input of a network; stored with the weights.
 
-    The defaults are slim's: the central 87.5 % of both sides, stretched to `image_shape`
+    The defaults are TF-slim's: the central 87.5 % of both sides, stretched to `image_shape`
     with bilinear interpolation, in the range [-1, 1].
     """
 
     image_shape: tuple[int, int, int] = (299, 299, 3)  # Height, width and channels.
     crop_fraction: UpToOne = 0.875  # Fraction of height and width in the central crop.
-    # Crop that fraction of both sides and stretch it, as slim does; or, with "keep", resize
-    # the shorter side to size / crop_fraction and crop the centre, as timm does.
+    # "stretch": crop that fraction of both sides and stretch it, as TF-slim does. "keep":
+    # resize the shorter side to size / crop_fraction and crop the centre, as timm does.
     aspect: Literal["stretch", "keep"] = "stretch"
     resize: Literal["bilinear", "bicubic"] = "bilinear"  # Interpolation.
-    low: float = -1.0  # Input value of a pixel of 0.
-    high: float = 1.0  # Input value of a pixel of 255.
+    low: float = -1.0  # Input value for a pixel of 0.
+    high: float = 1.0  # Input value for a pixel of 255.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,16 +138,16 @@ class PreprocessSpec(_Checked):
 
 @dataclass(frozen=True)
 class AugmentConfig(_Checked):
-    """Random changes of training images; slim/preprocessing/inception_preprocessing.py."""
+    """Random changes of training images (TF-slim's inception_preprocessing.py)."""
 
     # Train on a random crop, stretched to the image size, instead of the evaluation crop.
     crop: bool = True
-    # Smallest and largest area of the random crop, as a fraction of the image.
+    # Smallest and largest area of the random crop, as fractions of the image.
     area: tuple[float, float] = (0.05, 1.0)
     # Smallest and largest aspect ratio (width / height) of the random crop.
     ratio: tuple[float, float] = (0.75, 1.33)
-    # Area below which a crop is drawn again, slim's min_object_covered. slim's trainer
-    # takes the whole image as the object, so crops never get as small as 0.05.
+    # Redraw crops that cover less than this fraction of the image (TF-slim's
+    # min_object_covered). 0.1 overrides a smaller lower bound of --augment.area, as there.
     min_covered: float = 0.1
     flip: bool = True  # Flip half of the images horizontally.
     color: bool = True  # Distort brightness, saturation, hue and contrast.
@@ -166,16 +165,17 @@ class AugmentConfig(_Checked):
 class HostsConfig(_Checked):
     """The processes of a run; by default there is one."""
 
-    # Address of process 0, HOST:PORT; auto lets JAX detect the cluster (Cloud TPU, GKE,
-    # SLURM or MPI); None trains in one process.
+    # HOST:PORT of process 0, or auto, to let JAX detect it on Cloud TPU, GKE, SLURM or Open
+    # MPI; None trains in one process.
     coordinator: str | None = None
     count: Count | None = None  # Number of processes; required with HOST:PORT.
     index: int | None = None  # Index of this process, from 0; required with HOST:PORT.
-    # Seconds allowed for all processes to start, for a compilation and for the first step.
+    # Seconds allowed for the start of all processes, for a compilation, for the first step.
     start_timeout: Finite = 1800.0
-    # Seconds without a heartbeat after which a process counts as dead.
+    # Seconds without a heartbeat after which a process is considered dead.
     heartbeat_timeout: Count = 60
-    # Seconds without progress that end the run, or five times the longest wait if more.
+    # End the run after this many seconds without progress, or five times the longest wait
+    # so far if that is longer.
     hang_timeout: Finite = 90.0
 
     def __post_init__(self) -> None:
@@ -197,13 +197,13 @@ class HostsConfig(_Checked):
 class AblationConfig(_Checked):
     """Changes to residual networks; sources in `models.residual.ResidualOptions`."""
 
-    # Initialiser of convolutions with batch norm; None keeps the published one.
+    # Initialiser of convolutions with batch norm; None uses the published one.
     kernel_init: Literal["glorot", "he", "lecun", "stddev_0.1"] | None = None
-    # Initialiser of the blocks' linear 1x1 convolutions; None keeps the published one.
+    # Initialiser of the blocks' linear 1x1 convolutions; None uses the published one.
     residual_init: Literal["glorot", "he", "lecun", "stddev_0.1", "zeros"] | None = None
-    # Trained factor on every residual, in addition to residual_scale.
+    # Trained factor on residuals, besides --residual-scale: one scalar or one per channel.
     learned_scale: Literal["none", "scalar", "channel"] = "none"
-    learned_scale_init: NonNegative = 1.0  # Initial value of that factor.
+    learned_scale_init: NonNegative = 1.0  # Initial value of that trained factor.
     residual_norm: bool = False  # Batch norm after the linear 1x1 convolution.
     # Activation after the residual sum; pre applies ReLU before the branches instead.
     activation: Literal["relu", "leaky_relu", "pre"] = "relu"
@@ -229,60 +229,60 @@ class RunConfig(_Checked):
     workdir: Path = Path("runs/run")  # Folder for everything that the run writes.
     # Height and width of the images in pixels; None uses the network's, 299.
     image_size: Count | None = None
-    # Fraction of height and width in the evaluation crop; slim's value.
+    # Fraction of height and width in the evaluation crop; TF-slim's value.
     crop_fraction: UpToOne = 0.875
-    # Stretch the crop to a square, as slim does, or keep its aspect ratio, as timm does.
+    # Stretch the crop to a square, as TF-slim does, or keep its aspect ratio, as timm does.
     aspect: Literal["stretch", "keep"] = "stretch"
     # Interpolation for resizing images.
     resize: Literal["bilinear", "bicubic"] = "bilinear"
-    pixel_range: tuple[float, float] = (-1.0, 1.0)  # Input values of pixels of 0 and 255.
+    pixel_range: tuple[float, float] = (-1.0, 1.0)  # Input values for pixels of 0 and 255.
     # Model folder, run folder or model name whose averaged weights the run starts from;
     # None starts from random weights. Not needed to resume.
     first_weights: str | None = None
-    # Initial classifier: random (new), or the one of first_weights (kept).
+    # Initial classifier: new, with random weights, or kept, from --first-weights.
     head: Literal["new", "kept"] = "new"
-    # Examples per step over all devices; the paper's 20 replicas with slim's 32 each.
+    # Examples per step over all devices: 32, as in TF-slim, on each of the paper's 20 GPUs.
     batch_size: Count = 640
     epochs: Finite = 160.0  # Passes over the training set; Figs 23 to 26 show 160.
     steps: Count | None = None  # Length of the run in steps; overrides epochs.
     # Split a device's share of the batch into this many parts, to save memory.
     accumulate: Count = 1
-    # Recompute blocks in the backward pass: less memory for a third more operations.
+    # Recompute blocks in the backward pass: less memory, a third more operations.
     remat: bool = False
-    # Use the fused layers; --no-fast uses those in stock Flax, with equal results.
+    # Use the fused layers; --no-fast uses stock Flax. Results agree up to rounding.
     fast: bool = True
-    # Type of the computation; parameters and batch statistics stay float32.
+    # Type of the computation; parameters and moving averages stay float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Seed of the initial weights, the order of the data, augmentation and dropout.
     seed: Seed = 0
-    bn_scale: bool = False  # Train the scale (gamma) of batch norm; slim does not.
-    # Decay of the moving averages of batch norm; None uses the published one, 0.9997.
+    bn_scale: bool = False  # Train the scale (gamma) of batch norm; TF-slim does not.
+    # Decay of the moving averages of batch norm; None uses the published value, 0.9997.
     bn_decay: BelowOne | None = None
-    # Use the moving averages of batch norm in training as well, and leave them unchanged.
+    # Use the moving averages of batch norm in training too, and do not update them.
     bn_frozen: bool = False
-    # Dropout rate before the classifier; None uses the published one, 0.2.
+    # Dropout rate before the classifier; None uses the published value, 0.2.
     dropout_rate: BelowOne | None = None
-    # Train with slim's auxiliary classifier; it needs 299-pixel images.
+    # Train with TF-slim's auxiliary classifier; requires 299-pixel images.
     aux_head: bool = False
-    # Factor on every residual; None uses the published ones.
+    # Factor on every residual; None uses the published values.
     residual_scale: UnitInterval | None = None
-    # Epochs between two evaluations on the whole evaluation split.
+    # Epochs between evaluations on the whole evaluation split.
     eval_every: Finite = 1.0
-    # Stop after this many evaluations without a better one; None never stops early.
+    # Stop after this many evaluations without improvement; None never stops early.
     patience: Count | None = None
-    # Epochs between two checkpoints; the last step is always saved.
+    # Epochs between checkpoints; the last step is always saved.
     checkpoint_every: Finite = 1.0
     keep_checkpoints: Count = 3  # Number of newest checkpoints to keep.
-    log_every: Count = 50  # Steps between two lines of metrics.jsonl.
-    # Steps between two probes of the signals of section 3.3; None disables them.
+    log_every: Count = 50  # Steps between log lines.
+    # Steps between probes of the network's signals (section 3.3); None disables them.
     probe_every: Count | None = None
     # Number of probe images, the first of the evaluation split; they form one batch.
     probe_images: Count = 1024
-    # Reaction to a NaN or infinite loss or gradient: end the run, or record it and go on.
+    # On a NaN or infinite loss or gradient: abort the run, or record it and go on.
     on_nonfinite: Literal["abort", "record"] = "abort"
-    # Reaction to an unreadable image: end the run, or replace it and record its name.
+    # On an unreadable image: error ends the run; skip replaces it and records its name.
     on_bad_image: Literal["error", "skip"] = "error"
-    # Processes that read and decode images (in Docker, see --shm-size); 0 uses threads.
+    # Worker processes that decode images; 0 uses threads. In Docker, raise --shm-size.
     workers: Natural = 0
     wandb: str | None = None  # Weights & Biases project to log to as well.
 

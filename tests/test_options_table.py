@@ -8,6 +8,7 @@ import inspect
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 from inception_jax.config import RunConfig
 
@@ -15,6 +16,7 @@ PAGE = Path(__file__).parents[1] / "inception_jax" / "training" / "OPTIONS.md"
 INTRODUCTION = """# Options of a training run
 
 These are the options of `python -m experiments.run RECIPE`; a recipe may change defaults.
+The sections and figures are those of arXiv 1602.07261; TF-slim is its published code.
 `python -m tests.test_options_table` generates this page from [config.py](../config.py).
 
 | option | default | meaning |
@@ -33,6 +35,13 @@ def field_comments(kind: type) -> dict[str, str]:
     return comments
 
 
+def choices(annotation: object) -> list[str]:
+    """Return the names that a field accepts: the strings of the Literal in its type."""
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [name for member in get_args(annotation) for name in choices(member)]
+
+
 def rows(config: object, prefix: str = "--") -> list[str]:
     """Return one row of the table for each option, nested ones after the others."""
     comments, plain, nested = field_comments(type(config)), [], []
@@ -42,7 +51,10 @@ def rows(config: object, prefix: str = "--") -> list[str]:
             nested += rows(value, f"{name}.")
         else:
             default = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            plain.append(f"| `{name}` | {default} | {comments[each.name]} |")
+            meaning, names = comments[each.name], choices(each.type)
+            if not all(re.search(rf"\b{re.escape(x)}\b", meaning) for x in names):
+                meaning += f" Choices: {', '.join(names)}."
+            plain.append(f"| `{name}` | {default} | {meaning} |")
     return plain + nested
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways to start a run of several processes; see README.md."""
+"""Scripts that start multi-host runs; see README.md."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rehearse a run on several hosts with processes on this machine's CPU.
+"""Rehearse a multi-host run with several processes on this machine's CPU.
 
-RECIPE and its options are those of `experiments.run`. Ctrl-C and SIGTERM are passed on to
+RECIPE and its options are those of `experiments.run`. Ctrl-C and SIGTERM are forwarded to
 all processes, which save and stop together. If a process fails, the others are stopped.
 """
 
@@ -17,28 +17,29 @@ from types import FrameType
 
 from inception_jax.runtime.stopping import ExitStatus
 
-# Seconds in which the other processes notice a lost one (heartbeat_timeout) and report it.
+# Seconds for the others to notice a lost process (--hosts.heartbeat-timeout) and report it.
 NOTICE_WITHIN = 75.0
 
 
 def main(arguments: Sequence[str] | None = None, module: str = "experiments.run") -> int:
-    """Run the command; return the status of the first process that failed, 76 if killed."""
+    """Run the command; return the status of the first failed process, or 76 if killed."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.launch.local",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--processes", type=int, default=2, help="default: 2")
-    parser.add_argument("--devices", type=int, default=2, help="per process; default: 2")
+    parser.add_argument("--processes", type=int, default=2, help="processes (default: 2)")
+    devices_help = "CPU devices of each process (default: 2)"
+    parser.add_argument("--devices", type=int, default=2, help=devices_help)
     parser.add_argument("run", nargs=argparse.REMAINDER, metavar="RECIPE [options]")
     options = parser.parse_args(arguments)
     if min(options.processes, options.devices) < 1 or not options.run:
         parser.error("expected a RECIPE and at least one process with one device")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        coordinator = f"127.0.0.1:{server.getsockname()[1]}"  # closed just below
+        coordinator = f"127.0.0.1:{server.getsockname()[1]}"  # a free port
     running: list[subprocess.Popen] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         for process in running:
             process.send_signal(number)
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None, module: str = "experiments.run"
             host_options = [f"--hosts.{name}={value}" for name, value in hosts.items()]
             running.append(_start([*command, *host_options], options.devices))
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, pass_on)
+            signal.signal(number, forward)
         return _watch(running)
     finally:
         for process in running:
@@ -63,7 +64,7 @@ def _start(command: list[str], devices: int) -> subprocess.Popen:
         command,
         stdin=subprocess.DEVNULL,
         env=os.environ | environment,
-        # Keeps the terminal from sending Ctrl-C as well; a second one stops unsaved.
+        # Otherwise the terminal sends Ctrl-C too, and a second one stops without saving.
         process_group=0,
     )
 

@@ -21,7 +21,7 @@ from tests.inference.test_evaluate import EXAMPLES, _one, model, source  # noqa:
     ("end", "status", "message"),
     [
         (lambda: True, 0, ""),
-        (lambda: False, 75, "Stopped and saved; run the same command to continue."),
+        (lambda: False, 75, "Stopped and saved; repeat the command to resume."),
         (NonFiniteError("step 3: the loss is nan."), 3, "step 3: the loss is nan."),
         (KeyboardInterrupt(), 130, "Interrupted; the last checkpoint is kept."),
         (UnreadableImage("a.jpg", "no image"), 2, "a.jpg"),
