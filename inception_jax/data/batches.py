@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training and evaluation batches: how examples of a source become NumPy arrays.
+"""Training and evaluation batches: NumPy arrays from the examples of a source.
 
 `train_batches` is a Grain pipeline: `sample_examples` chooses the examples of a batch, and
-`_TrainLoader` decodes, crops and flips them in threads. Global batch t, augmentation
-included, depends on (seed, t) alone: it is the same for any number of hosts and workers,
+`_TrainLoader` decodes, crops and flips them in threads. Global batch t, including its
+augmentation, depends only on (seed, t): it is the same for any number of hosts and workers,
 and a run resumes by starting at t.
 
 `eval_batches` yields every example once, loaded by `_EvalLoader`; the last batch is padded
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 OnBadImage = Literal["error", "skip"]
 
-# If this many successive images are unreadable, the cause is the disk, not the images.
+# With this many unreadable images in a row, the fault is probably in the disk.
 MAX_SKIPPED = 100
 
 
@@ -72,21 +72,21 @@ def train_batches(
     """Return this host's part of the training batches; element t is the batch of step t.
 
     Host h of n gets the h-th of n equal parts of the global batch, so the examples on each
-    device, and with them batch statistics and dropout, do not depend on the number of
+    device, and therefore batch statistics and dropout, do not depend on the number of
     hosts. Every epoch visits each example once, in a new order; a batch may extend into the
     next epoch.
 
     Args:
-      augment: None for images as in evaluation.
+      augment: None disables augmentation and uses the evaluation crop.
       batch_size: examples per step over all hosts.
       seed: seed of the order and of the augmentation, from 0 to 2**32 - 1.
-      on_bad_image: "skip" replaces an unreadable image by the next readable one of the
+      on_bad_image: "skip" replaces an unreadable image with the next readable one of the
         source and adds the error message to `skipped`.
 
     Raises ValueError if batch_size is not a positive multiple of num_hosts or exceeds the
     size of the source, if host or seed is out of range, or if colour distortion is on for
-    images of one channel. Raises ImportError without Grain. Accessing an element raises
-    UnreadableImage, with "skip" only after 100 unreadable images in a row.
+    images of one channel. Raises ImportError if Grain is not installed. Accessing an
+    element raises UnreadableImage; with "skip", only after 100 unreadable images in a row.
     """
     per_host = _batch_size_per_host(batch_size, num_hosts, host)
     if batch_size > len(source):
@@ -99,19 +99,19 @@ def train_batches(
             f"{preprocess.image_shape}; set AugmentConfig.color to False."
         )
     load = _TrainLoader(source, preprocess, augment, on_bad_image)
-    # Sliced last, because the seeds depend on the position among the examples of all hosts.
+    # Slice last: seeds are assigned by position in the global batch.
     return sample_examples(source, seed).batch(per_host, batch_fn=load)[host::num_hosts]
 
 
 def train_iterator(
     dataset: "grain.MapDataset", *, start_step: int, workers: int
 ) -> Iterator[TrainBatch]:
-    """Iterate over the batches of `train_batches` from a step on, loading them ahead.
+    """Return an iterator over training batches from a step on, which loads them ahead.
 
     Args:
       workers: number of worker processes that load the batches; 0 loads them in threads of
-        this process. The batches are the same. Worker processes import `__main__`, so it
-        has to be importable.
+        this process, with the same result. Worker processes import `__main__`, which must
+        therefore be importable.
 
     Raises ValueError if start_step or workers is negative.
     """
@@ -131,21 +131,21 @@ def eval_batches(
     on_bad_image: OnBadImage = "error",
     workers: int = 0,
 ) -> Iterator[EvalBatch]:
-    """Iterate over this host's part of the evaluation batches: every example exactly once.
+    """Return an iterator over this host's part of the evaluation batches.
 
-    All hosts get the same number of batches of the same shape. The last batch is padded
-    with zeros whose mask is 0. The masks of all hosts sum to `len(source)`, so a mean is
-    sum(mask * value) / sum(mask).
+    Every example occurs once. All hosts get the same number of batches of the same shape;
+    the last batch is padded with zeros. The mask is 0 for padding and skipped images, so a
+    mean over all hosts is sum(mask * value) / sum(mask).
 
     Args:
       batch_size: examples (not views) per step over all hosts.
       views: number of views of each image (see `list_views`); 1 adds no axis.
-      on_bad_image: "skip" replaces an unreadable image by zeros with mask 0 and adds the
+      on_bad_image: "skip" replaces an unreadable image with zeros of mask 0 and adds the
         error message to `skipped`.
       workers: as for `train_iterator`.
 
     Raises ValueError for an invalid batch_size, host or number of views. The iterator
-    raises UnreadableImage.
+    raises UnreadableImage unless on_bad_image is "skip".
     """
     per_host = _batch_size_per_host(batch_size, num_hosts, host)
     list_views(*preprocess.image_shape[:2], preprocess, views)  # raises if not supported
@@ -190,7 +190,7 @@ class _TrainLoader:
     def _read_first_readable(
         self, index: int, errors: list[str]
     ) -> tuple[UInt8[np.ndarray, "h w c"], int]:
-        """Read the first readable example from `index` on; append to `errors`."""
+        """Read the first readable example from `index` on; append failures to `errors`."""
         while True:
             try:
                 return _read(self.source, index, self.preprocess)

@@ -5,13 +5,13 @@
   10 views: AlexNet's (NeurIPS 2012, section 4.1), also used for ResNet. The shorter side is
     resized to size / crop_fraction; the views are the corners and the centre of the central
     square.
-  12 views: mentioned in Table 3 (arXiv 1602.07261) but not defined there. We take those of
-    the 144 views that come from the first scale and the central square.
+  12 views: used in Table 3 (arXiv 1602.07261) but not defined there. We take those of the
+    144 views that come from the first scale and the central square.
   144 views: GoogLeNet's (arXiv 1409.4842, section 7). Each of four scales gives the
     squares at both ends and at the centre of the longer side; each square gives its four
     corners, its centre and the whole square, resized.
 
-With several views, each crop is also used mirrored, and the aspect ratio is always kept.
+With several views, each crop is also mirrored, and the aspect ratio is always kept.
 """
 
 import functools
@@ -25,8 +25,8 @@ from jaxtyping import UInt8
 from inception_jax.config import PreprocessSpec
 from inception_jax.data.optional import require
 
-# GoogLeNet's shorter sides in pixels for crops of 224x224. The paper gives none for other
-# sizes; we scale them in proportion.
+# The shorter sides in pixels for crops of 224x224 in the GoogLeNet paper, which gives none
+# for other sizes; we scale them in proportion.
 GOOGLENET_SHORT_SIDES = (256, 288, 320, 352)
 GOOGLENET_SIZE = 224
 
@@ -51,8 +51,8 @@ class View(NamedTuple):
 def list_views(height: int, width: int, spec: PreprocessSpec, views: int) -> list[View]:
     """Return the views of an image of height x width pixels; mirrored views come last.
 
-    Raises ValueError if `views` is not 1, 10, 12 or 144, or if there are several and the
-    input of the network is not square.
+    Raises ValueError if `views` is not 1, 10, 12 or 144, or if there are several views and
+    the input of the network is not square.
     """
     if views == 1:
         return [_central_view(height, width, spec)]
@@ -81,7 +81,7 @@ def eval_views(
 ) -> UInt8[np.ndarray, "views height width c"]:
     """Return the pixels of the views of `list_views`, each of shape `spec.image_shape`.
 
-    Raises ValueError as `list_views` does, and ImportError without the `data` extra.
+    Raises ValueError as `list_views` does, or ImportError without the `data` extra.
     """
     image_height, image_width, _ = image.shape
     height, width, _ = spec.image_shape
@@ -97,7 +97,7 @@ def eval_views(
 
 
 def describe_preprocessing(spec: PreprocessSpec) -> str:
-    """Return a description of the central view, with which other code can reproduce it."""
+    """Return a description of the central view from which it can be reproduced."""
     height, width, channels = spec.image_shape
     colour = "RGB" if channels == 3 else "grey"
     if spec.aspect == "stretch":
@@ -114,7 +114,7 @@ def describe_preprocessing(spec: PreprocessSpec) -> str:
 
 
 def central_box(height: int, width: int, fraction: float) -> Box:
-    """Return the central `fraction` of both sides, rounded like tf.image.central_crop."""
+    """Return the central `fraction` of both sides, rounded as by tf.image.central_crop."""
     top, left = (int((side - side * fraction) / 2) for side in (height, width))
     return Box(top, left, height - 2 * top, width - 2 * left)
 
@@ -135,13 +135,13 @@ def resize(
     size: tuple[int, int],
     kernel: Literal["bilinear", "bicubic"],
 ) -> UInt8[np.ndarray, "height width c"]:
-    """Return the whole image at another height and width, stretched if the aspect differs.
+    """Resize the whole image to a height and width, stretching it if the aspect differs.
 
     "bilinear" is `tf.image.resize` without antialiasing and with pixel centres at half
-    integers. (slim's `resize_bilinear` places them at integers and so shifts the image by
+    integers. (slim's `resize_bilinear` places them at integers, which shifts the image by
     up to half a pixel.) A side of more than twice the target size is first averaged down by
     about an integer factor, so that large photos do not alias. "bicubic" is Pillow's, as in
-    timm, with antialiasing. An image of the right size is returned itself.
+    timm, with antialiasing. An image that already has the size is returned unchanged.
 
     Raises ImportError without the `data` extra.
     """
@@ -188,7 +188,7 @@ def _short_sides(spec: PreprocessSpec, views: int) -> list[int]:
 
 
 def _covering_size(height: int, width: int, minimum: tuple[int, int]) -> tuple[int, int]:
-    """Return the smallest size that covers `minimum`, rounded like torchvision's."""
+    """Return the smallest size that covers `minimum`, rounded as in torchvision."""
     rows, columns = minimum
     if rows * width >= columns * height:
         return rows, rows * width // height
@@ -222,6 +222,6 @@ def _center(box: Box, height: int, width: int) -> Box:
 @functools.cache
 def _opencv() -> ModuleType:
     cv2 = require("cv2")
-    # Images are already distributed over threads; more threads would only compete.
+    # Images are already processed in threads; more threads would only compete.
     cv2.setNumThreads(0)
     return cv2

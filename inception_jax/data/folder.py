@@ -23,9 +23,9 @@ def open_folder(directory: str, split: str) -> Source:
     """Open a folder of images: DIR/train/CLASS and DIR/val/CLASS, or DIR/CLASS.
 
     The classes are the folders in `train`, sorted by name; the examples are sorted by class
-    and path. `eval` is the first existing folder of DIR/val, DIR/validation and DIR/test,
-    which are also splits by their own names. If none exists, a tenth of the images are
-    `eval`, chosen by a hash of the path, so that adding images does not change the others;
+    and path. `eval` is the first of DIR/val, DIR/validation and DIR/test that exists; each
+    of these is also a split under its own name. If none exists, a tenth of the images is
+    `eval`, chosen by a hash of the path, so that adding images does not move the others;
     each class keeps at least one training image. Parts of a split, such as `train[:100]`,
     are chosen by the same hash.
 
@@ -50,8 +50,8 @@ def open_folder(directory: str, split: str) -> Source:
         positions = np.flatnonzero(held_out if split_name == "eval" else ~held_out)
     if not len(positions):
         raise ValueError(
-            f"{str(root)!r} has too few images, {len(paths)}, to hold some out for eval; "
-            f"add a folder {str(root / EVAL_FOLDERS[0])!r}."
+            f"{str(root)!r} has only {len(paths)} images, too few to hold some out for "
+            f"eval; add a folder {str(root / EVAL_FOLDERS[0])!r}."
         )
     if part is not None:
         by_hash = sorted(positions, key=lambda i: _hash(paths[i]))
@@ -124,7 +124,7 @@ def _list_images(
 ) -> tuple[list[str], Int32[np.ndarray, " n"]]:
     """Return the paths of all images, relative to `folder`, and their labels.
 
-    Raises ValueError if there are no images, if an image belongs to another class, or if
+    Raises ValueError if there are no images, if an image is not in one of `classes`, or if
     `needs_all` is set and a class has no images.
     """
     images: dict[str, list[str]] = {}
@@ -135,13 +135,14 @@ def _list_images(
         num_others += others
     if not any(images.values()):
         raise ValueError(
-            f"{str(folder)!r} contains no images in folders of classes; none of the "
-            f"{num_others} other files there has one of the extensions {EXTENSIONS}."
+            f"{str(folder)!r} contains no images in folders of classes; {num_others} files "
+            f"have other extensions than {EXTENSIONS}."
         )
     unknown = [repr(name) for name in images if images[name] and name not in classes]
     if unknown:
         raise ValueError(
-            f"{str(folder)!r} contains classes that train lacks: {first_few(unknown, 3)}."
+            f"{str(folder)!r} contains classes that are not in train: "
+            f"{first_few(unknown, 3)}."
         )
     empty = [repr(name) for name in classes if not images.get(name)]
     if needs_all and empty:

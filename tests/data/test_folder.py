@@ -215,7 +215,7 @@ def test_folders_without_images(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "notes.txt").write_text("")
     message = error_of(tmp_path)
-    assert "contains no images in folders of classes; none of the 2 other files" in message
+    assert "contains no images in folders of classes; 2 files have other ext" in message
     write(tmp_path, "b/1.png")
     message = error_of(tmp_path)
     assert f"{str(tmp_path)!r} contains no images of 'a'; add images or remove" in message
@@ -224,10 +224,11 @@ def test_folders_without_images(tmp_path):
     assert "no images of 'a', 'c0', 'c1' and 3 more;" in error_of(tmp_path, "eval")
 
 
-def test_classes_that_train_lacks(both):
+def test_classes_that_are_not_in_train(both):
     write(both, "val/z/1.png", "val/y/1.png")
     message = error_of(both, "eval")
-    assert f"{str(both / 'val')!r} contains classes that train lacks: 'y', 'z'." in message
+    folder = str(both / "val")
+    assert f"{folder!r} contains classes that are not in train: 'y', 'z'." in message
     assert len(open_folder(both, "train")) == 3
 
 
@@ -251,7 +252,7 @@ def test_nothing_held_out(tmp_path):
     write(tmp_path, "a/1.png", "b/2.png")
     assert len(open_folder(tmp_path, "train")) == 2
     message = error_of(tmp_path, "eval")
-    assert "has too few images, 2, to hold some out for eval; add a folder" in message
+    assert "has only 2 images, too few to hold some out for eval; add a folder" in message
 
 
 def test_unknown_splits(both):
