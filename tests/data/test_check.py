@@ -361,7 +361,7 @@ def test_help(run):
     status, output, _ = run("--help")
     assert status == 0
     assert output.startswith("usage: inception-jax data check [-h] NAME ")
-    assert "0 if it is ready, 1 if not, 2 if NAME means nothing" in output
+    assert "0 if ready, 1 if not, 2 if NAME is invalid" in output
 
 
 def test_a_prepared_data_set_is_read_without_tensorflow(data_dir):
