@@ -37,7 +37,6 @@ def list_checkpoints(run: Run, /) -> None:
     lines = []
     for step in checkpoints.steps():
         folder = run / CHECKPOINTS_FOLDER / str(step)
-        modified = time.localtime(folder.stat().st_mtime)
         on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         try:
             record = checkpoints.record(step)
@@ -47,7 +46,7 @@ def list_checkpoints(run: Run, /) -> None:
             count = f"{len(record.leaves):,}"
             size = f"{sum(leaf.num_bytes for leaf in record.leaves.values()):,}"
             digest = record.digest[:16]
-        written = time.strftime("%Y-%m-%d %H:%M:%S", modified)
+        written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(folder.stat().st_mtime))
         lines.append((str(step), written, count, size, f"{on_disk:,}", digest))
     header = ("step", "written", "arrays", "bytes", "bytes on disk", "digest")
     print(table(header, lines, right=(0, 2, 3, 4)))
@@ -81,11 +80,9 @@ def verify_checkpoints(
             print(f"step {each}: DAMAGED. {error}", flush=True)
             continue
         size = sum(x.nbytes for x in arrays.values())
+        contents = f"{len(arrays):,} arrays, {size:,} bytes"
         seconds = time.perf_counter() - start
-        print(
-            f"step {each}: intact, {len(arrays):,} arrays, {size:,} bytes, {seconds:.1f} s",
-            flush=True,
-        )
+        print(f"step {each}: intact, {contents}, {seconds:.1f} s", flush=True)
     if any_damaged:
         raise SystemExit(1)
 

@@ -98,8 +98,7 @@ def bench_data(
         for result in results:
             setting = {"data": name, **asdict(result.setting)}
             for index, measured in enumerate(result.rounds):
-                line = {**setting, "round": index, **measured._asdict()}
-                append_json_line(jsonl, line)
+                append_json_line(jsonl, {**setting, "round": index, **measured._asdict()})
 
 
 def _description(source: Source, rounds: int, images: int) -> str:

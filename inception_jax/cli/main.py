@@ -4,6 +4,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from functools import reduce
+from importlib.metadata import version
 from operator import or_
 from typing import Annotated, Any
 
@@ -63,8 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def print_versions() -> None:
     """Print the versions of inception_jax, jax, flax and optax."""
-    from importlib.metadata import version
-
     for package in ("inception_jax", "jax", "flax", "optax"):
         print(f"{package} {version(package)}")
 

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from inception_jax.cli.arguments import MODEL_HELP, Step, Weights, option
 from inception_jax.data.crops import describe_preprocessing
+from inception_jax.storage.atomic import check_new
 from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.text import one_line
 from inception_jax.weights.export import Format, check_output_path, export
@@ -46,7 +47,7 @@ def import_weights(
             another checksum is rejected.
     """
     if out is not None:
-        _check_new(out)
+        check_new(out)
     names = None if classes is None else _read_lines(classes)
     if sys.stderr.isatty():
         print(f"Reading {one_line(file)} ...", file=sys.stderr, flush=True)
@@ -54,17 +55,9 @@ def import_weights(
     card = imported.card
     if out is None:
         out = models_folder() / f"{card.network}.{card.origin.source}"
-        _check_new(out)
     save(out, card, imported.variables)
     print(_summary(imported, file, out))
     print(f"\n{_next_command(card, out)}")
-
-
-def _check_new(out: Path) -> None:
-    if out.exists():
-        raise ValueError(
-            f"{one_line(out)} already exists; remove it or choose another --out."
-        )
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -160,49 +153,40 @@ def export_weights(
 
 def loading_code(format: Format, out: Path, card: Card) -> list[str]:
     """Return lines of Python that load an exported file with the library it is for."""
-    classes = len(card.class_names)
-    keras = "InceptionV3" if card.network == "inception_v3" else "InceptionResNetV2"
-    keras_head = f"classes={classes}, classifier_activation=None"
-    facenet_head = f"classify=True, num_classes={classes}"
-    if not classes:
-        keras_head, facenet_head = 'include_top=False, pooling="avg"', ""
-    code = _LOADING_CODE[format].format(
-        file=json.dumps(str(out)),
-        program=json.dumps(str(out / PROGRAM_FILE)),
-        weights=json.dumps(str(out / WEIGHTS_FILE)),
-        network=json.dumps(card.network),
-        classes=classes,
-        keras=f"keras.applications.{keras}",
-        keras_head=keras_head,
-        facenet_head=facenet_head,
-    )
-    return code.splitlines()
+    file, network, classes = _quoted(out), _quoted(card.network), len(card.class_names)
+    if format == "folder":
+        return ["import inception_jax", f"model, variables = inception_jax.load({file})"]
+    if format == "safetensors":
+        load_file = f"arrays = safetensors.numpy.load_file({file})"
+        return ["import safetensors.numpy", load_file]
+    if format == "npz":
+        return ["import numpy", f"arrays = numpy.load({file})"]
+    if format == "stablehlo":
+        program, weights = _quoted(out / PROGRAM_FILE), _quoted(out / WEIGHTS_FILE)
+        return [
+            "import jax.export, pathlib, safetensors.numpy",
+            f"program = bytearray(pathlib.Path({program}).read_bytes())",
+            f"weights = safetensors.numpy.load_file({weights})",
+            "logits = jax.export.deserialize(program).call(weights, images)",
+        ]
+    if format == "timm":
+        options = f"num_classes={classes}, checkpoint_path={file}"
+        create = f"model = timm.create_model({network}, {options})"
+        return ["import timm", create, "model.eval()"]
+    if format == "keras":
+        name = "InceptionV3" if card.network == "inception_v3" else "InceptionResNetV2"
+        head = f"classes={classes}, classifier_activation=None"
+        if not classes:
+            head = 'include_top=False, pooling="avg"'
+        create = f"model = keras.applications.{name}(weights={file}, {head})"
+        return ["import keras", create]
+    head = f"classify=True, num_classes={classes}" if classes else ""
+    return [
+        "import facenet_pytorch, safetensors.torch",
+        f"model = facenet_pytorch.InceptionResnetV1({head}).eval()",
+        f"model.load_state_dict(safetensors.torch.load_file({file}))",
+    ]
 
 
-_LOADING_CODE: dict[Format, str] = {
-    "folder": """\
-import inception_jax
-model, variables = inception_jax.load({file})""",
-    "safetensors": """\
-import safetensors.numpy
-arrays = safetensors.numpy.load_file({file})""",
-    "npz": """\
-import numpy
-arrays = numpy.load({file})""",
-    "stablehlo": """\
-import jax.export, pathlib, safetensors.numpy
-program = bytearray(pathlib.Path({program}).read_bytes())
-weights = safetensors.numpy.load_file({weights})
-logits = jax.export.deserialize(program).call(weights, images)""",
-    "timm": """\
-import timm
-model = timm.create_model({network}, num_classes={classes}, checkpoint_path={file})
-model.eval()""",
-    "keras": """\
-import keras
-model = {keras}(weights={file}, {keras_head})""",
-    "facenet_pytorch": """\
-import facenet_pytorch, safetensors.torch
-model = facenet_pytorch.InceptionResnetV1({facenet_head}).eval()
-model.load_state_dict(safetensors.torch.load_file({file}))""",
-}
+def _quoted(text: object) -> str:
+    return json.dumps(str(text))

@@ -8,7 +8,6 @@ fast, or with averaged weights, whose activations differ.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +28,7 @@ MODES = ("eval", "train")
 def mode_sums(
     variables: Variables, batch: Batch, numbers: None, *, model: Model, axis_name: AxisName
 ) -> dict[str, dict]:
-    """Return metric sums by moving averages ("eval") and by batch statistics ("train").
-
-    Both are without dropout.
-    """
+    """Return metric sums by moving averages ("eval") and by batch statistics ("train")."""
     inputs, labels = network_input(batch, model.card.preprocess), batch["label"]
     logits = {
         "eval": model.apply(variables, inputs)[0],
@@ -79,18 +75,15 @@ def recalibrate_statistics(
 ) -> dict:
     """Return batch_stats with mean and variance over all `batches` together."""
     step = _on_devices(input_moments, model, devices)
-    total: Any = None
-    count = 0
-    for batch in batches:
-        moments = step(variables, batch, None)
-        total = moments if total is None else jax.tree.map(jnp.add, total, moments)
-        count += 1
-
-    def statistics(total: dict) -> dict:
-        mean, square = total["mean"] / count, total["square"] / count
-        return {"mean": mean, "var": jnp.maximum(square - jnp.square(mean), 0.0)}
-
-    return _map_norms(statistics, total)
+    moments = [step(variables, batch, None) for batch in batches]
+    average = jax.tree.map(lambda *x: sum(x) / len(x), *moments)
+    return _map_norms(
+        lambda m: {
+            "mean": m["mean"],
+            "var": jnp.maximum(m["square"] - jnp.square(m["mean"]), 0.0),
+        },
+        average,
+    )
 
 
 def _apply_in_training_mode(

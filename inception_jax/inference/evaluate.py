@@ -41,10 +41,7 @@ class TrainedModel:
         return self.model.card
 
     def weights_or_only(self, kind: str) -> Variables:
-        """Return the weights of this kind or, if there is one kind only, the only weights.
-
-        Raises KeyError if there are several kinds but not this one.
-        """
+        """Return the weights of this kind or, if there is only one kind, those."""
         if len(self.variables) == 1:
             (only,) = self.variables.values()
             return only
@@ -84,10 +81,7 @@ def load_state(
 def load_trained(
     folder: Path, devices: Sequence[jax.Device], step: int | None = None
 ) -> TrainedModel:
-    """Load a run at a checkpoint, or a model folder, onto `devices`.
-
-    Raises the errors of `load_state` and `inception_jax.load`.
-    """
+    """Load a run at a checkpoint, or a model folder, onto `devices`."""
     if is_model_folder(folder):
         model, variables = load(folder, step=step)
         kind = model.card.origin.weights or "published"
@@ -98,10 +92,8 @@ def load_trained(
 
 def trained_model(run: Path, state: TrainState, step: int) -> TrainedModel:
     """Return the model of a run with both kinds of weights of `state`."""
-    card = card_of_run(run, None, step)
-    return TrainedModel(
-        Model(card), {"raw": state.raw_variables, "ema": state.ema_variables}
-    )
+    variables = {"raw": state.raw_variables, "ema": state.ema_variables}
+    return TrainedModel(Model(card_of_run(run, None, step)), variables)
 
 
 def view_probabilities(
@@ -162,21 +154,19 @@ def evaluate(
     called after each batch, of `batch_size` over all devices, with its number of images.
 
     Returns metric sums by kind of weights (`training.metrics.means` makes accuracies of
-    them), and the errors of images that on_bad_image="skip" left out. Raises the errors of
-    `check_compatible` and `kinds_to_evaluate`.
+    them), and the errors of images that on_bad_image="skip" left out.
     """
     check_compatible(models, source)
     totals: dict[str, dict[str, float]] = {kind: {} for kind in kinds_to_evaluate(models)}
     combined = partial(ensemble_step, models=[one.model for one in models])
     step = data_parallel(combined, ParallelConfig(), devices, donate=False)
-    host, hosts = jax.process_index(), jax.process_count()
     batches = eval_batches(
         source,
         preprocess=models[0].card.preprocess,
         batch_size=batch_size,
         views=views,
-        num_hosts=hosts,
-        host=host,
+        num_hosts=jax.process_count(),
+        host=jax.process_index(),
         on_bad_image=on_bad_image,
     )
     skipped: list[str] = []
@@ -196,18 +186,16 @@ def kinds_to_evaluate(models: Sequence[TrainedModel]) -> tuple[str, ...]:
     The weights of a model folder are combined with each kind of a run. Raises ValueError if
     there are only model folders and their kinds differ.
     """
-    kinds: list[str] = []
     for one in models:
         if len(one.variables) > 1:
             return tuple(one.variables)
-        kinds += one.variables
-    kinds = list(dict.fromkeys(kinds))
+    kinds = tuple(dict.fromkeys(kind for one in models for kind in one.variables))
     if len(kinds) > 1:
         raise ValueError(
             f"an ensemble needs weights of one kind, got {' and '.join(kinds)}; name the "
             "run instead of the model folder exported from it, or leave one model out."
         )
-    return tuple(kinds)
+    return kinds
 
 
 def check_compatible(models: Sequence[TrainedModel], source: Source) -> None:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -27,7 +27,7 @@ from inception_jax.models.stem import Endpoints
 from inception_jax.storage.atomic import atomic_output
 from inception_jax.text import format_bytes
 from inception_jax.weights.model import Model
-from inception_jax.weights.model_folder import Card, Variables
+from inception_jax.weights.model_folder import CARD_FILE, Card, Variables
 
 Batches = Iterable[BatchOutputs]
 # Size of a row group of a Parquet file, which is kept in memory until it is complete.
@@ -64,11 +64,9 @@ def find_endpoint(model: Model, name: str, *, pool: bool = False) -> Endpoint:
             f"{', '.join(endpoints)}."
         )
     shape = endpoints[name].shape[1:]
-    if not pool:
-        return Endpoint(name, pool, shape)
-    if len(shape) != 3:
+    if pool and len(shape) != 3:
         raise ValueError(f"{name} has no height and width; leave out --pool.")
-    return Endpoint(name, pool, shape[2:])
+    return Endpoint(name, pool, shape[2:] if pool else shape)
 
 
 def extract_features(
@@ -79,10 +77,7 @@ def extract_features(
     *,
     batch_size: int = 32,
 ) -> Iterator[BatchOutputs]:
-    """Yield the values of an endpoint, `[n, *endpoint.shape]`, batch by batch.
-
-    Raises the errors of `apply_to_files`.
-    """
+    """Yield the values of an endpoint, `[n, *endpoint.shape]`, batch by batch."""
 
     def take(_: Array, endpoints: Endpoints) -> Float[Array, "n ..."]:
         x = endpoints[endpoint.name].astype(jnp.float32)
@@ -111,7 +106,7 @@ def write_features(out: Path, card: Card, endpoint: Endpoint, batches: Batches) 
     Raises CheckpointError if writing fails, ImportError without the `data` extra.
     """
     write = {".npz": _write_npz, ".parquet": _write_parquet}[out.suffix]
-    about = {"endpoint": endpoint.name, "model.json": json.dumps(asdict(card))}
+    about = {"endpoint": endpoint.name, CARD_FILE: card.to_json()}
     return write(out, endpoint.shape, about, batches)
 
 

@@ -76,22 +76,18 @@ def predict(
 
 def _predictions(batch: BatchOutputs, names: Sequence[str]) -> list[Prediction]:
     probabilities, classes = batch.values
-    _check_finite(batch.paths, probabilities)
+    bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if len(bad):
+        raise CheckpointError(
+            f"the probabilities of {batch.paths[bad[0]]!r} are NaN: weights or moving "
+            "averages of the model are not finite or too large."
+        )
     predictions = []
     for path, row, indices in zip(batch.paths, probabilities, classes, strict=True):
         pairs = zip(indices, row, strict=True)
         guesses = tuple(Guess(names[index], float(p)) for index, p in pairs)
         predictions.append(Prediction(path, guesses))
     return predictions
-
-
-def _check_finite(paths: Sequence[str], values: Float[np.ndarray, "n top"]) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise CheckpointError(
-            f"the probabilities of {paths[bad[0]]!r} are NaN: weights or moving averages "
-            "of the model are not finite or too large."
-        )
 
 
 def to_json(

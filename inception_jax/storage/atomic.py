@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from inception_jax.storage.errors import as_checkpoint_error
+from inception_jax.text import one_line
 
 
 def check_output_path(path: Path, *suffixes: str) -> None:
@@ -18,8 +19,13 @@ def check_output_path(path: Path, *suffixes: str) -> None:
         raise ValueError(
             f"expected a file {' or '.join(suffixes)} in an existing folder, got {path}."
         )
+    check_new(path)
+
+
+def check_new(path: Path) -> None:
+    """Raise ValueError if there is a file, folder or link at `path`."""
     if os.path.lexists(path):
-        raise ValueError(f"{path} already exists; remove it or choose another.")
+        raise ValueError(f"{one_line(path)} already exists; remove it or choose another.")
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signals that show whether a network is becoming unstable, as section 3.3 reports.
 
-They are pure functions of arrays. A NaN or infinite value makes the means and norms that
-include it non-finite. `signals` computes all of them for a network.
+A NaN or infinite value makes the means and norms that include it non-finite.
 """
 
 from collections.abc import Sequence
@@ -40,16 +39,12 @@ def dead_channels(x: FeatureMap) -> Scalar:
     """Return the fraction of channels that are zero at every position of every image.
 
     Section 3.3: "the last layer before the average pooling started to produce only zeros".
-    A channel with a NaN is not dead.
     """
     return jnp.mean(_largest(x) == 0)
 
 
 def tiny_channels(x: FeatureMap) -> Scalar:
-    """Return the fraction of channels with all |values| below 1e-3 of the RMS of `x`.
-
-    These are dead channels and those with only rounding errors or a small bias.
-    """
+    """Return the fraction of channels whose |values| are 0 or below 1e-3 RMS of `x`."""
     largest = _largest(x)
     return jnp.mean((largest == 0) | (largest < 1e-3 * rms(x)))
 

@@ -33,11 +33,10 @@ def network_for(
 
     Raises ValueError if the network does not support the images or the ablation.
     """
-    options = {
-        name: value
-        for name in ("bn_decay", "dropout_rate")
-        if (value := getattr(config, name)) is not None
-    }
+    options = {} if num_devices is None else bn_options(config.parallel, num_devices)
+    for name in ("bn_decay", "dropout_rate"):
+        if getattr(config, name) is not None:
+            options[name] = getattr(config, name)
     network = create(
         spec_for(config.network, config.ablation),
         num_classes=num_classes,
@@ -48,7 +47,6 @@ def network_for(
         fast=config.fast,
         dtype=jnp.dtype(config.dtype),
         **options,
-        **({} if num_devices is None else bn_options(config.parallel, num_devices)),
     )
     check_input_shape(network, preprocess_for(config).image_shape, config.residual_scale)
     return network

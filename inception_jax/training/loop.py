@@ -49,19 +49,13 @@ class Hook(NamedTuple):
     before: Callable[[TrainState], None] = lambda state: None
 
     def is_due(self, step: int, last_step: int) -> bool:
-        """Return whether the action runs after `step`."""
         if self.interval is None:
             return False
         return passes(step, self.interval) or (self.at_end and step == last_step)
 
 
 class Loop:
-    """Trains a run and reports on it.
-
-    Args:
-      checkpoints: where to save states; None in all processes but the first.
-      stop: tells whether this process received a signal to stop.
-    """
+    """Trains a run and reports on it; only process 0 has `checkpoints`."""
 
     def __init__(
         self,
@@ -96,17 +90,13 @@ class Loop:
         ]
 
     def train(self, state: TrainState, step: int) -> bool:
-        """Train from `step` to the end or until a signal to stop, and save the state.
-
-        Returns whether the run is complete.
-        """
+        """Train to the end or a signal to stop, save, and return whether it is complete."""
         last_step = self.setup.steps
         if step > 0:
             self._repeat_evaluation(state, step)
         if step < last_step:
             self.out_of_patience = self._is_out_of_patience()
-        place = self.train_step.place
-        batches = train_feed(self.setup, step, place, self.reporter.skipped)
+        batches = train_feed(self.setup, step, self.train_step.place, self.reporter.skipped)
         while step < last_step and not self.out_of_patience and not self._is_stopping():
             with self.goodput.spent_on("data_wait"):
                 batch = next(batches)

@@ -2,6 +2,7 @@
 """The optimizers and learning-rate schedule of section 4, as TensorFlow 1 computes them."""
 
 import math
+from dataclasses import asdict
 from typing import NamedTuple
 
 import jax
@@ -32,15 +33,10 @@ class OptimizerNumbers(NamedTuple):
 
 def optimizer_numbers(config: OptimizerConfig) -> OptimizerNumbers:
     """Return the traced values of `config`; without a clip norm, it is infinite."""
-    values = {
-        name: getattr(config, name)
-        for name in OptimizerNumbers._fields
-        if name != "warmup_linear"
-    }
-    values["warmup_linear"] = config.warmup == "linear"
+    values = asdict(config) | {"warmup_linear": config.warmup == "linear"}
     if config.clip_norm is None:
         values["clip_norm"] = math.inf
-    return OptimizerNumbers(**{name: jnp.float32(x) for name, x in values.items()})
+    return OptimizerNumbers(*(jnp.float32(values[x]) for x in OptimizerNumbers._fields))
 
 
 def learning_rate_at(
@@ -62,10 +58,7 @@ def learning_rate_at(
 
 
 def trainable_params(params: Params, config: OptimizerConfig) -> Params:
-    """Return the parameters to train: only the classifiers if `body_rate` is 0.
-
-    The others have no gradients and no optimizer state.
-    """
+    """Return the parameters to train: only the classifiers if `body_rate` is 0."""
     if config.body_rate:
         return params
     return {name: params[name] for name in CLASSIFIERS if name in params}

@@ -46,6 +46,5 @@ class Probe:
 def probe_program(
     network: Network, preprocess: PreprocessSpec, devices: tuple[jax.Device, ...]
 ) -> ShardedFunction:
-    return ShardedFunction(
-        partial(probe_step, network=network, preprocess=preprocess), devices
-    )
+    step = partial(probe_step, network=network, preprocess=preprocess)
+    return ShardedFunction(step, devices)

@@ -28,8 +28,7 @@ from inception_jax.training.setup import Setup
 class Reporter(AbstractContextManager):
     """Reports on a run that starts or resumes at `step`; only process 0 has one.
 
-    Lines of metrics.jsonl after `step` are removed: an interrupted process wrote them, but
-    no checkpoint holds those steps, so they are trained again.
+    Lines of metrics.jsonl after `step` are removed, because those steps are trained again.
     """
 
     def __init__(
@@ -91,18 +90,14 @@ class Reporter(AbstractContextManager):
         """Write a line on the steps since the last line, if there are any."""
         if step == self.last_step:
             return
-        numbers = {
-            "grad_norm": self.last_values["grad_norm"],
-            "highest_grad_norm": self.highest_norm,
-            "learning_rate": self.last_values["learning_rate"],
-        }
+        numbers = {name: self.last_values[name] for name in ("grad_norm", "learning_rate")}
         if rate := self.images_per_second():
             numbers["images_per_second"] = round(rate, 2)
             if self.peak:
                 numbers["mfu"] = round(rate * self.flops_per_image / self.peak, 4)
-        self._write("train", step, self.sums | numbers)
+        highest = {"highest_grad_norm": self.highest_norm}
+        self._write("train", step, self.sums | numbers | highest)
         mean = means(self.sums)
-        del numbers["highest_grad_norm"]
         self.curves.write("train", step, mean | numbers)
         if self.bar.disable:
             print(

@@ -272,10 +272,7 @@ def eval_step(
     preprocess: PreprocessSpec,
     axis_name: AxisName,
 ) -> Sums:
-    """Return the sums of `classification_sums` over the examples with a `mask` of 1.
-
-    `variables` are the `raw_variables` or `ema_variables` of a state.
-    """
+    """Return the sums of `classification_sums` over the examples with a `mask` of 1."""
     images = network_input(batch, preprocess)
     logits, _ = network.apply(variables, images, numbers.residual_scale)
     losses = cross_entropy(logits, batch["label"])

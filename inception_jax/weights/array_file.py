@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of arrays under this package's names: .safetensors or .npz, with the card as text.
 
-Both formats are read without this package and without pickle.
+Both formats are read without this package and without pickle. If writing fails, it raises
+CheckpointError and leaves no file.
 """
 
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,8 @@ TEXTS = (CARD_FILE, "run.json")
 def write_npz(
     out: Path, card: Card, arrays: Arrays, texts: Mapping[str, str] | None = None
 ) -> None:
-    """Write arrays in float32, the card, and other texts by name to an .npz.
-
-    Raises CheckpointError if writing fails; then there is no file.
-    """
-    texts = {CARD_FILE: card_text(card), **(texts or {})}
+    """Write arrays in float32, the card, and other texts by name to an .npz."""
+    texts = {CARD_FILE: card.to_json(), **(texts or {})}
     content: dict[str, Any] = {name: np.array(text) for name, text in texts.items()}
     content |= float32(arrays)
     with atomic_output(out) as draft, draft.open("wb") as file:
@@ -42,12 +39,9 @@ def write_npz(
 
 
 def write_safetensors(out: Path, card: Card, arrays: Arrays) -> None:
-    """Write arrays in float32, with the card in the metadata, to a .safetensors.
-
-    Raises CheckpointError if writing fails; then there is no file.
-    """
+    """Write arrays in float32, with the card in the metadata, to a .safetensors."""
     # Libraries for PyTorch read no file without this format.
-    metadata = {"format": "pt", CARD_FILE: card_text(card)}
+    metadata = {"format": "pt", CARD_FILE: card.to_json()}
     with atomic_output(out) as draft:
         safetensors.numpy.save_file(float32(arrays), draft, metadata)
 
@@ -80,8 +74,3 @@ def float32(arrays: Arrays) -> dict[str, np.ndarray]:
         dtype = x.dtype if np.issubdtype(x.dtype, np.integer) else np.float32
         converted[name] = np.asarray(x, dtype, order="C")
     return converted
-
-
-def card_text(card: Card) -> str:
-    """Return the card as JSON."""
-    return json.dumps(asdict(card))

@@ -10,9 +10,10 @@ import numpy as np
 
 from inception_jax.config import AblationConfig
 from inception_jax.models.inputs import block_scales
+from inception_jax.storage.atomic import check_new
 from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.text import one_line
-from inception_jax.weights import array_file, stablehlo, write_keras
+from inception_jax.weights import array_file, keras_file, stablehlo
 from inception_jax.weights.array_file import Arrays
 from inception_jax.weights.convert import to_library
 from inception_jax.weights.layouts import Layout, find_layout, keras_layer_order
@@ -34,10 +35,7 @@ SUFFIXES = {
 
 def check_output_path(format: Format, out: Path) -> None:
     """Raise ValueError unless `out` can be created and has the suffix of the format."""
-    if out.exists() or out.is_symlink():
-        raise ValueError(
-            f"{one_line(out)} already exists; remove it or choose another --out."
-        )
+    check_new(out)
     suffix = SUFFIXES.get(format, "")
     # To Keras, .weights.h5 is another format.
     right_name = out.name.endswith(suffix) and not out.name.endswith(".weights.h5")
@@ -83,7 +81,7 @@ def _export_to_library(
     library_arrays = to_library(layout, fold_residual_scale(model, arrays))
     if format == "keras":
         layers = keras_layer_order(card.network)
-        write_keras.write(out, layers, library_arrays, card)
+        keras_file.write(out, layers, library_arrays, card)
     else:
         array_file.write_safetensors(out, card, library_arrays)
     return _changes(card, layout)

@@ -180,10 +180,7 @@ def _slim_scope(network: str, layer: str) -> str:
 
 
 def array_names(layout: Layout, exclude: Collection[str] = ()) -> dict[str, str]:
-    """Return the library's names of all arrays, keyed by this package's names.
-
-    `exclude` has parts of the network, such as AuxLogits, to leave out.
-    """
+    """Return the library's array names by this package's, except for parts in `exclude`."""
     names: dict[str, str] = {}
     for layer, (linear, norm) in layer_names(layout).items():
         if layer.split("/")[0] not in exclude:

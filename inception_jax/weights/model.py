@@ -161,10 +161,7 @@ def save(folder: Path, card: Card, variables: Variables) -> None:
 
 
 def check_variables(model: Model, variables: Variables, subject: str) -> None:
-    """Raise ValueError, with the names, unless `variables` are those of the network.
-
-    The message begins with `subject`.
-    """
+    """Raise ValueError, beginning with `subject`, unless names and shapes fit the model."""
     arrays, expected = flatten_with_paths(variables), flatten_with_paths(model.shapes)
     problems = [f"{name} is missing" for name in expected if name not in arrays]
     problems += [f"{name} is unexpected" for name in arrays if name not in expected]
@@ -226,10 +223,7 @@ def card_of_run(folder: Path, weights: str | None, step: int) -> Card:
 
 
 def read_run(run: Path, weights: str, step: int | None) -> tuple[Card, Arrays]:
-    """Read a run's card and the arrays by name of its "raw" or "ema" weights.
-
-    Raises the errors of `read_checkpoint` and `card_of_run`.
-    """
+    """Read a run's card and the arrays by name of its "raw" or "ema" weights."""
     step, arrays = read_checkpoint(run, step)
     prefix = {"raw": "", "ema": "ema_"}[weights]
     groups = (f"{prefix}params/", f"{prefix}batch_stats/")

@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from inception_jax.config import AblationConfig, PreprocessSpec
-from inception_jax.storage.atomic import atomic_output
+from inception_jax.storage.atomic import atomic_output, check_new
 from inception_jax.storage.digests import Record, flatten_with_paths, json_digest
 from inception_jax.storage.errors import as_damaged
 from inception_jax.storage.run_folder import dataclass_from_json
@@ -51,16 +51,18 @@ class Card:
     residual_scale: float | None = None  # None: the published scales
     ablation: AblationConfig = field(default_factory=AblationConfig)
 
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
 
 def write(folder: Path, card: Card, variables: Variables) -> None:
     """Write a new model folder.
 
     Raises ValueError if it exists, CheckpointError if writing fails; then nothing is left.
     """
-    if folder.exists():
-        raise ValueError(f"{folder} already exists; remove it or choose another.")
+    check_new(folder)
     variables = jax.tree.map(lambda x: np.asarray(x, np.float32, order="C"), variables)
-    about = json.loads(json.dumps(asdict(card)))
+    about = json.loads(card.to_json())
     arrays = Record.of(0, variables).to_json()
     text = json.dumps({"card": about, "sha256": json_digest(about), "arrays": arrays})
     with atomic_output(folder) as draft:

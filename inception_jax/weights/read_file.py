@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from inception_jax.data.optional import require
 from inception_jax.storage.errors import as_damaged
 from inception_jax.text import one_line
-from inception_jax.weights import read_keras, read_tensorflow
+from inception_jax.weights import keras_file, read_tensorflow
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def read_arrays(path: Path) -> Arrays:
     with path.open("rb") as stream:
         start = stream.read(9)
     if start.startswith(HDF5):
-        return read_keras.read_layers(path, path)
+        return keras_file.read_layers(path, path)
     if start.startswith(ZIP):
         return _read_zip(path)
     if start.endswith(SAFETENSORS):
@@ -89,9 +89,9 @@ def _read_zip(path: Path) -> Arrays:
     errors = (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError)
     with as_damaged(path, OSError, *errors), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        if read_keras.WEIGHTS in names:
-            stream = io.BytesIO(archive.read(read_keras.WEIGHTS))
-            return read_keras.read_layers(stream, path)
+        if keras_file.WEIGHTS in names:
+            stream = io.BytesIO(archive.read(keras_file.WEIGHTS))
+            return keras_file.read_layers(stream, path)
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"checksum mismatch of {one_line(damaged)}")
     if any(name.endswith("/data.pkl") for name in names):

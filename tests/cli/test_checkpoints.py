@@ -170,7 +170,7 @@ def test_a_file_is_never_overwritten_or_incomplete(ckpt, run, tmp_path, monkeypa
     status, _, errors = ckpt("export", run, "--out", out)
     assert (status, out.read_text()) == (2, "mine")
     assert errors == (
-        f"inception-jax: {out} already exists; remove it or choose another --out.\n"
+        f"inception-jax: {out} already exists; remove it or choose another.\n"
     )
     out.unlink()
 

@@ -14,9 +14,9 @@ from inception_jax.models.zoo import SPECS
 from inception_jax.weights import (
     convert,
     import_file,
+    keras_file,
     layouts,
     read_file,
-    read_keras,
 )
 from inception_jax.weights.layouts import KERAS, TENSORFLOW, TORCH, Layout
 from tests.models.tiny import one_block
@@ -55,7 +55,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         (folder / f"{source}_tiny.json").write_text(json.dumps(layers))
     (folder / "keras_tiny_order.json").write_text(json.dumps(KERAS_ORDER))
     monkeypatch.setattr(layouts, "NAMES_FOLDER", folder)
-    for module in (layouts, import_file, read_keras):
+    for module in (layouts, import_file, keras_file):
         monkeypatch.setattr(module, "LAYOUTS", ROWS)
     monkeypatch.setattr(layouts, "layer_names", layouts.layer_names.__wrapped__)
 

@@ -22,7 +22,7 @@ from inception_jax.models.inputs import block_scales
 from inception_jax.models.zoo import SPECS
 from inception_jax.storage.digests import flatten_with_paths
 from inception_jax.storage.errors import CheckpointError
-from inception_jax.weights import array_file, export, write_keras
+from inception_jax.weights import array_file, export, keras_file
 from inception_jax.weights.import_file import import_file
 from inception_jax.weights.model import Model
 from tests.models.tiny import BLOCKS, one_block, three_grids
@@ -136,7 +136,7 @@ def test_missing_packages_are_named(folder, tmp_path, monkeypatch):
         export_weights(str(folder), format="stablehlo", out=tmp_path / "out")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r'h5py .*"inception_jax\[weights\]"'):
-        write_keras.write(tmp_path / "out", ["a"], {}, CARD)
+        keras_file.write(tmp_path / "out", ["a"], {}, CARD)
     assert not list(tmp_path.glob("out*"))
 
 
@@ -146,7 +146,7 @@ def test_keras_files_have_the_order_of_keras(tmp_path):
     names = ("b/beta", "b/moving_mean", "b/moving_variance", "a/kernel", "a/bias")
     arrays = {name: rng.normal(size=3).astype(np.float32) for name in reversed(names)}
     out = tmp_path / "x.h5"
-    write_keras.write(out, ["b", "empty", "a"], arrays, CARD)
+    keras_file.write(out, ["b", "empty", "a"], arrays, CARD)
     with h5py.File(out) as file:
         assert list(file.attrs["layer_names"]) == ["b", "a"]
         found = {
@@ -260,7 +260,7 @@ def test_the_command(folder, tmp_path, capsys):
         cli.main([*command, str(tmp_path / "x.npz")])
     assert exit.value.code == 2
     out, errors = capsys.readouterr()
-    expected = f"{tmp_path / 'x.npz'} already exists; remove it or choose another --out."
+    expected = f"{tmp_path / 'x.npz'} already exists; remove it or choose another."
     assert (out, errors) == ("", f"inception-jax: {expected}\n")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reader for Keras files: .h5, .weights.h5, and the .weights.h5 in a .keras archive.
+"""Keras files: reader for .h5, .weights.h5 and .keras archives, writer for .h5.
 
 The numbers in layer names depend on what the process had built before (.h5), or count the
 layers of a class (.weights.h5). The reader names layers as in the first model of a process;
@@ -7,7 +7,7 @@ so do names/keras_*.json and, in the order of `model.layers`, names/keras_*_orde
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inception_jax.data.optional import require
+from inception_jax.storage.atomic import atomic_output
 from inception_jax.storage.errors import as_damaged
 from inception_jax.text import one_line
 from inception_jax.weights.convert import match_names
 from inception_jax.weights.layouts import LAYOUTS, keras_layer_order
+from inception_jax.weights.model_folder import CARD_FILE, Card
 
 if TYPE_CHECKING:
     import h5py
@@ -33,6 +35,8 @@ VARIABLES = {
     ("batch_normalization", 3): ("beta", "moving_mean", "moving_variance"),
     ("batch_normalization", 4): ("gamma", "beta", "moving_mean", "moving_variance"),
 }
+# Names of a layer's arrays in an .h5, in the order in which Keras lists them.
+WRITTEN_ORDER = ("kernel", "bias", "beta", "moving_mean", "moving_variance")
 
 Arrays = dict[str, np.ndarray]
 
@@ -163,3 +167,27 @@ def _class_of(name: str) -> str:
     if name.startswith("batch_normalization") or name.endswith("_bn"):
         return "batch_normalization"
     return "dense" if name == "predictions" else "conv2d"
+
+
+def write(
+    out: Path, layers: Iterable[str], arrays: Mapping[str, np.ndarray], card: Card
+) -> None:
+    """Write arrays such as conv2d/kernel, in float32, and the card to a Keras 2 .h5 file.
+
+    Keras pairs layers by their order in the file, not by name; layers without arrays are
+    left out. Raises ImportError without h5py, CheckpointError if writing fails.
+    """
+    h5py = require("h5py", "weights")
+    with atomic_output(out) as draft, h5py.File(draft, "w") as file:
+        written = []
+        for layer in layers:
+            names = [name for x in WRITTEN_ORDER if (name := f"{layer}/{x}") in arrays]
+            if not names:
+                continue
+            written.append(layer.encode())
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name in names:
+                group[name] = np.asarray(arrays[name], np.float32)
+        file.attrs["layer_names"] = written
+        file[CARD_FILE] = card.to_json()
