@@ -60,11 +60,10 @@ def write_image_features(
     if size > LARGE:
         print(f"Writing {format_bytes(size)} for {len(paths):,} images.", file=sys.stderr)
     progress = ImageProgress(len(paths))
+    batches = extract_features(loaded, variables, paths, chosen, batch_size=batch_size)
 
     def batches_with_progress() -> Iterator[BatchOutputs]:
-        for batch in extract_features(
-            loaded, variables, paths, chosen, batch_size=batch_size
-        ):
+        for batch in batches:
             progress.add_batch(len(batch.paths), batch.errors)
             yield batch
 

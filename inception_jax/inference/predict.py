@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from inception_jax.data.imagenet import class_title
 from inception_jax.inference.batches import BatchOutputs, apply_to_files
@@ -65,9 +65,7 @@ def predict(
         raise ValueError(f"top must be 1 or more, got {top}.")
     top = min(top, len(names))
 
-    def likeliest(
-        logits: Float[Array, "n k"], _: Endpoints
-    ) -> Sequence[Float[Array, "n top"] | Int[Array, "n top"]]:
+    def likeliest(logits: Float[Array, "n k"], _: Endpoints) -> Sequence[Array]:
         return jax.lax.top_k(jax.nn.softmax(logits), top)
 
     outputs = apply_to_files(model, variables, paths, likeliest, batch_size=batch_size)

@@ -57,8 +57,7 @@ def dead_images(x: FeatureMap) -> Scalar:
 def residual_ratio(residual: FeatureMap, stream: FeatureMap) -> Scalar:
     """Return the RMS of a scaled residual divided by that of the stream before the sum.
 
-    It limits the depth that can be trained (De and Smith, arXiv 2002.10444). It is NaN if
-    both are zero.
+    It limits the depth that can be trained (De and Smith, arXiv 2002.10444).
     """
     return rms(residual) / rms(stream)
 

@@ -26,7 +26,7 @@ from inception_jax.training.diagnostics import function_change
 from inception_jax.training.feed import eval_feed, train_feed
 from inception_jax.training.from_config import numbers_for
 from inception_jax.training.metrics import add_sums
-from inception_jax.training.probe import Probe
+from inception_jax.training.probe import probe_program
 from inception_jax.training.reporter import Reporter, SilentReporter
 from inception_jax.training.setup import Setup
 from inception_jax.training.step import TrainOptions, TrainState, eval_step, train_step
@@ -69,9 +69,11 @@ class Loop:
         self.setup, self.goodput, self.checkpoints = setup, goodput, checkpoints
         self.reporter, self.watchdog, self.stop = reporter, watchdog, stop
         config = setup.config
+        devices = tuple(setup.devices)
         self.train_step, self.eval_step = compiled_steps(
-            setup.options, config.parallel, tuple(setup.devices)
+            setup.options, config.parallel, devices
         )
+        self.probe_step = probe_program(setup.network, setup.preprocess, devices)
         self.numbers = numbers_for(config)
         self.called: set[str] = set()  # programs that are compiled
         # Steps that are running: number, metrics, and the sum of the stop flags.
@@ -243,17 +245,17 @@ class Loop:
     def _signals(self, state: TrainState) -> dict[str, Any]:
         self._receive_all()
         with self.goodput.spent_on("eval"):
-            probe = self._probe_program  # reads its images at the first call
+            batch = self._probe_batch  # read at the first call
             with self._timed("eval", "probe"):
-                return probe(state, self.numbers)
+                return jax.device_get(self.probe_step(state, batch, self.numbers))
 
     @cached_property
-    def _probe_program(self) -> Probe:
-        """A probe on the first images of the evaluation split."""
+    def _probe_batch(self) -> Batch:
+        """The first images of the evaluation split, on the devices."""
         source, count = self.setup.eval_source, self.setup.probe_images
         first = replace(source, examples=Subset(source.examples, range(count)))
         (batch,) = eval_feed(self.setup, first, count, self.reporter.skipped)
-        return Probe(self.setup, batch["image"])
+        return self.probe_step.place({"image": batch["image"]})
 
 
 @lru_cache(maxsize=4)  # compile once for all runs of a process

@@ -4,14 +4,12 @@
 from functools import lru_cache, partial
 
 import jax
-import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import Array
 
 from inception_jax.config import PreprocessSpec
 from inception_jax.models.network import Network
 from inception_jax.runtime.parallel import ShardedFunction
 from inception_jax.training.diagnostics import ema_gap, signals
-from inception_jax.training.setup import Setup
 from inception_jax.training.step import Batch, Numbers, TrainState, network_input
 
 
@@ -29,22 +27,10 @@ def probe_step(
     return values | {"ema_gap": ema_gap(state.ema_params, state.params)}
 
 
-class Probe:
-    """The signals of a state on fixed images; `images` are this process's part of them."""
-
-    def __init__(self, setup: Setup, images: UInt8[np.ndarray, "n h w c"]) -> None:
-        devices = tuple(setup.devices)
-        self._step = probe_program(setup.network, setup.preprocess, devices)
-        self._batch = self._step.place({"image": images})
-
-    def __call__(self, state: TrainState, numbers: Numbers) -> dict[str, np.ndarray]:
-        """Return the signals of `state`, which is not donated."""
-        return jax.device_get(self._step(state, self._batch, numbers))
-
-
 @lru_cache(maxsize=4)  # compile once for all runs of a process
 def probe_program(
     network: Network, preprocess: PreprocessSpec, devices: tuple[jax.Device, ...]
 ) -> ShardedFunction:
+    """Return `probe_step` on all devices; the state is not donated."""
     step = partial(probe_step, network=network, preprocess=preprocess)
     return ShardedFunction(step, devices)

@@ -165,14 +165,12 @@ def fold_gamma(arrays: Arrays) -> dict[str, np.ndarray]:
     gamma * (kernel x - mean) / sd + beta = ((gamma kernel) x - gamma mean) / sd + beta.
     """
     folded = {name: x for name, x in arrays.items() if not name.endswith("/bn/scale")}
-    for name, gamma in arrays.items():
-        if not name.endswith("/bn/scale"):
-            continue
+    for name in arrays.keys() - folded.keys():
         layer = name.removeprefix("params/").removesuffix("/bn/scale")
         kernel = f"params/{layer}/{linear_kind(layer)}/kernel"
         for factor in (kernel, f"batch_stats/{layer}/bn/mean"):
             if factor in folded:  # the caller reports missing arrays
-                folded[factor] = folded[factor] * gamma
+                folded[factor] = folded[factor] * arrays[name]
     return folded
 
 

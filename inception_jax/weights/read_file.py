@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -22,9 +22,6 @@ from inception_jax.data.optional import require
 from inception_jax.storage.errors import as_damaged
 from inception_jax.text import one_line
 from inception_jax.weights import keras_file, read_tensorflow
-
-if TYPE_CHECKING:
-    import torch
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
@@ -150,7 +147,7 @@ def _read_torch(path: Path) -> Arrays:
     return {name: _to_numpy(path, name, x) for name, x in state_dict.items()}
 
 
-def _to_numpy(path: Path, name: object, x: "torch.Tensor") -> np.ndarray:
+def _to_numpy(path: Path, name: object, x: Any) -> np.ndarray:
     import torch
 
     if not isinstance(x, torch.Tensor) or not isinstance(name, str):
