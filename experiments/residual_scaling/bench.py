@@ -74,8 +74,7 @@ def measure(options: Options) -> None:
 def _runs_per_minute(study: Study, runs: Sequence[Run], *, together: bool) -> float:
     start = time.perf_counter()
     lab = None
-    progress = Progress(runs, 1, float("inf"))
-    with progress:
+    with Progress(runs, 1, float("inf")) as progress:
         while chosen := progress.next():
             if lab is None or not together:
                 jax.clear_caches()

@@ -16,19 +16,19 @@ from experiments.residual_scaling.claims_remedies import claim_4, claim_5, claim
 from experiments.residual_scaling.claims_scaling import claim_6, claim_8
 from experiments.residual_scaling.records import Records
 from experiments.residual_scaling.statistics import LEVEL, holm
-from experiments.residual_scaling.verdicts import MIN_SEEDS, UNDECIDED, Verdict
+from experiments.residual_scaling.verdicts import (
+    MIN_SEEDS,
+    NOT_REPRODUCED,
+    UNDECIDED,
+    Verdict,
+)
 
 
 def judge(records: Records) -> list[Verdict]:
     """Return verdicts on all claims, in order, with at least one for each claim."""
-    rows = [
-        row
-        for claim in (
-            *(claim_1, claim_2, claim_3, claim_4, claim_5, claim_6),
-            *(claim_7, claim_8, claim_9, claim_10, claim_11, claim_12),
-        )
-        for row in claim(records)
-    ]
+    claims = (claim_1, claim_2, claim_3, claim_4, claim_5, claim_6)
+    claims += (claim_7, claim_8, claim_9, claim_10, claim_11, claim_12)
+    rows = [row for claim in claims for row in claim(records)]
     corrected = iter(holm([row.p for row in rows if row.p is not None]))
     return [
         row if row.p is None else _final(replace(row, p_holm=next(corrected)))
@@ -46,4 +46,5 @@ def _final(row: Verdict) -> Verdict:
     evidence = row.evidence
     if row.p < LEVEL:
         evidence += "; significant only before Holm's correction"
-    return replace(row, verdict=row.otherwise, qualifier="", evidence=evidence)
+    verdict = NOT_REPRODUCED if row.excluded else UNDECIDED
+    return replace(row, verdict=verdict, qualifier="", evidence=evidence)

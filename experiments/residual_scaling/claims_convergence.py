@@ -10,8 +10,8 @@ from experiments.residual_scaling.claims_scaling import scale_rule
 from experiments.residual_scaling.comparisons import (
     Match,
     group_by,
-    num_seeds,
     pair_by_seed,
+    smaller_group,
     without_remedies,
 )
 from experiments.residual_scaling.records import Records, select, signal
@@ -79,9 +79,8 @@ def _faster(block: str, scale: str, matches: Sequence[Match]) -> Verdict:
         "log-rank test of the steps to an accuracy, stratified by setting",
         _median_steps(matches, TARGETS[0]),
         REPRODUCED if p_faster < p_slower else CONTRADICTED,
-        "",
-        min(num_seeds(m.with_it for m in matches), num_seeds(m.without for m in matches)),
-        min(1.0, 2 * min(p_faster, p_slower)),
+        seeds=smaller_group(matches),
+        p=min(1.0, 2 * min(p_faster, p_slower)),
         details=tuple(
             f"{setting_label(match.changed)}: {_median_steps([match], target)}"
             for match in matches

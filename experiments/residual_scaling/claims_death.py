@@ -23,9 +23,7 @@ from experiments.residual_scaling.statistics import (
 )
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
-    NOT_REPRODUCED,
     REPRODUCED,
-    UNDECIDED,
     Verdict,
     describe_runs,
     not_tested,
@@ -80,7 +78,7 @@ def _wide_die(wide: Records, setting: str) -> Verdict:
         "half dead rather than dead" if dead.interval[1] < 0.5 else "",
         num_seeds([wide]),
         majority_p(failed),
-        otherwise=NOT_REPRODUCED if conclusive and failed.interval[1] < 0.5 else UNDECIDED,
+        excluded=conclusive and failed.interval[1] < 0.5,
     )
 
 
@@ -145,10 +143,9 @@ def _only_zeros(failed: Records) -> Verdict:
         BINOMIAL,
         f"dead {dead}, dead or half dead {dead_or_half}, diverged {diverged}",
         REPRODUCED,
-        "",
-        num_seeds([failed]),
-        majority_p(dead),
-        otherwise=NOT_REPRODUCED if dead.interval[1] < 0.5 else UNDECIDED,
+        seeds=num_seeds([failed]),
+        p=majority_p(dead),
+        excluded=dead.interval[1] < 0.5,
     )
 
 
@@ -185,11 +182,11 @@ def claim_3(records: Records) -> list[Verdict]:
     )
     if not long:
         reason = f"no unscaled run of {LONG_HORIZON} steps at the paper's learning rate"
-        if details:
-            shorter = (f"{rate_label(rate)}: {_time_to_death(g)}" for rate, g in by_rate)
-            reason += f"; shorter runs: {'; '.join(shorter)}"
-        setting = "unscaled runs" if details else ""
-        return [replace(not_tested(3, reason, setting), details=details)]
+        if not details:
+            return [not_tested(3, reason)]
+        shorter = (f"{rate_label(rate)}: {_time_to_death(g)}" for rate, g in by_rate)
+        reason += f"; shorter runs: {'; '.join(shorter)}"
+        return [replace(not_tested(3, reason, "unscaled runs"), details=details)]
     return [
         replace(_late(group, width), details=details)
         for width, group in sorted(group_by(long, lambda run: run.width).items())
@@ -215,9 +212,7 @@ def _late(runs: Records, width: int) -> Verdict:
         "" if p_late <= p_early else "they die sooner",
         num_seeds([runs]),
         min(1.0, 2 * min(p_late, p_early)),
-        otherwise=NOT_REPRODUCED
-        if width > PAPER_WIDTH and late.interval[1] < 0.5
-        else UNDECIDED,
+        excluded=width > PAPER_WIDTH and late.interval[1] < 0.5,
     )
 
 

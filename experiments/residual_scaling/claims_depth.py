@@ -42,20 +42,14 @@ def claim_10(records: Records) -> list[Verdict]:
 
 
 def _deeper(families: Sequence[dict[int, Records]], outcomes: Sequence[Outcome]) -> Verdict:
-    strata, all_deep, all_shallow, details = [], [], [], []
+    strata, compared, details = [], [], []
     for by_depth in families:
         deep, shallow = by_depth[max(by_depth)], by_depth[min(by_depth)]
         deep_by_scale, shallow_by_scale = group_by(deep, _scale), group_by(shallow, _scale)
         for scale in deep_by_scale.keys() & shallow_by_scale.keys():
-            deep_runs, shallow_runs = deep_by_scale[scale], shallow_by_scale[scale]
-            all_deep.append(deep_runs)
-            all_shallow.append(shallow_runs)
-            strata.append(
-                (
-                    count_outcomes(deep_runs, outcomes),
-                    count_outcomes(shallow_runs, outcomes),
-                )
-            )
+            pair = deep_by_scale[scale], shallow_by_scale[scale]
+            compared.append(pair)
+            strata.append(tuple(count_outcomes(runs, outcomes) for runs in pair))
         rest = setting_label(replace(next(iter(deep)), depth=DEFAULTS["depth"], seed=0))
         details += [
             f"depth {depth}, {rest}: {largest_scale_without(group, outcomes)}"
@@ -75,9 +69,8 @@ def _deeper(families: Sequence[dict[int, Records]], outcomes: Sequence[Outcome])
         f"{total(b for _, b in affected)} at scales with {word} runs; largest scale with "
         f"none: {'; '.join(details)}",
         REPRODUCED if excess(strata) > 0 else CONTRADICTED,
-        "",
-        min(num_seeds(all_deep), num_seeds(all_shallow)),
-        fisher_p(strata),
+        seeds=min(map(num_seeds, zip(*compared, strict=True))),
+        p=fisher_p(strata),
         details=tuple(details),
     )
 

@@ -81,11 +81,11 @@ def _predicts(records: Records) -> Verdict:
     settings = np.log([[a.width, a.learning_rate, a.scale, a.depth] for a in runs])
     names = [run.setting for run in runs]
     groups = np.array([names.index(name) for name in names])
-    losses = [held_out_loss(features, unstable, groups) for features in (x, settings)]
-    if any(loss is None for loss in losses):
+    of_x = held_out_loss(x, unstable, groups)
+    of_settings = held_out_loss(settings, unstable, groups)
+    if of_x is None or of_settings is None:
         reason = "too few settings with unstable runs or with healthy ones"
         return not_tested(11, reason, setting)
-    of_x, of_settings = losses
     differences = [
         float(np.mean((of_settings - of_x)[groups == group])) for group in np.unique(groups)
     ]
@@ -98,7 +98,6 @@ def _predicts(records: Records) -> Verdict:
         f"from width, rate, scale and depth, difference {gain} over {len(differences)} "
         f"settings; AUC of rate x curvature {roc_auc_score(unstable, x[:, 0]):.3f}",
         REPRODUCED if gain.value > 0 else CONTRADICTED,
-        "",
-        num_seeds([runs]),
-        sign_flip_p(differences),
+        seeds=num_seeds([runs]),
+        p=sign_flip_p(differences),
     )

@@ -2,7 +2,9 @@
 """Claims 4, 5, 7 and 9: remedies for unscaled networks, other than scaling."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from experiments.residual_scaling.comparisons import (
     Match,
@@ -12,7 +14,7 @@ from experiments.residual_scaling.comparisons import (
     group_matches,
     without_remedies,
 )
-from experiments.residual_scaling.outcomes import FAILED, UNSTABLE
+from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome
 from experiments.residual_scaling.records import Records, select
 from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.verdicts import (
@@ -28,10 +30,8 @@ FACTORS = (10, 100)  # by which the learning rate is lowered
 def claim_4(records: Records) -> list[Verdict]:
     """Compare a tenth and a hundredth of the learning rate, over as many or more steps."""
     rows = []
-    lowered = group_matches(
-        _lowered(without_remedies(select(records, scale=1.0))), _lowering
-    )
-    for (factor, length), matches in sorted(lowered.items()):
+    lowered = _lowered(without_remedies(select(records, scale=1.0)))
+    for (factor, length), matches in sorted(group_matches(lowered, _lowering).items()):
         setting = (
             f"failed runs, learning rate / {factor}, {length:.3g} times the steps "
             f"({length / factor:.3g} times the steps x rate)"
@@ -40,10 +40,8 @@ def claim_4(records: Records) -> list[Verdict]:
         if row.verdict == CONTRADICTED and length < factor:
             row = replace(row, verdict=UNDECIDED, qualifier="fewer steps x rate")
         rows.append(row)
-    reason = (
-        "no unscaled run has a counterpart at a tenth or a hundredth of its learning rate"
-    )
-    return rows or [not_tested(4, reason)]
+    rates = "a tenth or a hundredth of its learning rate"
+    return rows or [not_tested(4, f"no unscaled run has a counterpart at {rates}")]
 
 
 def _lowered(records: Records) -> list[Match]:
@@ -79,31 +77,30 @@ def _lowering(match: Match) -> tuple[int, float]:
 
 def claim_5(records: Records) -> list[Verdict]:
     """Compare extra batch normalisation before and after the ReLU before the pool."""
-    runs = without_remedies(select(records, scale=1.0), "pool_norm")
-    rows = compare_each_change(5, runs, FAILED, claimed=False, pool_norm="none")
-    return rows or [
-        not_tested(
-            5, "no unscaled run with extra batch normalisation has a counterpart without"
-        )
-    ]
+    rows = _compare(5, records, FAILED, claimed=False, pool_norm="none")
+    return rows or [_no_counterpart(5, "extra batch normalisation")]
 
 
 def claim_7(records: Records) -> list[Verdict]:
     """Compare two-phase and linear warm-up with no warm-up."""
-    runs = without_remedies(select(records, scale=1.0), "warmup_steps")
     none = {"warmup": "constant", "warmup_steps": 0, "warmup_rate": 1e-5}
-    rows = compare_each_change(7, runs, FAILED, claimed=False, **none)
-    return rows or [not_tested(7, "no unscaled run with warm-up has a counterpart without")]
+    rows = _compare(7, records, FAILED, claimed=False, **none)
+    return rows or [_no_counterpart(7, "warm-up")]
 
 
 def claim_9(records: Records) -> list[Verdict]:
     """Compare clipping of the gradient's norm with no clipping."""
-    runs = without_remedies(select(records, scale=1.0), "clip_norm")
-    rows = [
-        row
-        for outcomes in (FAILED, UNSTABLE)
-        for row in compare_each_change(9, runs, outcomes, claimed=True, clip_norm=None)
-    ]
-    return rows or [
-        not_tested(9, "no unscaled run with clipping has a counterpart without")
-    ]
+    rows = _compare(9, records, FAILED, claimed=True, clip_norm=None)
+    rows += _compare(9, records, UNSTABLE, claimed=True, clip_norm=None)
+    return rows or [_no_counterpart(9, "clipping")]
+
+
+def _compare(
+    number: int, records: Records, outcomes: Sequence[Outcome], **options: Any
+) -> list[Verdict]:
+    runs = without_remedies(select(records, scale=1.0), *options)
+    return compare_each_change(number, runs, outcomes, **options)
+
+
+def _no_counterpart(number: int, remedy: str) -> Verdict:
+    return not_tested(number, f"no unscaled run with {remedy} has a counterpart without")

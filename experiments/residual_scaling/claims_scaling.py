@@ -73,10 +73,9 @@ def _scale_and_rate(match: Match) -> tuple[str, str]:
 def claim_8(records: Records) -> list[Verdict]:
     """Compare accuracy at each scale with scale 1, at common and at best rates."""
     rows = []
-    matched_seeds = [match for match in scaled(records) if _gains(match)]
-    for scale, matches in group_matches(
-        matched_seeds, lambda m: scale_rule(m.changed)
-    ).items():
+    with_pairs = [match for match in scaled(records) if _gains(match)]
+    by_scale = group_matches(with_pairs, lambda match: scale_rule(match.changed))
+    for scale, matches in by_scale.items():
         rows.append(_no_harm(f"{scale} against 1, at common learning rates", matches))
         if best := _at_best_rates(matches):
             rows.append(_no_harm(f"{scale} against 1, each at its best rate", best))
@@ -116,10 +115,8 @@ def _no_harm(setting: str, matches: Sequence[Match]) -> Verdict:
     """
     gains = [_gains(match) for match in matches]
     p_harmless = [paired_tost(values, -MARGIN)[0] for values in gains]
-    p_harmed = [
-        1 - p if len(values) > 2 else 1.0
-        for p, values in zip(p_harmless, gains, strict=True)
-    ]
+    pairs = zip(p_harmless, gains, strict=True)
+    p_harmed = [1 - p if len(values) > 2 else 1.0 for p, values in pairs]
     p_none, p_some = max(p_harmless), min(1.0, len(matches) * min(p_harmed))
     harm = p_some < p_none
     harmed = [

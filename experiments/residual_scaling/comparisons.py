@@ -19,10 +19,8 @@ from experiments.residual_scaling.statistics import (
 )
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
-    NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
-    UNDECIDED,
     Verdict,
     setting_label,
 )
@@ -87,6 +85,11 @@ def num_seeds(groups: Iterable[Iterable[Run]]) -> int:
     return len({run.seed for runs in groups for run in runs})
 
 
+def smaller_group(matches: Sequence[Match]) -> int:
+    """Count the seeds without and with the change; return the smaller number."""
+    return min(num_seeds(m.without for m in matches), num_seeds(m.with_it for m in matches))
+
+
 def total(shares: Iterable[Share]) -> Share:
     """Add up shares."""
     return sum(shares, Share(0, 0))
@@ -125,9 +128,9 @@ def compare_outcomes(
         _evidence(matches, strata, outcomes),
         verdict,
         qualifier,
-        min(num_seeds(m.without for m in matches), num_seeds(m.with_it for m in matches)),
+        smaller_group(matches),
         p,
-        otherwise=NOT_REPRODUCED if claimed and in_spite.interval[0] > 0.5 else UNDECIDED,
+        excluded=claimed and in_spite.interval[0] > 0.5,
         details=tuple(
             f"{setting_label(match.changed)}: {a} without, {b} with, "
             f"{format_p(fisher_p([(a, b)]))}"
@@ -185,19 +188,13 @@ def compare_each_change(
     """Compare each change of some fields with their values in `without`."""
 
     def change(match: Match) -> str:
-        values = ((name, getattr(match.changed, name)) for name in without)
-        return ", ".join(describe_field(name, value) for name, value in values)
+        return ", ".join(describe_field(n, getattr(match.changed, n)) for n in without)
 
     groups = group_matches(match_settings(records, **without), change)
+    word = word_for(outcomes)
     return [
-        compare_outcomes(
-            number,
-            f"{word_for(outcomes)} runs, {words}",
-            matches,
-            outcomes,
-            claimed=claimed,
-        )
-        for words, matches in groups.items()
+        compare_outcomes(number, f"{word} runs, {words}", group, outcomes, claimed=claimed)
+        for words, group in groups.items()
     ]
 
 

@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_list()
         return 0
     root = Path("runs") / "residual_scaling_imagenet"
-    configs = {
-        name: (_title(config), replace(config, workdir=root / name))
-        for name, config in RUNS.items()
-    }
+    configs = {}
+    for name, config in RUNS.items():
+        title = f"{config.network}, {config.steps} updates"
+        configs[name] = title, replace(config, workdir=root / name)
     parse = partial(run.parse, configs=configs, prog=PROG, description=__doc__)
     return run.main(arguments, parse)
 
@@ -84,10 +84,6 @@ def print_list() -> None:
         "estimate;\nnot measured (see python -m experiments.cost). Start a run with\n"
         f"  {PROG} unscaled --seed 0"
     )
-
-
-def _title(config: RunConfig) -> str:
-    return f"{config.network}, {config.steps} updates"
 
 
 if __name__ == "__main__":

@@ -53,11 +53,6 @@ def changed(bases: Iterable[Run], *changes: dict[str, Any]) -> tuple[Run, ...]:
     return tuple(replace(base, **change) for change in changes for base in bases)
 
 
-def combined(*parts: Iterable[Run]) -> tuple[Run, ...]:
-    """Return all runs of the parts without duplicates."""
-    return tuple(dict.fromkeys(run for part in parts for run in part))
-
-
 # An unscaled network that fails, with which every remedy is compared.
 BASE = Run(width=256, learning_rate=HIGH)
 ROOT, INVERSE = BASE.depth**-0.5, 1 / BASE.depth
@@ -104,34 +99,18 @@ OTHER_REMEDIES = changed(
     {"block": "v2", "scale": 0.1},
 )
 
-WIDTHS = combined(
-    grid(
-        BASE,
-        learning_rate=(HIGH, PAPER_LEARNING_RATE),
-        width=(64, 256, 1024),
-        scale=(1.0, 0.1),
-    ),
-    grid(BASE, width=(64, 256), scale=(0.3,)),
-)
+RATES = (HIGH, PAPER_LEARNING_RATE)
+WIDTHS = grid(BASE, learning_rate=RATES, width=(64, 256, 1024), scale=(1.0, 0.1))
+WIDTHS += grid(BASE, width=(64, 256), scale=(0.3,))
 
 # Long enough for plain networks to learn.
-LONGER = combined(
-    grid(Run(width=256, steps=400), scale=(1.0, 0.3, 0.1)),
-    grid(Run(width=256, steps=400), block=("plain", "concat")),
-)
+LONGER = grid(Run(width=256, steps=400), scale=(1.0, 0.3, 0.1))
+LONGER += grid(Run(width=256, steps=400), block=("plain", "concat"))
 # Narrow networks, which two CPU cores train for this long in minutes.
 TENS_OF_THOUSANDS = grid(Run(width=64, steps=20_000, probe_every=200), scale=(1.0, 0.1))
 # The blocks of Figs 17 and 19 at their own widths, at the paper's rate.
-WIDE = Run(
-    data="prototypes",
-    network="BC",
-    width=2080,
-    block="v2",
-    dtype="bfloat16",
-    batch_size=64,
-    steps=1000,
-    probe_every=50,
-)
+WIDE = Run(data="prototypes", network="BC", width=2080, block="v2", dtype="bfloat16")
+WIDE = replace(WIDE, batch_size=64, steps=1000, probe_every=50)
 LONG_AND_WIDE = grid(replace(WIDE, steps=30_000, probe_every=500), scale=(1.0, 0.1))
 
 CPU_GROUPS = (

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,15 +83,10 @@ def open_data(run: Run, split: str, data_dir: str | None) -> Source:
 
 def values_of(run: Run) -> Values:
     """Return the values of a run."""
-    config = replace(
-        OPTIMIZER,
-        **{
-            name: getattr(run, name)
-            for name in ("learning_rate", "momentum", "warmup", "warmup_steps")
-        },
-        **{n: getattr(run, n) for n in ("warmup_rate", "classifier_rate", "linear_rate")},
-        **({} if run.clip_norm is None else {"clip_norm": run.clip_norm}),
-    )
+    names = ("learning_rate", "momentum", "warmup", "warmup_steps", "warmup_rate")
+    names += ("classifier_rate", "linear_rate")
+    names += () if run.clip_norm is None else ("clip_norm",)
+    config = replace(OPTIMIZER, **{name: getattr(run, name) for name in names})
     published = spec_of(run).default_scales
     scales = published if run.scale is None else [run.scale] * len(published)
     return Values(
@@ -118,11 +113,8 @@ class Programs:
         self.shape, self.devices = shape, devices
         spec = spec_of(shape)
         # Batch normalisation without gamma, as in slim.
-        self.options: dict[str, Any] = {
-            "bn_scale": False,
-            "num_classes": num_classes,
-            "dtype": jnp.dtype(shape.dtype),
-        }
+        self.options = {"bn_scale": False, "num_classes": num_classes}
+        self.options["dtype"] = jnp.dtype(shape.dtype)
         network = create(spec, **self.options)
         # Whole digits, not resized.
         self.preprocess = PreprocessSpec(spec.image_shape, crop_fraction=1.0)

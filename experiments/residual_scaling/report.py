@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import jinja2
 import tyro
 
 from experiments.reports import (
@@ -29,7 +28,7 @@ from experiments.residual_scaling.verdicts import Verdict
 from inception_jax.text import printable
 
 LEFT_OUT = "left_out.txt"
-PICTURES = "pictures"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / LEFT_OUT).write_text("".join(f"{s}\n" for s in left_out), encoding="utf-8")
-    pictures = folder / PICTURES
+    pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
     for path in pictures.glob("*.png"):
         path.unlink()  # from an earlier report
@@ -78,19 +77,13 @@ def write_report(
     content["pictures"] = [_page_picture(picture, pictures) for picture in draw(records)]
     pages = [folder / "report.html", folder / "report.md"]
     for page in pages:
-        template = _pages(page.name).get_template(f"{page.name}.jinja")
-        page.write_text(template.render(content), encoding="utf-8")
+        is_html = page.suffix == ".html"
+        escape = printable if is_html else escape_markdown
+        templates = template_environment(TEMPLATES, escape, is_html=is_html)
+        templates.filters["cell"] = escape_cell
+        text = templates.get_template(f"{page.name}.jinja").render(content)
+        page.write_text(text, encoding="utf-8")
     return pages + write_tables(folder, records, verdicts)
-
-
-def _pages(name: str) -> jinja2.Environment:
-    is_html = name.endswith(".html")
-    words = printable if is_html else escape_markdown
-    pages = template_environment(
-        Path(__file__).parent / "templates", words, is_html=is_html
-    )
-    pages.filters["cell"] = escape_cell
-    return pages
 
 
 def _page_picture(picture: Picture, folder: Path) -> dict[str, Any]:

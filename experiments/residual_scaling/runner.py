@@ -37,14 +37,9 @@ MAX_POINTS = 1000  # of a recorded loss curve; longer curves are averaged in gro
 
 def settings_of(study: Study) -> dict[str, Any]:
     """Return the settings that all runs of a study must share; saved with every run."""
-    optimizer = {
-        name: value
-        for name, value in asdict(OPTIMIZER).items()
-        if name not in DEFAULTS and name != "kind"
-    }
-    return flatten_settings(
-        {"optimizer": optimizer, "probe_images": study.plan.probe_images}
-    )
+    options = asdict(OPTIMIZER).items()
+    shared = {n: value for n, value in options if n not in DEFAULTS and n != "kind"}
+    return flatten_settings({"optimizer": shared, "probe_images": study.plan.probe_images})
 
 
 def finished_runs(study: Study) -> dict[Run, Record]:

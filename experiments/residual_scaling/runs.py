@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run of the study and everything that defines it."""
 
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
 # Section 4. Higher rates are meant to cause within some ten steps what the paper saw "after
@@ -111,7 +111,7 @@ RESIDUAL_FIELDS = {
     *("activation", "pool_norm", "residual_norm", "learned_scale", "init", "init_gain"),
     *("scale", "linear_rate"),
 }
-DEFAULTS = {f.name: f.default for f in fields(Run) if f.default is not MISSING}
+DEFAULTS = {f.name: f.default for f in fields(Run)}
 VALUES = tuple(DEFAULTS)[tuple(DEFAULTS).index("init") :]
 
 

@@ -5,7 +5,7 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,6 @@ from experiments.residual_scaling.verdicts import Verdict
 from inception_jax.text import one_line
 from inception_jax.training.diagnostics import BLOCK_SIGNALS
 
-RUNS, PROBES, VERDICTS = "runs.csv", "probes.csv", "verdicts.csv"
-
 
 def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) -> list[Path]:
     """Write the three tables and return their paths.
@@ -35,12 +33,16 @@ def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) ->
     Missing numbers are empty cells; an empty `scale` means the scales as published.
     """
     tables = {
-        RUNS: [run_row(run, record) for run, record in records.items()],
-        PROBES: [row for run, r in records.items() for row in probe_rows(run, r)],
-        VERDICTS: [verdict_row(verdict) for verdict in verdicts],
+        "runs.csv": [run_row(run, record) for run, record in records.items()],
+        "probes.csv": [row for run, r in records.items() for row in probe_rows(run, r)],
+        "verdicts.csv": [verdict_row(verdict) for verdict in verdicts],
     }
     for name, rows in tables.items():
-        _write(folder / name, rows)
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        with (folder / name).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
     return [folder / name for name in tables]
 
 
@@ -51,28 +53,18 @@ def run_id(run: Run) -> str:
     return "a" + hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
 
 
-def final_loss(record: Record) -> float:
-    """Return the mean training loss of the last steps, NaN for a diverged run."""
-    numbers = -(-WINDOW // record["loss_every"])
-    return float(np.mean(training_loss(record)[-numbers:]))
-
-
-def highest_loss(record: Record) -> float:
-    """Return the highest finite training loss, NaN if there is none."""
-    loss = training_loss(record)
-    finite = loss[np.isfinite(loss)]
-    return float(finite.max()) if len(finite) else math.nan
-
-
 def run_row(run: Run, record: Record) -> dict[str, Any]:
     """Return a row of runs.csv."""
+    loss = training_loss(record)
+    last = -(-WINDOW // record["loss_every"])  # means that cover the last steps
+    finite = loss[np.isfinite(loss)]
     return {
         "id": run_id(run),
         **asdict(run),
         **{n: record[n] for n in ("outcome", "death_step", "recovered", "spikes")},
         "steps_taken": steps_taken(record),
-        "final_loss": _rounded(final_loss(record)),
-        "highest_loss": _rounded(highest_loss(record)),
+        "final_loss": _rounded(loss[-last:].mean()),
+        "highest_loss": _rounded(max(finite, default=None)),
         "test_accuracy": _rounded(test_accuracy(record)),
         "final_pool_dead": _rounded(signal(record, "pool_dead")[-1]),
         "curvature_at_start": _rounded(signal(record, "curvature")[0]),
@@ -107,11 +99,3 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> str:
     return "" if value is None or not math.isfinite(value) else f"{value:.4g}"
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -53,7 +53,7 @@ class Verdict:
     seeds: int = 0  # of the group that has fewer
     p: float | None = None
     p_holm: float | None = None  # corrected for all tests of a report
-    otherwise: str = UNDECIDED  # the verdict if p is not significant
+    excluded: bool = False  # whether an uncorrected interval excludes the claim
     details: tuple[str, ...] = ()  # one line per setting; p-values are not corrected
 
     @property

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.residual_scaling.figures import curves, draw, maps, settings
-from experiments.residual_scaling.figures.style import line_styles, median_of
+from experiments.residual_scaling.figures.curves import median_of
+from experiments.residual_scaling.figures.style import line_styles
 from experiments.residual_scaling.grids import grids, main_grids
 from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.records import test_accuracy as accuracy_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.residual_scaling.plans import BASE, PLANS, Group, changed, combined, grid
+from experiments.residual_scaling.plans import BASE, PLANS, Group, changed, grid
 from experiments.residual_scaling.runs import DEFAULTS, VALUES, Run
 from experiments.residual_scaling.study import Options
 
@@ -55,7 +55,6 @@ def test_grids_and_changes():
     assert len(grid(BASE, width=(1, 2), scale=(0.1, 0.2, 0.3))) == 6
     one, two = changed([BASE], {"depth": 2}, {"depth": 3})
     assert (one.depth, two.depth) == (2, 3)
-    assert combined((one, two), (two,)) == (one, two)
     assert [run.depth for run in Group("?", (one, two), seeds=2).runs] == [2, 3, 2, 3]
 
 

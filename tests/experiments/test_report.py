@@ -15,7 +15,7 @@ import pytest
 
 from experiments.residual_scaling import report
 from experiments.residual_scaling.contents import contents
-from experiments.residual_scaling.figures import KINDS
+from experiments.residual_scaling.figures import PICTURES
 from experiments.residual_scaling.records import read_records, records_file
 from experiments.residual_scaling.records import test_accuracy as accuracy_of
 from experiments.residual_scaling.report import main, write_report
@@ -117,7 +117,7 @@ def test_both_pages_have_the_same_content_in_the_same_order(folder, page):
         "Results",
         "The claims one by one",
         *(f"{number}. {CLAIMS[number]}" for number in (1, 3, 6)),
-        *(kind.title for kind in KINDS),
+        *(kind.title for kind in PICTURES),
         "Settings and outcomes",
         "Settings of every run",
         "Left out",
@@ -163,8 +163,8 @@ def test_figures_without_runs_are_named_as_left_out(tmp_path):
         "collapse",
     }
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    missing = [kind for kind in KINDS if f"Left out: there are no {kind.needs}" in text]
-    assert len(missing) == len(KINDS) - 2
+    missing = [kind for kind in PICTURES if f"Left out: there are no {kind.needs}" in text]
+    assert len(missing) == len(PICTURES) - 2
     assert "Nothing: every run of the plan is recorded." in text
     assert "do not test any claim yet" in text
 

@@ -2,7 +2,7 @@
 """The figures of the report, in order."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
@@ -13,33 +13,27 @@ from experiments.residual_scaling.records import Records
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its texts, or the reason why it is missing."""
+    """A figure with its texts and the function that draws it, of a grid or of all runs."""
 
     name: str  # of its file, without ending
     title: str
     caption: str
     alt: str  # text alternative for readers who cannot see the figure
-    figure: Figure | None
-    missing: str = ""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of figure: its texts, what it needs, and the function that draws it."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    needs: str
+    needs: str  # the runs without which it is left out
     of_grid: Callable[[Grid], Figure] | None = None
     of_all: Callable[[Records], Figure | None] | None = None
+    figure: Figure | None = None
+
+    @property
+    def missing(self) -> str:
+        """The reason why the figure is left out, if it is."""
+        return "" if self.figure else f"Left out: there are no {self.needs}."
 
 
 SEVERAL = "runs of two scales at more than one width or learning rate"
 
-KINDS = (
-    Kind(
+PICTURES = (
+    Picture(
         "loss_and_dead",
         "Loss and dead channels during training",
         "Thin lines are seeds, thick lines their median, which ends where half of the "
@@ -51,7 +45,7 @@ KINDS = (
         SEVERAL,
         of_grid=curves.loss_and_dead,
     ),
-    Kind(
+    Picture(
         "loss_and_dead_elsewhere",
         "Loss and dead channels with one other setting changed",
         "As above, for scales compared at a single width and learning rate.",
@@ -60,7 +54,7 @@ KINDS = (
         "scales compared at only one width and learning rate",
         of_all=curves.loss_and_dead_of_single_cells,
     ),
-    Kind(
+    Picture(
         "outcome_maps",
         "Failed and unstable runs by width and learning rate",
         "Share of the seeds that failed (above) and that were unstable (below). A "
@@ -71,7 +65,7 @@ KINDS = (
         SEVERAL,
         of_grid=maps.outcome_maps,
     ),
-    Kind(
+    Picture(
         "survival",
         "Survival",
         "Kaplan-Meier estimates of the share of runs in which fewer than half of the "
@@ -82,7 +76,7 @@ KINDS = (
         SEVERAL,
         of_grid=curves.survival,
     ),
-    Kind(
+    Picture(
         "dead_by_block",
         "Dead channels by block",
         "Mean over the seeds, at the largest width and, for it, the highest learning "
@@ -93,7 +87,7 @@ KINDS = (
         SEVERAL,
         of_grid=maps.dead_by_block,
     ),
-    Kind(
+    Picture(
         "propagation",
         "Stream and residuals by block",
         "Medians over the seeds, at the largest width and the highest learning rate. A "
@@ -105,7 +99,7 @@ KINDS = (
         SEVERAL,
         of_grid=maps.propagation,
     ),
-    Kind(
+    Picture(
         "feature_norm",
         "Norm of the classifier's input by width",
         "Medians over the seeds, with bands from the smallest to the largest value. A "
@@ -115,7 +109,7 @@ KINDS = (
         SEVERAL,
         of_grid=settings.feature_norm,
     ),
-    Kind(
+    Picture(
         "curvature",
         "Curvature and the limit set by the learning rate",
         "Largest eigenvalue of the curvature with respect to the classifier's weights. "
@@ -126,7 +120,7 @@ KINDS = (
         SEVERAL,
         of_grid=curves.curvature,
     ),
-    Kind(
+    Picture(
         "collapse",
         "Outcome by curvature and by width",
         "Every residual run once in each panel, shifted slightly so that points do not "
@@ -137,7 +131,7 @@ KINDS = (
         "residual runs",
         of_all=settings.collapse,
     ),
-    Kind(
+    Picture(
         "accuracy",
         "Test accuracy by scale",
         "Means over the seeds with 95 % intervals (Student's t); dots are seeds. The "
@@ -147,7 +141,7 @@ KINDS = (
         SEVERAL,
         of_grid=settings.accuracy,
     ),
-    Kind(
+    Picture(
         "forest",
         "One change at a time",
         "Each row changes one setting of the unscaled runs in the first row; shares of the "
@@ -157,7 +151,7 @@ KINDS = (
         "unscaled runs with one setting changed",
         of_all=settings.forest,
     ),
-    Kind(
+    Picture(
         "convergence",
         "Do residual connections speed up training?",
         'Accuracy on the probe images: median and range over the seeds. "plain" omits the '
@@ -171,18 +165,16 @@ KINDS = (
 
 
 def draw(records: Records) -> Iterator[Picture]:
-    """Draw all figures; kinds drawn for several grids of runs are numbered."""
+    """Draw all figures; those drawn for several grids of runs are numbered."""
     large = [grid for grid in grids(records) if len(grid.cells) > 1]
-    for kind in KINDS:
-        texts = kind.title, kind.caption, kind.alt
-        missing = f"Left out: there are no {kind.needs}."
-        if kind.of_all:
-            figure = kind.of_all(records)
-            yield Picture(kind.name, *texts, figure, "" if figure else missing)
-            continue
-        if not large:
-            yield Picture(kind.name, *texts, None, missing)
-        for i, grid in enumerate(large, 1):
-            caption = f"{kind.caption} Runs: {grid}."
-            name = kind.name if len(large) == 1 else f"{kind.name}_{i}"
-            yield Picture(name, kind.title, caption, kind.alt, kind.of_grid(grid))
+    for picture in PICTURES:
+        if picture.of_all:
+            yield replace(picture, figure=picture.of_all(records))
+        elif not large:
+            yield picture
+        else:
+            for i, grid in enumerate(large, 1):
+                name = picture.name if len(large) == 1 else f"{picture.name}_{i}"
+                caption = f"{picture.caption} Runs: {grid}."
+                figure = picture.of_grid(grid)
+                yield replace(picture, name=name, caption=caption, figure=figure)

@@ -11,19 +11,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from experiments.residual_scaling.claims_mechanism import limit
-from experiments.residual_scaling.figures.style import (
-    Line,
-    LineStyle,
-    finish,
-    grid_panels,
-    light_grid,
-    line_styles,
-    median_line,
-    panels,
-    percent,
-    title,
-)
-from experiments.residual_scaling.grids import Cell, Grid, grids, scale_label
+from experiments.residual_scaling.figures import style
+from experiments.residual_scaling.grids import Cell, Grid, cell_label, grids, scale_label
 from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.records import (
     Record,
@@ -37,6 +26,7 @@ from experiments.residual_scaling.runs import Run
 from experiments.residual_scaling.statistics import censored
 
 Rows = Sequence[Sequence[Cell | None]]
+Line = tuple[np.ndarray, np.ndarray]  # steps and values
 RESIDUAL = ("v1", "v2")  # blocks
 
 
@@ -50,23 +40,20 @@ def loss_and_dead_of_single_cells(records: Records) -> Figure | None:
     single = [grid for grid in grids(records) if len(grid.cells) == 1]
     if not single:
         return None
+    columns = min(3, len(single))
     cells: list[Cell | None] = [grid.cells[0] for grid in single]
-    cells += [None] * (-len(cells) % min(3, len(cells)))
-    columns = min(3, len(cells))
+    cells += [None] * (-len(cells) % columns)
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     figure = _loss_and_dead(rows, single[0].all_scales)
-    for axes, grid in zip(_tops(figure, columns), single, strict=False):
+    tops = np.reshape(figure.axes, (-1, columns))[::2].flat
+    for axes, grid in zip(tops, single, strict=False):
         axes.set_title(f"{grid}\n{axes.get_title()}", fontsize=8, wrap=True)
     return figure
 
 
-def _tops(figure: Figure, columns: int) -> list[Axes]:
-    return [axes for i, axes in enumerate(figure.axes) if i // columns % 2 == 0]
-
-
 def _loss_and_dead(rows: Rows, scales: Sequence[float | None]) -> Figure:
-    styles = line_styles(scales)
-    figure, axes = panels(2 * len(rows), len(rows[0]), height=2.1, sharex="col")
+    styles = style.line_styles(scales)
+    figure, axes = style.panels(2 * len(rows), len(rows[0]), height=2.1, sharex="col")
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
             top, bottom = axes[2 * i, j], axes[2 * i + 1, j]
@@ -75,19 +62,19 @@ def _loss_and_dead(rows: Rows, scales: Sequence[float | None]) -> Figure:
                 bottom.set_axis_off()
                 continue
             for scale in cell.scales:
-                _lines(top, cell.at(scale), _losses, scale, styles)
-                _lines(bottom, cell.at(scale), _probes("pool_dead"), scale, styles)
-            title(top, cell)
+                _seeds_and_median(top, cell, scale, _losses, styles[scale])
+                _seeds_and_median(bottom, cell, scale, _probes("pool_dead"), styles[scale])
+            top.set_title(cell_label(cell.run), fontsize=9)
             top.set_yscale("log")
-            percent(bottom)
-            light_grid(top)
-            light_grid(bottom)
+            style.percent(bottom)
+            style.light_grid(top)
+            style.light_grid(bottom)
             bottom.tick_params(labelbottom=True)
             bottom.set_xlabel("training step", fontsize=9)
             if j == 0:
                 top.set_ylabel("training loss (nats)", fontsize=9)
                 bottom.set_ylabel("dead channels", fontsize=9)
-    return finish(figure)
+    return style.finish(figure)
 
 
 def _losses(record: Record) -> Line:
@@ -98,49 +85,72 @@ def _probes(name: str) -> Callable[[Record], Line]:
     return lambda record: (signal(record, "step"), signal(record, name))
 
 
-def _lines(
+def _seeds_and_median(
     axes: Axes,
-    records: Records,
-    line: Callable[[Record], Line],
+    cell: Cell,
     scale: float | None,
-    styles: dict[float | None, LineStyle],
+    line: Callable[[Record], Line],
+    line_style: style.LineStyle,
 ) -> None:
-    diverged = [record["outcome"] == Outcome.DIVERGED for record in records.values()]
-    lines = [line(record) for record in records.values()]
-    median_line(axes, lines, diverged, scale_label(scale), styles[scale])
+    """Plot thin lines for the seeds and a thick one for their median."""
+    records = cell.at(scale).values()
+    diverged = [record["outcome"] == Outcome.DIVERGED for record in records]
+    lines = [line(record) for record in records]
+    for x, y in lines:
+        axes.plot(x, y, linewidth=0.7, alpha=0.45, **line_style | {"marker": None})
+    x, median = median_of(lines, diverged)
+    axes.plot(
+        x, median, linewidth=2, label=scale_label(scale), markersize=5,
+        markevery=max(1, len(x) // 8), **line_style,
+    )  # fmt: skip
+
+
+def median_of(lines: Sequence[Line], diverged: Sequence[bool]) -> Line:
+    """Median over the seeds, as long as every seed that did not diverge has values.
+
+    A diverged seed counts as infinite, so the median is NaN once half have diverged.
+    """
+    whole = [len(x) for (x, _), ended in zip(lines, diverged, strict=True) if not ended]
+    length = min(whole) if whole else max(len(x) for x, _ in lines)
+    x = max((x for x, _ in lines), key=len)[:length]
+    stack = np.full((len(lines), len(x)), np.inf)
+    for row, (_, y) in zip(stack, lines, strict=True):
+        row[: len(y)] = np.where(np.isfinite(y), y, np.inf)[:length]
+    median = np.median(stack, axis=0)
+    return x, np.where(np.isfinite(median), median, np.nan)
 
 
 def curvature(grid: Grid) -> Figure:
     """Plot the curvature of the classifier's block and the limit for the learning rate."""
-    styles = line_styles(grid.all_scales)
-    figure, cell_panels = grid_panels(grid, "largest eigenvalue", sharey=True)
+    styles = style.line_styles(grid.all_scales)
+    figure, cell_panels = style.grid_panels(grid, "largest eigenvalue", sharey=True)
     for panel, cell in cell_panels:
         for scale in cell.scales:
-            _lines(panel, cell.at(scale), _probes("curvature"), scale, styles)
+            _seeds_and_median(panel, cell, scale, _probes("curvature"), styles[scale])
         panel.axhline(
             limit(cell.run), color="black", linewidth=1.4, linestyle=(0, (1, 1)),
             label="limit: 2 (1 + momentum) / learning rate",
         )  # fmt: skip
         panel.set_yscale("log")
         panel.set_xlabel("training step", fontsize=9)
-    return finish(figure)
+    return style.finish(figure)
 
 
 def survival(grid: Grid) -> Figure:
     """Plot Kaplan-Meier estimates of survival with 95 % bands."""
-    styles = line_styles(grid.all_scales)
-    figure, cell_panels = grid_panels(grid, "surviving runs", sharey=True)
+    styles = style.line_styles(grid.all_scales)
+    figure, cell_panels = style.grid_panels(grid, "surviving runs", sharey=True)
     for panel, cell in cell_panels:
         for scale in cell.scales:
             records = cell.at(scale).values()
             _kaplan_meier(panel, records, scale_label(scale), styles[scale])
-        percent(panel)
+        style.percent(panel)
         panel.set_xlabel("training step", fontsize=9)
-    return finish(figure)
+    return style.finish(figure)
 
 
 def _kaplan_meier(
-    axes: Axes, records: Collection[Record], label: str, style: LineStyle
+    axes: Axes, records: Collection[Record], label: str, line_style: style.LineStyle
 ) -> None:
     died = [record["death_step"] is not None for record in records]
     times = [
@@ -148,8 +158,8 @@ def _kaplan_meier(
         for record, dead in zip(records, died, strict=True)
     ]
     end = max(steps_taken(record) for record in records)
-    line = {name: value for name, value in style.items() if name != "marker"}
-    mark = {"marker": style["marker"], "markersize": 5, "markevery": [-1]}
+    line = {name: value for name, value in line_style.items() if name != "marker"}
+    mark = {"marker": line_style["marker"], "markersize": 5, "markevery": [-1]}
     if not any(died):
         axes.plot([0, end], [1, 1], linewidth=2, label=label, **line, **mark)
         return
@@ -166,7 +176,7 @@ def _kaplan_meier(
         np.r_[1, bound.probabilities, bound.probabilities[-1]]
         for bound in (band.low, band.high)
     )
-    axes.fill_between(steps, low, high, step="post", alpha=0.15, color=style["color"])
+    axes.fill_between(steps, low, high, step="post", alpha=0.15, color=line_style["color"])
 
 
 def convergence(records: Records) -> Figure | None:
@@ -175,21 +185,21 @@ def convergence(records: Records) -> Figure | None:
     if not cells:
         return None
     names = list(dict.fromkeys(name for cell in cells for name in cell))
-    styles = line_styles(sorted(names))
+    styles = style.line_styles(sorted(names))
     columns = min(3, len(cells))
-    figure, axes = panels(-(-len(cells) // columns), columns, 4.4, 3.2, sharey=True)
+    figure, axes = style.panels(-(-len(cells) // columns), columns, 4.4, 3.2, sharey=True)
     for panel in axes.flat[len(cells) :]:
         panel.set_axis_off()
     for panel, cell in zip(axes.flat, cells, strict=False):
         for name, runs in cell.items():
             _range(panel, list(runs.values()), name, styles[name])
         run = next(iter(next(iter(cell.values()))))
-        title(panel, Cell(run, {}))
-        percent(panel)
-        light_grid(panel)
+        panel.set_title(cell_label(run), fontsize=9)
+        style.percent(panel)
+        style.light_grid(panel)
         panel.set_xlabel("training step", fontsize=9)
         panel.set_ylabel("accuracy on the probe images", fontsize=9)
-    return finish(figure)
+    return style.finish(figure)
 
 
 def _comparisons(records: Records) -> list[dict[str, dict[Run, Record]]]:
@@ -205,13 +215,15 @@ def _comparisons(records: Records) -> list[dict[str, dict[Run, Record]]]:
     return [cell for cell in cells.values() if wanted & set(cell) and set(cell) - wanted]
 
 
-def _range(axes: Axes, records: Sequence[Record], name: str, style: LineStyle) -> None:
+def _range(
+    axes: Axes, records: Sequence[Record], name: str, line_style: style.LineStyle
+) -> None:
     """Plot median and range over the seeds, at the probes that all of them have."""
     length = min(len(record["probes"]["step"]) for record in records)
     steps = signal(records[0], "step")[:length]
     values = np.stack([signal(record, "accuracy")[:length] for record in records])
     median = np.median(values, axis=0)
-    axes.plot(steps, median, linewidth=2, label=name, markersize=5, **style)
+    axes.plot(steps, median, linewidth=2, label=name, markersize=5, **line_style)
     axes.fill_between(
-        steps, values.min(axis=0), values.max(axis=0), alpha=0.15, color=style["color"]
+        steps, values.min(axis=0), values.max(axis=0), alpha=0.15, color=line_style["color"]
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Heat maps, and signals by block."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,23 +10,19 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from experiments.residual_scaling.comparisons import count_outcomes
-from experiments.residual_scaling.figures.style import (
-    SEQUENTIAL,
-    LineStyle,
-    finish,
-    light_grid,
-    line_styles,
-    panels,
-)
+from experiments.residual_scaling.figures import style
 from experiments.residual_scaling.grids import Cell, Grid, cell_label, scale_label
 from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome, word_for
 from experiments.residual_scaling.records import Record, signal
+
+# The lightness of cividis is monotonic. Learning rates increase upwards.
+HEAT_MAP = {"cmap": "cividis", "vmin": 0, "vmax": 1, "origin": "lower", "aspect": "auto"}
 
 
 def outcome_maps(grid: Grid) -> Figure:
     """Plot shares of failed (above) and unstable runs (below), with a panel per scale."""
     size = 0.62 * len(grid.widths) + 1.1, 0.5 * len(grid.rates) + 0.8
-    figure, axes = panels(2, len(grid.scales), *size, sharex=True, sharey=True)
+    figure, axes = style.panels(2, len(grid.scales), *size, sharex=True, sharey=True)
     for row, outcomes in zip(axes, (FAILED, UNSTABLE), strict=True):
         for panel, scale in zip(row, grid.scales, strict=True):
             image = _shares(panel, grid, scale, outcomes)
@@ -57,10 +53,7 @@ def _shares(
             )  # fmt: skip
     axes.set_xticks(range(shape[1]), [str(width) for width in grid.widths], fontsize=8)
     axes.set_yticks(range(shape[0]), [f"{rate:g}" for rate in grid.rates], fontsize=8)
-    # With the origin below, learning rates increase upwards.
-    return axes.imshow(
-        values, cmap=SEQUENTIAL, vmin=0, vmax=1, origin="lower", aspect="auto"
-    )
+    return axes.imshow(values, **HEAT_MAP)
 
 
 def widest_and_fastest(grid: Grid) -> Cell:
@@ -77,7 +70,7 @@ def dead_by_block(grid: Grid) -> Figure:
     cell = widest_and_fastest(grid)
     scales = cell.scales
     chosen = [scales[0], min(scales, key=lambda s: (s is None, s))]
-    figure, axes = panels(1, 2, 3.8, 3.2, sharey=True)
+    figure, axes = style.panels(1, 2, 3.8, 3.2, sharey=True)
     for panel, scale in zip(axes[0], chosen, strict=True):
         image = _blocks(panel, list(cell.at(scale).values()))
         panel.set_title(scale_label(scale), fontsize=10)
@@ -99,9 +92,7 @@ def _blocks(axes: Axes, records: Sequence[Record]) -> AxesImage:
         dead = signal(record, "dead")
         row[: len(dead)] = dead
     mean = np.ma.masked_invalid(stack).mean(axis=0)
-    image = axes.imshow(
-        mean.T, cmap=SEQUENTIAL, vmin=0, vmax=1, origin="lower", aspect="auto"
-    )
+    image = axes.imshow(mean.T, **HEAT_MAP)
     ticks = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 6)).astype(int))
     axes.set_xticks(ticks, [f"{steps[i]:.0f}" for i in ticks], fontsize=8)
     every = max(1, blocks // 10)
@@ -119,14 +110,15 @@ SIGNALS = {
 def propagation(grid: Grid) -> Figure:
     """Plot signals by block before the first step and at the last probe."""
     cell = widest_and_fastest(grid)
-    styles = line_styles(grid.all_scales)
-    figure, axes = panels(len(SIGNALS), 2, 3.8, 2.1, sharex=True, sharey="row")
+    styles = style.line_styles(grid.all_scales)
+    figure, axes = style.panels(len(SIGNALS), 2, 3.8, 2.1, sharex=True, sharey="row")
     for row, (name, (words, axis_scale)) in zip(axes, SIGNALS.items(), strict=True):
         for panel, probe in zip(row, (0, -1), strict=True):
             for scale in cell.scales:
-                _by_block(panel, cell.at(scale).values(), name, probe, styles[scale], scale)
+                values = [signal(r, name)[probe] for r in cell.at(scale).values()]
+                _median_by_block(panel, values, scale_label(scale), styles[scale])
             panel.set_yscale(axis_scale)
-            light_grid(panel)
+            style.light_grid(panel)
         row[0].set_ylabel(words, fontsize=9)
     axes[0, 0].set_title("before the first step", fontsize=9)
     axes[0, 1].set_title("at the last probe", fontsize=9)
@@ -134,23 +126,15 @@ def propagation(grid: Grid) -> Figure:
         panel.set_xlabel("residual block, input to output", fontsize=9)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(cell_label(cell.run).replace("\n", ", "), fontsize=9)
-    return finish(figure)
+    return style.finish(figure)
 
 
-def _by_block(
-    axes: Axes,
-    records: Iterable[Record],
-    name: str,
-    probe: int,
-    style: LineStyle,
-    scale: float | None,
+def _median_by_block(
+    axes: Axes, values: Sequence[np.ndarray], label: str, line_style: style.LineStyle
 ) -> None:
-    values = np.stack([signal(record, name)[probe] for record in records])
-    values = values[np.isfinite(values).all(axis=1)]
-    if not len(values):
+    finite = [of_seed for of_seed in values if np.isfinite(of_seed).all()]
+    if not finite:
         return
-    blocks = np.arange(1, values.shape[1] + 1)
-    axes.plot(
-        blocks, np.median(values, axis=0), linewidth=1.8, markersize=5,
-        label=scale_label(scale), **style,
-    )  # fmt: skip
+    median = np.median(finite, axis=0)
+    blocks = np.arange(1, len(median) + 1)
+    axes.plot(blocks, median, linewidth=1.8, markersize=5, label=label, **line_style)

@@ -10,15 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from experiments.residual_scaling.claims_mechanism import control_number
 from experiments.residual_scaling.comparisons import count_outcomes, group_by
-from experiments.residual_scaling.figures.style import (
-    COLORS,
-    LineStyle,
-    finish,
-    grid_panels,
-    light_grid,
-    line_styles,
-    panels,
-)
+from experiments.residual_scaling.figures import style
 from experiments.residual_scaling.grids import (
     Grid,
     cell_label,
@@ -45,7 +37,7 @@ def collapse(records: Records) -> Figure | None:
     residual = {a: r for a, r in records.items() if a.block in ("v1", "v2")}
     if not residual:
         return None
-    figure, axes = panels(1, 2, 5.2, 3.6, sharey=True)
+    figure, axes = style.panels(1, 2, 5.2, 3.6, sharey=True)
     against = {
         "learning rate x curvature before step 1 / (2 (1 + momentum))": control_number,
         "width (channels)": lambda run, _: run.width,
@@ -56,37 +48,37 @@ def collapse(records: Records) -> Figure | None:
         _outcomes(panel, residual, number, spread)
         panel.set_xscale("log")
         panel.set_xlabel(words, fontsize=9)
-        light_grid(panel)
+        style.light_grid(panel)
     widths = sorted({run.width for run in residual})
     axes[0, 1].set_xticks(widths, [str(width) for width in widths])
     axes[0, 1].minorticks_off()
     axes[0, 0].axvline(1, color="black", linewidth=1.2, linestyle=(0, (1, 1)))
     axes[0, 0].set_yticks(range(len(Outcome)), [str(o) for o in reversed(Outcome)])
-    return finish(figure)
+    return style.finish(figure)
 
 
 def _outcomes(
     axes: Axes, records: Records, number: Callable[[Run, Record], float], spread: float
 ) -> None:
     rows = {str(outcome): i for i, outcome in enumerate(reversed(Outcome))}
-    styles = line_styles(scales_in(records))
+    styles = style.line_styles(scales_in(records))
     rng = np.random.default_rng(0)  # apart, so that points do not hide one another
-    for scale, style in styles.items():
+    for scale, line_style in styles.items():
         mine = [(a, r) for a, r in records.items() if a.scale == scale]
         x = np.array([number(run, record) for run, record in mine], float)
         y = np.array([rows[record["outcome"]] for _, record in mine], float)
         x *= rng.uniform(1 - spread, 1 + spread, len(x))
         axes.scatter(
             x, y + rng.uniform(-0.28, 0.28, len(y)), s=26, alpha=0.75, linewidths=0.8,
-            facecolors="none", edgecolors=style["color"], marker=style["marker"],
+            facecolors="none", edgecolors=line_style["color"], marker=line_style["marker"],
             label=scale_label(scale),
         )  # fmt: skip
 
 
 def accuracy(grid: Grid) -> Figure:
     """Plot test accuracy by scale: means with 95 % t intervals, dots for seeds."""
-    styles = line_styles(grid.all_scales)
-    figure, cell_panels = grid_panels(grid, "test accuracy", height=2.3, sharex=True)
+    styles = style.line_styles(grid.all_scales)
+    figure, cell_panels = style.grid_panels(grid, "test accuracy", height=2.3, sharex=True)
     places = {scale: i for i, scale in enumerate(grid.scales)}
     names = [scale_label(scale) for scale in grid.scales]
     for panel, cell in cell_panels:
@@ -100,10 +92,12 @@ def accuracy(grid: Grid) -> Figure:
     return figure
 
 
-def _interval(axes: Axes, place: int, values: np.ndarray, style: LineStyle) -> None:
+def _interval(
+    axes: Axes, place: int, values: np.ndarray, line_style: style.LineStyle
+) -> None:
     if not len(values):
         return
-    color, marker = style["color"], style["marker"]
+    color, marker = line_style["color"], line_style["marker"]
     mean = t_interval(values)
     low, high = max(mean.low, 0.0), min(mean.high, 1.0)
     spread = [[mean.value - low], [high - mean.value]]
@@ -118,8 +112,8 @@ def _interval(axes: Axes, place: int, values: np.ndarray, style: LineStyle) -> N
 
 def feature_norm(grid: Grid) -> Figure:
     """Plot the squared norm of the pooled features by width, before and after training."""
-    styles = line_styles(grid.all_scales)
-    figure, axes = panels(1, 2, 4.2, 3.2, sharey=True)
+    styles = style.line_styles(grid.all_scales)
+    figure, axes = style.panels(1, 2, 4.2, 3.2, sharey=True)
     for panel, probe in zip(axes[0], (0, -1), strict=True):
         for scale in grid.scales:
             points = [
@@ -133,25 +127,27 @@ def feature_norm(grid: Grid) -> Figure:
         panel.set_xticks(grid.widths, [str(width) for width in grid.widths])
         panel.minorticks_off()
         panel.set_xlabel("width (channels)", fontsize=9)
-        light_grid(panel)
+        style.light_grid(panel)
     axes[0, 0].set_title("before the first step", fontsize=9)
     axes[0, 1].set_title("at the last probe, all learning rates", fontsize=9)
     axes[0, 0].set_ylabel("squared norm of the features", fontsize=9)
-    return finish(figure)
+    return style.finish(figure)
 
 
 def _over_width(
-    axes: Axes, points: Sequence[tuple[int, float]], label: str, style: LineStyle
+    axes: Axes, points: Sequence[tuple[int, float]], label: str, line_style: style.LineStyle
 ) -> None:
     finite = [(width, value) for width, value in points if np.isfinite(value)]
     widths = sorted({width for width, _ in finite})
     groups = [[v for w, v in finite if w == width] for width in widths]
     if not groups:
         return
-    axes.plot(widths, [np.median(g) for g in groups], label=label, linewidth=2, **style)
+    axes.plot(
+        widths, [np.median(g) for g in groups], label=label, linewidth=2, **line_style
+    )
     axes.fill_between(
         widths, [min(g) for g in groups], [max(g) for g in groups], alpha=0.12,
-        color=style["color"],
+        color=line_style["color"],
     )  # fmt: skip
 
 
@@ -201,8 +197,8 @@ def _shares(axes: Axes, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Non
     for place, (_, records) in enumerate(rows):
         share = count_outcomes(records, outcomes)
         middle, (low, high) = share.count / share.total, share.interval
-        axes.plot([low, high], [place, place], color=COLORS[1], linewidth=2)
-        marker, color = ("D", COLORS[0]) if place == 0 else ("s", COLORS[1])
+        axes.plot([low, high], [place, place], color=style.COLORS[1], linewidth=2)
+        marker, color = ("D", style.COLORS[0]) if place == 0 else ("s", style.COLORS[1])
         axes.plot(middle, place, marker, color=color, markersize=7)
         axes.annotate(
             f"{share.count}/{share.total}", (1.02, place), fontsize=8, va="center",
@@ -212,4 +208,4 @@ def _shares(axes: Axes, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Non
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(-0.03, 1.03)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    light_grid(axes)
+    style.light_grid(axes)

@@ -17,11 +17,7 @@ from experiments.residual_scaling.grids import Cell, Grid, cell_label
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (8, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
-SEQUENTIAL = "cividis"  # its lightness is monotonic
-
-
 LineStyle = dict[str, Any]  # colour, dashes and marker, as matplotlib takes them
-Line = tuple[np.ndarray, np.ndarray]  # steps and values
 
 
 def line_styles(values: Sequence[Any]) -> dict[Any, LineStyle]:
@@ -44,11 +40,6 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
-def title(axes: Axes, cell: Cell) -> None:
-    """Title a panel with its width and learning rate."""
-    axes.set_title(cell_label(cell.run), fontsize=9)
-
-
 def grid_panels(
     grid: Grid, ylabel: str, **options: Any
 ) -> tuple[Figure, list[tuple[Axes, Cell]]]:
@@ -62,7 +53,7 @@ def grid_panels(
             if cell is None:
                 panel.set_axis_off()
                 continue
-            title(panel, cell)
+            panel.set_title(cell_label(cell.run), fontsize=9)
             light_grid(panel)
             cell_panels.append((panel, cell))
     return figure, cell_panels
@@ -97,38 +88,3 @@ def light_grid(axes: Axes) -> None:
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", labelsize=8)
-
-
-def median_line(
-    axes: Axes,
-    lines: Sequence[Line],
-    diverged: Sequence[bool],
-    label: str,
-    style: LineStyle,
-) -> None:
-    """Plot thin lines for the seeds and a thick one for their median."""
-    style, marker = style.copy(), style["marker"]
-    del style["marker"]
-    for x, y in lines:
-        axes.plot(x, y, linewidth=0.7, alpha=0.45, **style)
-    x, median = median_of(lines, diverged)
-    every = max(1, len(x) // 8)
-    axes.plot(
-        x, median, linewidth=2, label=label, marker=marker, markevery=every,
-        markersize=5, **style,
-    )  # fmt: skip
-
-
-def median_of(lines: Sequence[Line], diverged: Sequence[bool]) -> Line:
-    """Median over the seeds, as long as every seed that did not diverge has values.
-
-    A diverged seed counts as infinite, so the median is NaN once half have diverged.
-    """
-    whole = [len(x) for (x, _), ended in zip(lines, diverged, strict=True) if not ended]
-    length = min(whole) if whole else max(len(x) for x, _ in lines)
-    x = max((x for x, _ in lines), key=len)[:length]
-    stack = np.full((len(lines), len(x)), np.inf)
-    for row, (_, y) in zip(stack, lines, strict=True):
-        row[: len(y)] = np.where(np.isfinite(y), y, np.inf)[:length]
-    median = np.median(stack, axis=0)
-    return x, np.where(np.isfinite(median), median, np.nan)
