@@ -77,13 +77,11 @@ def recalibrate_statistics(
     step = _on_devices(input_moments, model, devices)
     moments = [step(variables, batch, None) for batch in batches]
     average = jax.tree.map(lambda *x: sum(x) / len(x), *moments)
-    return _map_norms(
-        lambda m: {
-            "mean": m["mean"],
-            "var": jnp.maximum(m["square"] - jnp.square(m["mean"]), 0.0),
-        },
-        average,
-    )
+
+    def statistics(mean: jax.Array, square: jax.Array) -> dict[str, jax.Array]:
+        return {"mean": mean, "var": jnp.maximum(square - jnp.square(mean), 0.0)}
+
+    return _map_norms(lambda moments: statistics(**moments), average)
 
 
 def _apply_in_training_mode(

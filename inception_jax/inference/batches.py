@@ -74,8 +74,7 @@ def padded_size(images: int, batch_size: int, devices: int) -> int:
     """Return the number of examples in a batch, a multiple of `devices`.
 
     It is `batch_size` or, for fewer images, the next power of two, so that a program
-    compiled for a few images serves similar numbers of them. Raises ValueError if
-    batch_size is below 1.
+    compiled for a few images serves similar numbers of them.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")

@@ -44,7 +44,6 @@ class Endpoint:
 
     @property
     def num_bytes(self) -> int:
-        """Size of one image's features."""
         return 4 * int(np.prod(self.shape))
 
 

@@ -69,10 +69,8 @@ class Loop:
         self.setup, self.goodput, self.checkpoints = setup, goodput, checkpoints
         self.reporter, self.watchdog, self.stop = reporter, watchdog, stop
         config = setup.config
-        devices = tuple(setup.devices)
-        self.train_step, self.eval_step = compiled_steps(
-            setup.options, config.parallel, devices
-        )
+        options, devices = setup.options, tuple(setup.devices)
+        self.train_step, self.eval_step = compiled_steps(options, config.parallel, devices)
         self.probe_step = probe_program(setup.network, setup.preprocess, devices)
         self.numbers = numbers_for(config)
         self.called: set[str] = set()  # programs that are compiled
@@ -264,12 +262,10 @@ def compiled_steps(
 ) -> tuple[ParallelStep, ParallelStep]:
     """Return the training and the evaluation step; both also return the stop flag."""
     train = with_stop_flag(partial(train_step, options=options))
-    evaluate = with_stop_flag(
-        partial(eval_step, network=options.network, preprocess=options.preprocess)
-    )
+    evaluate = partial(eval_step, network=options.network, preprocess=options.preprocess)
     return (
         data_parallel(train, parallel, devices),
-        data_parallel(evaluate, parallel, devices, donate=False),
+        data_parallel(with_stop_flag(evaluate), parallel, devices, donate=False),
     )
 
 

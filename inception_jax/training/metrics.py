@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics as sums and counts.
 
-Sums of devices, processes and a partial last batch add up exactly to those of the whole
-split. Means are computed only when they are shown.
+Sums of devices, processes and a partial last batch add up to those of the whole split.
 """
 
 import math

@@ -118,9 +118,7 @@ def fold_residual_scale(model: Model, arrays: Arrays) -> Arrays:
     spec = model.network.spec
     scales = np.asarray(block_scales(spec, model.card.residual_scale))
     factors = scales / np.asarray(spec.default_scales, np.float32)
-    blocks = [
-        name for stage in spec.stages if stage.scale is not None for name in stage.names
-    ]
+    blocks = [name for s in spec.stages if s.scale is not None for name in s.names]
     folded = dict(arrays)
     for block, factor in zip(blocks, factors, strict=True):
         for leaf in ("kernel", "bias"):

@@ -41,11 +41,10 @@ def write(folder: Path, model: Model, arrays: Arrays) -> None:
     require("flatbuffers", "weights")  # jax.export serialises with it
     arrays = float32(arrays)
     exported = export_program(model, arrays)
-    data = exported.serialize()
     about = json.dumps(describe(model, exported), indent=1)
     with atomic_output(folder) as draft:
         draft.mkdir()
-        (draft / PROGRAM_FILE).write_bytes(data)
+        (draft / PROGRAM_FILE).write_bytes(exported.serialize())
         safetensors.numpy.save_file(arrays, draft / WEIGHTS_FILE)
         (draft / ABOUT_FILE).write_text(f"{about}\n", encoding="utf-8")
 
