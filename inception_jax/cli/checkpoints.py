@@ -69,9 +69,8 @@ def verify_checkpoints(
         step: Step of the only checkpoint to verify.
     """
     checkpoints = open_checkpoints(run, step)
-    steps = checkpoints.steps() if step is None else [step]
     any_damaged = False
-    for each in steps:
+    for each in checkpoints.steps() if step is None else [step]:
         start = time.perf_counter()
         try:
             arrays = checkpoints.read(each)
