@@ -39,10 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Without --slow, optimise programs less, here and in the processes of tests.
-
-    Networks are tiny, so most of the time is compilation.
-    """
+    """Without --slow, optimise less: networks are tiny, and compilation dominates."""
     if config.getoption("--slow"):
         return
     jax.config.update("jax_disable_most_optimizations", True)

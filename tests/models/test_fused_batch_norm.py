@@ -17,10 +17,7 @@ theirs = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)
 
 
 def given(shape: tuple[int, ...], dtype=jnp.float32, *, use_scale: bool = True):
-    """Return variables for Flax's module and an input with a constant (dead) channel.
-
-    The gains are positive, negative and zero.
-    """
+    """Return variables with gains of both signs and 0, and an input with a dead channel."""
     rng = np.random.default_rng(0)
     x = 2 * rng.standard_normal(shape) + 1
     x[..., 1] = 0
