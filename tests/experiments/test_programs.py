@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks, data and values of runs; the benchmark of shared programs."""
+"""Networks, data and values of runs."""
 
 from dataclasses import replace
 from functools import partial
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import inception_jax
-from experiments.residual_scaling import bench, programs
+from experiments.residual_scaling import programs
 from experiments.residual_scaling.plans import PLANS
 from experiments.residual_scaling.programs import (
     OPTIMIZER,
@@ -175,29 +175,3 @@ def test_concurrent_runs_share_nothing():
     keeping = PerDevice(function, devices)
     keeping(after, total)
     assert not after.is_deleted()
-
-
-@pytest.mark.slow
-def test_bench_compares_both_ways(capsys, data_dir, compilations, monkeypatch):
-    timed, counts = bench._runs_per_minute, {}
-
-    def counted(*of, together):
-        compilations.clear()
-        rate = timed(*of, together=together)
-        counts[together] = len(compilations)
-        return rate
-
-    monkeypatch.setattr(bench, "_runs_per_minute", counted)
-    monkeypatch.setattr(bench, "Run", partial(Run, depth=1))
-    sizes = "--runs 2 --rounds 1 --width 8 --steps 4"
-    enabled = jax.config.jax_enable_compilation_cache
-    try:
-        bench.main([*sizes.split(), "--data-dir", data_dir])
-    finally:
-        jax.config.update("jax_enable_compilation_cache", enabled)
-    out = capsys.readouterr().out
-    assert "one compilation" in out
-    assert counts[False] > 1.8 * counts[True] > 0
-    assert "2 runs of width 8, 4 steps" in out
-    with pytest.raises(SystemExit, match="2"):
-        bench.main(["--runs", "0"])
