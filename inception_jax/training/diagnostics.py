@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals that show whether a network is becoming unstable, as section 3.3 reports.
+"""Measurements of the instability described in section 3.3.
 
 A NaN or infinite value makes the means and norms that include it non-finite.
 """
@@ -44,7 +44,7 @@ def dead_channels(x: FeatureMap) -> Scalar:
 
 
 def tiny_channels(x: FeatureMap) -> Scalar:
-    """Return the fraction of channels whose |values| are 0 or below 1e-3 RMS of `x`."""
+    """Return the fraction of channels that are 0 or below 1e-3 of the RMS of `x`."""
     largest = _largest(x)
     return jnp.mean((largest == 0) | (largest < 1e-3 * rms(x)))
 
@@ -73,11 +73,11 @@ def feature_norm2(features: Float[Array, "n d"]) -> Scalar:
 def classifier_curvature(
     features: Float[Array, "n d"], logits: Float[Array, "n k"], iterations: int = 20
 ) -> Scalar:
-    """Return the largest eigenvalue of the Hessian by the classifier's kernel and bias.
+    """Return the largest eigenvalue of the Hessian with respect to kernel and bias.
 
-    The loss is the mean cross-entropy in nats. Its Hessian does not depend on the labels:
-    it maps V `[d + 1, k]` to the mean of f (V^T f)^T (diag(p) - p p^T), where f is
-    [features, 1] and p the softmax of the logits. It is positive semi-definite, so power
+    The loss is the classifier's mean cross-entropy in nats. Its Hessian does not depend on
+    the labels: it maps V `[d + 1, k]` to the mean of f (V^T f)^T (diag(p) - p p^T), where f
+    is [features, 1] and p the softmax of the logits. It is positive semi-definite, so power
     iteration converges to the largest eigenvalue from below. Gradient descent with momentum
     b is unstable above 2 (1 + b) / learning rate (Cohen et al., arXiv 2103.00065).
     """
@@ -92,7 +92,7 @@ def classifier_curvature(
         # The Hessian is zero if all entries of p are 0 or 1.
         return v / jnp.maximum(optax.tree.norm(v), jnp.finfo(v.dtype).tiny)
 
-    # Any fixed vector works that is not orthogonal to the eigenvector.
+    # Any fixed vector that is not orthogonal to the eigenvector works.
     start = jax.random.normal(jax.random.key(0), (inputs.shape[1], p.shape[1]))
     # The first iteration is outside the loop because, under shard_map, its result varies
     # between shards but `start` does not, and a loop cannot change that type.
@@ -117,7 +117,7 @@ def group_norms(tree: dict[str, dict]) -> dict[str, Scalar]:
 
 
 def update_ratios(before: dict[str, dict], after: dict[str, dict]) -> dict[str, Scalar]:
-    """Return the norm of the change of each group's weights, relative to their norm."""
+    """Return the norm of each group's change, divided by the norm of its weights before."""
     changes = group_norms(jax.tree.map(jnp.subtract, after, before))
     weights = group_norms(before)
     return {group: changes[group] / weights[group] for group in changes}
@@ -126,21 +126,21 @@ def update_ratios(before: dict[str, dict], after: dict[str, dict]) -> dict[str, 
 def function_change(before: Logits, after: Logits) -> Scalar:
     """Return the RMS change of the logits of the same images in an update.
 
-    It is the step in function space, which Fixup bounds (arXiv 1901.09321, section 3).
+    Fixup bounds how far an update moves the outputs (arXiv 1901.09321, section 3).
     """
     return rms(jnp.subtract(after, before))
 
 
 def ema_gap(ema: Any, raw: Any) -> Scalar:
-    """Return the norm of averaged minus raw weights, relative to that of raw weights."""
+    """Return the norm of averaged minus raw weights, divided by that of the raw weights."""
     return optax.tree.norm(jax.tree.map(jnp.subtract, ema, raw)) / optax.tree.norm(raw)
 
 
 def count_spikes(losses: Sequence[float], window: int = 20) -> int:
     """Return the number of spikes of a loss curve with one value per step.
 
-    A spike is a run of consecutive steps whose loss is NaN, infinite, or more than twice
-    the median of the finite losses of the `window` steps before.
+    A spike is a sequence of consecutive steps whose losses are NaN, infinite, or more than
+    twice the median of the finite losses of the `window` steps before.
     """
     values = np.asarray(losses, float)
     above = np.zeros(len(values) + 1, bool)  # a spike can start at the first step
@@ -158,12 +158,12 @@ def signals(
     images: Float[Array, "n h w c"],
     residual_scale: ResidualScale = None,
 ) -> dict[str, Array]:
-    """Return the signals of a network on `images`, with their batch statistics, no dropout.
+    """Return signals, using the images' own batch statistics and no dropout.
 
-    `BLOCK_SIGNALS` are vectors with one value per block or reduction, from input to output;
-    those of residuals are NaN for modules without one. Scalars are pool_dead, pool_tiny and
-    pool_dead_images, of the last feature map before the pool, feature_norm2 and, with a
-    classifier, logit_rms and curvature. With a classifier there are also logits `[n, k]`.
+    `BLOCK_SIGNALS`: vectors with one value per block or reduction, from input to output;
+      `residual_ratio` and `residual_mean` are NaN for modules without a residual.
+    `pool_dead`, `pool_tiny`, `pool_dead_images`: of the last feature map before the pool.
+    `feature_norm2` and, with a classifier, `logits` `[n, k]`, `logit_rms` and `curvature`.
     """
     network = network.clone(
         dropout_rate=0.0, aux_head=False, bn_axis_name=None, bn_axis_index_groups=None

@@ -37,7 +37,7 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]  # number of updates done
     params: dict
     batch_stats: dict  # moving averages of batch normalisation
-    # Averages of the two above. The paper evaluates them; slim averages batch_stats too.
+    # Exponential moving averages of `params` and, as in slim, of `batch_stats`.
     ema_params: dict
     ema_batch_stats: dict
     opt_state: Any
@@ -49,7 +49,7 @@ class TrainState(NamedTuple):
 
     @property
     def ema_variables(self) -> dict[str, dict]:
-        """Averaged weights, as `network.apply` takes them."""
+        """Averaged weights, which the paper evaluates, as `network.apply` takes them."""
         return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
 
 
@@ -58,7 +58,7 @@ class Numbers(NamedTuple):
 
     optimizer: OptimizerNumbers
     residual_scale: Float[Array, "..."] | None  # None: the network's default
-    seed: Int[Array, ""]  # of dropout
+    seed: Int[Array, ""]  # seed of dropout
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class TrainOptions:
     steps_per_epoch: float
     loss: LossConfig = field(default_factory=LossConfig)
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
-    accumulate: int = 1  # number of parts of a shard whose gradients are averaged
-    group_metrics: bool = False  # adds the metrics of `diagnostics.GROUPS`
+    accumulate: int = 1  # number of parts into which a shard is split, to save memory
+    group_metrics: bool = False  # whether to add metrics of each of `diagnostics.GROUPS`
 
 
 @lru_cache(maxsize=4)  # compile once for all runs of a process
@@ -122,18 +122,18 @@ def train_step(
     """Return the state after one update, and its metrics.
 
     `batch` is one shard, with `image` `[n, h, w, c]` in uint8, `label` `[n]` and, to
-    distort colours, `color_seed` `[n]`. Gradients are averaged over `axis_name`. With
-    `options.accumulate`, each part of the shard is normalised with its own batch
+    distort colours, `color_seed` `[n]`. Gradients are averaged over `axis_name`. If
+    `options.accumulate` is above 1, each part of the shard is normalised with its own batch
     statistics and updates the moving averages in turn.
 
-    The metrics are `*_sum` and `count` over the whole batch, `grad_norm` (before weight
-    decay and clipping), `learning_rate` and, with `options.group_metrics`,
+    The metrics are the sums of `classification_sums` over the whole batch, `grad_norm`
+    (before weight decay and clipping), `learning_rate` and, with `options.group_metrics`,
     `grad_norm/GROUP` and `update_ratio/GROUP`.
     """
     rng = jax.random.fold_in(jax.random.key(numbers.seed), state.step)
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
-    # Gradients by parameters marked as varying are those of this shard, under pmap and
-    # shard_map alike. By other parameters, shard_map returns the sum over all shards.
+    # Gradients with respect to parameters marked as varying are those of this shard, under
+    # pmap and shard_map alike. For other parameters, shard_map returns the sum over shards.
     trained = trainable_params(state.params, options.optimizer)
     marked = state._replace(params=state.params | mark_varying(trained, axis_name))
 
@@ -185,7 +185,7 @@ def batch_gradients(
     residual_scale: Float[Array, "..."] | None,
     options: TrainOptions,
 ) -> Gradients:
-    """Return the gradients of the mean loss of `batch` by the trainable parameters."""
+    """Return the gradients of the mean loss with respect to the trainable parameters."""
     labels, loss = batch["label"], options.loss
 
     def mean_loss(trained: dict) -> tuple[Float[Array, ""], tuple]:
@@ -218,7 +218,7 @@ def accumulate_gradients(
     parts: int,
     axis_name: AxisName,
 ) -> Gradients:
-    """Call `gradients` on equal parts of a batch in turn; average grads and add sums."""
+    """Split a batch into equal parts; average their gradients and add their metric sums."""
     batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
     rngs = jax.random.split(rng, parts)
     first = jax.tree.map(lambda x: x[0], batches)
@@ -243,7 +243,7 @@ def _update(
     optimizer: optax.GradientTransformation,
     options: TrainOptions,
 ) -> TrainState:
-    """Apply gradients and update the averages; frozen parts stay unchanged bit for bit."""
+    """Apply gradients and update the averages; keep frozen parts bit-identical."""
     config = options.optimizer
     trained = trainable_params(state.params, config)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
