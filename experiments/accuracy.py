@@ -16,7 +16,7 @@ import tyro
 from experiments.paper import TABLES, Row, Table
 from experiments.reports import escape_markdown
 from inception_jax.runtime.stopping import run_command
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from inception_jax.storage.run_folder import EVALUATIONS_FILE
 from inception_jax.text import printable
 from inception_jax.training.metrics import means

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from experiments.paper import CURVES, TABLES, Curves
 from inception_jax.runtime.stopping import run_command
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from inception_jax.storage.run_folder import METRICS_FILE, RunRecord, read_record
 from inception_jax.text import one_line, printable
 from inception_jax.training.metrics import means

@@ -32,7 +32,7 @@ from inception_jax.inference.evaluate import (
 from inception_jax.runtime import compile_cache
 from inception_jax.runtime.devices import all_devices, describe
 from inception_jax.runtime.stopping import run_command
-from inception_jax.storage.jsonl import append_json_line
+from inception_jax.storage.files import append_json_line
 from inception_jax.storage.run_folder import (
     EVALUATIONS_FILE,
     code_version,

@@ -16,7 +16,7 @@ import jax
 from experiments import run
 from inception_jax.config import RunConfig
 from inception_jax.inference.evaluate import load_state
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from tests.runs import records
 from tests.storage.states import tree_digest
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from inception_jax.config import AugmentConfig, OptimizerConfig, RunConfig
 from inception_jax.runtime.devices import compiler_options
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from inception_jax.training.fit import fit
 from inception_jax.training.from_config import check_input_shape
 from inception_jax.training.loop import compiled_steps

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 import inception_jax
 from inception_jax.storage.digests import flatten_with_paths
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from inception_jax.training.fit import fit
 
 OLD = Path(__file__).parent / "fixtures" / "flat_layout"

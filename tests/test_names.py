@@ -14,7 +14,7 @@ from experiments.reports import escape_cell, escape_markdown
 from experiments.residual_scaling import report
 from inception_jax.cli import main as cli
 from inception_jax.models.zoo import SPECS
-from inception_jax.storage.jsonl import append_json_line, read_json_lines
+from inception_jax.storage.files import append_json_line, read_json_lines
 from inception_jax.text import one_line, printable
 from inception_jax.training.fit import fit
 from tests.experiments.made_up import small

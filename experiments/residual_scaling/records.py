@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.runs import Run
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from inception_jax.training.metrics import means
 
 Record = dict[str, Any]

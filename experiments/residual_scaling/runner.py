@@ -27,7 +27,7 @@ from experiments.residual_scaling.study import Study
 from inception_jax.data.batches import eval_batches, train_batches
 from inception_jax.data.source import Source
 from inception_jax.runtime.devices import describe, local_devices
-from inception_jax.storage.jsonl import append_json_line
+from inception_jax.storage.files import append_json_line
 from inception_jax.storage.run_folder import flatten_settings, setting_differences
 from inception_jax.training.diagnostics import count_spikes
 from inception_jax.training.metrics import rounded

@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"experiments.speed: {error}", file=sys.stderr)
         return 2
-    from inception_jax.storage.jsonl import append_json_line
+    from inception_jax.storage.files import append_json_line
 
     records: list[Record] = []
     progress = Progress(len(list(cases(options))), 60 * options.time_limit)

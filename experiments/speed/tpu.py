@@ -22,10 +22,10 @@ import tyro
 from experiments.speed.implementations import KERAS
 from experiments.speed.tpu_worker import Request
 from inception_jax.models.zoo import get_spec
-from inception_jax.planning import aot, worker
+from inception_jax.planning import aot
 from inception_jax.planning.roofline import get_slice
 from inception_jax.runtime.stopping import run_command
-from inception_jax.storage.jsonl import append_json_line, read_json_lines
+from inception_jax.storage.files import append_json_line, read_json_lines
 from inception_jax.text import table
 
 IMPLEMENTATIONS = ("ours", "remat", "plain", "keras")
@@ -115,7 +115,7 @@ def run(options: Options) -> None:
                 f"{request.network}.",
                 file=sys.stderr,
             )
-            answer = worker.run_worker("experiments.speed.tpu_worker", asdict(request))
+            answer = aot.run_worker("experiments.speed.tpu_worker", asdict(request))
             append_json_line(options.out, key | {"answer": answer})
         rows.append(row(request, answer))
     header = (

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 from experiments.speed.case import Case
 from inception_jax.config import AugmentConfig, ParallelConfig, RunConfig
 from inception_jax.models.zoo import get_spec
-from inception_jax.planning.aot_worker import compile_step
+from inception_jax.planning.aot_worker import answer_request, compile_step
 from inception_jax.planning.hlo import read_movement
 from inception_jax.planning.roofline import get_slice
-from inception_jax.planning.worker import answer_request
 from inception_jax.runtime.collectives import mark_varying, mean_over
 from inception_jax.runtime.devices import compile_only_tpus
 from inception_jax.runtime.parallel import ShardMapStep

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from inception_jax.cli.arguments import NEWEST, Run, Step, Weights, option
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.storage.run_folder import (
     CHECKPOINTS_FOLDER,
     QUARANTINE_FOLDER,

@@ -17,7 +17,7 @@ from inception_jax.data import bench
 from inception_jax.data.check import check
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
-from inception_jax.storage.jsonl import append_json_line
+from inception_jax.storage.files import append_json_line
 from inception_jax.text import table
 
 SOURCE_HELP = (

@@ -18,7 +18,7 @@ from inception_jax.inference.features import (
     find_endpoint,
     write_features,
 )
-from inception_jax.storage.atomic import check_output_path
+from inception_jax.storage.files import check_output_path
 from inception_jax.text import format_bytes
 
 # Files larger than this are announced before they are written.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from inception_jax.cli import checkpoints, data, features, networks, plan, predict, weights
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.text import printable
 
 Command = Callable[..., Any]

@@ -11,7 +11,7 @@ from inception_jax.cli.progress import ImageProgress
 from inception_jax.data.image_paths import expand_image_paths
 from inception_jax.inference.contact_sheet import contact_sheets, num_pages
 from inception_jax.inference.predict import Prediction, predict, to_csv, to_json
-from inception_jax.storage.atomic import atomic_output, check_output_path
+from inception_jax.storage.files import atomic_output, check_output_path
 from inception_jax.text import one_line, printable
 
 STDOUT = Path("-")

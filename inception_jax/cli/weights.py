@@ -10,8 +10,8 @@ from tyro.conf import Positional, arg
 
 from inception_jax.cli.arguments import MODEL_HELP, Step, Weights, option
 from inception_jax.data.crops import describe_preprocessing
-from inception_jax.storage.atomic import check_new
 from inception_jax.storage.digests import flatten_with_paths
+from inception_jax.storage.files import check_new
 from inception_jax.text import one_line
 from inception_jax.weights.export import Format, check_output_path, export
 from inception_jax.weights.import_file import Imported, import_file

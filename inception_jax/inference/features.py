@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Float32
 from inception_jax.data.optional import require
 from inception_jax.inference.batches import BatchOutputs, apply_to_files
 from inception_jax.models.stem import Endpoints
-from inception_jax.storage.atomic import atomic_output
+from inception_jax.storage.files import atomic_output
 from inception_jax.text import format_bytes
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import CARD_FILE, Card, Variables

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from inception_jax.data.imagenet import class_title
 from inception_jax.inference.batches import BatchOutputs, apply_to_files
 from inception_jax.models.stem import Endpoints
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import Card, Variables
 

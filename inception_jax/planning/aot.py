@@ -8,6 +8,8 @@ import hashlib
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,7 +18,6 @@ from typing import Any
 
 from inception_jax.config import RunConfig
 from inception_jax.planning.hlo import Movement
-from inception_jax.planning.worker import run_worker
 from inception_jax.runtime.compile_cache import create_private, user_cache_folder
 from inception_jax.storage.run_folder import dataclass_from_json
 
@@ -33,6 +34,13 @@ SOURCE_FILES = (
     *("runtime/*", "training/*", "planning/*"),
 )
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
+# The process must neither search for a TPU nor fail because another one has loaded libtpu.
+WORKER_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # the caller stores the reply instead
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,40 @@ def load_or_compile(
     draft.write_text(json.dumps(reply, indent=1) + "\n")
     draft.replace(path)
     return result
+
+
+def run_worker(module: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Run `python -m module`, which calls `aot_worker.answer_request`; return its reply.
+
+    libtpu serves one process at a time and stays loaded until that process ends, so it is
+    never loaded into this one.
+
+    Raises ValueError if the worker rejects the request, ChildProcessError if it is killed
+    by a signal, and RuntimeError if it fails otherwise.
+    """
+    import_path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+    process = subprocess.run(
+        [sys.executable, "-P", "-m", module],
+        input=json.dumps(request, default=str) + "\n",
+        capture_output=True,
+        text=True,
+        env=os.environ | WORKER_ENVIRONMENT | {"PYTHONPATH": import_path},
+    )
+    if process.returncode < 0:
+        raise ChildProcessError(
+            f"The compiler process was killed by signal {-process.returncode}; it needs up "
+            "to 8 GiB of memory."
+        )
+    lines = process.stdout.splitlines()
+    if process.returncode or not lines:
+        raise RuntimeError(
+            f"The compiler process ended with exit status {process.returncode}:\n"
+            f"{process.stderr}"
+        )
+    reply = json.loads(lines[-1])
+    if "error" in reply:
+        raise ValueError(reply["error"])
+    return reply
 
 
 def check_compiler() -> None:

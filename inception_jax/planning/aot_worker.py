@@ -6,8 +6,13 @@
 {"refused": TooLarge} or {"error": message}.
 """
 
+import json
+import os
 import re
+import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -22,7 +27,6 @@ from inception_jax.models.network import Network
 from inception_jax.models.summary import Summary, summarise
 from inception_jax.models.zoo import get_spec
 from inception_jax.planning.hlo import cost_by_module, read_movement
-from inception_jax.planning.worker import answer_request
 from inception_jax.runtime.collectives import with_stop_flag
 from inception_jax.runtime.devices import compile_only_tpus
 from inception_jax.runtime.parallel import ShardMapStep
@@ -139,6 +143,26 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Return the reply to a request, both as JSON values."""
     config = dataclass_from_json(RunConfig, request["config"])
     return compile_step(config, request["topology"])
+
+
+def answer_request(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Read a request from standard input and print `answer(request)` as the last line.
+
+    The message of a ValueError is returned as {"error": message}.
+    """
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    try:
+        reply = answer(json.loads(sys.stdin.readline()))
+    except ValueError as error:
+        reply = {"error": str(error)}
+    print(f"\n{json.dumps(reply)}", flush=True)
+
+
+def _exit_with_parent(parent: int) -> None:
+    """End this process as soon as its parent has ended; compiling takes minutes."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 if __name__ == "__main__":

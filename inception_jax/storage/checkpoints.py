@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from inception_jax.storage.digests import Record, flatten_with_paths
-from inception_jax.storage.errors import (
+from inception_jax.storage.files import (
     CheckpointError,
     as_checkpoint_error,
     one_line_error,

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from inception_jax.storage.digests import Record, flatten_with_paths
-from inception_jax.storage.errors import as_damaged
+from inception_jax.storage.files import as_damaged
 from inception_jax.text import first_few
 
 # Part of the name of a folder that is being written or removed.

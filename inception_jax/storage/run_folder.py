@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.config import PreprocessSpec, RunConfig
-from inception_jax.storage.atomic import atomic_output
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import atomic_output, read_json_lines
 
 RECORD_FILE = "run.json"  # a `RunRecord`
 METRICS_FILE = "metrics.jsonl"  # sums and counts, from which tables and figures are made

@@ -17,8 +17,7 @@ from inception_jax.models.summary import summarise
 from inception_jax.runtime.devices import describe, peak_flops
 from inception_jax.runtime.goodput import Goodput, total_seconds
 from inception_jax.storage import run_folder
-from inception_jax.storage.atomic import atomic_output
-from inception_jax.storage.jsonl import append_json_line, read_json_lines
+from inception_jax.storage.files import append_json_line, atomic_output, read_json_lines
 from inception_jax.text import printable
 from inception_jax.training.metrics import best_evaluation, means, rounded
 from inception_jax.training.scalar_log import ScalarLog

@@ -15,8 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from inception_jax.storage.atomic import atomic_output
-from inception_jax.storage.errors import as_damaged
+from inception_jax.storage.files import as_damaged, atomic_output
 from inception_jax.storage.run_folder import dataclass_from_json
 from inception_jax.text import one_line
 from inception_jax.weights.model_folder import CARD_FILE, Card

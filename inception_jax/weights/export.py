@@ -10,8 +10,8 @@ import numpy as np
 
 from inception_jax.config import AblationConfig
 from inception_jax.models.inputs import block_scales
-from inception_jax.storage.atomic import check_new
 from inception_jax.storage.digests import flatten_with_paths
+from inception_jax.storage.files import check_new
 from inception_jax.text import one_line
 from inception_jax.weights import array_file, keras_file, stablehlo
 from inception_jax.weights.array_file import Arrays

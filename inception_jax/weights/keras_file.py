@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inception_jax.data.optional import require
-from inception_jax.storage.atomic import atomic_output
-from inception_jax.storage.errors import as_damaged
+from inception_jax.storage.files import as_damaged, atomic_output
 from inception_jax.text import one_line
 from inception_jax.weights.convert import match_names
 from inception_jax.weights.layouts import LAYOUTS, keras_layer_order

@@ -14,9 +14,8 @@ import numpy as np
 import safetensors.numpy
 
 from inception_jax.config import AblationConfig, PreprocessSpec
-from inception_jax.storage.atomic import atomic_output, check_new
 from inception_jax.storage.digests import Record, flatten_with_paths, json_digest
-from inception_jax.storage.errors import as_damaged
+from inception_jax.storage.files import as_damaged, atomic_output, check_new
 from inception_jax.storage.run_folder import dataclass_from_json
 from inception_jax.text import first_few
 

@@ -19,7 +19,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from inception_jax.data.optional import require
-from inception_jax.storage.errors import as_damaged
+from inception_jax.storage.files import as_damaged
 from inception_jax.text import one_line
 from inception_jax.weights import keras_file, read_tensorflow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_jax.data.optional import require
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.text import one_line
 
 # The last bytes of a LevelDB table, which V1 files and V2 indices are.

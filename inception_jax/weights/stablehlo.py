@@ -21,7 +21,7 @@ from jax import export
 from inception_jax.data.crops import describe_preprocessing
 from inception_jax.data.imagenet import class_title
 from inception_jax.data.optional import require
-from inception_jax.storage.atomic import atomic_output
+from inception_jax.storage.files import atomic_output
 from inception_jax.weights.array_file import Arrays, float32
 from inception_jax.weights.model import Model
 from inception_jax.weights.model_folder import WEIGHTS_FILE

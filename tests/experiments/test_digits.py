@@ -8,7 +8,7 @@ from PIL import Image
 
 from experiments import evaluate, run
 from inception_jax.data.open_source import open_source
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from inception_jax.training.metrics import means
 
 

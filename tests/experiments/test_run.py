@@ -19,7 +19,7 @@ from inception_jax.config import RunConfig
 from inception_jax.inference.batch_norm_modes import recalibrate_statistics
 from inception_jax.inference.evaluate import load_trained
 from inception_jax.models.zoo import SPECS, get_spec
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from inception_jax.storage.run_folder import read_record
 from inception_jax.weights.model import Model, load, save
 from tests.models.tiny import one_block

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.speed import tpu
 from experiments.speed.tpu_worker import Request
-from inception_jax.planning import aot, worker
+from inception_jax.planning import aot
 
 MOVEMENT = {"hbm_bytes": 8 * 10**9, "cycles": 3 * 10**7, "bytes": {}}
 FIGURES = {"flops": 4e12, "memory": {"temporary": 5 * 10**9}, "movement": MOVEMENT}
@@ -34,7 +34,7 @@ def test_saved_results_are_not_compiled_again(monkeypatch, tmp_path, capsys):
         asked.append(Request(**request))
         return {"compiled": FIGURES}
 
-    monkeypatch.setattr(worker, "run_worker", ask)
+    monkeypatch.setattr(aot, "run_worker", ask)
     source = ["unchanged"]
     out = tmp_path / "tpu.jsonl"
     assert tpu.main(["--out", str(out)]) == 0

@@ -13,7 +13,7 @@ from experiments import accuracy, curves
 from experiments.paper import CURVES, TABLES
 from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.models.zoo import SPECS
-from inception_jax.storage.jsonl import append_json_line
+from inception_jax.storage.files import append_json_line
 from inception_jax.storage.run_folder import RunRecord, write_record
 
 V4, V2 = "inception_v4", "inception_resnet_v2"

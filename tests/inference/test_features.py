@@ -21,7 +21,7 @@ from inception_jax.inference.features import (
     write_features,
 )
 from inception_jax.models.zoo import SPECS
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from tests.models.tiny import one_block
 from tests.saved import CARD, one_by_one, save_tiny, write_images
 

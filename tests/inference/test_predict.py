@@ -12,7 +12,7 @@ import pytest
 
 from inception_jax.inference.predict import Guess, Prediction, predict, to_csv, to_json
 from inception_jax.models.zoo import SPECS
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from tests.models.tiny import one_block
 from tests.saved import CARD, CLASS_NAMES, one_by_one, save_tiny, write_images
 

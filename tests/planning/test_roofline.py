@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from inception_jax.planning import worker
+from inception_jax.planning import aot
 from inception_jax.planning.roofline import CHIPS, get_slice
 from tests.planning.examples import needs_libtpu
 
@@ -61,7 +61,7 @@ def test_libtpu_supports_every_slice():
         text=True,
         check=True,
         cwd=Path(__file__).parents[2],
-        env=os.environ | worker.WORKER_ENVIRONMENT,
+        env=os.environ | aot.WORKER_ENVIRONMENT,
     )
     slices = [get_slice(name) for name in names]
     expected = [f"{s.name} {s.chips} x {s.chip.kind}" for s in slices]

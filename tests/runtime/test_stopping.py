@@ -4,7 +4,7 @@
 import pytest
 
 from inception_jax.runtime.stopping import run_command
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 
 HINT = 'keras is missing: pip install "inception_jax[bench]"'
 

@@ -17,7 +17,7 @@ import pytest
 
 from inception_jax.inference.evaluate import load_state
 from inception_jax.runtime.stopping import ExitStatus
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from inception_jax.storage.run_folder import read_record
 from inception_jax.training.fit import fit
 from tests.drills import COMMAND_WITH_TINY, OPTIONS, what_is_left

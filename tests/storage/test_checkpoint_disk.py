@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from inception_jax.storage.checkpoints import Checkpoints
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from tests.storage.states import LIKE, identical, state_of
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ DISK = """
 import os, resource, signal, sys, time
 from pathlib import Path
 from inception_jax.storage.checkpoints import Checkpoints
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from tests.storage.states import state_of
 
 folder, step = Path(sys.argv[1]), 4

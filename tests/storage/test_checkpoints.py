@@ -12,7 +12,7 @@ import pytest
 
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.digests import digests
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from tests.storage.states import LIKE, identical, state_of, tree_digest
 
 

@@ -15,7 +15,7 @@ import pytest
 from inception_jax.config import AblationConfig, PreprocessSpec, RunConfig
 from inception_jax.inference.evaluate import load_state
 from inception_jax.models.network import create
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.training.fit import fit
 from inception_jax.training.from_config import preprocess_for
 from inception_jax.training.initial_weights import (

@@ -20,8 +20,7 @@ from inception_jax.models.network import create
 from inception_jax.models.summary import summarise
 from inception_jax.runtime.devices import PEAK_BFLOAT16
 from inception_jax.runtime.goodput import total_seconds
-from inception_jax.storage.errors import CheckpointError
-from inception_jax.storage.jsonl import append_json_line, read_json_lines
+from inception_jax.storage.files import CheckpointError, append_json_line, read_json_lines
 from inception_jax.storage.run_folder import read_record
 from inception_jax.training import feed, loop
 from inception_jax.training.fit import fit

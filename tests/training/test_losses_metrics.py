@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax.storage.jsonl import append_json_line, read_json_lines
+from inception_jax.storage.files import append_json_line, read_json_lines
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.metrics import best_evaluation, classification_sums, means
 

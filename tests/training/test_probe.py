@@ -14,7 +14,7 @@ from inception_jax.data.batches import eval_batches
 from inception_jax.data.open_source import open_source
 from inception_jax.inference.evaluate import load_state
 from inception_jax.models.network import create
-from inception_jax.storage.jsonl import read_json_lines
+from inception_jax.storage.files import read_json_lines
 from inception_jax.storage.run_folder import read_record
 from inception_jax.training.diagnostics import GROUPS, signals
 from inception_jax.training.fit import fit

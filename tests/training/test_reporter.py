@@ -14,7 +14,7 @@ import pytest
 from inception_jax.config import ParallelConfig
 from inception_jax.runtime.goodput import KINDS, Goodput
 from inception_jax.runtime.stopping import StopSignal
-from inception_jax.storage.jsonl import append_json_line, read_json_lines
+from inception_jax.storage.files import append_json_line, read_json_lines
 from inception_jax.training import scalar_log
 from inception_jax.training.reporter import Reporter, greeting
 from inception_jax.training.setup import set_up

@@ -21,7 +21,7 @@ from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.models.inputs import block_scales
 from inception_jax.models.zoo import SPECS
 from inception_jax.storage.digests import flatten_with_paths
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.weights import array_file, export, keras_file
 from inception_jax.weights.import_file import import_file
 from inception_jax.weights.model import Model

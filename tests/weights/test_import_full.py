@@ -13,7 +13,7 @@ import inception_jax
 from inception_jax.cli.weights import import_weights
 from inception_jax.config import PreprocessSpec
 from inception_jax.storage.digests import flatten_with_paths
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.weights import convert, read_file
 from inception_jax.weights.layouts import FACENET, array_names, find_layout
 from inception_jax.weights.model import Model

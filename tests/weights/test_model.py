@@ -13,7 +13,7 @@ import pytest
 import inception_jax
 from inception_jax.config import AblationConfig, PreprocessSpec
 from inception_jax.storage.digests import flatten_with_paths
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.training.fit import fit
 from inception_jax.weights.model import Model, save
 from inception_jax.weights.model_folder import Card, Origin

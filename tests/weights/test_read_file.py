@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.weights import read_file
 from tests.weights.sources import assert_read, flip
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError
 from inception_jax.weights import read_file
 from tests.weights import sources
 from tests.weights.sources import assert_read, flip

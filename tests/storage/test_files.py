@@ -3,8 +3,7 @@
 
 import pytest
 
-from inception_jax.storage.atomic import atomic_output, check_output_path
-from inception_jax.storage.errors import CheckpointError
+from inception_jax.storage.files import CheckpointError, atomic_output, check_output_path
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
