@@ -37,7 +37,7 @@ def write_image_features(
     pool: bool = False,
     batch_size: shared.BatchSize = 32,
 ) -> None:
-    """Write a network's features of images, at one of its endpoints, to a file.
+    """Write features of images, the values of a network's endpoint, to a file.
 
     Example: inception-jax features photos --endpoint PreLogitsFlatten --out features.npz
 
@@ -45,10 +45,10 @@ def write_image_features(
     standard error and left out. Exit status: 0 if all images were read, 1 otherwise.
 
     Args:
-        endpoint: Endpoint, under its name in TF-slim. PreLogitsFlatten is the input of the
-            classifier. An unknown name prints the list.
-        out: New .npz file with the arrays "features" and "names", or new .parquet file
-            with the columns "name" and "features".
+        endpoint: Name of the endpoint in TF-slim. PreLogitsFlatten is the input of the
+            classifier. An unknown name prints the list of endpoints.
+        out: Write to this new .npz file, with arrays "features" and "names", or .parquet
+            file, with columns "name" and "features".
         pool: Average the endpoint over height and width.
     """
     check_output_path(out, ".npz", ".parquet")

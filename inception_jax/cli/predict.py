@@ -40,14 +40,14 @@ def predict_images(
 
     Args:
         top: Number of classes per image.
-        json: New .json file for the predictions; - prints JSON instead of the list.
-        csv: New .csv file for the predictions; - prints CSV instead of the list.
-        sheet: New .png file for thumbnails with the most likely class, 40 on a page.
-            Further pages are FILE-2.png, FILE-3.png, ...
+        json: Write predictions to this new .json file, or to standard output with '-'.
+        csv: Write predictions to this new .csv file, or to standard output with '-'.
+        sheet: Write thumbnails with the most likely class to this new .png file, 40 on a
+            page. Further pages are FILE-2.png, FILE-3.png, ...
     """
     prints_file = STDOUT in (json, csv)
     if json == csv == STDOUT:
-        raise ValueError("--json - and --csv - would be mixed; give one of them a file.")
+        raise ValueError("--json - and --csv - would be mixed; write one to a file.")
     paths = expand_image_paths(images)
     pages = _page_paths(sheet, len(paths))
     outputs = [(json, ".json"), (csv, ".csv"), *((page, ".png") for page in pages)]

@@ -34,17 +34,17 @@ def import_weights(
 
     Example: inception-jax weights import model.safetensors --out models/v4
 
-    Supported are .safetensors and .pth of timm, Cadene and facenet-pytorch, .h5 and .keras
-    of Keras, and checkpoints of TF-slim and facenet. The names of the arrays tell which it
-    is, and all must fit the network exactly. Nothing is downloaded;
-    inception_jax/weights/README.md lists where to find such files.
+    Supported files are .safetensors and .pth of timm, Cadene and facenet-pytorch, .h5 and
+    .keras of Keras, and checkpoints of TF-slim and facenet. The library and network are
+    recognised from the array names, which must match exactly. Nothing is downloaded;
+    inception_jax/weights/README.md lists where to find weight files.
 
     Args:
         file: File to read. For a TensorFlow checkpoint, its prefix.
         out: New model folder to write.
         classes: Text file with one class name per line.
-        sha256: Expected SHA-256 of the file, as its publisher states it. A file with
-            another checksum is rejected.
+        sha256: Expected SHA-256 of the file, as published with it. A file with another
+            checksum is rejected.
     """
     if out is not None:
         check_new(out)
@@ -77,11 +77,11 @@ def _summary(imported: Imported, file: Path, out: Path) -> str:
     if not card.bn_scale:
         network += ", batch norm without gamma"
     if card.aux_head:
-        network += ", with aux head"
+        network += ", with auxiliary head"
     used = f"{len(arrays):,}, each used once"
     if unused := len(imported.left_out):
         used += f"; {unused:,} more in the file not used by the network"
-    classes = "none: the network gives features"
+    classes = "none: the output is features"
     if card.class_names:
         first, last = one_line(card.class_names[0]), one_line(card.class_names[-1])
         classes = f"{len(card.class_names):,}: {first} ... {last}"
@@ -105,7 +105,7 @@ def _next_command(card: Card, out: Path) -> str:
     model = one_line(out.name if out.parent == models_folder() else out)
     if card.class_names:
         return f"inception-jax predict IMAGE --model {model}"
-    endpoint = "Embeddings" if card.network == FACENET else "global_pool"
+    endpoint = "Embeddings" if card.network == FACENET else "PreLogitsFlatten"
     return (
         f"inception-jax features IMAGE --model {model} --endpoint {endpoint} "
         "--out features.npz"
@@ -124,10 +124,11 @@ def export_weights(
 
     Example: inception-jax weights export models/v4 --format stablehlo --out v4_program
 
-    Formats: folder is a model folder of this package. safetensors and npz hold the arrays
+    Formats: folder is a model folder of this package. safetensors and npz contain arrays
     under this package's names. timm, keras and facenet_pytorch are files for those
     libraries. stablehlo is a folder with a program for jax.export and its weights.
-    Preprocessing and class names are included. The command to load the result is printed.
+    Preprocessing and class names are included. The command prints Python code that loads
+    the result.
 
     Args:
         format: Format to write.
@@ -152,7 +153,7 @@ def export_weights(
 
 
 def loading_code(format: Format, out: Path, card: Card) -> list[str]:
-    """Return lines of Python that load an exported file with the library it is for."""
+    """Return lines of Python code that load an exported file with its library."""
     file, network, classes = _quoted(out), _quoted(card.network), len(card.class_names)
     if format == "folder":
         return ["import inception_jax", f"model, variables = inception_jax.load({file})"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contact sheets: thumbnails of images with their likeliest class and its probability."""
+"""Contact sheets: thumbnails of images with their most likely class."""
 
 import functools
 import importlib.util
@@ -40,10 +40,10 @@ def num_pages(images: int) -> int:
 def contact_sheets(predictions: Sequence[Prediction]) -> Iterator["PIL.Image.Image"]:
     """Yield pages of `COLUMNS` x `ROWS` images; a page with fewer images is smaller.
 
-    Below each image are the file's name, the likeliest class, and its probability as a bar
-    and in percent. Long texts are shortened; letters that the font lacks are escaped.
+    Below each image are the file's name, the most likely class, and its probability as a
+    bar and in percent. Long texts are shortened; letters missing in the font are escaped.
 
-    Raises UnreadableImage, ImportError without the `data` extra.
+    Raises UnreadableImage, or ImportError without the `data` extra.
     """
     per_page = COLUMNS * ROWS
     for first in range(0, len(predictions), per_page):
@@ -60,7 +60,7 @@ def _page(predictions: Sequence[Prediction]) -> "PIL.Image.Image":
         row, column = divmod(i, columns)
         left, top = column * CELL[0] + MARGIN, row * CELL[1] + MARGIN
         picture = _thumbnail(prediction.path)
-        # Centred, with the lower edge at the text.
+        # Centred, with the lower edge above the text.
         x = left + (PICTURE[0] - picture.width) // 2
         page.paste(picture, (x, top + PICTURE[1] - picture.height))
         _caption(draw, left, top + PICTURE[1], prediction)
@@ -89,7 +89,7 @@ def _caption(
 
 
 def _thumbnail(path: str) -> "PIL.Image.Image":
-    """Return an image scaled to fit `PICTURE`; pixels of tiny images become squares."""
+    """Return an image scaled to fit `PICTURE`; tiny images are enlarged by an integer."""
     pillow = require("PIL.Image")
     image = pillow.fromarray(decode(Path(path).read_bytes(), path, 3))
     scale = min(PICTURE[0] / image.width, PICTURE[1] / image.height)
@@ -103,7 +103,7 @@ def _thumbnail(path: str) -> "PIL.Image.Image":
 def _fit_text(
     text: str, font: "PIL.ImageFont.FreeTypeFont", width: int, *, keep_end: bool
 ) -> str:
-    """Return `text` in letters of the font, shortened to `width` pixels with an ellipsis.
+    """Return `text` in the font's letters, shortened to `width` pixels with an ellipsis.
 
     The ellipsis replaces the end or, with `keep_end`, the middle.
     """
@@ -123,14 +123,14 @@ def _fit_text(
 
 @functools.cache
 def _has_glyph(font: "PIL.ImageFont.FreeTypeFont", letter: str) -> bool:
-    """Return whether the font has a letter, rather than the glyph for missing ones."""
+    """Return whether the font has a glyph for a letter."""
     missing = "\ue000"  # for private use: no font has it
     return letter == " " or bytes(font.getmask(letter)) != bytes(font.getmask(missing))
 
 
 @functools.cache
 def _font(size: int) -> "PIL.ImageFont.FreeTypeFont":
-    """Return Matplotlib's DejaVu Sans or, without it, Pillow's font of few letters."""
+    """Return Matplotlib's DejaVu Sans or, without it, Pillow's font with fewer letters."""
     fonts = require("PIL.ImageFont")
     matplotlib = importlib.util.find_spec("matplotlib")
     if matplotlib is not None and matplotlib.origin is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prediction of the likeliest classes of images, and its output as JSON and CSV."""
+"""Prediction of the most likely classes of images, and its output as JSON and CSV."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of an image, the likeliest first."""
+    """The most likely classes of an image, the most likely first."""
 
     path: str
     guesses: tuple[Guess, ...]
@@ -50,25 +50,25 @@ def predict(
     top: int = 5,
     batch_size: int = 32,
 ) -> Iterator[tuple[list[Prediction], list[str]]]:
-    """Yield predictions of the `top` likeliest classes, and errors, batch by batch.
+    """Yield predictions of the `top` most likely classes, and errors, batch by batch.
 
-    The errors are those of images that cannot be read. Raises ValueError if the model has
+    The errors are those of unreadable images. Raises ValueError if the model has
     no classes or `top` or batch_size is below 1, CheckpointError if a probability is NaN.
     """
     names = model.card.class_names
     if not names:
         raise ValueError(
-            f"{model.card.network} was loaded without classes; for its features use "
+            f"{model.card.network} has no classifier; for its features use "
             "inception-jax features IMAGE... --endpoint NAME --out FILE."
         )
     if top < 1:
         raise ValueError(f"top must be 1 or more, got {top}.")
     top = min(top, len(names))
 
-    def likeliest(logits: Float[Array, "n k"], _: Endpoints) -> Sequence[Array]:
+    def most_likely(logits: Float[Array, "n k"], _: Endpoints) -> Sequence[Array]:
         return jax.lax.top_k(jax.nn.softmax(logits), top)
 
-    outputs = apply_to_files(model, variables, paths, likeliest, batch_size=batch_size)
+    outputs = apply_to_files(model, variables, paths, most_likely, batch_size=batch_size)
     return ((_predictions(batch, names), batch.errors) for batch in outputs)
 
 
@@ -78,7 +78,7 @@ def _predictions(batch: BatchOutputs, names: Sequence[str]) -> list[Prediction]:
     if len(bad):
         raise CheckpointError(
             f"the probabilities of {batch.paths[bad[0]]!r} are NaN: weights or moving "
-            "averages of the model are not finite or too large."
+            "averages of the model are NaN, infinite or too large."
         )
     predictions = []
     for path, row, indices in zip(batch.paths, probabilities, classes, strict=True):
@@ -91,7 +91,7 @@ def _predictions(batch: BatchOutputs, names: Sequence[str]) -> list[Prediction]:
 def to_json(
     card: Card, model: str, predictions: Sequence[Prediction], errors: Sequence[str]
 ) -> str:
-    """Return predictions, the model they are from, and errors as a JSON text."""
+    """Return predictions, a description of their model, and errors as a JSON text."""
     images = []
     for prediction in predictions:
         guesses = [

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of arrays between this package's names and axes and another library's.
+"""Conversion of arrays between the names and axes of this package and of other libraries.
 
 Arrays are flat dicts by name. `arrays` have this package's names, as in a model folder;
-`library_arrays` have the library's. Every name on either side is used exactly once.
+`library_arrays` have the library's. Every name of either is used exactly once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ Arrays = Mapping[str, np.ndarray]
 Shape = tuple[int, ...]
 
 CLASSIFIERS = ("params/Logits/", "params/AuxLogits/Logits/")
-# The classes of ImageNet after a background class, "none of the 1000".
+# ImageNet's 1000 classes after a background class.
 WITH_BACKGROUND = 1001
 
 
@@ -77,7 +77,7 @@ def _part(name: str) -> str:
 
 
 def num_classes(layout: Layout, library_arrays: Arrays) -> int:
-    """Return the number of classes without background, or 0 without a classifier.
+    """Return the number of classes except the background, or 0 without a classifier.
 
     Raises ValueError if the classifier's bias is not a vector with an entry for each class.
     """
@@ -87,7 +87,7 @@ def num_classes(layout: Layout, library_arrays: Arrays) -> int:
     shape = library_arrays[name].shape
     if len(shape) != 1 or not shape[0]:
         raise ValueError(
-            f"{one_line(name)} is {list(shape)}; expected one number for each class."
+            f"{one_line(name)} has shape {list(shape)}; expected one number for each class."
         )
     return shape[0] - has_background(layout, library_arrays)
 
@@ -101,8 +101,8 @@ def has_background(layout: Layout, library_arrays: Arrays) -> bool:
 def from_library(layout: Layout, library_arrays: Arrays) -> dict[str, np.ndarray]:
     """Convert a library's arrays to this package's names and axes; drop the background.
 
-    No array is made up: if the library has no gamma, the result fits a network with
-    bn_scale=False. Raises ValueError, with the names, if one is missing or unexpected.
+    If the library has no gamma, none is added: the result is for a network with
+    bn_scale=False. Raises ValueError, with the names, if any is missing or unexpected.
     """
     match = match_names(layout, library_arrays)
     match.check(f"the arrays are not those of {layout}")
@@ -120,10 +120,10 @@ def to_library(layout: Layout, arrays: Arrays) -> dict[str, np.ndarray]:
     """Convert this package's arrays to a library's names and axes, contiguous in memory.
 
     If only this package has gamma, it is folded into kernels and means, which changes
-    outputs by rounding only; if only the library has it, it becomes 1. The auxiliary head
-    is left out if the library has none.
+    outputs only by rounding; if only the library has it, it is set to 1. The auxiliary head
+    is omitted if the library has none.
 
-    Raises ValueError, with the names, if one is missing or unexpected.
+    Raises ValueError, with the names, if any is missing or unexpected.
     """
     convention = layout.convention
     parts = {_part(name) for name in array_names(layout)}
@@ -160,7 +160,7 @@ def library_shape(layout: Layout, shape: Shape) -> Shape:
 
 
 def fold_gamma(arrays: Arrays) -> dict[str, np.ndarray]:
-    """Return arrays of the same function for a network with bn_scale=False.
+    """Return arrays that compute the same function in a network with bn_scale=False.
 
     gamma * (kernel x - mean) / sd + beta = ((gamma kernel) x - gamma mean) / sd + beta.
     """
@@ -175,7 +175,7 @@ def fold_gamma(arrays: Arrays) -> dict[str, np.ndarray]:
 
 
 def _add_gamma(arrays: Arrays) -> dict[str, np.ndarray]:
-    """Return the arrays, with a gamma of 1 for each batch norm if there is none."""
+    """Return the arrays, with gammas of 1 if there are no gammas."""
     if any(name.endswith("/bn/scale") for name in arrays):
         return dict(arrays)
     ones = {

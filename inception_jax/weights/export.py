@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export of models: plain arrays, the files of other libraries, StableHLO programs."""
+"""Export of models to plain arrays, files of other libraries or StableHLO programs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,18 +37,18 @@ def check_output_path(format: Format, out: Path) -> None:
     """Raise ValueError unless `out` can be created and has the suffix of the format."""
     check_new(out)
     suffix = SUFFIXES.get(format, "")
-    # To Keras, .weights.h5 is another format.
+    # Keras reads .weights.h5 as another format.
     right_name = out.name.endswith(suffix) and not out.name.endswith(".weights.h5")
     if not (right_name and out.parent.is_dir()):
         kind = f"a {suffix} file" if suffix else "a new folder"
-        raise ValueError(f"--out takes {kind} in an existing folder, got {one_line(out)}.")
+        raise ValueError(f"--out needs {kind} in an existing folder, got {one_line(out)}.")
 
 
 def export(model: Model, variables: Variables, format: Format, out: Path) -> list[str]:
-    """Write a model in a format; return sentences on what was changed for it.
+    """Write a model in a format; return sentences that describe necessary changes.
 
-    Raises ValueError if `check_output_path` does or if the format does not support the
-    network, ImportError if a package is missing, CheckpointError if writing fails.
+    Raises ValueError if `check_output_path` does or the format does not support the
+    network, ImportError if a package is missing, or CheckpointError if writing fails.
     """
     check_output_path(format, out)
     arrays = flatten_with_paths(jax.tree.map(np.asarray, variables))
@@ -75,8 +75,8 @@ def _export_to_library(
     # The initialisers do not matter once the network is trained.
     if replace(card.ablation, kernel_init=None, residual_init=None) != AblationConfig():
         raise ValueError(
-            f"{layout} cannot have the ablations of this model; export it as safetensors, "
-            "npz or stablehlo."
+            f"{layout} does not support this model's ablation options; export it as "
+            "safetensors, npz or stablehlo."
         )
     library_arrays = to_library(layout, fold_residual_scale(model, arrays))
     if format == "keras":
@@ -88,10 +88,10 @@ def _export_to_library(
 
 
 def _changes(card: Card, layout: Layout) -> list[str]:
-    """Return sentences on what a library's network cannot have or computes differently."""
+    """Describe what a library's network does not support or computes differently."""
     changes = []
     if card.aux_head:
-        changes.append(f"The auxiliary head was left out: {layout} has none.")
+        changes.append(f"The auxiliary head was omitted: {layout} has none.")
     if card.residual_scale is not None:
         changes.append(
             f"The residual scale {card.residual_scale:g} was folded into the linear "
@@ -102,16 +102,16 @@ def _changes(card: Card, layout: Layout) -> list[str]:
     if (layout.library, card.network) == ("timm", "inception_v3"):
         # See tests/models/test_goldens.py.
         changes.append(
-            "Logits in timm will differ by some tenths: its inception_v3 counts the zeros "
-            "of the padding in average pools."
+            "Logits in timm will differ by a few tenths, because average pools in its "
+            "inception_v3 count the zeros of the padding."
         )
     return changes
 
 
 def fold_residual_scale(model: Model, arrays: Arrays) -> Arrays:
-    """Return arrays of the same function at the published residual scales.
+    """Return arrays that compute the same function with the published residual scales.
 
-    Each linear convolution is multiplied by its block's scale over the published one.
+    Each linear convolution is multiplied by its block's scale divided by the published one.
     """
     if model.card.residual_scale is None:
         return arrays

@@ -16,22 +16,21 @@ from inception_jax.weights.model_folder import Variables
 
 
 def fold(model: Model, variables: Variables) -> tuple[Model, Variables]:
-    """Return a smaller model, for inference only, with the same outputs up to rounding.
+    """Return a smaller model for inference, with the same outputs up to rounding.
 
     >>> model, variables = inception_jax.fold(*inception_jax.load("models/v4"))
 
-    Each batch norm, by its moving averages, becomes part of the convolution or linear layer
-    before it; so does every factor on a residual: its norm, learned scale and residual
-    scale. Only `pool_norm`, a batch norm on a residual sum, stays. The auxiliary head is
-    left out.
+    Each batch norm, with its moving averages, is folded into the convolution or linear
+    layer before it, as are a residual's norm, learned scale and residual scale. Only
+    `pool_norm`, a batch norm on a residual sum, remains. The auxiliary head is removed.
 
-    Raises ValueError if the model is folded already or the variables are not its own.
+    Raises ValueError if the model is already folded or cannot use the variables.
     """
     if model.folded:
         raise ValueError(
-            "the model is folded already; call fold with the model and variables from load."
+            "the model is already folded; call fold with the model and variables from load."
         )
-    check_variables(model, variables, "the given variables")
+    check_variables(model, variables, "these variables")
     card = replace(model.card, aux_head=False)
     spec, scale = model.network.spec, model.card.residual_scale
     return Model(card, folded=True), fold_variables(spec, variables, scale)
@@ -40,7 +39,7 @@ def fold(model: Model, variables: Variables) -> tuple[Model, Variables]:
 def fold_variables(
     spec: NetworkSpec, variables: Variables, residual_scale: ResidualScale = None
 ) -> Variables:
-    """Return the variables of `create(spec, folded=True)` for those of `create(spec)`."""
+    """Convert variables of `create(spec)` to those of `create(spec, folded=True)`."""
     params, stats = variables["params"], variables["batch_stats"]
     blocks = [name for s in spec.stages if s.scale is not None for name in s.names]
     scales = np.asarray(block_scales(spec, residual_scale), np.float64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Import of weights files: identify library and network, check the arrays, convert them."""
+"""Import of weight files: identify library and network, check the arrays, convert them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from inception_jax.weights.model_folder import Card, Origin, Variables
 
 @dataclass(frozen=True)
 class Imported:
-    """The content of a weights file."""
+    """The content of a weight file."""
 
     card: Card
     variables: Variables
@@ -30,17 +30,17 @@ class Imported:
 def import_file(
     path: Path, class_names: Sequence[str] | None = None, sha256: str | None = None
 ) -> Imported:
-    """Read a weights file; the names of its arrays tell the library and the network.
+    """Read a weight file, whose library and network are recognised from its array names.
 
     Args:
         path: the file.
         class_names: names of the file's classes; default: ImageNet's if there are 1000,
-            else the numbers from 0.
-        sha256: the expected digest of the file, in hexadecimal.
+            otherwise the numbers from 0.
+        sha256: the expected SHA-256 of the file, in hexadecimal.
 
     Raises ValueError if the digest differs, if the arrays are not exactly those of one
-    layout, or if one is not float32, not finite or a negative variance. Also raises the
-    errors of `read_file.read_arrays`.
+    layout, or if an array is not float32, has NaN or infinite values, or has a negative
+    variance. Also raises the errors of `read_file.read_arrays`.
     """
     digest = read_file.file_sha256(path)
     if sha256 is not None and digest != sha256.lower():
@@ -57,9 +57,9 @@ def import_file(
 def _import_own_file(path: Path, class_names: Sequence[str] | None) -> Imported:
     card, arrays = array_file.read(path)
     if class_names is not None:
-        raise ValueError("the file names its classes itself; leave --classes out.")
+        raise ValueError("the file includes its class names; omit --classes.")
     variables = unflatten_dict(arrays, sep="/")
-    check_variables(Model(card), variables, "it")
+    check_variables(Model(card), variables, "its arrays")
     return Imported(card, variables, [])
 
 
@@ -86,12 +86,12 @@ def _import_library_file(
 def identify_layout(library_arrays: Arrays) -> tuple[Layout, NameMatch]:
     """Return the layout whose names are exactly those of the file, and the match.
 
-    Raises ValueError, with the closest layout and the names that differ, if there is none.
+    Raises ValueError, with the closest layout and the differing names, if there is none.
     """
     matches = {layout: match_names(layout, library_arrays) for layout in LAYOUTS}
 
     def rank(layout: Layout) -> tuple[float, bool]:
-        # Of two layouts with the same names, the one whose background class is there wins.
+        # If two layouts have the same names, a background class decides.
         background = convert.has_background(layout, library_arrays)
         return matches[layout].distance, not background
 
@@ -135,14 +135,14 @@ def _check_shapes(
 
 
 def _check_values(layout: Layout, arrays: Arrays) -> None:
-    """Raise ValueError if an array is not float32, not finite or a negative variance."""
+    """Raise ValueError for other types than float32, NaN, infinity, negative variances."""
     other = [f"{name} is {x.dtype}" for name, x in arrays.items() if x.dtype != np.float32]
     if other:
         raise ValueError(f"arrays must be float32; {first_few(other)}.")
     not_finite = [name for name, x in arrays.items() if not np.isfinite(x).all()]
     if not_finite:
-        raise ValueError(f"not finite: {first_few(not_finite)}.")
+        raise ValueError(f"NaN or infinite values in {first_few(not_finite)}.")
     names = (y for x, y in array_names(layout).items() if x.endswith("/bn/var"))
     negative = [name for name in names if name in arrays and (arrays[name] < 0).any()]
     if negative:
-        raise ValueError(f"negative variances: {first_few(negative)}.")
+        raise ValueError(f"negative variances in {first_few(negative)}.")

@@ -76,7 +76,7 @@ class Model:
         residual_scale: ResidualScale = None,
         **options: Any,
     ) -> tuple[Float[Array, "n k"], Endpoints]:
-        """Return `(logits, endpoints)` of images `[n, h, w, c]`, such as `prepare` returns.
+        """Return `(logits, endpoints)` for images `[n, h, w, c]`, such as from `prepare`.
 
         Works inside jit, grad and vmap. The default residual scale is the one that the
         weights were trained with. `options` are those of Flax: train, mutable, rngs.
@@ -90,7 +90,7 @@ class Model:
         """Decode, crop, resize and normalise images as the card says.
 
         Images are files, their bytes, or uint8 pixels. Raises UnreadableImage, naming the
-        file, TypeError for other pixels, ImportError without the `data` extra.
+        file, TypeError for other pixels, or ImportError without the `data` extra.
         """
         spec = self.card.preprocess
         channels = spec.image_shape[2]
@@ -118,19 +118,19 @@ def load(
     weights: Literal["ema", "raw"] = "ema",
     step: int | None = None,
 ) -> tuple[Model, Variables]:
-    """Load a model folder, or a checkpoint of a run, as `(model, variables)`.
+    """Load `(model, variables)` from a model folder or a checkpoint of a run.
 
     >>> model, variables = inception_jax.load("runs/digits", weights="raw", step=400)
 
-    All arrays are verified: their digests, and names and shapes against the network's.
+    Digests, names and shapes of all arrays are verified.
 
     Args:
         path_or_name: a model folder, a run folder, or a model's name in `models_folder()`.
         weights: for a run, averaged ("ema") or raw weights.
-        step: for a run, the step of the checkpoint; default: the newest good one.
+        step: for a run, the step of the checkpoint; default: the newest undamaged one.
 
-    Raises ValueError if there is no such model or the variables are not the network's,
-    CheckpointError if a file is damaged, ImportError for a run without the `train` extra.
+    Raises ValueError if there is no such model or its network cannot use the variables,
+    CheckpointError if a file is damaged, or, for a run, ImportError without `train`.
     """
     folder = find_model(path_or_name)
     if not model_folder.is_model_folder(folder):
@@ -139,8 +139,8 @@ def load(
         card, arrays = model_folder.read(folder)
     else:
         raise ValueError(
-            f"{folder} is a model folder with one set of weights; only a run has a choice "
-            "of weights and step."
+            f"{folder} is a model folder with one set of weights; weights and step can be "
+            "chosen only for a run."
         )
     model, variables = Model(card), unflatten_dict(arrays, sep="/")
     check_variables(model, variables, str(folder))
@@ -153,15 +153,15 @@ def save(folder: Path, card: Card, variables: Variables) -> None:
     >>> model, variables = inception_jax.load("runs/digits")
     >>> inception_jax.save(Path("models/digits"), model.card, variables)
 
-    Raises ValueError if the folder exists or the variables are not those of the card's
-    network, CheckpointError if writing fails; then nothing is left in its place.
+    Raises ValueError if the folder exists or the card's network cannot use the variables,
+    or CheckpointError if writing fails; the folder is then not created.
     """
-    check_variables(Model(card), variables, "the given variables")
+    check_variables(Model(card), variables, "these variables")
     model_folder.write(folder, card, variables)
 
 
 def check_variables(model: Model, variables: Variables, subject: str) -> None:
-    """Raise ValueError, beginning with `subject`, unless names and shapes fit the model."""
+    """Raise ValueError, naming `subject`, unless names and shapes match the model's."""
     arrays, expected = flatten_with_paths(variables), flatten_with_paths(model.shapes)
     problems = [f"{name} is missing" for name in expected if name not in arrays]
     problems += [f"{name} is unexpected" for name in arrays if name not in expected]
@@ -172,12 +172,12 @@ def check_variables(model: Model, variables: Variables, subject: str) -> None:
     ]
     if problems:
         raise ValueError(
-            f"{subject} does not fit {model.card.network}: {first_few(problems)}."
+            f"{model.card.network} cannot use {subject}: {first_few(problems)}."
         )
 
 
 def models_folder() -> Path:
-    """Return the folder of named models: $INCEPTION_JAX_MODELS or one of the user's."""
+    """Return the folder of named models: $INCEPTION_JAX_MODELS or its default."""
     default = Path.home() / ".local" / "share" / "inception_jax" / "models"
     return Path(os.environ.get("INCEPTION_JAX_MODELS") or default)
 
@@ -186,7 +186,7 @@ def find_model(path_or_name: str | Path) -> Path:
     """Return the model folder or run folder that `load` reads.
 
     A path of one component may also name a folder in `models_folder()`. Raises ValueError,
-    with a list of the models there, if there is none.
+    with a list of the named models, if there is none.
     """
     path = Path(os.path.expanduser(path_or_name))
     candidates = (path, models_folder() / path) if len(path.parts) == 1 else (path,)
@@ -204,7 +204,7 @@ def find_model(path_or_name: str | Path) -> Path:
 
 
 def card_of_run(folder: Path, weights: str | None, step: int) -> Card:
-    """Return the card of a run's weights, or with weights=None of both kinds.
+    """Return the card of a run's weights; weights=None stands for both kinds.
 
     Raises ValueError if the folder is not a run.
     """
@@ -261,7 +261,7 @@ def open_checkpoints(run: Path, step: int | None = None) -> "Checkpoints":
 
 
 def read_checkpoint(run: Path, step: int | None = None) -> tuple[int, Arrays]:
-    """Return step and verified arrays of a checkpoint, by default the newest good one.
+    """Return the step and the verified arrays of a checkpoint.
 
     Raises the errors of `open_checkpoints`, CheckpointError if it is damaged or all are.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers for the weights files of other libraries: arrays by the library's own names.
+"""Readers for the weight files of other libraries: arrays by the library's own names.
 
 The format is recognised by the first or last bytes of a file, not by its name. No code in a
 file is run: PyTorch reads with weights_only=True, NumPy without pickle.
@@ -49,18 +49,18 @@ def file_sha256(path: Path) -> str:
 def check_exists(path: Path) -> None:
     """Raise ValueError unless `path` is a file or the prefix of a TensorFlow checkpoint."""
     if not path.is_file() and not read_tensorflow.is_checkpoint(path):
-        raise ValueError(f"there is no file {one_line(path)}.")
+        raise ValueError(f"file {one_line(path)} does not exist.")
 
 
 def read_arrays(path: Path) -> Arrays:
     """Read all arrays of a file, by the library's names.
 
-    A TensorFlow checkpoint is given by its prefix or by any of its files. Keras layers are
+    For a TensorFlow checkpoint, `path` is its prefix or any of its files. Keras layers are
     named as in the first model that a process builds.
 
-    Raises ValueError if there is no such file, its format is not supported or it holds
-    anything but arrays; CheckpointError if it is damaged; ImportError if the library that
-    reads it is not installed.
+    Raises ValueError if the file does not exist, its format is not supported or it contains
+    anything other than arrays, CheckpointError if it is damaged, or ImportError if the
+    library that reads it is not installed.
     """
     check_exists(path)
     if read_tensorflow.is_checkpoint(path):
@@ -76,7 +76,7 @@ def read_arrays(path: Path) -> Arrays:
     if start.startswith(PICKLE):
         return _read_torch(path)
     raise ValueError(
-        f"{one_line(path)} is not a supported weights file, or its start or end is "
+        f"{one_line(path)} is not a supported weight file, or its start or end is "
         "damaged; expected safetensors, .npz, PyTorch's .pth, Keras's .h5 or .keras, or a "
         "TensorFlow checkpoint."
     )
@@ -102,7 +102,7 @@ def _read_safetensors(path: Path) -> Arrays:
             return safetensors.numpy.load_file(path)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{one_line(path)} has a number type that NumPy lacks: {one_line(error)}."
+            f"{one_line(path)} has a number type unknown to NumPy: {one_line(error)}."
         ) from None
 
 
@@ -137,7 +137,7 @@ def _read_torch(path: Path) -> Arrays:
     except UnpicklingError as error:
         reason = one_line(error).split("\\n")[0]
         raise ValueError(
-            f"{one_line(path)} holds more than arrays: save the model's state_dict() "
+            f"{one_line(path)} contains more than arrays; save the model's state_dict() "
             f"instead ({reason})"
         ) from None
     if not isinstance(state_dict, dict):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions are the network's likeliest classes, and JSON and CSV hold all of them."""
+"""Predictions are the network's most likely classes; JSON and CSV contain all of them."""
 
 import csv
 import io
@@ -56,7 +56,7 @@ def test_invalid_requests_and_nan_are_rejected(tmp_path):
     with pytest.raises(CheckpointError, match=r"probabilities of '.*00\.png' are NaN"):
         list(predict(model, variables, paths))
     model, variables = save_tiny(tmp_path / "features", class_names=())
-    with pytest.raises(ValueError, match=r"without classes.* use inception-jax features"):
+    with pytest.raises(ValueError, match=r"has no classifier.* use inception-jax features"):
         predict(model, variables, paths)
 
 

@@ -104,9 +104,9 @@ def test_the_auxiliary_head_is_left_out(monkeypatch):
 def test_models_that_cannot_be_folded_are_rejected(monkeypatch):
     model, variables = made(monkeypatch, one_block())
     folded, fewer = fold(model, variables)
-    with pytest.raises(ValueError, match="folded already; call fold with the model"):
+    with pytest.raises(ValueError, match="already folded; call fold with the model"):
         fold(folded, fewer)
-    with pytest.raises(ValueError, match="given variables does not fit tiny: "):
+    with pytest.raises(ValueError, match="tiny cannot use these variables: "):
         fold(model, fewer)
     x = jnp.zeros((1, 8, 8, 1))
     for options in ({"residual_scale": 0.5}, {"train": True}):

@@ -156,7 +156,7 @@ def test_a_file_without_classifier_becomes_a_feature_extractor(ours, command, tm
     assert card.class_names == ()
     assert_same(found, arrays)
     assert said.splitlines()[-1] == (
-        f"inception-jax features IMAGE --model {tmp_path}/out --endpoint global_pool "
+        f"inception-jax features IMAGE --model {tmp_path}/out --endpoint PreLogitsFlatten "
         "--out features.npz"
     )
 
@@ -194,10 +194,10 @@ def changed(theirs: dict[str, np.ndarray], change: str) -> dict[str, np.ndarray]
         "extra": f"{CLOSEST} timm's tiny; unexpected: layers.9.weight.",
         "transposed": "the arrays are not those of timm's tiny; wrong shape: "
         "layers.1.weight is [32, 8, 2, 2] instead of [8, 32, 2, 2].",
-        "not a number": "not finite: layers.1.weight.",
+        "not a number": "NaN or infinite values in layers.1.weight.",
         "float64": "arrays must be float32; layers.1.weight is float64.",
-        "negative variance": "negative variances: layers.1.bn.running_var.",
-        "classes": "layers.4.bias is [3, 1]; expected one number for each class.",
+        "negative variance": "negative variances in layers.1.bn.running_var.",
+        "classes": "layers.4.bias has shape [3, 1]; expected one number for each class.",
         "other classes": "the arrays are not those of timm's tiny; wrong shape: "
         "layers.4.weight is [3, 8] instead of [4, 8].",
     }.items(),
@@ -235,4 +235,4 @@ def test_a_wrong_digest_is_rejected_before_the_file_is_read(ours, command, tmp_p
         f"inception-jax: {tmp_path}/out",
     )
     status, _, errors = command(tmp_path / "y", "--out", tmp_path / "new")
-    assert (status, errors) == (2, f"inception-jax: there is no file {tmp_path}/y.\n")
+    assert (status, errors) == (2, f"inception-jax: file {tmp_path}/y does not exist.\n")

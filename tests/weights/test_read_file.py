@@ -103,13 +103,13 @@ def test_a_malicious_pickle_is_not_run(tmp_path):
     bad = {"a": Runs(mark)}
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(bad))
     (tmp_path / "text.pth").write_bytes(pickle.dumps(bad, protocol=0))
-    with pytest.raises(ValueError, match=r"text.pth is not a supported weights file"):
+    with pytest.raises(ValueError, match=r"text.pth is not a supported weight file"):
         read_file.read_arrays(tmp_path / "text.pth")
     torch = pytest.importorskip("torch", reason="needs torch")
     torch.save(bad, tmp_path / "zip.pth")
     torch.save(bad, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("plain", "zip", "old"):
-        with pytest.raises(ValueError, match=f"{name}.pth holds more than arrays"):
+        with pytest.raises(ValueError, match=f"{name}.pth contains more than arrays"):
             read_file.read_arrays(tmp_path / f"{name}.pth")
     assert not mark.exists()
     torch.load(tmp_path / "zip.pth", weights_only=False)  # without the protection it runs
