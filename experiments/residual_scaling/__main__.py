@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.residual_scaling [--plan PLAN]`: train, judge, report."""
+"""`python -m experiments.residual_scaling [--plan PLAN]`: train runs, judge the claims."""
 
 import signal
 import sys

@@ -30,7 +30,7 @@ from experiments.residual_scaling.verdicts import (
     rate_label,
 )
 
-LONG_HORIZON = 10_000  # steps; the paper: "a few tens of thousands of iterations"
+LONG_HORIZON = 10_000  # steps; in the paper "a few tens of thousands of iterations"
 RECOVERY_STEPS = 400  # long enough for dead channels to recover
 BINOMIAL = "exact binomial test against 1/2"
 FAILED_OR_CHANCE = (*FAILED, Outcome.CHANCE)
@@ -43,35 +43,35 @@ NARROW = {
 
 
 def unscaled(records: Records) -> Records:
-    """Select the networks of section 3.3 without a remedy: ReLU'd sums up to the pool."""
+    """Select unscaled networks without a remedy that pool after the last sum's ReLU."""
     return without_remedies(select(records, scale=1.0, head="paper"))
 
 
 def claim_1(records: Records) -> list[Verdict]:
-    """For each learning rate and initialiser: do wide networks die and narrow ones not?"""
+    """Test whether wide networks die and narrow ones survive, by rate and initialiser."""
     rows = []
     groups = group_by(unscaled(records), lambda run: (run.learning_rate, run.init))
     for (rate, init), runs in sorted(groups.items()):
-        setting = f"{rate_label(rate)}, init {init}"
         wide = {a: r for a, r in runs.items() if a.width > PAPER_WIDTH}
         if wide:
-            rows.append(_wide_die(wide, setting))
+            rows.append(_wide_die(wide, init))
             matches = _narrow_and_wide(runs)
+            setting = f"{rate_label(rate)}, init {init}"
             rows += [_narrow_survive(matches, setting)] if matches else []
     reason = f"no unscaled run of more than {PAPER_WIDTH} filters"
     return rows or [not_tested(1, reason)]
 
 
-def _wide_die(wide: Records, setting: str) -> Verdict:
+def _wide_die(wide: Records, init: str) -> Verdict:
     failed = count_outcomes(wide, FAILED)
     dead = count_outcomes(wide, (Outcome.DEAD, Outcome.DIVERGED))
-    # Survival in a short run at the paper's rate is not evidence: there, deaths come late.
+    # Survival in a short run at the paper's rate is not evidence: deaths may come later.
     conclusive = all(
         run.learning_rate > PAPER_LEARNING_RATE or run.steps >= LONG_HORIZON for run in wide
     )
     return Verdict(
         1,
-        f"more than {PAPER_WIDTH} filters: {describe_runs(wide)}; {setting}",
+        f"more than {PAPER_WIDTH} filters: {describe_runs(wide)}, init {init}",
         BINOMIAL,
         f"failed {failed}, dead or diverged {dead}",
         REPRODUCED,
@@ -112,7 +112,7 @@ def _narrow_survive(matches: list[Match], setting: str) -> Verdict:
 
 
 def claim_2(records: Records) -> list[Verdict]:
-    """For each data set: are failed networks dead, and do dead networks stay dead?"""
+    """Test whether failed networks are dead and stay dead, for each data set."""
     rows = []
     for runs in group_by(unscaled(records), lambda run: run.data).values():
         failed = {a: r for a, r in runs.items() if r["outcome"] in FAILED_OR_CHANCE}
@@ -166,7 +166,7 @@ def _stay_dead(long: Records) -> Verdict:
 
 
 def claim_3(records: Records) -> list[Verdict]:
-    """Time to death in long runs at the paper's learning rate, for each width."""
+    """Test when networks of each width die in long runs at the paper's learning rate."""
     runs = unscaled(records)
     long = {
         run: record
@@ -177,8 +177,7 @@ def claim_3(records: Records) -> list[Verdict]:
     others = {run: record for run, record in runs.items() if run not in long}
     by_rate = sorted(group_by(others, lambda run: run.learning_rate).items())
     details = tuple(
-        f"{rate_label(rate)}, {describe_runs(group)}: {_time_to_death(group)}"
-        for rate, group in by_rate
+        f"{describe_runs(group)}: {_time_to_death(group)}" for _, group in by_rate
     )
     if not long:
         reason = f"no unscaled run of {LONG_HORIZON} steps at the paper's learning rate"
@@ -194,7 +193,7 @@ def claim_3(records: Records) -> list[Verdict]:
 
 
 def _late(runs: Records, width: int) -> Verdict:
-    """Test whether most runs of a width die, and only after tens of thousands of steps.
+    """Test whether most runs of a width die, and only after `LONG_HORIZON` steps.
 
     Only networks of more than 1000 filters can fail to reproduce the claim.
     """

@@ -30,12 +30,12 @@ QUESTION = (
     "each of these measures and tests the claims one by one."
 )
 READING = (
-    "A run fails when it ends diverged, dead or half dead, and is unstable when it ends "
-    "anything but healthy; the rules are further below. Brackets hold 95 % intervals: "
+    "A run fails if it ends diverged, dead or half dead, and is unstable if it ends in any "
+    "state but healthy; the rules are below the figures. Brackets are 95 % intervals: "
     "Wilson's for proportions, Student's for differences of accuracies, Kaplan-Meier's "
     "(log-log) for median times, otherwise percentiles of a bootstrap, which are too "
-    "narrow for few seeds. p is the p-value of the named test, and Holm the same corrected"
-    " for the number of tests. Verdicts use the 5 % level and need five seeds. "
+    "narrow for few seeds. p is the p-value of the named test, and Holm is p corrected for "
+    "the number of tests. Verdicts use the 5 % level and need at least five seeds. "
     "“Contradicted” means that the opposite of the claim is significant. “Not reproduced” "
     "is weaker: the test is not significant, but an uncorrected interval excludes the "
     "claim."
@@ -43,8 +43,8 @@ READING = (
 # Each threat to validity, with the runs that it concerns.
 THREATS: tuple[tuple[str, Callable[[Run], bool]], ...] = (
     (
-        "The images are small and synthetic or easy, and the feature maps are small; the "
-        "paper trained on ImageNet.",
+        "The images are small and either synthetic or easy. The feature maps are small. "
+        "The paper trained on ImageNet.",
         lambda run: True,
     ),
     (
@@ -52,8 +52,8 @@ THREATS: tuple[tuple[str, Callable[[Run], bool]], ...] = (
         lambda run: run.network == "C",
     ),
     (
-        "The runs are short. What happens after tens of thousands of steps shows only in "
-        "runs of that length, and accuracy after few steps is not final accuracy.",
+        "Short runs cannot show what happens after tens of thousands of steps, and their "
+        "accuracy is not final.",
         lambda run: run.steps < 10_000,
     ),
     (
@@ -62,19 +62,19 @@ THREATS: tuple[tuple[str, Callable[[Run], bool]], ...] = (
         lambda run: True,
     ),
     (
-        "High learning rates replace long training: that they cause sooner what the "
-        "paper's rate causes late is an assumption.",
+        "We assume that a high learning rate over few steps behaves like the paper's rate "
+        "over many.",
         lambda run: run.learning_rate > PAPER_LEARNING_RATE,
     ),
     (
-        "Deaths and accuracies are measured only at probes, so times are late by up to the "
-        "number of steps between two probes.",
+        "Deaths and accuracies are measured only at probes, so recorded times are late by "
+        "up to the number of steps between two probes.",
         lambda run: run.probe_every > 1,
     ),
     (
         "Probes use the statistics of their own batch, as training does. Test accuracy "
         "uses moving averages, which lag behind weights that change fast. The best "
-        "learning rate is chosen by the test accuracy that is then compared.",
+        "learning rate is chosen by the same test accuracy that is then compared.",
         lambda run: True,
     ),
     (

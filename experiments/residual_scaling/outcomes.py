@@ -8,15 +8,11 @@ from enum import StrEnum
 from statistics import mean
 
 WINDOW = 10  # steps over which the final loss is averaged
-ALL, HALF, SOME = 0.99, 0.5, 0.05  # shares of dead channels
+ALL, HALF, SOME = 0.99, 0.5, 0.05  # shares of dead channels (`diagnostics.dead_channels`)
 
 
 class Outcome(StrEnum):
-    """Outcome of a run: the first of `RULES` that holds.
-
-    A channel is dead if its value before the average pool is exactly zero at every position
-    of every probe image.
-    """
+    """The outcome of a run: the first of `RULES` that holds."""
 
     DIVERGED = "diverged"
     DEAD = "dead"
@@ -30,8 +26,9 @@ RULES = {
     Outcome.DIVERGED: "the loss is NaN or infinite",
     Outcome.DEAD: "at each of the last three probes at least 99 % of the channels are dead",
     Outcome.HALF_DEAD: "at the last probe at least half of the channels are dead",
-    Outcome.CHANCE: "the final loss is no better than guessing: 99 % of ln(classes)",
-    Outcome.IMPAIRED: "the network learns, but its loss doubled or 5 % of channels died",
+    Outcome.CHANCE: "the final loss is at least 99 % of ln(classes), the loss of guessing",
+    Outcome.IMPAIRED: "the loss at some step exceeded twice its first value, or at some "
+    "probe at least 5 % of the channels were dead",
     Outcome.HEALTHY: "none of these",
 }
 FAILED = (Outcome.DIVERGED, Outcome.DEAD, Outcome.HALF_DEAD)
@@ -48,8 +45,8 @@ class History:
     """The outcome of a run, and when its channels died."""
 
     outcome: Outcome
-    # First probe from which at least half of the channels stayed dead, or the step of the
-    # first loss that is not finite.
+    # Step of the first probe from which at least half of the channels stayed dead, or of
+    # the first loss that is not finite.
     death_step: int | None
     # Whether half of the channels were dead at some probe but not at the last one.
     recovered: bool

@@ -3,6 +3,9 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
 
 from experiments.residual_scaling.plans import PLANS, Plan
 from experiments.residual_scaling.records import Records, records_file, settings_in
@@ -13,19 +16,20 @@ from experiments.residual_scaling.runs import Run
 class Options:
     """Train residual networks with and without scaling and test the paper's claims."""
 
-    # quick: two minutes, no verdicts; cpu: the main study; cpu_more: remedies of later
-    # papers and longer runs, too; gpu: the paper's widths.
+    # quick: two minutes, no verdicts; cpu: the main study; cpu_more: also remedies of later
+    # papers and longer runs; gpu: the paper's widths.
     plan: str = "cpu"
-    # Time budget for training. Runs that do not fit are left out, the least important
-    # first; the same command continues with them. Default: the plan's.
-    minutes: float | None = None
-    # Number of seeds for every setting. Default: the plan's.
-    seeds: int | None = None
-    # Folder for all output. Default: runs/residual_scaling for the plan cpu, otherwise
-    # runs/residual_scaling_PLAN.
-    workdir: Path | None = None
-    # Folder of prepared data sets. Default: the one of TFDS.
-    data_dir: str | None = None
+    # Minutes of training. Runs that do not fit are left out, the least important
+    # first; repeat the command to train them.
+    minutes: Annotated[float | None, arg(help_behavior_hint="(default: the plan's)")] = None
+    # Number of seeds for every setting.
+    seeds: Annotated[int | None, arg(help_behavior_hint="(default: the plan's)")] = None
+    # Folder for all output.
+    workdir: Annotated[
+        Path | None, arg(help_behavior_hint="(default: runs/residual_scaling[_PLAN])")
+    ] = None
+    # Folder of prepared data sets.
+    data_dir: Annotated[str | None, arg(help_behavior_hint="(default: TFDS's)")] = None
 
     def __post_init__(self) -> None:
         if self.plan not in PLANS:

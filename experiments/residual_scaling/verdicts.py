@@ -92,6 +92,8 @@ def describe_runs(runs: Iterable[Run]) -> str:
     for name in ("width", "depth", "learning_rate", "steps"):
         values = sorted({getattr(run, name) for run in runs})
         words.append(f"{name.replace('_', ' ')} {'/'.join(f'{v:g}' for v in values)}")
+        if name == "learning_rate" and len(values) == 1:
+            words[-1] = rate_label(values[0])
     return ", ".join(words)
 
 
