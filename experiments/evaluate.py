@@ -4,7 +4,7 @@
 A model is a run folder, a model folder such as `inception-jax weights import` writes, or
 the name of a model. Every image is evaluated with 1, 10, 12 or 144 crops, as in Tables 2 to
 5: with the raw and the averaged weights of a run, or with published weights. For a single
-model the command also checks that the moving averages of batch norm fit the weights.
+model the command also checks that the moving averages of batch norm match the weights.
 """
 
 import time
@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from inception_jax.cli.arguments import NEWEST, option
 from inception_jax.data.batches import eval_batches
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source, Subset
@@ -54,34 +55,36 @@ class Options:
 
     # Run folders, model folders or names of models. The softmax outputs of several models
     # are averaged (Table 5).
-    models: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    models: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="MODEL...", help_behavior_hint="(required)"),
+    ]
     # Views of each image: the paper's single crop, ResNet's 10, the paper's 12 or
     # GoogLeNet's 144.
     crops: Literal["1", "10", "12", "144"] = "1"
-    # TFDS name, folder:DIR or digits; by default the data of the first run.
-    data: str | None = None
-    # Split or part of a split, such as eval[:1000]; by default that of the first run, or
-    # eval.
-    split: str | None = None
-    # Folder of prepared data sets; by default that of the first run, or TFDS's.
-    data_dir: str | None = None
-    # Step of the checkpoint to evaluate; by default the newest.
-    step: int | None = None
-    # File that lists images to leave out, one name or validation number on each line, such
-    # as ILSVRC2014_clsloc_validation_blacklist.txt for Table 2.
-    exclude: Path | None = None
-    # Views in a batch over all devices; an image with more views is a batch of its own.
-    # Without a run it is also the batch size at which the modes of batch norm are compared.
+    # TFDS name, folder:DIR or digits.
+    data: Annotated[str | None, option("DATA", "that of the first run")] = None
+    # Split or part of a split, such as eval[:1000].
+    split: Annotated[str | None, option("SPLIT", "that of the first run, or eval")] = None
+    # Folder of prepared data sets.
+    data_dir: Annotated[str | None, option("DIR", "the first run's, or TFDS's")] = None
+    # Step of the checkpoint to evaluate.
+    step: Annotated[int | None, option("INT", NEWEST)] = None
+    # File that lists images to leave out, one name or validation number per line, such as
+    # ILSVRC2014_clsloc_validation_blacklist.txt for Table 2.
+    exclude: Annotated[Path | None, option("FILE", "none")] = None
+    # Views per batch over all devices; each device gets at least one image. Without a run,
+    # also the number of images per batch in the comparison of the modes of batch norm.
     batch_size: int = 128
     # Whether an unreadable image is an error, or is skipped and listed.
     on_bad_image: Literal["error", "skip"] = "error"
-    # File to append the result to; by default evaluations.jsonl in the first run folder, or
-    # in runs.
-    out: Path | None = None
+    # File to append the result to; without a run the default is in the folder runs.
+    out: Annotated[Path | None, option("FILE", f"RUN/{EVALUATIONS_FILE}")] = None
 
     def __post_init__(self) -> None:
         if not self.models:
-            raise ValueError("name at least one run or model folder, such as runs/digits.")
+            raise ValueError("specify a run or model folder, such as runs/digits.")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {self.batch_size}.")
         if self.step is not None and len(self.models) > 1:
@@ -155,8 +158,8 @@ def _with_defaults(options: Options, runs: Sequence[Path]) -> Options:
         )
     if not options.data:
         raise ValueError(
-            f"{options.models[0]} is a model folder and has no data of its own; name some, "
-            "for example --data imagenet2012 or --data folder:DIR."
+            f"{options.models[0]} is a model folder, which has no data of its own; specify "
+            "data, for example --data imagenet2012 or --data folder:DIR."
         )
     return replace(options, split=options.split or "eval")
 
@@ -190,12 +193,12 @@ def read_exclusions(path: Path | None) -> list[str]:
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     names = list(dict.fromkeys(line for line in lines if line))
     if not names:
-        raise ValueError(f"{path} names no image to exclude.")
+        raise ValueError(f"{path} lists no images to exclude.")
     return names
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Describe what was evaluated, with a line of errors for each kind of weights."""
+    """Describe an evaluation, with a line of error rates for each kind of weights."""
     models = []
     for name, source, step in zip(
         record["networks"], record["sources"], record["steps"], strict=True
@@ -223,19 +226,16 @@ def summary(record: dict[str, Any]) -> str:
 def compare_batch_norm_modes(
     trained: TrainedModel, source: Source, devices: Sequence[Any], batch_size: int
 ) -> str:
-    """Compare evaluation with moving averages and with batch statistics, in a few lines.
-
-    Warns if moving averages cost more than `MAX_GAP` of top-1 accuracy.
-    """
+    """Compare both modes of batch norm, with a warning if they differ by `MAX_GAP`."""
     per_device = max(min(batch_size, len(source)) // len(devices), 1)  # as in training
-    # Shuffled, since folders are in the order of their classes, and the statistics of a
-    # batch of one class are not typical.
+    # Shuffled, since folders are sorted by class, and batches of one class have statistics
+    # that are not typical.
     order = np.random.default_rng(0).permutation(len(source)).tolist()
     all_batches = eval_batches(
         replace(source, examples=Subset(source.examples, order)),
         preprocess=trained.card.preprocess,
         batch_size=per_device * len(devices),
-        on_bad_image="skip",  # the evaluation before has already raised the error
+        on_bad_image="skip",  # `evaluate` has already raised the error
     )
     batches = [
         {"image": batch["image"], "label": batch["label"]}

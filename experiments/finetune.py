@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tune a model: `python -m experiments.finetune --data folder:DIR --from MODEL`.
 
-The command is a training run like those of `python -m experiments.run`: it saves, resumes,
-stops and records as they do. When it is complete, the weights of its best evaluation are
-saved as the model folder WORKDIR/model, and WORKDIR/report shows the model's mistakes.
+The command saves, resumes, stops and records a training run like `python -m
+experiments.run`. When the run is complete, the weights of its best evaluation are saved as
+the model folder WORKDIR/model, and WORKDIR/report shows the model's mistakes.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from experiments import run
+from inception_jax.cli.arguments import option
 from inception_jax.config import (
     AugmentConfig,
     HostsConfig,
@@ -24,12 +25,12 @@ from inception_jax.config import (
 from inception_jax.runtime import hosts
 
 PROG = "python -m experiments.finetune"
-# A new classifier needs some hundred steps, so small data sets are seen more often than
-# `EPOCHS` times.
+# A new classifier needs a few hundred steps, so training on a small data set takes more
+# than `EPOCHS` epochs.
 EPOCHS, MIN_STEPS = 30.0, 300
 BATCH_SIZE = 32  # slim's for one device
 LOG_EVERY = 10
-# Settings that are taken from the initial weights.
+# Settings that come from the initial weights.
 NETWORK_SETTINGS = ("network", "bn_scale", "residual_scale", "ablation")
 PREPROCESSING = ("image_size", "crop_fraction", "aspect", "resize", "pixel_range")
 
@@ -51,48 +52,48 @@ class Options:
     # Factor on the learning rate of all layers except the classifier. 0 freezes these
     # layers, which saves two thirds of the time and suits small data sets.
     body_rate: float = 0.1
-    # Use the moving averages of the initial weights unchanged, or train batch norm. With
-    # small batches, batch statistics are noisy.
+    # "frozen" keeps the moving averages of the initial weights. "trained" uses and tracks
+    # the statistics of each batch, which are noisy if batches are small.
     batch_norm: Literal["frozen", "trained"] = "frozen"
-    # Initial learning rate of the classifier; it decays to a twentieth over the run. The
-    # paper's 0.045 is for batches of 640 images and random initial weights.
+    # Initial learning rate of the classifier, which decays to 1/20 of this value by the end
+    # of the run. The paper's 0.045 is for batches of 640 images and random initial weights.
     learning_rate: float = 0.01
     # Weight decay of trained kernels; the default is slim's.
     weight_decay: float = 4e-5
-    # Label smoothing; it helps little with a few, reliably labelled classes.
+    # Label smoothing. It helps little if there are few classes and the labels are reliable.
     label_smoothing: float = 0.0
-    # Dropout rate before the classifier; by default that of the network, 0.2.
-    dropout_rate: float | None = None
-    # Images in a batch, a multiple of the number of devices; by default 32, or the largest
-    # power of two that does not exceed the training set.
-    batch_size: int | None = None
-    # Passes over the training images; by default 30, or as many as make 300 steps.
-    epochs: float | None = None
+    # Dropout rate before the classifier.
+    dropout_rate: Annotated[float | None, option("FLOAT", "the network's, 0.2")] = None
+    # Images per batch, a multiple of the number of devices. For fewer than 32 training
+    # images the default is the largest power of two that does not exceed their number.
+    batch_size: Annotated[int | None, option("INT", "32")] = None
+    # Passes over the training images.
+    epochs: Annotated[float | None, option("FLOAT", "30, or 300 steps if more")] = None
     # Number of evaluations, evenly spaced; each also saves a checkpoint.
     evaluations: int = 30
-    # Evaluations without improvement after which training stops. One checkpoint more than
+    # Evaluations without improvement after which training stops. One more checkpoint than
     # this is kept, since the best can be that old.
     patience: int = 5
-    # Height and width of the network's input; by default those of the initial weights.
-    image_size: int | None = None
+    # Height and width of the network's input.
+    image_size: Annotated[int | None, option("INT", "that of the weights")] = None
     # Training split, or a part such as train[:90%].
     train_split: str = "train"
     # Evaluation split, or a part such as train[90%:].
     eval_split: str = "eval"
-    # Folder of prepared data sets; by default TFDS's own.
-    data_dir: str | None = None
+    # Folder of prepared data sets.
+    data_dir: Annotated[str | None, option("DIR", "TFDS's own")] = None
     # Parts of each device's batch that are computed one after another, to save memory.
     accumulate: int = 1
     # Precision of the computation; weights stay float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Seed of the new classifier, the order of the data, augmentation and dropout.
     seed: int = 0
-    # Whether an unreadable image ends the run, or is replaced and recorded.
+    # Whether an unreadable image ends the run ("error") or is replaced and recorded.
     on_bad_image: Literal["error", "skip"] = "error"
-    # Processes that read and decode images; with 0, threads do.
+    # Number of worker processes for reading and decoding images; 0 uses threads.
     workers: int = 0
-    # Augmentation. Crops cover at least a quarter of an image, since smaller ones may not
-    # show its subject. Colours are not changed if the network takes grey images.
+    # Augmentation. Crops cover at least a quarter of an image, since smaller crops may miss
+    # its subject. Colours are not changed if the network takes grey images.
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(area=(0.25, 1.0)))
     # Processes of a run on several hosts.
     hosts: HostsConfig = field(default_factory=HostsConfig)
@@ -105,10 +106,10 @@ class Options:
 
 
 def parse(arguments: Sequence[str] | None = None) -> RunConfig:
-    """Return the configuration of the run that a command line asks for.
+    """Return the configuration of the run that a command line specifies.
 
-    Raises ValueError if the data or the weights do not exist, CheckpointError if they are
-    damaged.
+    Raises ValueError if the data or the weights do not exist, or CheckpointError if they
+    are damaged.
     """
     options = tyro.cli(Options, prog=PROG, description=__doc__, args=arguments)
     return config_for(options)
@@ -133,7 +134,7 @@ def config_for(options: Options) -> RunConfig:
         batch_size=batch_size,
         epochs=epochs,
         bn_frozen=frozen,
-        # With a few hundred steps, the default of 0.9997 would hardly change the averages.
+        # In a few hundred steps, the default of 0.9997 would hardly change the averages.
         bn_decay=None if frozen else 0.99,
         eval_every=interval,
         checkpoint_every=interval,
@@ -143,7 +144,7 @@ def config_for(options: Options) -> RunConfig:
         augment=_augmentation(options, from_weights["network"]),
         loss=LossConfig(label_smoothing=options.label_smoothing),
         optimizer=OptimizerConfig(
-            # With epsilon = 1 and small gradients the paper's RMSProp is nearly this.
+            # With epsilon = 1 and small gradients, the paper's RMSProp is nearly the same.
             kind="momentum",
             learning_rate=options.learning_rate,
             decay_rate=0.9,
@@ -156,7 +157,7 @@ def config_for(options: Options) -> RunConfig:
 
 
 def _settings_of_weights(options: Options) -> dict[str, Any]:
-    """Return the settings of the initial weights, which a resumed run has on record."""
+    """Return the settings of the initial weights, or those recorded by a run to resume."""
     from inception_jax.storage import run_folder
     from inception_jax.training import initial_weights
 
@@ -181,7 +182,7 @@ def _augmentation(options: Options, network: str) -> AugmentConfig:
 
 
 def _power_of_two(most: int) -> int:
-    """Return the largest power of two that is not above `most`."""
+    """Return the largest power of two that does not exceed `most`."""
     return 2 ** (most.bit_length() - 1)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparison of batch norm's two modes, and recalibration of its moving averages.
 
-A network that is good in training mode and bad in evaluation mode has moving averages that
-do not fit its weights: after too few updates for a decay of 0.9997, while weights change
+If a network is accurate in training mode but not in evaluation mode, its moving averages do
+not match its weights: after too few updates for a decay of 0.9997, while weights change
 fast, or with averaged weights, whose activations differ.
 """
 
@@ -28,7 +28,7 @@ MODES = ("eval", "train")
 def mode_sums(
     variables: Variables, batch: Batch, numbers: None, *, model: Model, axis_name: AxisName
 ) -> dict[str, dict]:
-    """Return metric sums by moving averages ("eval") and by batch statistics ("train")."""
+    """Return metric sums with moving averages ("eval") and batch statistics ("train")."""
     inputs, labels = network_input(batch, model.card.preprocess), batch["label"]
     logits = {
         "eval": model.apply(variables, inputs)[0],
@@ -87,8 +87,8 @@ def recalibrate_statistics(
 def _apply_in_training_mode(
     model: Model, variables: Variables, inputs: jax.Array
 ) -> tuple[jax.Array, dict]:
-    """Return logits by the batch's statistics, and these statistics; without dropout."""
-    # With a decay of 0 the moving averages become the batch's statistics.
+    """Return logits with batch statistics, and these statistics, without dropout."""
+    # With a decay of 0, the moving averages become the batch statistics.
     network = model.network.clone(dropout_rate=0.0, aux_head=False, bn_decay=0.0)
     scale = model.card.residual_scale
     (logits, _), updated = network.apply(

@@ -22,7 +22,7 @@ from inception_jax.weights.model_folder import Variables
 
 @dataclass(frozen=True)
 class BatchOutputs:
-    """The outputs for a batch of images, and the errors of those that cannot be read."""
+    """The outputs for a batch of images, and the errors of unreadable images."""
 
     paths: list[str]
     values: Any  # a tree of arrays [len(paths), ...]
@@ -37,12 +37,12 @@ def apply_to_files(
     *,
     batch_size: int = 32,
 ) -> Iterator[BatchOutputs]:
-    """Yield `function(logits, endpoints)` of the images at `paths`, in order.
+    """Yield `function(logits, endpoints)` for the images at `paths`, in order.
 
-    Threads decode images ahead; they are preprocessed as the model's card says. The last
-    batch is padded, so that one compiled program serves all batches.
+    Threads decode and preprocess images ahead of use, as the model's card specifies. The
+    last batch is padded, so that one compiled program serves all batches.
 
-    Raises ValueError if batch_size is below 1, ImportError without the `data` extra.
+    Raises ValueError if batch_size is below 1, or ImportError without the `data` extra.
     """
     spec, devices = model.card.preprocess, local_devices()
 

@@ -25,7 +25,7 @@ from inception_jax.training.step import Batch, TrainState, network_input, state_
 from inception_jax.weights.model import Model, card_of_run, load, open_checkpoints
 from inception_jax.weights.model_folder import Card, Variables, is_model_folder
 
-# Raw weights, averaged weights (which the paper evaluates), and those of an imported file.
+# Raw weights, averaged weights (which the paper evaluates), and imported weights.
 WEIGHT_KINDS = ("raw", "ema", "published")
 
 
@@ -41,7 +41,7 @@ class TrainedModel:
         return self.model.card
 
     def weights_or_only(self, kind: str) -> Variables:
-        """Return the weights of this kind or, if there is only one kind, those."""
+        """Return the weights of this kind, or the only weights if there is one kind."""
         if len(self.variables) == 1:
             (only,) = self.variables.values()
             return only
@@ -60,10 +60,10 @@ class RestoredRun:
 def load_state(
     run: Path, devices: Sequence[jax.Device], step: int | None = None
 ) -> RestoredRun:
-    """Restore a run from the checkpoint of `step`, by default from the newest good one.
+    """Restore a run from the checkpoint of `step`, by default the newest undamaged one.
 
-    Newer checkpoints that are damaged are named on standard error. Raises ValueError if
-    there is no such checkpoint, CheckpointError if it is damaged or if all are.
+    Newer, damaged checkpoints are reported on standard error. Raises ValueError if there
+    is no such checkpoint, or CheckpointError if it is damaged or if all are.
     """
     record = run_folder.read_record(run)
     network = network_for(record.config, len(record.class_names))
@@ -125,7 +125,7 @@ def ensemble_step(
     models: Sequence[Model],
     axis_name: AxisName,
 ) -> Sums:
-    """Return the metric sums of the models' mean softmax, over examples with `mask` 1."""
+    """Return the metric sums of the models' mean softmax over examples with `mask` 1."""
     probabilities = [
         view_probabilities(model, model_variables, batch)
         for model, model_variables in zip(models, variables, strict=True)
@@ -150,11 +150,12 @@ def evaluate(
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Evaluate one model, or an ensemble, on every image of `source` exactly once.
 
-    Of several models, and of the views of an image, the softmax is averaged. `on_batch` is
-    called after each batch, of `batch_size` over all devices, with its number of images.
+    The softmax is averaged over models and over the views of an image. `batch_size` counts
+    images, not views, over all devices. `on_batch` is called after each batch with its
+    number of images.
 
-    Returns metric sums by kind of weights (`training.metrics.means` makes accuracies of
-    them), and the errors of images that on_bad_image="skip" left out.
+    Returns metric sums by kind of weights, which `training.metrics.means` converts to
+    accuracies, and the errors of skipped images.
     """
     check_compatible(models, source)
     totals: dict[str, dict[str, float]] = {kind: {} for kind in kinds_to_evaluate(models)}
@@ -181,7 +182,7 @@ def evaluate(
 
 
 def kinds_to_evaluate(models: Sequence[TrainedModel]) -> tuple[str, ...]:
-    """Return both kinds of a run's weights if there is a run, else the kind of all models.
+    """Return both kinds of weights if there is a run, or the kind of all model folders.
 
     The weights of a model folder are combined with each kind of a run. Raises ValueError if
     there are only model folders and their kinds differ.
@@ -192,14 +193,14 @@ def kinds_to_evaluate(models: Sequence[TrainedModel]) -> tuple[str, ...]:
     kinds = tuple(dict.fromkeys(kind for one in models for kind in one.variables))
     if len(kinds) > 1:
         raise ValueError(
-            f"an ensemble needs weights of one kind, got {' and '.join(kinds)}; name the "
-            "run instead of the model folder exported from it, or leave one model out."
+            f"an ensemble needs weights of one kind, got {' and '.join(kinds)}; use the "
+            "run instead of the model folder exported from it, or omit one model."
         )
     return kinds
 
 
 def check_compatible(models: Sequence[TrainedModel], source: Source) -> None:
-    """Raise ValueError if preprocessing differs, or if classes are not the data's."""
+    """Raise ValueError if models differ in preprocessing, or from the data in classes."""
     first = models[0].card
     for card in (one.card for one in models):
         if card.class_names != source.class_names:
@@ -223,7 +224,7 @@ def exclude_images(source: Source, excluded: Collection[str]) -> Source:
     """Return `source` without the images named in `excluded`.
 
     A number stands for the validation image of that number, as in ILSVRC's list
-    `ILSVRC2014_clsloc_validation_blacklist.txt`, which Table 2 of the paper leaves out.
+    `ILSVRC2014_clsloc_validation_blacklist.txt` of the images omitted in Table 2.
 
     Raises ValueError if an entry is not an image of the source.
     """

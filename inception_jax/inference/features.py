@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Extraction of features: an endpoint of a network for many images, written to a file.
+"""Extraction of features, the values of an endpoint, from many images to a file.
 
 FILE.npz      arrays features [n, ...] in float32, names [n], endpoint and model.json
 FILE.parquet  columns name and features (flat lists of one length); endpoint, shape and
@@ -36,7 +36,7 @@ GROUP_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint of a network, as features of an image."""
+    """An endpoint of a network, used as features of an image."""
 
     name: str
     pool: bool  # take the mean over height and width
@@ -50,7 +50,7 @@ class Endpoint:
 def find_endpoint(model: Model, name: str, *, pool: bool = False) -> Endpoint:
     """Return the endpoint `name` of a model, without running the network.
 
-    Raises ValueError, with a list, if there is none, or if `pool` is set and it has no
+    Raises ValueError, with a list, if it does not exist, or if `pool` is set and it has no
     height and width.
     """
     images = jax.ShapeDtypeStruct((1, *model.card.preprocess.image_shape), jnp.float32)
@@ -64,7 +64,7 @@ def find_endpoint(model: Model, name: str, *, pool: bool = False) -> Endpoint:
         )
     shape = endpoints[name].shape[1:]
     if pool and len(shape) != 3:
-        raise ValueError(f"{name} has no height and width; leave out --pool.")
+        raise ValueError(f"{name} has no height and width; omit --pool.")
     return Endpoint(name, pool, shape[2:] if pool else shape)
 
 
@@ -94,7 +94,7 @@ def check_disk_space(out: Path, endpoint: Endpoint, images: int) -> None:
     if needed > free:
         raise ValueError(
             f"writing {format_bytes(size)} of {endpoint.name} for {images:,} images to "
-            f"{out} needs {format_bytes(needed)}, but {format_bytes(free)} are free; take "
+            f"{out} needs {format_bytes(needed)}, but {format_bytes(free)} are free; use "
             "fewer images or --pool."
         )
 
@@ -102,7 +102,7 @@ def check_disk_space(out: Path, endpoint: Endpoint, images: int) -> None:
 def write_features(out: Path, card: Card, endpoint: Endpoint, batches: Batches) -> int:
     """Write features to `out`, .npz or .parquet, batch by batch; return the number of rows.
 
-    Raises CheckpointError if writing fails, ImportError without the `data` extra.
+    Raises CheckpointError if writing fails, or ImportError without the `data` extra.
     """
     write = {".npz": _write_npz, ".parquet": _write_parquet}[out.suffix]
     about = {"endpoint": endpoint.name, CARD_FILE: card.to_json()}
@@ -165,5 +165,5 @@ def _row_groups(
 
 
 def _utf8(name: str) -> str:
-    """Return a file's name with bytes that are not UTF-8 escaped, as in \\xff."""
+    """Return a file's name with invalid UTF-8 bytes escaped, as in \\xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

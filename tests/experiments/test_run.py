@@ -204,12 +204,12 @@ def trained(tmp_path_factory, data_dir) -> Path:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ([], "name at least one run or model folder"),
+        ([], "specify a run or model folder"),
         (["nowhere"], "there is no model nowhere: expected a folder"),
-        (["MODEL"], "model is a model folder and has no data of its own; name some"),
+        (["MODEL"], "model is a model folder, which has no data of its own; specify"),
         (
             ["MODEL", "--data", "digits", "--step", "2"],
-            "only a run has a choice of weights and step",
+            "weights and step can be chosen only for a run",
         ),
         (["MODEL", "--data", "synthetic"], "evaluate it on data with its own classes"),
         (["RUN", "--exclude", "nowhere"], "nowhere is not a file; --exclude expects"),

@@ -156,7 +156,7 @@ def test_model_folders_have_the_kind_of_their_weights():
     assert_close(alone, {"published": totals_of([model()], 23)["raw"]})
     both = [with_one_kind("published"), with_one_kind("published", 1)]
     assert kinds_to_evaluate(both) == ("published",)
-    with pytest.raises(ValueError, match="one kind, got published and ema; name"):
+    with pytest.raises(ValueError, match="one kind, got published and ema; use"):
         totals_of([with_one_kind("published"), with_one_kind("ema")], 23)
 
 
