@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sum of a residual block and its ReLU, which keep one array for the gradient."""
+"""The residual sum and the ReLU after it, which keep only one array for the gradient."""
 
 from collections.abc import Callable
 

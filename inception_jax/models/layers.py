@@ -74,7 +74,7 @@ BatchNorm = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)
 
 
 def frozen(norm: ModuleDef) -> ModuleDef:
-    """Return `norm` changed to use its moving averages in training too, unchanged."""
+    """Return `norm` with moving averages in training too, which are not updated."""
 
     def frozen_norm(*, use_running_average: bool, **fields: Any) -> nn.Module:
         return norm(use_running_average=True, **fields)

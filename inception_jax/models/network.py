@@ -32,7 +32,7 @@ class Network(nn.Module):
     `apply(variables, images, residual_scale, train=...)` returns `(logits, endpoints)`:
     float32 logits `[n, num_classes]`, and every intermediate result under slim's names,
     from `Conv2d_1a_3x3` to `Predictions` (softmax). With `num_classes=0` there is no
-    classifier, and the first value is the features, `[n, c]`, for facenet of length 1.
+    classifier, and the first value is the features, `[n, c]`; facenet's have unit length.
 
     Call arguments:
       images: `[n, h, w, c]`, floating point, scaled to [-1, 1].
@@ -58,7 +58,7 @@ class Network(nn.Module):
     dropout_rate: float
     bn_decay: float
     bn_scale: bool = True  # False: no gamma, as in slim, Keras and facenet
-    bn_frozen: bool = False  # use the moving averages in training too, unchanged
+    bn_frozen: bool = False  # use moving averages in training too; do not update them
     bn_axis_name: str | None = None  # device axis over which batch statistics are shared
     bn_axis_index_groups: tuple[tuple[int, ...], ...] | None = None
     aux_head: bool = False
