@@ -33,9 +33,9 @@ def residual_sum(
 ) -> Float[Array, "n h w c"]:
     """Return `activation(x + residual)`; None is the identity.
 
-    The arrays are added as matrices. On a GPU, XLA then fuses the matrix multiplication
-    before the sum with the bias, `x` and the ReLU, and the one after it with the other
-    gradient of `x`. Four-dimensional arrays would be added in a separate pass.
+    The arrays are added as matrices. On a GPU, XLA then fuses the bias, `x` and the ReLU
+    into the matrix multiplication that computes `residual`, and likewise the sum of the two
+    gradients of `x`. Four-dimensional arrays would be added in a separate pass.
     """
     matrix = -1, x.shape[-1]
     total = x.reshape(matrix) + residual.reshape(matrix)
