@@ -34,7 +34,7 @@ MODEL_HELP = (
     "(~/.local/share/inception_jax/models if unset)."
 )
 ModelName = Annotated[str | None, option("MODEL", "the only model there", MODEL_HELP)]
-WEIGHTS_HELP = "Weights of a run: exponential moving average (ema), or as trained (raw)."
+WEIGHTS_HELP = "Which weights of a run: moving average (ema) or raw parameters (raw)."
 Weights = Annotated[Literal["ema", "raw"], arg(help=WEIGHTS_HELP)]
 NEWEST = "the newest undamaged one"
 Step = Annotated[int | None, option("INT", NEWEST, "Step of a run's checkpoint.")]

@@ -26,12 +26,12 @@ Arrays = dict[str, np.ndarray]
 
 
 def list_checkpoints(run: Run, /) -> None:
-    """List the checkpoints of a run with step, time, sizes and digest.
+    """List the checkpoints of a run with their steps, times, sizes and digests.
 
     Example: inception-jax ckpt ls runs/digits
 
-    The digest is that of all arrays and their names when they were saved: checkpoints with
-    equal digests are identical. To compare the arrays on disk with it, use ckpt verify.
+    The digest is that of all arrays and their names as saved: checkpoints with equal
+    digests are identical. To verify the arrays on disk, use ckpt verify.
     """
     checkpoints = open_checkpoints(run)
     lines = []
@@ -59,14 +59,14 @@ def list_checkpoints(run: Run, /) -> None:
 def verify_checkpoints(
     run: Run, /, step: Annotated[int | None, option("INT", "all")] = None
 ) -> None:
-    """Read checkpoints and compare every array with its digest.
+    """Read checkpoints and verify every array against its digest.
 
     Example: inception-jax ckpt verify runs/digits
 
-    Exit status: 0 if all are intact, 1 if one is damaged. Nothing is changed.
+    Exit status: 0 if all are intact, 1 if any is damaged. Nothing is changed.
 
     Args:
-        step: Step of the only checkpoint to verify.
+        step: Verify only the checkpoint of this step.
     """
     checkpoints = open_checkpoints(run, step)
     any_damaged = False
@@ -96,14 +96,14 @@ def diff_checkpoints(
 
     Example: inception-jax ckpt diff runs/digits runs/digits --steps 100 200
 
-    Prints the largest absolute and relative difference for each group of arrays. The
-    relative difference of two numbers is divided by the larger of their absolute values.
-    Exit status: 0 if the states are bit-identical, 1 otherwise.
+    Prints the largest absolute and relative difference for each group of arrays. Relative
+    differences are divided by the larger absolute value. Exit status: 0 if the states are
+    bit-identical, 1 if they differ, 2 for invalid arguments, 74 if one is damaged.
 
     Args:
         a: Folder of the first run.
         b: Folder of the second run, which may be the same.
-        steps: Step of A's checkpoint and step of B's.
+        steps: Steps of the checkpoints of A and of B.
     """
     step_a, step_b = steps or (None, None)
     states = []
@@ -118,7 +118,7 @@ def diff_checkpoints(
     header = ("group", "arrays", "differ", "largest difference", "largest relative")
     print(f"\n{table(header, lines, right=(1, 2, 3, 4))}")
     if incomparable := _incomparable(*states):
-        print(f"\nonly in one, or of different shape or type: {first_few(incomparable)}")
+        print(f"\nmissing in one, or of different shape or type: {first_few(incomparable)}")
     raise SystemExit(1)
 
 
@@ -129,13 +129,13 @@ def export_checkpoint(
     weights: Weights = "ema",
     step: Step = None,
 ) -> None:
-    """Write a checkpoint's weights to an .npz file, which NumPy reads without pickle.
+    """Write the weights of a checkpoint to an .npz file, which NumPy reads without pickle.
 
     Example: inception-jax ckpt export runs/digits --out digits.npz
 
     Arrays have names such as params/Logits/kernel and batch_stats/... The file also holds
-    two JSON texts: model.json (network, class names, preprocessing) and run.json (the
-    run's record, step and weights). For other formats, use weights export.
+    two JSON strings: model.json (network, class names, preprocessing) and run.json (record
+    of the run, step and weights). For other formats, use weights export.
 
     Args:
         out: New file to write.

@@ -45,8 +45,8 @@ def check_data(
     Nothing is downloaded. Exit status: 0 if ready, 1 if not, 2 if NAME is invalid.
 
     Args:
-        read: Number of images of each split to read, chosen at random, or all.
-        md5: Also verify the checksums of the ImageNet archives, which takes minutes.
+        read: Read this many randomly chosen images from each split, or all.
+        md5: Also verify the checksums of the ImageNet archives; this takes minutes.
     """
     progress = _print_progress if sys.stderr.isatty() else None
     report = check(name, data_dir, read=read, md5=md5, progress=progress)
@@ -69,18 +69,18 @@ def bench_data(
     images: int = 512,
     jsonl: Annotated[Path | None, option("FILE", "not written")] = None,
 ) -> None:
-    """Measure how many training images per second this host delivers.
+    """Measure how many training images per second this host can prepare.
 
     Example: inception-jax data bench imagenet2012 --need 3000
 
-    The pipeline decodes, crops, resizes and flips files held in memory, on one core and on
-    all. If TensorFlow is installed, its tf.data pipeline is measured alternately.
+    The pipeline decodes, crops, resizes and flips files in memory, on one core and on all
+    cores. If TensorFlow is installed, its tf.data pipeline is measured in turns with ours.
 
     Args:
-        need: Images per second that training needs, to compare with.
+        need: Compare the result with this number of images per second.
         rounds: Number of measurements of each pipeline; the median is printed.
         images: Number of images per measurement.
-        jsonl: Append every measurement to this file, as lines of JSON.
+        jsonl: Append every measurement to this file as a line of JSON.
     """
     if need is not None and need <= 0:
         raise ValueError(f"need must be above 0 images/s, got {need:g}.")

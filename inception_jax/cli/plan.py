@@ -31,26 +31,26 @@ def plan_training(
     fresh: bool = False,
     json: bool = False,
 ) -> None:
-    """Estimate memory and time of training on a TPU slice, before renting it.
+    """Estimate the memory and time of training on a TPU slice, without a TPU.
 
     Example: inception-jax plan inception_v4 --topology v5e:4x4 --batch 2048
 
-    The training step is compiled for the slice by libtpu, the TPU compiler. No TPU is
-    needed and nothing is run, so all times are estimates. A compilation takes minutes; with
-    --no-largest there is one, otherwise about three, stored in ~/.cache/inception_jax/plan.
+    libtpu, the TPU compiler, compiles the training step for the slice. Nothing is run, so
+    all times are estimates. A compilation takes minutes. About three are needed, or one
+    with --no-largest. Results are cached in ~/.cache/inception_jax/plan.
 
     Args:
         network: Name of a network; inception-jax networks lists them.
         topology: Chip and shape of the slice, such as v5e:16x16, v4:2x2x1 or v6e:8x8.
-        batch: Images per step, on all chips together.
+        batch: Global batch size: images per step on all chips together.
         dtype: Data type of the computation.
-        accumulate: Number of parts that each chip splits its share of the batch into, to
-            save memory; their gradients are averaged.
-        remat: Recompute the activations of blocks for the gradients, to save memory.
+        accumulate: Split each chip's share of the batch into this many parts, to save
+            memory; their gradients are averaged.
+        remat: Recompute the activations of blocks in the backward pass, to save memory.
         bn_sync: Chips that share batch statistics: none, global (all) or a number.
         largest: Also search for the largest batch per chip that fits in memory, among
             powers of two.
-        fresh: Compile again instead of using stored results.
+        fresh: Ignore cached results and recompile.
         json: Print all figures as JSON.
     """
     config = RunConfig(
@@ -67,7 +67,7 @@ def plan_training(
     try:
         plan = make_plan(config, topology, largest=largest, fresh=fresh, log=log)
     except KeyboardInterrupt:
-        log("\nInterrupted; finished compilations are stored.")
+        log("\nInterrupted; completed compilations are cached.")
         raise SystemExit(130) from None
     print(as_json(plan) if json else describe(plan))
 
@@ -108,14 +108,14 @@ def _largest(plan: Plan, largest: LargestBatch) -> str:
     next_images = 2 * images or plan.config.accumulate
     fits = "none"
     if program := largest.program:
-        fits = f"{images} images, with {_gib(program.needed)}"
+        fits = f"{images} images, which need {_gib(program.needed)}"
         per_image = plan.program.flops / plan.images
         recomputed = program.flops / images / per_image - 1
         if recomputed > 0.01:
-            fits += f" and {recomputed:.0%} of the operations recomputed to save memory"
+            fits += f"; {recomputed:.0%} of the operations are recomputed to save memory"
     return (
-        f"Largest batch per chip that fits: {fits}; {next_images} would need at least "
-        f"{_gib(refused.needed)} of {_gib(refused.available)}.\n"
+        f"Largest batch per chip that fits: {fits}. A batch of {next_images} would need at "
+        f"least {_gib(refused.needed)} of {_gib(refused.available)}.\n"
         f"Compiled for {largest.topology}; {images * plan.slice.chips} images per step on "
         f"all chips of {plan.slice.name}."
     )
@@ -125,7 +125,7 @@ def _work(plan: Plan) -> str:
     """Return the section on operations and bytes of a step.
 
     The compiler's count differs from 6 operations per multiply-accumulate (2 forward, 4
-    backward): it leaves out the zeros of "SAME" padding, and includes batch normalisation.
+    backward): it excludes the zeros of "SAME" padding and includes batch normalisation.
     """
     program, images, movement = plan.program, plan.images, plan.program.movement
     flops = program.flops / images
@@ -162,7 +162,7 @@ def _time(plan: Plan) -> str:
     rows = [
         ("operations", _ms(plan.compute_seconds), f"at {chip.peak / 1e12:.0f} TFLOP/s"),
         ("HBM", _ms(plan.hbm_seconds), f"at {chip.hbm_rate / 1e9:.0f} GB/s"),
-        ("roofline, the longer of both", _ms(plan.step_seconds), most),
+        ("roofline, the longer of the two", _ms(plan.step_seconds), most),
     ]
     if seconds := plan.expected_seconds:
         throughput = f"{rate(plan.images / seconds)}, without the all-reduce"
@@ -195,8 +195,8 @@ def _scaling(plan: Plan) -> str:
     ]
     note = (
         f"Fraction of the roofline's speed with {plan.images} images per chip, if the step "
-        "waits for the\nall-reduce or overlaps with it. The all-reduce is limited by the "
-        "bandwidth of the links alone."
+        "waits for the\nall-reduce or overlaps with it. Only the bandwidth of the links "
+        "limits the all-reduce."
     )
     return f"{table(header, rows, right=(0, 1, 2, 3))}\n{note}"
 

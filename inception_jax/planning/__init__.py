@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates of memory and time of a training step on a TPU slice that is not attached.
+"""Estimates of the memory and time of a training step on an absent TPU slice.
 
-JAX can compile a program for devices that are absent ("ahead of time"): libtpu, the TPU
-compiler, needs only the name of the slice. The compiled program states its memory and its
-operations; `roofline` turns them into lower bounds of its time.
+JAX can compile a program "ahead of time" for absent devices: libtpu, the TPU compiler,
+needs only the name of the slice. The compiled program states its memory and its
+operations, from which `roofline` computes lower bounds of its time.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training steps compiled ahead of time for an absent TPU slice, with results kept on disk.
+"""Training steps compiled ahead of time for an absent TPU slice, with cached results.
 
-The compiled program itself is not kept, only its figures: memory, operations, traffic.
+Only figures of the compiled program are cached: memory, operations and traffic.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ WORKER_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class StageWork:
-    """The part of a training step that one stage of the network accounts for."""
+    """The work of a training step that one stage of the network accounts for."""
 
     stage: str  # "" for everything else: loss, optimizer, averages, all-reduce
     macs: int  # multiply-accumulates of one image's forward pass
@@ -79,19 +79,19 @@ class CompiledStep:
 
 @dataclass(frozen=True)
 class TooLarge:
-    """The compiler's refusal of a training step that does not fit in the chip's memory."""
+    """The result for a training step that does not fit in the chip's memory."""
 
-    needed: int  # bytes of HBM; at least, if the compiler counted only temporary buffers
+    needed: int  # bytes of HBM; a lower bound if only temporary buffers were counted
     available: int
-    seconds: float  # compilation time until the refusal
+    seconds: float  # compilation time until the error
 
 
 def load_or_compile(
     config: RunConfig, topology: str, *, fresh: bool, log: Callable[[str], None]
 ) -> CompiledStep | TooLarge:
-    """Return the stored result for this step and slice, or compile and store it.
+    """Return the cached result for this step and slice, or compile and cache it.
 
-    With `fresh`, a stored result is ignored. `log` is called before and after compiling.
+    With `fresh`, a cached result is ignored. `log` is called before and after compiling.
 
     Raises ValueError for an invalid configuration, ModuleNotFoundError without libtpu, and
     ChildProcessError if the compiler process is killed.
@@ -158,7 +158,7 @@ def check_compiler() -> None:
 
 
 def cache_key(config: RunConfig, topology: str) -> str:
-    """Return a digest of all that affects the result: settings, versions, source, flags."""
+    """Return a digest of all inputs of a result: settings, versions, source and flags."""
     settings = {k: v for k, v in asdict(config).items() if k not in IGNORED_SETTINGS}
     inputs = {
         "settings": settings,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker process of `aot`: compile a training step for an absent TPU slice.
+"""The worker process of `aot`, which compiles a training step for an absent TPU slice.
 
 `python -m inception_jax.planning.aot_worker` reads one line of JSON from standard input,
 {"config": RunConfig, "topology": name}, and prints one: {"compiled": CompiledStep},
@@ -43,8 +43,8 @@ from inception_jax.training.step import state_shapes, train_step
 def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
     """Compile the training step of a run on ImageNet; return the fields of `CompiledStep`.
 
-    If the step does not fit in memory, returns those of `TooLarge`. Raises ValueError if
-    the network does not support the configuration.
+    If the step does not fit in memory, return those of `TooLarge`. Raises ValueError if the
+    network does not support the configuration.
     """
     devices = compile_only_tpus(topology)
     network = network_for(config, get_spec(config.network).num_classes, len(devices))
@@ -64,8 +64,8 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
             "chips": len(devices),
             "seconds": time.perf_counter() - start,
             "memory": _memory(compiled.memory_analysis()),
-            # XLA counts a loop's body once. With `accumulate` nearly the whole step is the
-            # body of the loop over the parts of the batch.
+            # XLA counts the body of a loop once. With `accumulate`, nearly the whole step
+            # is the body of the loop over the parts of the batch.
             "flops": cost["flops"] * config.accumulate,
             "movement": asdict(read_movement(hlo)),
             "stages": stage_work(summary, hlo),
@@ -124,7 +124,7 @@ def _memory(analysis: Any) -> dict[str, int]:
 
 
 def parse_out_of_memory(error: Exception) -> dict[str, int]:
-    """Return needed and available bytes from the compiler's message, or raise `error`."""
+    """Return the bytes that the compiler's message gives; raise `error` if it has none."""
     amount = r"([\d.]+)([KMGT]?)"
     match = re.search(rf"Used {amount} of {amount} hbm", str(error)) or re.search(
         rf"temporaries \({amount}\) exceeds available HBM \({amount}\)", str(error)
@@ -159,7 +159,7 @@ def answer_request(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 
 
 def _exit_with_parent(parent: int) -> None:
-    """End this process as soon as its parent has ended; compiling takes minutes."""
+    """Exit as soon as the parent process has ended; compiling takes minutes."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a compiled program's HLO text: its collectives, its memory traffic, its cycles.
+"""Read collectives, memory traffic and cycles from the HLO text of a compiled program.
 
 XLA's `cost_analysis` counts the bytes of all operands and results. The HLO text of a TPU
-program also states where each array lies: S(n) in a layout is memory on the chip, and only
-the other arrays pass through HBM.
+program also states where each array is stored: S(n) in a layout is on-chip memory, and
+all other arrays pass through HBM.
 """
 
 import math
@@ -17,12 +17,12 @@ COLLECTIVES = (
     *("all-reduce", "all-gather", "reduce-scatter"),
     *("all-to-all", "collective-permute", "collective-broadcast"),
 )
-# Operations that only name memory or wait for it.
+# Operations that move no data.
 _FREE = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call"),
     *("conditional", "partition-id", "replica-id", "after-all", "iota"),
 )
-# Operations that run other computations. All others with `calls=` are kernels.
+# Operations that run other computations. All other operations with `calls=` are kernels.
 _CALLING = ("while", "call", "async-start")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.-]+) .*\{")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
@@ -38,8 +38,8 @@ _LIBRARY_CALL = re.compile(r'custom_call_target="(__cu[^"]*)"')
 class Movement:
     """Collectives, memory traffic and cycles of one run of a program on one chip.
 
-    Each kernel is taken to read its operands and write its results once, in full, padded
-    as they are laid out in memory.
+    Each kernel is assumed to read its operands and write its results once, completely, with
+    the padding of their layout in memory.
     """
 
     counts: dict[str, int]  # number of collectives, by kind
@@ -68,7 +68,7 @@ class _Array(NamedTuple):
         return "S(" in self.layout
 
     def num_bytes(self, *, padded: bool) -> int:
-        """Return its size, with `padded` in whole tiles as it is laid out in memory."""
+        """Return the size in bytes; with `padded`, in whole tiles as laid out in memory."""
         digits = re.search(r"\d+", self.dtype)
         bits = 8 if self.dtype == "pred" else int(digits[0]) if digits else 0
         sizes = [int(size) for size in self.shape.split(",") if size]
@@ -104,7 +104,7 @@ class _Program:
     def executed(
         self, name: str = "", runs: int = 1, *, within_kernels: bool
     ) -> Iterator[tuple[list[_Instruction], int]]:
-        """Yield a computation and those it calls, each with how often it runs."""
+        """Yield a computation and those it calls, each with the number of its runs."""
         instructions = self.computations[name or self.entry]
         yield instructions, runs
         for instruction in instructions:
@@ -132,11 +132,11 @@ def read_movement(hlo: str) -> Movement:
 
 
 def cost_by_module(hlo: str, modules: Collection[str]) -> dict[str, Cost]:
-    """Split a program's `Movement` among `modules`; the rest is under "".
+    """Split a program's `Movement` among `modules`; the rest has the key "".
 
-    A kernel fused from several modules' operations counts for the module of its result. Of
-    nested modules the outermost counts. Operations that the compiler adds, such as copies
-    between HBM and on-chip memory, count for the module whose result they take.
+    A kernel fused from operations of several modules counts for the module of its result.
+    Of nested modules the outermost counts. Operations that the compiler adds, such as
+    copies between HBM and on-chip memory, count for the module whose result they use.
     """
     program = _parse(hlo)
     origins = _origins(program, modules)
@@ -150,7 +150,7 @@ def cost_by_module(hlo: str, modules: Collection[str]) -> dict[str, Cost]:
 def bytes_by_operation(hlo: str) -> dict[str, int]:
     """Split `Movement.total_bytes` by operation, such as "fusion".
 
-    Calls of cuDNN and cuBLAS are listed by the function that they call.
+    Calls of cuDNN and cuBLAS are listed by the name of the called function.
     """
     sizes = Counter[str]()
     for instruction, cost in _costs(_parse(hlo)):
@@ -177,7 +177,7 @@ def _sum(costs: Iterable[Cost]) -> Cost:
 
 
 def _costs(program: _Program) -> Iterator[tuple[_Instruction, Cost]]:
-    """Yield instructions with costs that add up to the program's."""
+    """Yield instructions with their costs, which add up to those of the program."""
     for instructions, runs in program.executed(within_kernels=True):
         for instruction in instructions:
             if cycles := _CYCLES.search(instruction.rest):

@@ -17,8 +17,8 @@ from inception_jax.planning.roofline import GIB, Slice, get_slice
 class Scaling:
     """Estimated efficiency of data parallelism on `chips` chips, at equal images per chip.
 
-    `waiting` and `overlapped` are the fraction of the speed without an all-reduce that is
-    left if the step waits for the all-reduce, or if the two overlap completely.
+    `waiting` and `overlapped` are fractions of the speed without an all-reduce: if the step
+    waits for the all-reduce, and if the two overlap completely.
     """
 
     chips: int
@@ -38,7 +38,7 @@ class LargestBatch:
     """The largest number of images per chip, among powers of two, that fits in memory."""
 
     images: int  # 0 if not even the smallest batch fits
-    topology: str  # slice that it was compiled for: the smallest of this kind of chip
+    topology: str  # the slice compiled for, the smallest with this kind of chip
     program: CompiledStep | None  # None if no batch fits
     refused: TooLarge  # result for twice as many images
 
@@ -110,12 +110,12 @@ def make_plan(
 ) -> Plan:
     """Compile a run's training step for a slice and return the estimates.
 
-    With `largest`, the largest batch that fits is searched for by further compilations.
-    Each takes minutes and is announced through `log`. Results are stored on disk and
-    reused, unless `fresh`.
+    With `largest`, further compilations search for the largest batch that fits. Each takes
+    minutes and is announced through `log`. Results are cached on disk and reused, unless
+    `fresh`.
 
-    Raises ValueError, before compiling, if the network is unknown or the batch does not
-    divide among the chips; and after compiling, if the batch does not fit in memory.
+    Raises ValueError if the network is unknown or the batch does not divide among the chips
+    (before compiling), or if the batch does not fit in memory (after compiling).
     """
     get_spec(config.network)
     # Only shard_map can be lowered for absent devices. jax.pmap runs the same program.
@@ -140,7 +140,7 @@ def _check_divides(config: RunConfig, tpu_slice: Slice) -> None:
         nearest = " or ".join(str(size) for size in (below, below + parts) if size)
         raise ValueError(
             f"batch must be a multiple of {parts} ({chips} chips x accumulate "
-            f"{config.accumulate}), got {config.batch_size}; the nearest: {nearest}."
+            f"{config.accumulate}), got {config.batch_size}; the nearest are {nearest}."
         )
     if isinstance(bn_sync, int) and chips % bn_sync:
         raise ValueError(
@@ -156,8 +156,8 @@ def _find_largest_batch(
 ) -> LargestBatch:
     """Double or halve the images per chip, starting at a guess, until the limit is found.
 
-    The smallest slice is compiled for: a chip needs the same memory on all of them. If the
-    guess is right, two compilations suffice.
+    Compile for the smallest slice, because a chip needs the same memory on all slices. If
+    the guess is right, two compilations suffice.
     """
     smallest = get_slice(tpu_slice.alternatives[0])
     images = _guess_largest(config, tpu_slice, program)
@@ -183,7 +183,7 @@ def _guess_largest(
 ) -> int:
     """Extrapolate linearly from one program's memory, in powers of two x `accumulate`.
 
-    The factor 1.5 is for larger batches, which take less temporary memory per image.
+    The factor 1.5 is because larger batches need less temporary memory per image.
     """
     if isinstance(program, TooLarge):
         per_batch, fixed = program.needed, 0
@@ -203,12 +203,12 @@ def _too_large_message(
 ) -> str:
     chips, advice = tpu_slice.chips, "choose a smaller --batch"
     if largest and largest.images:
-        advice = f"at most {largest.images} fit, a --batch of {largest.images * chips}"
+        advice = f"at most {largest.images} fit, with --batch {largest.images * chips}"
     remat = "" if config.remat else ", or use --remat"
     needed, available = program.needed / GIB, program.available / GIB
     return (
         f"{config.batch_size // chips} images per chip of {tpu_slice.name} need at least "
-        f"{needed:.1f} GiB of HBM and {available:.2f} GiB are available; {advice}, or "
+        f"{needed:.1f} GiB of HBM, but {available:.2f} GiB are available; {advice}, or "
         f"split it with --accumulate{remat}."
     )
 

@@ -16,10 +16,10 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """The data sheet of a TPU chip, which JAX counts as one device.
+    """The data sheet of a TPU chip, which is one device in JAX.
 
     Sources: cloud.google.com/tpu/docs/v4, v5e, v5p, v6e. They give the bandwidth of all
-    links of a chip in both directions; `link_rate` is that of one link in one direction.
+    links of a chip in both directions; `link_rate` is for one link in one direction.
     """
 
     kind: str  # jax.Device.device_kind
@@ -30,8 +30,8 @@ class Chip:
     # axes are multiples of it (v4, v5p). Source: the scaling book, chapter on TPUs.
     whole_axis: int
     slices: tuple[str, ...]  # shapes that can be rented, up to 256 chips
-    # Cycles per second, for chips with one core, whose time the compiler's cycle counts
-    # give. v5e: 197e12 operations per second from four units of 128x128 multiply-adds.
+    # Cycles per second, for chips with one core; converts the compiler's cycles to time.
+    # v5e: 197e12 operations per second from four units of 128x128 multiply-adds.
     clock: float | None = None
 
     @property
@@ -88,9 +88,9 @@ class Slice:
     def all_reduce_seconds(self, size: float | int) -> float:
         """Return a lower bound of the time to sum `size` bytes per chip over all chips.
 
-        A chip receives all shares of the sum except its own, twice: once to add them up and
-        once to collect the sums. For rings this is 2 V / W of the scaling book; an axis
-        without wraparound links takes twice as long.
+        A chip receives all shares except its own twice: first to add them, then to collect
+        the sums. For rings this is 2 V / W of the scaling book; an axis without wraparound
+        links takes twice as long.
         """
         received = 2 * size * (self.chips - 1) / self.chips
         return received / (self.links * self.chip.link_rate)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations inside a step that combine the shards of a batch.
 
-A step is a function of one shard, `step(state, batch, numbers, *, axis_name)`. It reduces
-over the mesh axes in `axis_name` with these functions; `parallel` maps it over the devices.
+A step is a function of one shard, `step(state, batch, numbers, *, axis_name)`, mapped over
+devices by `parallel`. `numbers` holds traced scalars: seed, learning rate, residual scale.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ GROUP_AXIS = "group"  # groups of neighbouring devices that share batch statisti
 
 AxisName = str | tuple[str, ...]
 Batch = dict[str, Any]  # arrays [examples, ...] of NumPy or JAX
-# (state, batch of one shard, traced numbers, *, axis_name) -> a result equal on all devices
+# Called as above; returns a result that is equal on all devices.
 Step = Callable[..., Any]
 
 
 def mark_varying(tree: Any, axis_name: AxisName) -> Any:
-    """Mark arrays as different on each shard, so that their gradients are not summed."""
+    """Mark arrays as varying over the shards, so that their gradients are not summed."""
     axes = (axis_name,) if isinstance(axis_name, str) else axis_name
 
     def mark(x: jax.Array) -> jax.Array:
@@ -36,8 +36,8 @@ def mark_varying(tree: Any, axis_name: AxisName) -> Any:
 
 def mean_over(tree: Any, axis_name: AxisName) -> Any:
     """Return the mean of arrays over all shards, which must have equal size."""
-    # One axis at a time: batch statistics that a group shares vary over the groups only,
-    # and shard_map refuses a mean over both kinds of axes at once.
+    # One axis at a time: batch statistics that a group shares vary only over the groups,
+    # and shard_map rejects a mean over both kinds of axes at once.
     for axis in (axis_name,) if isinstance(axis_name, str) else axis_name:
         tree = jax.lax.pmean(tree, axis)
     return tree
@@ -47,8 +47,8 @@ def with_stop_flag(step: Step) -> Step:
     """Make `step` also return the sum of the batch entry "stop" over all devices.
 
     The returned step gives `(result of step, sum)`. The entry, a float32 vector of the same
-    length on each device, is hidden from `step`. Every process learns in this way, without
-    another collective, that one of them was asked to stop.
+    length on each device, is hidden from `step`. Through the sum, every process learns
+    without another collective that one of them was asked to stop.
     """
 
     def step_and_flag(
@@ -62,7 +62,7 @@ def with_stop_flag(step: Step) -> Step:
 
 
 def bn_options(config: ParallelConfig, num_devices: int) -> dict[str, Any]:
-    """Return options of `inception_jax.create` for the batch statistics of `bn_sync`.
+    """Return the options of `inception_jax.create` that implement `bn_sync`.
 
     Raises ValueError if the devices do not divide into groups of `bn_sync`.
     """
@@ -77,7 +77,7 @@ def bn_options(config: ParallelConfig, num_devices: int) -> dict[str, Any]:
 
 
 def num_bn_groups(config: ParallelConfig, num_devices: int) -> int:
-    """Return the number of device groups that share batch statistics; 1 without a size.
+    """Return the number of device groups that share batch statistics; 1 without groups.
 
     Raises ValueError if the devices do not divide into groups of `bn_sync`.
     """

@@ -2,7 +2,7 @@
 """JAX's compilation cache on disk, in a folder that only its owner can change.
 
 With it, a second start loads what the first one compiled. JAX's documentation warns that
-those who can write to the folder "can trigger your JAX process to run arbitrary code".
+anyone who can write to the folder "can trigger your JAX process to run arbitrary code".
 """
 
 import grp
@@ -20,11 +20,11 @@ WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def enable() -> None:
-    """Keep compiled programs in a folder, and load them from it.
+    """Store compiled programs in a folder, and load them from it.
 
     The folder is JAX_COMPILATION_CACHE_DIR or, if that is not set, inception_jax/xla in the
     user's cache folder (XDG_CACHE_HOME or ~/.cache). Missing folders are created with mode
-    0700. If that fails, a line on stderr says so and nothing is kept.
+    0700. If that fails, a message is printed on stderr and nothing is stored.
     JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
 
     Raises ValueError, naming the folder, if other users could change the programs.
@@ -40,7 +40,7 @@ def enable() -> None:
         folder = folder.resolve()  # a symbolic link could be changed later
         create_private(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
-        print(f"Compiled programs are not kept for later starts: {error}", file=sys.stderr)
+        print(f"Compiled programs are not cached on disk: {error}", file=sys.stderr)
         config.update("jax_compilation_cache_dir", None)
         return
     _check_owner(folder)
@@ -50,13 +50,13 @@ def enable() -> None:
 def user_cache_folder(name: str) -> Path:
     """Return inception_jax/`name` in $XDG_CACHE_HOME, which is ~/.cache by default."""
     caches = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says that relative paths are to be ignored.
+    # The XDG specification requires that relative paths are ignored.
     base = Path(caches) if os.path.isabs(caches) else Path.home() / ".cache"
     return base / "inception_jax" / name
 
 
 def create_private(folder: Path) -> None:
-    """Create missing folders with mode 0700; raises OSError if the last is not writable."""
+    """Create missing folders with mode 0700; raises OSError if `folder` is not writable."""
     for path in (*reversed(folder.parents), folder):
         if not path.exists():
             path.mkdir(mode=0o700, exist_ok=True)
@@ -68,7 +68,7 @@ def create_private(folder: Path) -> None:
 
 def _check_owner(folder: Path) -> None:
     """Raise ValueError if another user could write to `folder` or replace it."""
-    # The owner of / can do anything anyway; in a user namespace it is not user 0.
+    # The owner of / has full access anyway; in a user namespace it is not user 0.
     trusted = {os.geteuid(), 0, os.stat("/").st_uid}
     for path in (folder, *folder.parents):
         status = path.stat()
@@ -76,7 +76,7 @@ def _check_owner(folder: Path) -> None:
         if writable & stat.S_IWGRP and _is_private_group(status.st_gid):
             writable &= ~stat.S_IWGRP
         if path != folder and status.st_mode & stat.S_ISVTX:
-            writable = 0  # as in /tmp, users can rename only what they own
+            writable = 0  # sticky, as /tmp: users can rename only what they own
         if status.st_uid not in trusted:
             fault, remedy = f"belongs to user {status.st_uid}", ""
         elif writable:
@@ -94,7 +94,7 @@ def _check_owner(folder: Path) -> None:
 def _is_private_group(gid: int) -> bool:
     """Return whether the user is the only member, by the rule of pam_umask's `usergroups`.
 
-    Systems with such groups make all new folders writable by them.
+    Systems with such groups make all new folders group-writable.
     """
     try:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The devices of a run, their speeds and compiler options, and TPUs to compile for."""
+"""The devices of a run: their speed, their compiler options, and absent TPUs."""
 
 import os
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Dense bfloat16 operations per second of one device as JAX counts them, from
-# cloud.google.com/tpu/docs and NVIDIA's data sheets.
+# Dense bfloat16 operations per second of one jax.Device, from cloud.google.com/tpu/docs
+# and NVIDIA's data sheets.
 PEAK_BFLOAT16 = {
     "TPU v3": 61.5e12,  # one of the two cores of a chip
     "TPU v4": 275e12,
@@ -44,12 +44,12 @@ def local_devices() -> list[jax.Device]:
 
 
 def describe(devices: Sequence[jax.Device]) -> str:
-    """Return number and kind of the devices, such as "4 x TPU v4"."""
+    """Return the number and the kind of the devices, such as "4 x TPU v4"."""
     return f"{len(devices)} x {devices[0].device_kind}"
 
 
 def peak_flops(devices: Sequence[jax.Device]) -> float | None:
-    """Return the bfloat16 operations per second of all `devices`, None if not known."""
+    """Return the bfloat16 operations per second of all `devices`; None if unknown."""
     peak = PEAK_BFLOAT16.get(devices[0].device_kind)
     return None if peak is None else peak * len(devices)
 
@@ -58,14 +58,14 @@ def compile_only_tpus(topology: str) -> list[jax.Device]:
     """Return the chips of a TPU slice such as "v5e:4x4"; needs libtpu, but no TPU."""
     from jax.experimental import topologies
 
-    # Without this option the two cores of a v4 chip would be separate devices.
+    # Without this option, the two cores of a v4 chip would be separate devices.
     options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     return topologies.get_topology_desc(topology, "tpu", **options).devices
 
 
 @lru_cache
 def compiler_options(platform: str) -> dict[str, Any]:
-    """Return the options of `jax.jit` with which these networks run fastest on a platform.
+    """Return the options of `jax.jit` that make these networks fastest on a platform.
 
     Training, evaluation and prediction use them. For a `jax.jit` of your own::
 
@@ -77,9 +77,9 @@ def compiler_options(platform: str) -> dict[str, Any]:
       platform: the `platform` of a `jax.Device`, such as "cpu", "gpu" or "tpu".
 
     Returns:
-      Values for the `compiler_options` argument of `jax.jit`. Options that `XLA_FLAGS` sets
-      are left out. The dictionary is empty for a platform that needs none or has no device
-      on this machine, and for a version of XLA that does not support the options.
+      Values for the `compiler_options` argument of `jax.jit`, without those that
+      `XLA_FLAGS` sets. Empty if the platform needs no options or has no device on this
+      machine, or if this version of XLA does not support them.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     options = _COMPILER_OPTIONS.get(platform, {})

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accounting of wall time: how much a run spends on training and on everything else."""
+"""Accounting of wall time: how much of it a run spends on training."""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# Activities of a process; "step" is training itself. In `total_seconds`, work that a later
-# process had to repeat, because no checkpoint held its result, becomes "lost".
+# Activities of a process; "step" is training itself. `total_seconds` counts work as "lost"
+# if a later process repeated it, because no checkpoint held its result.
 KINDS = ("init", "compile", "data_wait", "step", "checkpoint", "eval")
 
 
 class Goodput:
     """Divides the time since `started` (of `time.perf_counter`) among `KINDS`.
 
-    One kind is timed at any moment, "init" first, so the parts add up to the wall time.
+    Exactly one kind is timed at any moment, "init" first, so they add up to the wall time.
     """
 
     def __init__(self, started: float | None = None) -> None:
@@ -25,7 +25,7 @@ class Goodput:
 
     @contextmanager
     def spent_on(self, kind: str) -> Iterator[None]:
-        """Time `kind` inside the context, and the previous kind again after it."""
+        """Time `kind` inside the context, and the previous kind again afterwards."""
         previous = self._switch(kind)
         try:
             yield
@@ -38,14 +38,14 @@ class Goodput:
         return self._seconds["step"] + self._seconds["data_wait"]
 
     def current_activity(self) -> tuple[str, float]:
-        """Return the kind timed now and the seconds since another method was called.
+        """Return the current kind and the seconds since another method was called.
 
-        Changes nothing, so other threads may call it.
+        Changes nothing, so other threads can call it.
         """
         return self._kind, time.perf_counter() - self._since
 
     def record(self, step: int) -> dict[str, Any]:
-        """Return the seconds so far, by kind, when `step` steps are complete."""
+        """Return a record of the seconds so far, by kind, after `step` steps."""
         self._switch(self._kind)
         return {"session": self.session, "step": step, "seconds": dict(self._seconds)}
 
@@ -59,8 +59,8 @@ class Goodput:
 def total_seconds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the seconds by kind, and "lost", of all processes that worked on a run.
 
-    A process that starts at step s, according to its first record, continues what earlier
-    processes had done at s. What they did after s is lost.
+    A process that starts at step s, according to its first record, continues from the
+    state of an earlier process at s. The work of that process after s is lost.
     """
     sessions: dict[float, list[dict[str, Any]]] = {}
     for record in records:

@@ -2,12 +2,12 @@
 """The processes of one run, usually one on each host of a pod.
 
 Every process runs the same program. `inception_jax.training.fit` connects them, and each
-then trains on its own part of every batch. Functions marked "Collective" must be called by
-all processes; one that does not call them blocks the others.
+then trains on its own part of every batch. A function marked "Collective" must be called by
+all processes; if one process does not call it, the others wait.
 
-JAX ends a process from C++, by SIGABRT and without a Python error, if the others do not
-connect in time, if one sends no heartbeat for `heartbeat_timeout`, or if process 0, the
-coordinator, is gone. Here the process then names all hosts and exits with `HOST_LOST`.
+JAX aborts a process from C++, by SIGABRT and without a Python exception, if the others do
+not connect in time, if one sends no heartbeat for `heartbeat_timeout`, or if process 0, the
+coordinator, is gone. The process then prints all hosts and exits with `HOST_LOST`.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ from inception_jax.runtime.stopping import ExitStatus
 
 Result = TypeVar("Result")
 
-SHUTDOWN_TIMEOUT = 10.0  # seconds that a failed process waits for the others at its end
+SHUTDOWN_TIMEOUT = 10.0  # seconds that a failed process waits for the others when it exits
 
 
 def connect(config: HostsConfig) -> None:
@@ -51,8 +51,8 @@ def connect(config: HostsConfig) -> None:
     arguments = {} if auto else _initialize_arguments(config)
     _set_abort_message(
         f"not all processes of the run connected within {config.start_timeout:g} s "
-        f"(coordinator {config.coordinator}). Start all of them, with the same address, "
-        "which must reach process 0 from every host; --hosts.start-timeout gives them more "
+        f"(coordinator {config.coordinator}). Start all of them with the same address, at "
+        "which every host can reach process 0; --hosts.start-timeout gives them more "
         "time."
     )
     try:
@@ -66,14 +66,14 @@ def connect(config: HostsConfig) -> None:
             raise
         raise ValueError(
             "coordinator auto: JAX found no cluster that it supports, such as Cloud TPU, "
-            f"GKE, SLURM or Open MPI ({error}); give HOST:PORT, and a count and index."
+            f"GKE, SLURM or Open MPI ({error}); give HOST:PORT, count and index."
         ) from error
 
 
 def _initialize_arguments(config: HostsConfig) -> dict[str, Any]:
-    """Return arguments of `jax.distributed.initialize`; raises ValueError as `connect`."""
+    """Return the arguments of `jax.distributed.initialize`; raises as `connect` does."""
     host, _, port = str(config.coordinator).rpartition(":")
-    expected = "coordinator must be HOST:PORT, with a known host and a port up to 65535"
+    expected = "coordinator must be HOST:PORT, with a valid host and a port up to 65535"
     try:
         family, *_, resolved = socket.getaddrinfo(
             host.strip("[]"), None, type=socket.SOCK_STREAM
@@ -83,10 +83,10 @@ def _initialize_arguments(config: HostsConfig) -> dict[str, Any]:
     if not 0 < int(port) < 2**16:
         raise ValueError(f"{expected}, got {config.coordinator}.")
     address = str(resolved[0])
-    # Anyone who reaches the port can join, so a run on one machine listens to it only.
+    # Anyone who reaches the port can join, so a run on one machine listens locally only.
     local = ipaddress.ip_address(address).is_loopback
     if config.index == 0:
-        try:  # in C++ a port in use would be a segmentation fault
+        try:  # JAX's C++ code would crash if the port were in use
             socket.create_server(
                 (address if local else "", int(port)),
                 family=family if local else socket.AF_INET,
@@ -107,7 +107,7 @@ def _initialize_arguments(config: HostsConfig) -> dict[str, Any]:
 
 
 def exchange(value: Any) -> list[Any]:
-    """Return the JSON values of all processes, in their order. Collective."""
+    """Return the JSON values of all processes, in order of index. Collective."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -147,8 +147,8 @@ def check_consistent(settings: dict[str, str]) -> None:
 def run_on_all(action: Callable[[], Result]) -> Result:
     """Run `action` in every process; if it fails in one, it fails in all. Collective.
 
-    A process whose `action` raises re-raises the error. The others raise the first failure,
-    as OSError if it was one and as ValueError otherwise.
+    The process whose `action` raised re-raises its error. The others raise the first
+    failure, as OSError if it was one and as ValueError otherwise.
     """
     if jax.process_count() == 1:
         return action()
@@ -166,10 +166,10 @@ def run_on_all(action: Callable[[], Result]) -> Result:
 
 
 def list_processes(code: str) -> list[str]:
-    """Connect the devices; return a line on each process. Collective.
+    """Connect the devices; return a description of each process. Collective.
 
-    A line names the host, the devices, and the versions of JAX and this package (`code`).
-    If JAX ends this process later, the lines are printed.
+    It gives the host, the devices, and the versions of JAX and of this package (`code`).
+    If JAX aborts this process later, the descriptions are printed.
     """
     connect_devices()
     own = (
@@ -188,9 +188,9 @@ def list_processes(code: str) -> list[str]:
 def exit_process(status: int) -> NoReturn:
     """End this process with `status`.
 
-    JAX makes a process that exits wait up to five minutes for the others. After a failure
-    this function waits only `SHUTDOWN_TIMEOUT`: the others may hang, and they notice the
-    failure only when this process is gone.
+    When a process exits, JAX waits up to five minutes for the others. After a failure this
+    function waits only `SHUTDOWN_TIMEOUT`: the others may hang, and they notice the failure
+    only when this process is gone.
     """
     if not jax.distributed.is_initialized():
         # A late signal to stop must not change the status.
@@ -216,9 +216,9 @@ def _on_abort(number: int) -> None:
 
 
 def _set_abort_message(text: str) -> None:
-    """Set what is printed if JAX's C++ code ends this process.
+    """Set the text that is printed if JAX's C++ code aborts this process.
 
-    A handler of Python's `signal` would wait for the main thread, and abort() does not.
+    A handler of Python's `signal` module would never run: abort() does not wait for it.
     """
     global _abort_message
     _abort_message = f"\n{text}\n".encode()

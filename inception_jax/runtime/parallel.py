@@ -3,7 +3,7 @@
 
 A step (see `collectives`) is a function of one shard of the batch. `data_parallel` maps it
 over the devices of all processes, with `jax.pmap` or `jax.shard_map`. The state has no
-device axis, so nothing that is saved depends on the number of devices.
+device axis, so a saved state does not depend on the number of devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,8 +37,8 @@ class ParallelStep:
     """A compiled step on several devices, called with (state, batch, numbers).
 
     The batch is this process's part, a dict of arrays `[examples, ...]`, which is divided
-    evenly among its devices. State and numbers are copied to every device; the result is
-    the same on every device. With `donate` the state that is passed in is consumed.
+    evenly among its devices. State and numbers (traced scalars) are copied to every device;
+    the result is the same on every device. With `donate` the passed state is consumed.
     """
 
     _function: Any  # the jitted or mapped step
@@ -51,12 +51,12 @@ class ParallelStep:
 
     def __call__(self, state: Any, batch: Batch, numbers: Any) -> Any:
         """Run the step; raises ValueError as `place` does."""
-        # Placed as the step returns it; otherwise the second call would compile again.
+        # Placed as the step returns it; otherwise the second call would recompile.
         state = place_replicated(state, self._replicated)
         return self._function(state, self.place(batch), numbers)
 
     def place(self, batch: Batch) -> Batch:
-        """Send a batch to the devices ahead of its step.
+        """Copy a batch to the devices before its step runs.
 
         Raises ValueError if the examples do not divide evenly among the devices.
         """
@@ -67,8 +67,8 @@ class ParallelStep:
             return x
         if len(x) % self._local_count:
             raise ValueError(
-                f"a batch of {len(x)} ({name}) does not divide over {self._local_count} "
-                "devices; choose a multiple."
+                f"a batch of {len(x)} ({name}) does not divide evenly among "
+                f"{self._local_count} devices; choose a multiple."
             )
         return self._send(x)
 
@@ -95,7 +95,7 @@ class PmapStep(ParallelStep):
             devices=devices,
             donate_argnums=donated,
         )
-        if jax.process_count() == 1:  # jit cannot wrap a pmap over several processes
+        if jax.process_count() == 1:  # jit cannot wrap a multi-process pmap
             self._function = _jit(self._function, devices, donate_argnums=donated)
 
     def _send(self, x: np.ndarray | jax.Array) -> jax.Array:
@@ -155,10 +155,10 @@ def data_parallel(
 
 
 def connect_devices() -> None:
-    """Connect all devices of all processes, by a sum over them.
+    """Connect all devices of all processes, by computing a sum over them.
 
-    CPU devices wait at most 30 s for one another when they first connect. Compiling a
-    training step may take some processes longer than others, unlike this small program.
+    CPU devices wait at most 30 s for one another when they first connect. Compilation times
+    of a training step may differ by more than that; those of this small program do not.
     """
 
     def total(state: Any, batch: Batch, numbers: Any, *, axis_name: AxisName) -> Any:
@@ -172,8 +172,8 @@ class ShardedFunction(ParallelStep):
     """A compiled function of a whole batch that is divided among `devices` (default: all).
 
     Unlike a step, the function is written for the whole batch, and XLA divides the work.
-    Means over examples, batch statistics included, are over all of them, whatever the
-    number of devices. The state is not consumed.
+    Means over examples, including batch statistics, are over all examples for any number
+    of devices. The state is not consumed.
     """
 
     def __init__(
@@ -210,15 +210,14 @@ class PerDevice:
         )
 
     def __call__(self, *trees: Any) -> Any:
-        """Run the function; arrays that are not on the devices yet are sent there."""
+        """Run the function; arrays that are not on the devices yet are copied there."""
         return self._function(*trees)
 
 
 def replicate(tree: Any | None, like: Any, devices: Devices) -> Any:
     """Copy process 0's arrays, bit for bit, to all `devices`.
 
-    All processes call it. The argument `tree` of the others is ignored; `like` holds the
-    shapes and dtypes.
+    Collective. Processes other than 0 ignore `tree`; `like` holds shapes and dtypes.
     """
     if jax.process_count() > 1:
         if jax.process_index() > 0:
@@ -231,7 +230,7 @@ def replicate(tree: Any | None, like: Any, devices: Devices) -> Any:
 
 
 def place_replicated(tree: Any, replicated: NamedSharding) -> Any:
-    """Place arrays that are equal in all processes; copy only those not placed yet."""
+    """Place arrays that are equal in all processes, unless all are placed already."""
     if all(getattr(x, "sharding", None) == replicated for x in jax.tree.leaves(tree)):
         return tree
     local = NamedSharding(replicated.mesh.local_mesh, replicated.spec)

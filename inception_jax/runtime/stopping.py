@@ -13,14 +13,14 @@ from inception_jax.text import printable
 
 
 class ExitStatus(IntEnum):
-    """Exit statuses of the programs of this package, and what to do after each."""
+    """Exit statuses of the programs of this package."""
 
     DONE = 0
-    BAD_INPUT = 2  # options, files or data do not fit: change them
+    BAD_INPUT = 2  # options, files or data are invalid or inconsistent
     NOT_FINITE = 3  # the loss or a gradient is NaN or infinite
     DISK = 74  # a file cannot be written, or is damaged (EX_IOERR of sysexits.h)
-    RUN_AGAIN = 75  # stopped and saved: the same command continues (EX_TEMPFAIL)
-    HOST_LOST = 76  # a process hung or died: run the command again on all hosts
+    RUN_AGAIN = 75  # stopped and saved: repeat the command (EX_TEMPFAIL)
+    HOST_LOST = 76  # a process hung or died: repeat the command on all hosts
     INTERRUPTED = 130  # stopped at once by Ctrl-C; the last checkpoint remains
 
 
@@ -35,13 +35,13 @@ def run_command(
     """Run `action`, print an expected error on stderr, and return the exit status.
 
     An exception with an attribute `exit_status`, such as CheckpointError, gives that
-    status; ValueError, TypeError and ImportError give `BAD_INPUT`. Other exceptions pass.
+    status; ValueError, TypeError and ImportError give `BAD_INPUT`. Others propagate.
 
     Args:
-      name: the name of the command, which the message begins with.
-      action: returns an exit status, or None for `DONE`.
-      if_interrupted: what the message after Ctrl-C says, such as "nothing was written".
-      extra: the extra of this package that installs a missing module; None gives no hint.
+      name: the name of the command, with which the message begins.
+      action: a function that returns an exit status, or None for `DONE`.
+      if_interrupted: text of the message after Ctrl-C, such as "nothing was written".
+      extra: the extra of this package that installs a missing module; None for no hint.
       os_error: the status after an OSError without `exit_status`.
     """
     try:

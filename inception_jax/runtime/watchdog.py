@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thread that ends a run without progress and reports where each process is.
+"""A thread that ends a run that makes no progress, and prints the status of each process.
 
-A collective waits for ever for a process that is stuck or gone. Without a watchdog one bad
-host would block all others silently.
+A collective waits forever for a process that is stuck or gone. Without a watchdog, one bad
+host would silently block all others.
 """
 
 import faulthandler
@@ -20,10 +20,10 @@ from inception_jax.runtime.stopping import ExitStatus
 
 CHECK_INTERVAL = 1.0  # seconds
 WRITE_INTERVAL = 5.0  # seconds between updates of a status file
-# Seconds that process 0 waits before it exits. JAX then ends the other processes at once,
-# and a stuck one whose timer is slightly behind could no longer print its stacks.
+# Seconds that process 0 waits before it exits. JAX then aborts the other processes at once,
+# and a stuck one whose timer is slightly behind could no longer print its stack traces.
 PROCESS_0_DELAY = 5.0
-# Activities that may take `start_timeout`; saving a large state on a slow disk takes long.
+# Activities that may take `start_timeout`; a large state may be saved to a slow disk.
 SLOW = ("init", "compile", "checkpoint")
 
 
@@ -31,9 +31,9 @@ class Watchdog:
     """Watches `goodput` from a thread while the context is open.
 
     Progress is any change of the current activity. After `timeout()` seconds without one,
-    the watchdog prints all stacks and ends the process with `HOST_LOST`, because a stuck
-    thread cannot be asked to end itself. With several processes each writes its status to
-    a file in `folder`, which they share.
+    the watchdog prints all stack traces and exits the process with `HOST_LOST`, because a
+    stuck thread cannot be stopped. With several processes, each writes its status to a file
+    in `folder`, which they share.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Watchdog:
             self._write_status(f"ended: {error}" if str(error) else f"ended: {error!r}")
 
     def timeout(self) -> float:
-        """Return after how many seconds the current activity counts as stuck.
+        """Return the seconds after which the current activity is considered stuck.
 
-        `start_timeout` before the first step is complete and for `SLOW` activities;
+        `start_timeout` until the first step is complete and for `SLOW` activities;
         otherwise `hang_timeout`, or five times the longest wait so far if that is longer.
         """
         activity, _ = self.goodput.current_activity()
@@ -113,9 +113,9 @@ class Watchdog:
         peers = f"The others:\n{self.peers()}\n" if self.count > 1 else ""
         print(
             f"\nNo progress: process {self.index} of {self.count} ({socket.gethostname()}, "
-            f"pid {os.getpid()}): {status}. {peers}This process ends now; the same command "
-            "(on all hosts) continues from the last checkpoint. If the run was only slow, "
-            "raise --hosts.hang-timeout. Stacks of this process:",
+            f"pid {os.getpid()}): {status}. {peers}This process ends. Repeat the command "
+            "(on all hosts) to resume from the last checkpoint. If the run was only slow, "
+            "raise --hosts.hang-timeout. Stack traces of this process:",
             file=sys.stderr,
             flush=True,
         )
@@ -135,7 +135,7 @@ class Watchdog:
             draft.write_text(json.dumps(record | {"stands": status}))
             draft.replace(self._status_file(self.index))
         except OSError:
-            return  # only the other processes read it; training continues without it
+            return  # training continues; only the other processes read the file
 
     def _status_file(self, index: int) -> Path:
         return self.folder / f"{index}.json"

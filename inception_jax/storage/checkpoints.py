@@ -2,10 +2,10 @@
 """Checkpoints of a run, `WORKDIR/checkpoints/STEP`.
 
 A checkpoint is the complete training state after a step, a `training.step.TrainState`:
-parameters, batch statistics, the averages of both, optimizer state and step number. It is a
-folder that Orbax writes (`orbax_files`), with digests of all arrays (`digests`). It is the
-same for any number of devices. `Checkpoints` writes new ones in the background and reads
-the newest one that is not damaged.
+step number, parameters, moving averages of batch normalisation, the averaged weights of
+both, and optimizer state. It is a folder that Orbax writes (`orbax_files`), with digests of
+all arrays (`digests`), and does not depend on the number of devices. `Checkpoints` writes
+checkpoints in the background and reads the newest one that is not damaged.
 """
 
 import shutil
@@ -34,13 +34,13 @@ T = TypeVar("T")
 class Checkpoints:
     """The checkpoints in a folder.
 
-    With `keep`, the number of newest checkpoints to keep, the folder is opened for writing;
-    in a run of several processes by process 0 only. A checkpoint gets its name when it is
-    complete; what an interrupted process left is removed. Without `keep` the folder is
-    opened for reading, and nothing is created, moved or removed.
+    With `keep`, the number of newest checkpoints to keep, the folder is opened for writing,
+    in a run of several processes by process 0 only. A checkpoint is renamed to its final
+    name only when complete; incomplete ones of an interrupted process are removed. Without
+    `keep` the folder is opened for reading, and nothing is created, moved or removed.
 
-    Raises CheckpointError if the folder cannot be created, ValueError as
-    `check_checkpoint_path`.
+    Raises CheckpointError if the folder cannot be created, and ValueError as
+    `check_checkpoint_path` does.
     """
 
     def __init__(self, folder: Path, keep: int | None = None) -> None:
@@ -66,7 +66,7 @@ class Checkpoints:
         except CheckpointError as error:
             if kind is None:
                 raise
-            print(error, file=sys.stderr)  # the error that ended the run is raised instead
+            print(error, file=sys.stderr)  # the error that ended the run propagates
         finally:
             self._writer.shutdown()
 
@@ -86,7 +86,7 @@ class Checkpoints:
         """Copy `state` and return; the copy is written in the background.
 
         An existing checkpoint of the step is left unchanged. Raises CheckpointError if the
-        previous save failed, and as `steps`.
+        previous save failed, or as `steps` does.
         """
         self.wait()
         if step in self.steps():
@@ -97,12 +97,12 @@ class Checkpoints:
         self._writing = step, self._writer.submit(self._write, step, state)
 
     def check(self) -> None:
-        """Raise CheckpointError if a save has failed; do not wait for one."""
+        """Raise CheckpointError if a save has failed, without waiting for one."""
         if self._writing is not None and self._writing[1].done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until everything is written; raises CheckpointError if that failed."""
+        """Wait until everything is written; raises CheckpointError if a save failed."""
         if self._writing is None:
             return
         step, result = self._writing
@@ -120,15 +120,15 @@ class Checkpoints:
         self._files.write(self._path(step), state)
         assert self._keep is not None, "opened for reading"
         for old in self.steps()[: -self._keep]:
-            # Renamed first, so that no partly removed folder has the name of a step.
+            # Renamed first: a partly removed folder must not have the name of a step.
             path = self._path(old)
             path = path.rename(path.with_name(f"{old}{TEMPORARY}-old"))
             shutil.rmtree(path, ignore_errors=True)
 
     def record(self, step: int) -> Record:
-        """Return paths, shapes and digests of a checkpoint without reading the arrays.
+        """Return the record of a checkpoint: paths, shapes and digests of its arrays.
 
-        Raises CheckpointError if they are damaged.
+        The arrays are not read. Raises CheckpointError if the record is damaged.
         """
         return self._files.record(self._path(step))
 
@@ -144,7 +144,7 @@ class Checkpoints:
         """
         if differences := self.record(step).differences(like):
             raise ValueError(
-                f"{self._path(step)} holds a state of another structure: "
+                f"{self._path(step)} holds a state of a different structure: "
                 f"{first_few(differences)}. Use the code and options of that run, or "
                 "another folder."
             )
@@ -156,16 +156,16 @@ class Checkpoints:
     def restore_newest(self, like: Any) -> tuple[int, Any] | None:
         """Return the newest undamaged step and its state; None if there is no checkpoint.
 
-        Newer, damaged checkpoints are named on stderr and, with `keep`, moved to the folder
-        `quarantine` beside this one, each with a file that gives the reason.
+        Newer, damaged checkpoints are reported on stderr and, with `keep`, moved to the
+        folder `quarantine` beside this one, each with a file that gives the reason.
 
         Raises CheckpointError if all checkpoints are damaged, including those moved
-        earlier. Nothing is moved then, and no new run overwrites what is left.
+        earlier. Nothing is moved then, and no new run overwrites them.
         """
         return self._newest(lambda step: self.restore(step, like))
 
     def read_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """Return the newest undamaged step and its leaves by path, as `restore_newest`."""
+        """Return the newest undamaged step and its leaves by path; see `restore_newest`."""
         return self._newest(self.read)
 
     def _newest(self, read: Callable[[int], T]) -> tuple[int, T] | None:
@@ -180,7 +180,7 @@ class Checkpoints:
             if damaged:
                 if self._keep is not None:
                     self._move_to_quarantine(damaged)
-                print(f"Step {step} is the newest good one.", file=sys.stderr)
+                print(f"Step {step} is the newest intact one.", file=sys.stderr)
             return step, state
         if damaged:
             raise CheckpointError(

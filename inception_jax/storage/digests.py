@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SHA-256 digests of states, which prove that what is read is what was saved."""
+"""SHA-256 digests of states, which verify that a state is read as it was saved."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def flatten_with_paths(tree: Any) -> dict[str, Any]:
 
 
 def digests(tree: Any) -> dict[str, str]:
-    """Return by path the SHA-256 of each leaf, over dtype, shape and bytes."""
+    """Return the SHA-256 of each leaf (dtype, shape and bytes), by path."""
     leaves = flatten_with_paths(tree)
     with ThreadPoolExecutor() as pool:  # hashing releases the GIL
         return dict(zip(leaves, pool.map(_digest, leaves.values()), strict=True))
@@ -42,7 +42,7 @@ def _digest(leaf: Any) -> str:
 
 
 def json_digest(value: Any) -> str:
-    """Return the SHA-256 of a value as JSON, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -82,18 +82,18 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the state: of all leaves and their paths, whatever holds them."""
+        """SHA-256 of the state: of the paths and digests of all leaves."""
         return json_digest(sorted((path, x.sha256) for path, x in self.leaves.items()))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON values, with a digest of them."""
+        """Return the record as a JSON value, with its own digest."""
         leaves = [{"name": path, **asdict(leaf)} for path, leaf in self.leaves.items()]
         value = json.loads(json.dumps({"step": self.step, "leaves": leaves}))
         return {**value, "sha256": json_digest(value)}
 
     @classmethod
     def from_json(cls, value: Any) -> "Record":
-        """Return the record that `to_json` wrote; raises ValueError if it was changed."""
+        """Return the record that `to_json` wrote; raises ValueError if it is damaged."""
         value = dict(value) if isinstance(value, dict) else {}
         if value.pop("sha256", None) != json_digest(value):
             raise ValueError("its list of arrays does not match its own checksum")
@@ -110,7 +110,7 @@ class Record:
         return [path for path in saved | actual if saved.get(path) != actual.get(path)]
 
     def differences(self, like: Any) -> list[str]:
-        """Describe the leaves whose dtype or shape differs from that in `like`."""
+        """Describe the leaves whose dtype or shape differs from those in `like`."""
         expected = {
             path: Leaf(np.dtype(x.dtype).name, tuple(x.shape), "")
             for path, x in flatten_with_paths(like).items()

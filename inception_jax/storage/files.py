@@ -25,9 +25,9 @@ class CheckpointError(OSError):
 
 @contextlib.contextmanager
 def as_checkpoint_error(problem: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn errors of `kinds` (default: all) into a CheckpointError "problem: reason".
+    """Convert errors of `kinds` (default: all) to a CheckpointError "problem: reason".
 
-    A CheckpointError is passed on unchanged.
+    A CheckpointError propagates unchanged.
     """
     expected = kinds or (Exception,)
     try:
@@ -39,14 +39,14 @@ def as_checkpoint_error(problem: str, *kinds: type[Exception]) -> Iterator[None]
 
 
 def as_damaged(path: Path, *kinds: type[Exception]) -> AbstractContextManager[None]:
-    """Turn errors of `kinds` (default: all) into a CheckpointError: `path` is damaged."""
+    """Convert errors of `kinds` (default: all) to a CheckpointError: `path` is damaged."""
     return as_checkpoint_error(f"{one_line(path)} is damaged", *kinds)
 
 
 def one_line_error(error: BaseException) -> str:
-    """Return the message of an error on one line, without the full stop.
+    """Return the message of an error on one line, without a full stop.
 
-    Messages of tensorstore list many long paths before the error of the system.
+    Messages of tensorstore list many long paths before the system error.
     """
     message = str(error)
     if code := re.search(r"os_error_code='(\d+)'", message):
@@ -78,7 +78,7 @@ def check_new(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """Give a temporary path for a file or folder, which is renamed to `path` at the end.
+    """Yield a temporary path for a file or folder, which is renamed to `path` at the end.
 
     If an error is raised inside the context, the temporary file or folder is removed.
     Raises CheckpointError if the disk cannot be written.
@@ -97,8 +97,8 @@ def atomic_output(path: Path) -> Iterator[Path]:
 def append_json_line(path: Path, record: dict[str, Any]) -> None:
     """Append `record` to `path` as one line; numbers that are not finite become null.
 
-    The line is written at once, so an interruption loses no earlier line. An incomplete
-    last line, left by a crash, is removed first, because this one would be appended to it.
+    The line is written immediately, so a crash loses no earlier line. An incomplete last
+    line, left by a crash, is removed first; otherwise this one would be appended to it.
     """
     line = json.dumps(_finite(record), allow_nan=False) + "\n"
     with path.open("a+b") as file:
@@ -112,8 +112,8 @@ def append_json_line(path: Path, record: dict[str, Any]) -> None:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the records of a JSON lines file; an empty list if it does not exist.
 
-    An incomplete last line, left by a crash, is ignored. Raises ValueError, naming the
-    line, if another one is not JSON.
+    An incomplete last line, left by a crash, is ignored. Raises ValueError, with the line
+    number, if another line is not JSON.
     """
     if not path.exists():
         return []

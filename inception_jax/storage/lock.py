@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lock that lets one process at a time write to the folder of a run."""
+"""A lock that lets only one process at a time write to a run folder."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 HEARTBEAT_INTERVAL = 5.0  # seconds
-# Seconds that another host waits for a heartbeat; shared file systems show changes late.
+# Seconds to wait for another host's heartbeat; shared file systems show changes late.
 HEARTBEAT_TIMEOUT = 20.0
 
 
@@ -32,10 +32,10 @@ class Holder:
 
 
 class RunLock:
-    """Locks the file `path`, in a run's folder, while the context is open.
+    """A context in which this process holds the lock file `path` of a run folder.
 
-    The kernel locks the file and releases it however the process ends. On shared file
-    systems the kernels of several hosts may not see each other's locks. So the file also
+    The kernel locks the file and releases it in whatever way the process ends. On shared
+    file systems, a kernel may not see the locks of other hosts. The file therefore also
     names its holder, which updates the modification time as a heartbeat.
 
     Entering the context raises ValueError, naming the holder, if another process holds the
@@ -58,7 +58,7 @@ class RunLock:
                 if not (locked and same_kernel) and self._has_heartbeat():
                     raise ValueError(self._in_use_message(holder))
                 print(
-                    f"{self._path}: taken over from {holder}, which no longer runs.",
+                    f"{self._path}: taken over from {holder}, which is no longer running.",
                     file=sys.stderr,
                 )
             _write(file, json.dumps(asdict(this)))
@@ -77,7 +77,7 @@ class RunLock:
         os.close(self._file)
 
     def _lock_by_kernel(self, file: int) -> bool:
-        """Return whether the file is locked now; False if the file system has no locks."""
+        """Try to lock the file; return False if the file system does not support locks."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -87,9 +87,9 @@ class RunLock:
         return True
 
     def _has_heartbeat(self) -> bool:
-        """Return whether the file's time changes; the clocks of hosts are not compared."""
+        """Return whether the modification time changes; clocks may differ between hosts."""
         print(
-            f"{self._path}: waiting {HEARTBEAT_TIMEOUT:g} s for a sign of its holder.",
+            f"{self._path}: waiting {HEARTBEAT_TIMEOUT:g} s for a heartbeat of its holder.",
             file=sys.stderr,
         )
         before, end = self._modified(), time.monotonic() + HEARTBEAT_TIMEOUT
@@ -100,7 +100,7 @@ class RunLock:
         return False
 
     def _modified(self) -> int:
-        with self._path.open() as file:  # opening it makes NFS ask the server
+        with self._path.open() as file:  # on NFS, opening the file refreshes its attributes
             return os.fstat(file.fileno()).st_mtime_ns
 
     def _beat(self) -> None:

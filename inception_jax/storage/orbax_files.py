@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder of one checkpoint, which Orbax writes and reads.
 
-Orbax writes a folder completely or not at all, but it does not notice a flipped bit in an
-array. So digests of all leaves are stored beside the arrays and compared on reading. Only
-this module uses Orbax.
+Orbax writes a folder completely or not at all, but it does not detect a flipped bit in an
+array. Digests of all leaves are therefore stored with the arrays and compared on reading.
+Only this module uses Orbax.
 """
 
 import logging
@@ -26,7 +26,7 @@ TEMPORARY = ocp.utils.TMP_DIR_SUFFIX
 
 
 def check_checkpoint_path(folder: Path) -> None:
-    """Raise ValueError for a path under which checkpoints could be written but not read.
+    """Raise ValueError for a path where checkpoints could be written but not read.
 
     Orbax interprets a path as a glob pattern when it looks for the arrays of a checkpoint,
     and tensorstore reads a backslash as a slash. Both then miss the arrays silently.
@@ -43,9 +43,9 @@ def check_checkpoint_path(folder: Path) -> None:
 
 
 class StepFiles:
-    """Writes and reads the folder of one checkpoint, whose name is the step.
+    """Writes and reads checkpoint folders, whose names are the steps.
 
-    In a run of several processes only process 0 writes; the others neither take part nor
+    In a run of several processes only process 0 writes; the others do not take part or
     wait.
     """
 
@@ -59,7 +59,7 @@ class StepFiles:
 
     def write(self, path: Path, state: Any) -> None:
         """Write a state of NumPy arrays; raises any error of Orbax and tensorstore."""
-        # In another process Orbax would silently write no NumPy arrays.
+        # In any other process, Orbax would silently skip NumPy arrays.
         assert jax.process_index() == 0, "only process 0 writes checkpoints"
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -91,8 +91,8 @@ class StepFiles:
 def _silence_repeated_errors() -> None:
     """Hide the tracebacks, one per array, of errors that Orbax also raises.
 
-    Orbax logs them. Its event loops close before tensorstore has finished the arrays after
-    a damaged one, or the arrays for which the disk has no space, and nobody awaits those.
+    Orbax logs them. After a damaged array or on a full disk, it closes its event loop
+    before tensorstore has finished the other arrays, whose errors then go unhandled.
     """
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
     # Some of tensorstore's errors contain its name, others only the name of its format.

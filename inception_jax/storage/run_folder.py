@@ -14,19 +14,19 @@ from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.storage.files import atomic_output, read_json_lines
 
 RECORD_FILE = "run.json"  # a `RunRecord`
-METRICS_FILE = "metrics.jsonl"  # sums and counts, from which tables and figures are made
-GOODPUT_FILE = "goodput.jsonl"  # where the time went
+METRICS_FILE = "metrics.jsonl"  # sums and counts of all metrics
+GOODPUT_FILE = "goodput.jsonl"  # time spent in each activity
 EVALUATIONS_FILE = "evaluations.jsonl"  # results of `experiments.evaluate`
 CHECKPOINTS_FOLDER = "checkpoints"  # training states, see `checkpoints`
 QUARANTINE_FOLDER = "quarantine"  # damaged checkpoints
-TENSORBOARD_FOLDER = "tensorboard"  # the metrics again, for TensorBoard
+TENSORBOARD_FOLDER = "tensorboard"  # the metrics, for TensorBoard
 LOCK_FILE = "lock"  # the process that writes to the folder
-HOSTS_FOLDER = "hosts"  # status of each process, while several are running
+HOSTS_FOLDER = "hosts"  # status of each process, in a run of several
 
 PACKAGES = ("inception_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
-# Settings that may change when a run is resumed: where and how fast it works, how long it
-# lasts and what it reports.
+# Settings that may change when a run is resumed: those of place, speed, duration and
+# reporting.
 CHANGEABLE = {
     *("workdir", "data_dir", "workers", "remat", "fast", "epochs", "steps"),
     *("eval_every", "patience", "checkpoint_every", "keep_checkpoints", "log_every"),
@@ -47,7 +47,7 @@ class Session:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The contents of run.json: enough to build the network and to use its weights."""
+    """The contents of run.json, with all that is needed to use the weights of the run."""
 
     config: RunConfig
     preprocess: PreprocessSpec
@@ -88,7 +88,7 @@ def read_record(workdir: Path) -> RunRecord:
     """Read run.json; raises ValueError if there is none or its format is not supported."""
     path = workdir / RECORD_FILE
     if not path.is_file():
-        raise ValueError(f"{workdir} holds no run: it has no file {path.name}.")
+        raise ValueError(f"{workdir} is not a run folder: it has no file {path.name}.")
     try:
         return dataclass_from_json(RunRecord, json.loads(path.read_text()))
     except (ValueError, TypeError, KeyError) as error:
@@ -131,7 +131,7 @@ def flatten_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, An
 
 
 def dataclass_from_json(kind: Any, value: Any) -> Any:
-    """Convert a JSON value to the annotated type `kind`, such as one of these dataclasses.
+    """Convert a JSON value to the annotated type `kind`, such as a dataclass.
 
     Raises ValueError for unknown fields.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fit` trains a run from its configuration, in one process or in several."""
+"""Train a run from its configuration, in one process or in several."""
 
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -25,19 +25,19 @@ from inception_jax.training.step import TrainState, jitted_init, state_shapes
 
 
 class HostLostError(RuntimeError):
-    """Another process of the run cannot be reached any more."""
+    """Another process of the run can no longer be reached."""
 
     exit_status = ExitStatus.HOST_LOST
 
 
 def fit(config: RunConfig, started: float | None = None) -> bool:
-    """Train a run, from the newest checkpoint in its folder if there is one.
+    """Train a run, resuming from the newest checkpoint in its folder if there is one.
 
-    Returns whether the run is complete: False after a signal to stop, with the state saved.
+    Returns whether the run is complete; False if a signal stopped it and it was saved.
     Time is accounted from `started`, a value of `time.perf_counter()` (default: now).
 
     Raises ValueError before the first step if the configuration, data, devices, folder and
-    processes do not fit together; NonFiniteError if loss or gradient are not finite;
+    processes are inconsistent; NonFiniteError if the loss or gradient is not finite;
     CheckpointError if a checkpoint cannot be written or read, and OSError for other files;
     HostLostError if another process of the run is gone.
     """
@@ -98,7 +98,7 @@ def _open_folder(
 def _initial_state(setup: Setup, checkpoints: Checkpoints | None) -> tuple[TrainState, int]:
     """Return the state and step to start from: the newest checkpoint, or initial weights.
 
-    Process 0 reads files and sends the state to the others, so that all have the same.
+    Process 0 reads the files and sends the state to the others.
     """
     config, devices = setup.config, setup.devices
     shapes = state_shapes(setup.network, config.optimizer)
@@ -122,7 +122,7 @@ def _initial_state(setup: Setup, checkpoints: Checkpoints | None) -> tuple[Train
 
 
 def _shared_settings(setup: Setup) -> dict[str, str]:
-    """Return everything that must be the same in all processes of a run."""
+    """Return the settings that must be the same in all processes of a run."""
     own = {"workdir", "data_dir", "workers", "hosts.index"}
     session = current_session(setup)
     shared = {
@@ -140,7 +140,7 @@ def _out_of_memory(setup: Setup) -> ValueError:
     config = setup.config
     remat = "" if config.remat else " or --remat"
     return ValueError(
-        f"batch_size {config.batch_size} does not fit into the memory of "
+        f"--batch-size {config.batch_size} does not fit in the memory of "
         f"{describe(setup.devices)}; choose a smaller one, or --accumulate "
         f"{2 * config.accumulate}{remat}."
     )

@@ -31,7 +31,7 @@ from inception_jax.training.reporter import Reporter, SilentReporter
 from inception_jax.training.setup import Setup
 from inception_jax.training.step import TrainOptions, TrainState, eval_step, train_step
 
-MAX_PENDING = 2  # steps that may be running on the devices while the host continues
+MAX_PENDING = 2  # steps that may run on the devices while the host continues
 
 
 class NonFiniteError(RuntimeError):
@@ -44,7 +44,7 @@ class Hook(NamedTuple):
     """An action that the loop runs after some of the steps."""
 
     after: Callable[[TrainState, int], None]  # takes the state after a step, and the step
-    interval: int | float | None  # in steps; need not be whole; None: never
+    interval: int | float | None  # in steps, possibly a fraction; None: never
     at_end: bool = True  # run after the last step as well
     before: Callable[[TrainState], None] = lambda state: None
 
@@ -73,11 +73,11 @@ class Loop:
         self.train_step, self.eval_step = compiled_steps(options, config.parallel, devices)
         self.probe_step = probe_program(setup.network, setup.preprocess, devices)
         self.numbers = numbers_for(config)
-        self.called: set[str] = set()  # programs that are compiled
-        # Steps that are running: number, metrics, and the sum of the stop flags.
+        self.called: set[str] = set()  # programs that have been compiled
+        # Running steps: step number, metrics, and the sum of the stop flags.
         self.pending: deque[tuple[int, dict[str, jax.Array], jax.Array]] = deque()
-        self.is_finite = True  # the newest loss and gradient
-        self.must_stop = False  # a process received a signal, and all processes know it
+        self.is_finite = True  # of the newest loss and gradient
+        self.must_stop = False  # some process received a signal, which all now know
         self.evaluated = True  # the newest evaluation that was due is complete
         self.out_of_patience = False
         self.logits_before: Any = None  # of the probe images, before a probed step
@@ -113,11 +113,11 @@ class Loop:
         with self.goodput.spent_on("checkpoint"):
             hosts.run_on_all(self.checkpoints.wait if self.checkpoints else lambda: None)
         self.reporter.account(step)
-        # A run that was shortened after it had trained longer is complete, too.
+        # A run whose length was reduced below its step is also complete.
         return self.evaluated and (step >= last_step or self.out_of_patience)
 
     def _step(self, state: TrainState, step: int, batch: Batch) -> tuple[TrainState, int]:
-        """Start one step, and wait until few enough are running."""
+        """Start one step, and wait until at most `MAX_PENDING` steps are running."""
         with self._timed("step", "train"):
             (state, metrics), stops = self.train_step(
                 state, batch | self._stop_flags(), self.numbers
@@ -144,28 +144,28 @@ class Loop:
         self.reporter.probed(step, signals)
 
     def _evaluate(self, state: TrainState, step: int) -> None:
-        """Evaluate raw and averaged weights; a signal to stop interrupts it."""
+        """Evaluate raw and averaged weights, unless a signal to stop interrupts it."""
         self._receive_all()
         self.evaluated = self._try_evaluation(state, step)
         if step < self.setup.steps and self.evaluated:
             self.out_of_patience = self._is_out_of_patience()
 
     def _save(self, state: TrainState, step: int) -> None:
-        self._receive_all()  # raises an error before a state after it is saved
+        self._receive_all()  # raises NonFiniteError before a bad state is saved
         if self.checkpoints:
             with self.goodput.spent_on("checkpoint"):
                 self.checkpoints.save(step, state)
         self.reporter.account(step)
 
     def _repeat_evaluation(self, state: TrainState, step: int) -> None:
-        """Evaluate a restored state if that was due and a signal interrupted it."""
+        """Evaluate a restored state if its evaluation was due but interrupted."""
         interval = self.setup.config.eval_every * self.setup.steps_per_epoch
         was_due = step >= self.setup.steps or passes(step, interval)
         if was_due and not hosts.broadcast(self.reporter.has_evaluation(step)):
             self.evaluated = self._try_evaluation(state, step)
 
     def _is_out_of_patience(self) -> bool:
-        """Return whether the best evaluation is too old; process 0 decides for all."""
+        """Return whether the best evaluation is too old. Process 0 decides for all."""
         patience = self.setup.config.patience
         if patience is None:
             return False
@@ -176,12 +176,12 @@ class Loop:
         return self.must_stop or (self.stop.requested and jax.process_count() == 1)
 
     def _stop_flags(self) -> Batch:
-        """Return this process's part of the flags that a step adds up over all devices."""
+        """Return this process's stop flags, which a step sums over all devices."""
         devices = len(self.setup.devices) // jax.process_count()
         return {"stop": np.full(devices, self.stop.requested, np.float32)}
 
     def _timed(self, kind: str, program: str) -> AbstractContextManager[None]:
-        """Account time as `kind`, or as compilation at the first call of a program."""
+        """Account time as `kind`, or as "compile" at the first call of a program."""
         is_first = program not in self.called
         self.called.add(program)
         return self.goodput.spent_on("compile" if is_first else kind)
@@ -192,7 +192,7 @@ class Loop:
                 self._receive()
 
     def _receive(self) -> None:
-        """Wait for the oldest running step and check its result."""
+        """Wait for the oldest running step and record its metrics."""
         step, metrics, stops = self.pending.popleft()
         values = {name: float(x) for name, x in jax.device_get(metrics).items()}
         self.must_stop |= float(jax.device_get(stops)) > 0
@@ -204,7 +204,7 @@ class Loop:
         self.is_finite = is_finite
 
     def _report_nonfinite(self, step: int, values: dict[str, float]) -> None:
-        """Record the images of the first non-finite step; raise unless told to go on."""
+        """Record the images of the first non-finite step; raise unless told to continue."""
         config, source = self.setup.config, self.setup.train_source
         positions = train_positions(
             source, step - 1, batch_size=config.batch_size, seed=config.seed
@@ -217,8 +217,8 @@ class Loop:
         raise NonFiniteError(
             f"step {step}: the loss is {values['loss_sum'] / values['count']:g} and the "
             f"gradient norm {values['grad_norm']:g}, on {', '.join(names[:3])} and other "
-            f"images (all in metrics.jsonl). {self.setup.checkpoints} holds states from "
-            "before. Lower the learning rate, clip gradients "
+            "images (all in metrics.jsonl). Earlier states are in "
+            f"{self.setup.checkpoints}. Lower the learning rate, clip gradients "
             "(--optimizer.clip-norm), scale residuals, or use --on-nonfinite record."
         )
 
@@ -260,7 +260,7 @@ class Loop:
 def compiled_steps(
     options: TrainOptions, parallel: ParallelConfig, devices: tuple[jax.Device, ...]
 ) -> tuple[ParallelStep, ParallelStep]:
-    """Return the training and the evaluation step; both also return the stop flag."""
+    """Return the training and evaluation steps; both also return the stop flag."""
     train = with_stop_flag(partial(train_step, options=options))
     evaluate = partial(eval_step, network=options.network, preprocess=options.preprocess)
     return (

@@ -54,7 +54,7 @@ class TrainState(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """Traced arguments of a step: changing them does not recompile it."""
+    """Traced scalars of a step: changing them does not recompile it."""
 
     optimizer: OptimizerNumbers
     residual_scale: Float[Array, "..."] | None  # None: the network's default

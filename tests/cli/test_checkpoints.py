@@ -136,7 +136,7 @@ def test_diff_of_non_finite_numbers_and_different_arrays(ckpt, tmp_path):
         *(["x", "1", "1", "0", "0"], ["y", "1", "1", "inf", "inf"]),
         ["z", "1", "1", "-", "-"],
     ]
-    assert last == "only in one, or of different shape or type: u, z, v"
+    assert last == "missing in one, or of different shape or type: u, z, v"
 
 
 @pytest.mark.parametrize("weights", ["raw", "ema"])
@@ -209,7 +209,7 @@ def test_the_newest_good_one_is_taken_and_the_damaged_one_named(ckpt, run, tmp_p
         (["diff", "RUN", "RUN", "--steps", "2", "3"], "no checkpoint of step 3"),
         (["export", "RUN", "--out", "RUN/x.npy"], "--out takes a .npz file"),
         (["export", "RUN", "--out", "RUN/no/x.npz"], "in an existing folder"),
-        (["export", "RUN/checkpoints", "--out", "RUN/x.npz"], "holds no run"),
+        (["export", "RUN/checkpoints", "--out", "RUN/x.npz"], "is not a run folder"),
     ],
 )
 def test_invalid_input_is_one_line(ckpt, run, arguments, part):

@@ -25,16 +25,16 @@ def test_the_report_has_all_figures(monkeypatch):
     lines = [" ".join(line.split()) for line in text.splitlines()]
     for line in (
         "total 4.00 GiB of 16 GiB",
-        "Largest batch per chip that fits: 128 images, with 12.00 GiB and 25% of the "
-        "operations recomputed to save memory; 256 would need at least 20.00 GiB of 15.00 "
-        "GiB.",
+        "Largest batch per chip that fits: 128 images, which need 12.00 GiB; 25% of the "
+        "operations are recomputed to save memory. A batch of 256 would need at least "
+        "20.00 GiB of 15.00 GiB.",
         "Compiled for v5e:2x2; 2048 images per step on all chips of v5e:4x4.",
         "operations per image 72.5 G, 0.986 of 6 x 12.25 GMACs",
         "memory traffic per image 400 MB to and from HBM, 500 MB with on-chip memory",
         "collectives per step 3 all-reduce of 170.0 MB; none of them overlapped with "
         "computation",
-        "roofline, the longer of both 19.5 ms at most 2,048 images/s per chip, 32,760 on "
-        "all",
+        "roofline, the longer of the two 19.5 ms at most 2,048 images/s per chip, 32,760 "
+        "on all",
         "time by stage, estimated operations HBM compiler's estimate",
         "Mixed_5b .. Mixed_5e 14.6 ms 13.4 ms 40.0 ms",
         "other: loss, optimizer, averages 0.0 ms 1.2 ms 6.7 ms",
@@ -43,7 +43,7 @@ def test_the_report_has_all_figures(monkeypatch):
         assert line in lines
     none = LargestBatch(0, "v5e:2x2", None, TooLarge(20 * GIB, 15 * GIB, 1.0))
     text = describe(Plan(CONFIG, get_slice("v6e:4x4"), compiled_step(), none))
-    assert "that fits: none; 1 would need at least" in text
+    assert "that fits: none. A batch of 1 would need at least" in text
     assert "by stage" in text
     assert "compiler's estimate" not in text  # v6e: number of cores and clock unknown
     no_cycles = replace(compiled_step(), movement=replace(MOVEMENT, cycles=0))
@@ -58,8 +58,8 @@ def test_the_report_has_all_figures(monkeypatch):
         ("inception_v4 --topology v5e:3x3", "must be one of v5e:2x2, v5e:2x4, v5e:4x4"),
         ("inception_v4 --topology v9", "one of v4, v5e, v5p, v6e as the chip, got 'v9'"),
         ("inception_v4 --batch 641", "multiple of 16 (16 chips x accumulate 1), got 641"),
-        ("inception_v4 --topology v5e:16x16", "got 640; the nearest: 512 or 768"),
-        ("inception_v4 --batch 7", "got 7; the nearest: 16."),
+        ("inception_v4 --topology v5e:16x16", "got 640; the nearest are 512 or 768"),
+        ("inception_v4 --batch 7", "got 7; the nearest are 16."),
         ("inception_v4 --accumulate 3", "multiple of 48"),
         ("inception_v4 --bn-sync 3", "divide the 16 chips of v5e:4x4, got 3"),
         ("inception_v4", 'libtpu, the compiler for TPUs, is missing: pip install "inc'),

@@ -166,4 +166,4 @@ def test_tables_and_curves_need_runs(tmp_path, capsys):
     assert accuracy.main([str(tmp_path)]) == 2
     assert "holds no evaluations" in capsys.readouterr().err
     assert curves.main([str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err

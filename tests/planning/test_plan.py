@@ -79,8 +79,8 @@ def test_the_largest_batch(monkeypatch, memory, largest, compiled_for):
 def test_the_error_for_a_batch_that_does_not_fit_names_the_largest(monkeypatch):
     compiler_with_memory(monkeypatch, each=0.5)
     message = (
-        r"40 images per chip of v5e:4x4 need at least 20\.5 GiB of HBM and 15\.75 GiB are "
-        r"available; at most 16 fit, a --batch of 256, or split it with --accumulate, or "
+        r"40 images per chip of v5e:4x4 need at least 20\.5 GiB of HBM, but 15\.75 GiB are "
+        r"available; at most 16 fit, with --batch 256, or split it with --accumulate, or "
         r"use --remat\."
     )
     with pytest.raises(ValueError, match=message):

@@ -168,7 +168,7 @@ def test_without_a_usable_folder_nothing_is_kept(home, monkeypatch, capsys, faul
     message = fault(monkeypatch, home)
     assert enabled() is None
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("Compiled programs are not kept for later starts: ")
+    assert line.startswith("Compiled programs are not cached on disk: ")
     assert message in line
 
 

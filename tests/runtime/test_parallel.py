@@ -269,7 +269,7 @@ def test_dropout_differs_between_shards_seeds_and_steps():
 @pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
 def test_a_batch_that_does_not_divide(wrapper):
     batch = {key: x[:14] for key, x in BATCHES[0].items()}
-    with pytest.raises(ValueError, match="does not divide over 4 devices") as error:
+    with pytest.raises(ValueError, match="does not divide evenly among 4 devices") as error:
         mapped_once(ParallelConfig(wrapper), 4)(start(), batch, NUMBERS)
     assert "a batch of 14 (image)" in str(error.value)
     assert "choose a multiple" in str(error.value)

@@ -78,7 +78,7 @@ def test_a_killed_process_releases_the_lock(tmp_path, capsys, monkeypatch):
         assert "is in use by" in refusal(path)
     said = capsys.readouterr().err
     assert f"taken over from process {process.pid} on" in said
-    assert said.endswith("which no longer runs.\n")
+    assert said.endswith("which is no longer running.\n")
 
 
 OTHERS = [{"host": "another"}, {"boot": "another machine of the same name"}]

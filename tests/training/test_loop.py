@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
         state_of(tmp_path, 3)
     # Resuming uses the same one, and moves the damaged one away.
     fit(config)
-    assert "Step 2 is the newest good one" in capsys.readouterr().err
+    assert "Step 2 is the newest intact one" in capsys.readouterr().err
     assert (tmp_path / "quarantine" / "3.txt").is_file()
     fit(replace(config, workdir=tmp_path / "whole"))
     assert_equal(state_of(tmp_path), state_of(tmp_path / "whole"))
@@ -370,7 +370,7 @@ def test_a_batch_that_does_not_fit(tiny, tmp_path, monkeypatch, changes, cure):
         loop, "compiled_steps", loop.compiled_steps.__wrapped__
     )  # for no other test
     config = replace(tiny, workdir=tmp_path / "run", **changes)
-    with pytest.raises(ValueError, match="batch_size 32 does not fit into") as error:
+    with pytest.raises(ValueError, match="--batch-size 32 does not fit in") as error:
         fit(config)
     assert str(error.value).endswith(f"choose a smaller one, or {cure}")
 
