@@ -207,7 +207,7 @@ def test_the_newest_good_one_is_taken_and_the_damaged_one_named(ckpt, run, tmp_p
         (["ls", "RUN/none"], "holds no checkpoint: there is none in"),
         (["verify", "RUN", "--step", "3"], "no checkpoint of step 3; there are: 2, 4."),
         (["diff", "RUN", "RUN", "--steps", "2", "3"], "no checkpoint of step 3"),
-        (["export", "RUN", "--out", "RUN/x.npy"], "--out takes a .npz file"),
+        (["export", "RUN", "--out", "RUN/x.npy"], "--out needs a .npz file"),
         (["export", "RUN", "--out", "RUN/no/x.npz"], "in an existing folder"),
         (["export", "RUN/checkpoints", "--out", "RUN/x.npz"], "is not a run folder"),
     ],
