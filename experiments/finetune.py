@@ -64,9 +64,8 @@ class Options:
     label_smoothing: float = 0.0
     # Dropout rate before the classifier.
     dropout_rate: Annotated[float | None, option("FLOAT", "the network's, 0.2")] = None
-    # Images per batch, a multiple of the number of devices. For fewer than 32 training
-    # images the default is the largest power of two that does not exceed their number.
-    batch_size: Annotated[int | None, option("INT", "32")] = None
+    # Images per batch, a multiple of the number of devices.
+    batch_size: Annotated[int | None, option("INT", "32, or less for few images")] = None
     # Passes over the training images.
     epochs: Annotated[float | None, option("FLOAT", "30, or 300 steps if more")] = None
     # Number of evaluations, evenly spaced; each also saves a checkpoint.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of other people's libraries, read into this package's networks."""
+"""Weights of this package and of other libraries: files, conversion and folding."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of arrays under this package's names: .safetensors or .npz, with the card as text.
+"""Files of arrays under this package's names: .safetensors or .npz, including the card.
 
 Both formats are read without this package and without pickle. If writing fails, it raises
 CheckpointError and leaves no file.
@@ -29,7 +29,7 @@ TEXTS = (CARD_FILE, "run.json")
 def write_npz(
     out: Path, card: Card, arrays: Arrays, texts: Mapping[str, str] | None = None
 ) -> None:
-    """Write arrays in float32, the card, and other texts by name to an .npz."""
+    """Write arrays in float32, the card, and other texts by name to an .npz file."""
     texts = {CARD_FILE: card.to_json(), **(texts or {})}
     content: dict[str, Any] = {name: np.array(text) for name, text in texts.items()}
     content |= float32(arrays)
@@ -38,17 +38,17 @@ def write_npz(
 
 
 def write_safetensors(out: Path, card: Card, arrays: Arrays) -> None:
-    """Write arrays in float32, with the card in the metadata, to a .safetensors."""
-    # Libraries for PyTorch read no file without this format.
+    """Write arrays in float32, and the card as metadata, to a .safetensors file."""
+    # Libraries for PyTorch require this format.
     metadata = {"format": "pt", CARD_FILE: card.to_json()}
     with atomic_output(out) as draft:
         safetensors.numpy.save_file(float32(arrays), draft, metadata)
 
 
 def read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
-    """Read the card and the arrays of a file that one of the functions above wrote.
+    """Read the card and the arrays of a file written by one of the functions above.
 
-    Raises ValueError if it has no card, and the errors of `read_arrays`.
+    Raises ValueError if it has no card, or the errors of `read_arrays`.
     """
     content = read_arrays(path)
     try:
@@ -59,7 +59,7 @@ def read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
                 text = (file.metadata() or {})[CARD_FILE]
     except KeyError:
         raise ValueError(
-            f"{one_line(path)} has no card: it was not exported from a model."
+            f"{one_line(path)} has no card, so it was not exported from a model."
         ) from None
     with as_damaged(path, OSError, ValueError, KeyError, TypeError):
         card = dataclass_from_json(Card, json.loads(text))
@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
 
 
 def float32(arrays: Arrays) -> dict[str, np.ndarray]:
-    """Return arrays in float32, or as integers, in C order as safetensors needs them."""
+    """Return arrays in float32, or integers unchanged, in the C order of safetensors."""
     converted = {}
     for name, x in arrays.items():
         dtype = x.dtype if np.issubdtype(x.dtype, np.integer) else np.float32

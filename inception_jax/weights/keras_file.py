@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keras files: reader for .h5, .weights.h5 and .keras archives, writer for .h5.
 
-The numbers in layer names depend on what the process had built before (.h5), or count the
-layers of a class (.weights.h5). The reader names layers as in the first model of a process;
-so do names/keras_*.json and, in the order of `model.layers`, names/keras_*_order.json.
+The numbers in layer names depend on the models that the process had built before (.h5), or
+count the layers of a class (.weights.h5). The reader, names/keras_*.json and, in the order
+of `model.layers`, names/keras_*_order.json name layers as in a process's first model.
 """
 
 import re
@@ -42,7 +42,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """A layer in a file: its name there ("" if it has none) and its arrays by kind."""
+    """A layer in a file: its name in the file, or "", and its arrays by kind."""
 
     name: str
     arrays: Arrays  # such as kernel
@@ -55,7 +55,7 @@ Classes = dict[tuple[str, int], StoredLayer]
 def read_layers(file: Path | BytesIO, path: Path) -> Arrays:
     """Read all arrays of an HDF5 file, or of a stream from the file `path`.
 
-    Raises CheckpointError if it is damaged, ImportError without the `weights` extra.
+    Raises CheckpointError if it is damaged, or ImportError without the `weights` extra.
     """
     h5py = require("h5py", "weights", f"{one_line(path)} is a Keras file, and ")
     orders = {x: keras_layer_order(x.network) for x in LAYOUTS if x.library == "keras"}
@@ -83,7 +83,7 @@ def _legacy_layers(group: "h5py.Group") -> Iterator[StoredLayer]:
 
 
 def _texts(group: "h5py.Group", name: str) -> list[str]:
-    """Return the texts of an attribute, which Keras splits if there are many."""
+    """Return the strings of an attribute, which Keras splits if there are many."""
     pieces = [name] if name in group.attrs else []
     while (piece := f"{name}{len(pieces)}") in group.attrs:
         pieces.append(piece)
@@ -108,7 +108,7 @@ def _name_by_order(order: list[str], layers: list[StoredLayer]) -> Arrays:
 
 
 def _renamed(layer: StoredLayer, expected: str | None, place: str) -> Arrays:
-    """Return the arrays under the expected name if it differs in the number only."""
+    """Return the arrays under the expected name if names differ only in the number."""
     unnumbered = re.sub(r"_\d+$", "", layer.name)
     if expected is None or unnumbered != re.sub(r"_\d+$", "", expected):
         expected = f"{layer.name} ({place})"

@@ -2,7 +2,7 @@
 """Names and axis orders of these networks' arrays in the files of other libraries.
 
 `LAYOUTS` has a row for each library and network. For each layer of this package,
-names/LIBRARY_NETWORK.json has the library's convolution and batch norm. The tests check the
+names/LIBRARY_NETWORK.json has the library's convolution and batch norm. Tests check this
 pairing by comparing outputs (tests/models/test_goldens.py).
 """
 
@@ -33,7 +33,7 @@ class Convention:
     gamma: str | None = None  # None: batch norm has no gamma
     output_first: bool = False  # kernels are OIHW and [out, in], not HWIO and [in, out]
     counts_batches: bool = False  # each batch norm has an integer num_batches_tracked
-    # Arrays that training adds, beside each array and once. They are not imported.
+    # Arrays that training adds for each array, and once per file. They are not imported.
     slots: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
 
@@ -46,7 +46,7 @@ TORCH = replace(
 KERAS = Convention("/", "kernel", "bias", "beta", "moving_mean", "moving_variance")
 TENSORFLOW = replace(
     Convention("/", "weights", "biases", "beta", "moving_mean", "moving_variance"),
-    # Of every optimizer that slim/train_image_classifier.py and facenet offer.
+    # For every optimizer of slim/train_image_classifier.py and facenet.
     slots=(
         *("ExponentialMovingAverage", "RMSProp", "RMSProp_1", "Momentum", "Adagrad"),
         *("Adam", "Adam_1", "Adadelta", "Adadelta_1", "Ftrl", "Ftrl_1"),
@@ -65,7 +65,7 @@ class Layout:
     preprocess: PreprocessSpec
     # Parts of the network that a file may lack.
     optional: tuple[str, ...] = ()
-    # The first of 1001 classes is the background: none of the 1000.
+    # The first of 1001 classes is the background class.
     background: bool = False
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ LAYOUTS = (
     Layout("timm", "inception_v3", TORCH, TIMM_INPUT),
     Layout("timm", "inception_v4", TORCH, TIMM_INPUT),
     Layout("timm", "inception_resnet_v2", TORCH, TIMM_RESNET_V2_INPUT),
-    # It has timm's names: only the background class distinguishes a file of Cadene's v4.
+    # Cadene's v4 has timm's names: only the background class distinguishes its files.
     Layout("cadene", "inception_v4", TORCH, CADENE_INPUT, background=True),
     Layout("cadene", "inception_resnet_v2", TORCH, CADENE_INPUT, background=True),
     Layout("slim", "inception_v4", TENSORFLOW, SLIM_INPUT, AUX, background=True),
@@ -135,7 +135,7 @@ def layer_names(layout: Layout) -> Layers:
 
 
 def keras_layer_order(network: str) -> list[str]:
-    """Return Keras's layers with arrays in the order of `model.layers`, which is by depth.
+    """Return Keras's layers that have arrays, in the order of `model.layers`, by depth.
 
     The numbers in the names count in the order of creation. Source: keras 3.15.1.
     """
@@ -189,7 +189,7 @@ def array_names(layout: Layout, exclude: Collection[str] = ()) -> dict[str, str]
 
 
 def ignored_names(layout: Layout) -> set[str]:
-    """Return names that the library's files may have and that no network uses."""
+    """Return names that may be in the library's files but that no network uses."""
     convention = layout.convention
     names = set(convention.extras)
     if convention.counts_batches:

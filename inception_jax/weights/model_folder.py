@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model folders: weights with all that is needed to use them.
+"""Model folders: weights with everything needed to use them.
 
 model.json           the card (network, classes, preprocessing, origin) and digests
 weights.safetensors  params/... and batch_stats/..., in float32
@@ -33,13 +33,13 @@ class Origin:
     sha256: str | None = None  # of the file
     step: int | None = None  # of the run
     weights: str | None = None  # of the run: "raw" or "ema"
-    # Files of slim and Cadene have a background class before the others.
+    # Files of TF-slim and Cadene have a background class before the others.
     background_removed: bool = False
 
 
 @dataclass(frozen=True)
 class Card:
-    """A model card: all that is needed to use the weights."""
+    """A model card: everything needed to use the weights."""
 
     network: str
     preprocess: PreprocessSpec
@@ -57,7 +57,7 @@ class Card:
 def write(folder: Path, card: Card, variables: Variables) -> None:
     """Write a new model folder.
 
-    Raises ValueError if it exists, CheckpointError if writing fails; then nothing is left.
+    Raises ValueError if it exists, or CheckpointError if writing fails.
     """
     check_new(folder)
     variables = jax.tree.map(lambda x: np.asarray(x, np.float32, order="C"), variables)
@@ -71,12 +71,12 @@ def write(folder: Path, card: Card, variables: Variables) -> None:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Return whether this is a model folder, damaged or not."""
+    """Return whether this is a model folder, which may be damaged."""
     return (folder / CARD_FILE).is_file()
 
 
 def read_card(folder: Path) -> Card:
-    """Read the card only. Raises CheckpointError if it is damaged."""
+    """Read only the card. Raises CheckpointError if it is damaged."""
     with as_damaged(folder / CARD_FILE):
         return _read_json(folder)[0]
 

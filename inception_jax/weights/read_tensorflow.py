@@ -17,7 +17,7 @@ PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
 def checkpoint_prefix(path: Path) -> Path:
-    """Return TensorFlow's name of the checkpoint that has `path` as a file or prefix."""
+    """Return the prefix, TensorFlow's name, of the checkpoint with this file or prefix."""
     return path.with_name(PART.sub("", path.name))
 
 
@@ -26,7 +26,7 @@ def _has_index(prefix: Path) -> bool:
 
 
 def data_files(path: Path) -> list[Path]:
-    """Return the data files of a V2 checkpoint, sorted; of anything else, none."""
+    """Return the sorted data files of a V2 checkpoint, or an empty list otherwise."""
     prefix = checkpoint_prefix(path)
     if not _has_index(prefix):
         return []
@@ -48,7 +48,7 @@ def is_checkpoint(path: Path) -> bool:
 def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays by name, with their checksums verified.
 
-    Raises CheckpointError if it is damaged, ImportError without the `tensorflow` extra.
+    Raises CheckpointError if it is damaged, or ImportError without `tensorflow`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no messages about the CPU
     need = f"{one_line(path)} is a TensorFlow checkpoint, and "

@@ -33,10 +33,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def write(folder: Path, model: Model, arrays: Arrays) -> None:
     """Write the folder, with the arrays of the model by name.
 
-    The weights are an argument, not constants of the program: for constants XLA may choose
-    other kernels, and the logits would equal those of `model.apply` up to rounding only.
+    The weights are an argument, not constants of the program: for constants, XLA may choose
+    other kernels, and the logits would equal those of `model.apply` only up to rounding.
 
-    Raises ImportError without flatbuffers, CheckpointError if writing fails.
+    Raises ImportError without flatbuffers, or CheckpointError if writing fails.
     """
     require("flatbuffers", "weights")  # jax.export serialises with it
     arrays = float32(arrays)
@@ -67,7 +67,7 @@ def export_program(model: Model, arrays: Arrays) -> export.Exported:
 
 
 def describe(model: Model, exported: export.Exported) -> dict[str, Any]:
-    """Return all that is needed to call the program."""
+    """Return a description with everything needed to call the program."""
     card = model.card
     spec, classes = card.preprocess, card.class_names
     images, (output,) = exported.in_avals[-1], exported.out_avals

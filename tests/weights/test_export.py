@@ -91,7 +91,7 @@ def test_files_without_a_card_are_rejected(tmp_path, monkeypatch):
     np.savez(tmp_path / "x.npz", **names)
     safetensors.numpy.save_file(names, tmp_path / "x.safetensors")
     for file in tmp_path.iterdir():
-        with pytest.raises(ValueError, match="has no card: it was not exported"):
+        with pytest.raises(ValueError, match="has no card, so it was not exported"):
             import_file(file)
     array_file.write_npz(tmp_path / "z.npz", CARD, names)
     with pytest.raises(ValueError, match="tiny cannot use its arrays: "):
