@@ -56,7 +56,7 @@ def _require(valid: bool, name: str, value: object, expected: str) -> None:
 class OptimizerConfig(_Checked):
     """Optimizer, learning-rate schedule, and averaging of the weights."""
 
-    # Update rule: rmsprop as in TensorFlow 1, the paper's best, or SGD with momentum.
+    # Update rule: rmsprop as in TensorFlow 1 (the paper's best), or SGD with momentum.
     kind: Literal["rmsprop", "momentum"] = "rmsprop"
     # Learning rate after warm-up and before the first decay; section 4.
     learning_rate: Positive = 0.045
@@ -101,7 +101,7 @@ class ParallelConfig(_Checked):
 
     # JAX transformation that maps a step over the devices.
     wrapper: Literal["pmap", "shard_map"] = "pmap"
-    # Devices that share batch statistics: none, global (all) or groups of this many.
+    # Devices that share batch statistics: none, global (all), or N (groups of N devices).
     bn_sync: Literal["none", "global"] | int = "none"
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ class AugmentConfig(_Checked):
     # Smallest and largest aspect ratio (width / height) of the random crop.
     ratio: tuple[float, float] = (0.75, 1.33)
     # Redraw crops that cover less than this fraction of the image (TF-slim's
-    # min_object_covered). 0.1 overrides a smaller lower bound of --augment.area, as there.
+    # min_object_covered). The default overrides the lower bound 0.05 of --augment.area.
     min_covered: float = 0.1
     flip: bool = True  # Flip half of the images horizontally.
     color: bool = True  # Distort brightness, saturation, hue and contrast.
@@ -170,7 +170,7 @@ class HostsConfig(_Checked):
     coordinator: str | None = None
     count: Count | None = None  # Number of processes; required with HOST:PORT.
     index: int | None = None  # Index of this process, from 0; required with HOST:PORT.
-    # Seconds allowed for the start of all processes, for a compilation, for the first step.
+    # Seconds for each of: the start of all processes, a compilation, the first step.
     start_timeout: Finite = 1800.0
     # Seconds without a heartbeat after which a process is considered dead.
     heartbeat_timeout: Count = 60
@@ -237,7 +237,7 @@ class RunConfig(_Checked):
     resize: Literal["bilinear", "bicubic"] = "bilinear"
     pixel_range: tuple[float, float] = (-1.0, 1.0)  # Input values for pixels of 0 and 255.
     # Model folder, run folder or model name whose averaged weights the run starts from;
-    # None starts from random weights. Not needed to resume.
+    # None starts from random weights. When resuming, repeat it; it is not read again.
     first_weights: str | None = None
     # Initial classifier: new, with random weights, or kept, from --first-weights.
     head: Literal["new", "kept"] = "new"

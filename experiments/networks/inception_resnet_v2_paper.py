@@ -8,7 +8,7 @@ Cost         estimated by experiments.cost, not measured: 1.1e+19 operations; on
              160 epochs take at least 1.9 hours (roofline), about 5 by the compiler's
              estimate. Memory: 3.8 of 16 GiB per chip with 40 images per chip
 Paper        errors, top-1 / top-5: 19.9 / 4.9 (1 crop), 18.7 / 4.1 (12 crops),
-             17.8 / 3.7 (144 crops), of a network that cannot be this one; see
+             17.8 / 3.7 (144 crops), which cannot come from this network; see
              `inception-jax networks compare`
 Ours         not run yet
 """

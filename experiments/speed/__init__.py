@@ -5,6 +5,5 @@
 has one file for each implementation. `worker` runs one implementation in a process that
 `process` starts, `timing` alternates between these processes, and `report` makes the
 tables. `chart` draws the committed results. Other benchmarks: `inception-jax data bench`
-(input pipeline), `python -m experiments.residual_scaling.bench` (the study) and
-`inception-jax plan` (estimates of the TPU compiler).
+(input pipeline), `inception-jax plan` (estimates of the TPU compiler).
 """

@@ -40,7 +40,7 @@ def import_weights(
     inception_jax/weights/README.md lists where to find weight files.
 
     Args:
-        file: File to read. For a TensorFlow checkpoint, its prefix.
+        file: File to read. For a TensorFlow checkpoint, its prefix or any of its files.
         out: New model folder to write.
         classes: Text file with one class name per line.
         sha256: Expected SHA-256 of the file, as published with it. A file with another

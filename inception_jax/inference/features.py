@@ -2,7 +2,7 @@
 """Extraction of features, the values of an endpoint, from many images to a file.
 
 FILE.npz      arrays features [n, ...] in float32, names [n], endpoint and model.json
-FILE.parquet  columns name and features (flat lists of one length); endpoint, shape and
+FILE.parquet  columns name and features (flat lists of equal length); endpoint, shape and
               model.json in the metadata
 """
 

@@ -2,11 +2,11 @@
 """The layers of `layers.py` with kernels: the same results in less time and memory.
 
 Parameters, their names and the mathematics are those of `layers.py`; values agree up to
-rounding, which tests check block by block. What differs in how they are computed:
+rounding, which tests check block by block. They are computed differently:
 
 - 1x1 convolutions of stride 1 are matrix multiplications.
 - In training, the 1x1 convolutions that begin several branches are one multiplication.
-- An average pool and the 1x1 convolution after it swap places: the pool has fewer channels.
+- An average pool and the 1x1 convolution after it swap places: fewer channels are pooled.
 - Batch normalisation, max pools and ReLUs have hand-written gradients (`kernels/`).
 - The residual scale multiplies the weights of the linear 1x1 convolution, not its output.
 """
@@ -113,7 +113,7 @@ class BatchNorm(nn.Module):
 
 
 class ConvBN(layers.ConvBN):
-    """`layers.ConvBN`; `pool` is an average pool before it, which is computed after it.
+    """`layers.ConvBN`; `pool` precedes it in the network but is computed after it.
 
     Both are linear, the pool in space and the 1x1 convolution in channels, so their order
     does not matter.

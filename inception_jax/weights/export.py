@@ -45,7 +45,7 @@ def check_output_path(format: Format, out: Path) -> None:
 
 
 def export(model: Model, variables: Variables, format: Format, out: Path) -> list[str]:
-    """Write a model in a format; return sentences that describe necessary changes.
+    """Write a model in a format; return sentences that describe the changes made.
 
     Raises ValueError if `check_output_path` does or the format does not support the
     network, ImportError if a package is missing, or CheckpointError if writing fails.

@@ -263,7 +263,7 @@ def open_checkpoints(run: Path, step: int | None = None) -> "Checkpoints":
 def read_checkpoint(run: Path, step: int | None = None) -> tuple[int, Arrays]:
     """Return the step and the verified arrays of a checkpoint.
 
-    Raises the errors of `open_checkpoints`, CheckpointError if it is damaged or all are.
+    Raises the errors of `open_checkpoints`, or CheckpointError if no good one is left.
     """
     checkpoints = open_checkpoints(run, step)
     if step is not None:
