@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from experiments.residual_scaling import statistics
 from experiments.residual_scaling.claims_scaling import scale_rule
 from experiments.residual_scaling.comparisons import (
     Match,
@@ -15,12 +16,6 @@ from experiments.residual_scaling.comparisons import (
     without_remedies,
 )
 from experiments.residual_scaling.records import Records, select, signal
-from experiments.residual_scaling.statistics import (
-    bootstrap,
-    censored,
-    format_median,
-    log_rank_p,
-)
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     REPRODUCED,
@@ -70,9 +65,9 @@ def _faster(block: str, scale: str, matches: Sequence[Match]) -> Verdict:
     ]
     if not any(any(reached) for pair in curves for _, reached in pair):
         return not_tested(12, f"no run reached an accuracy of {TARGETS[0]:.0%}", setting)
-    data = [(censored(*with_it), censored(*without)) for with_it, without in curves]
-    p_faster = log_rank_p(data)
-    p_slower = log_rank_p([(without, with_it) for with_it, without in data])
+    data = [tuple(statistics.censored(*times) for times in pair) for pair in curves]
+    p_faster = statistics.log_rank_p(data)
+    p_slower = statistics.log_rank_p([(without, with_it) for with_it, without in data])
     return Verdict(
         12,
         setting,
@@ -108,7 +103,7 @@ def _median_steps(matches: Sequence[Match], target: float) -> str:
     ):
         runs = {run: record for group in groups for run, record in group.items()}
         times, reached = _times(runs, target)
-        words = format_median(times, reached)
+        words = statistics.format_median(times, reached)
         parts.append(f"{name} {words} ({sum(reached)} of {len(reached)} runs)")
     text = f"median steps to an accuracy of {target:.0%}: {', '.join(parts)}"
     differences = [
@@ -117,5 +112,5 @@ def _median_steps(matches: Sequence[Match], target: float) -> str:
         for without, with_it in pair_by_seed(match)
     ]
     if differences:
-        text += f"; paired difference {bootstrap(np.mean, differences)}"
+        text += f"; paired difference {statistics.bootstrap(np.mean, differences)}"
     return text

@@ -4,6 +4,7 @@
 import math
 from dataclasses import replace
 
+from experiments.residual_scaling import statistics
 from experiments.residual_scaling.comparisons import (
     Match,
     compare_outcomes,
@@ -15,12 +16,7 @@ from experiments.residual_scaling.comparisons import (
 from experiments.residual_scaling.outcomes import FAILED, HALF, Outcome
 from experiments.residual_scaling.records import Records, select, signal
 from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, PAPER_WIDTH
-from experiments.residual_scaling.statistics import (
-    Share,
-    format_median,
-    majority_p,
-    threshold,
-)
+from experiments.residual_scaling.statistics import Share
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     REPRODUCED,
@@ -66,9 +62,8 @@ def _wide_die(wide: Records, init: str) -> Verdict:
     failed = count_outcomes(wide, FAILED)
     dead = count_outcomes(wide, (Outcome.DEAD, Outcome.DIVERGED))
     # Survival in a short run at the paper's rate is not evidence: deaths may come later.
-    conclusive = all(
-        run.learning_rate > PAPER_LEARNING_RATE or run.steps >= LONG_HORIZON for run in wide
-    )
+    short = [run for run in wide if run.steps < LONG_HORIZON]
+    conclusive = all(run.learning_rate > PAPER_LEARNING_RATE for run in short)
     return Verdict(
         1,
         f"more than {PAPER_WIDTH} filters: {describe_runs(wide)}, init {init}",
@@ -77,7 +72,7 @@ def _wide_die(wide: Records, init: str) -> Verdict:
         REPRODUCED,
         "half dead rather than dead" if dead.interval[1] < 0.5 else "",
         num_seeds([wide]),
-        majority_p(failed),
+        statistics.majority_p(failed),
         excluded=conclusive and failed.interval[1] < 0.5,
     )
 
@@ -105,7 +100,7 @@ def _narrow_survive(matches: list[Match], setting: str) -> Verdict:
     ]
     evidence = "failed: " + ", ".join(shares)
     failed = [record["outcome"] in FAILED for record in runs.values()]
-    if (half := threshold([run.width for run in runs], failed)) is not None:
+    if (half := statistics.threshold([run.width for run in runs], failed)) is not None:
         evidence += f"; half of them at width {half} (logistic fit)"
     qualifier = NARROW.get(row.qualifier, row.qualifier)
     return replace(row, qualifier=qualifier, evidence=evidence, details=())
@@ -118,13 +113,10 @@ def claim_2(records: Records) -> list[Verdict]:
         failed = {a: r for a, r in runs.items() if r["outcome"] in FAILED_OR_CHANCE}
         if failed:
             rows.append(_only_zeros(failed))
-        long = {
-            run: record
-            for run, record in runs.items()
-            if run.steps >= RECOVERY_STEPS and (signal(record, "pool_dead") >= HALF).any()
-        }
-        if long:
-            rows.append(_stay_dead(long))
+        long = {a: r for a, r in runs.items() if a.steps >= RECOVERY_STEPS}
+        died = {a: r for a, r in long.items() if (signal(r, "pool_dead") >= HALF).any()}
+        if died:
+            rows.append(_stay_dead(died))
     if not rows:
         return [not_tested(2, "no unscaled run failed or ended at chance")]
     if not any("stays" in row.setting for row in rows):
@@ -144,7 +136,7 @@ def _only_zeros(failed: Records) -> Verdict:
         f"dead {dead}, dead or half dead {dead_or_half}, diverged {diverged}",
         REPRODUCED,
         seeds=num_seeds([failed]),
-        p=majority_p(dead),
+        p=statistics.majority_p(dead),
         excluded=dead.interval[1] < 0.5,
     )
 
@@ -152,7 +144,7 @@ def _only_zeros(failed: Records) -> Verdict:
 def _stay_dead(long: Records) -> Verdict:
     recovered = Share.of(record["recovered"] for record in long.values())
     stayed = Share(recovered.total - recovered.count, recovered.total)
-    p_stayed, p_recovered = majority_p(stayed), majority_p(recovered)
+    p_stayed, p_recovered = statistics.majority_p(stayed), statistics.majority_p(recovered)
     return Verdict(
         2,
         f"stays dead: unscaled runs that were half dead at a probe, {describe_runs(long)}",
@@ -174,7 +166,7 @@ def claim_3(records: Records) -> list[Verdict]:
         if math.isclose(run.learning_rate, PAPER_LEARNING_RATE)
         and run.steps >= LONG_HORIZON
     }
-    others = {run: record for run, record in runs.items() if run not in long}
+    others = {a: r for a, r in runs.items() if a not in long}
     by_rate = sorted(group_by(others, lambda run: run.learning_rate).items())
     details = tuple(
         f"{describe_runs(group)}: {_time_to_death(group)}" for _, group in by_rate
@@ -200,7 +192,7 @@ def _late(runs: Records, width: int) -> Verdict:
     steps = [record["death_step"] for record in runs.values()]
     late = Share.of(step is not None and step >= LONG_HORIZON for step in steps)
     early = Share.of(step is not None and step < LONG_HORIZON for step in steps)
-    p_late, p_early = majority_p(late), majority_p(early)
+    p_late, p_early = statistics.majority_p(late), statistics.majority_p(early)
     return Verdict(
         3,
         describe_runs(runs),
@@ -222,4 +214,6 @@ def _time_to_death(runs: Records) -> str:
     died = [step is not None for step in steps]
     if not any(died):
         return f"none of {len(died)} died in {max(times)} steps"
-    return f"median steps to death {format_median(times, died)} (n = {len(died)})"
+    return (
+        f"median steps to death {statistics.format_median(times, died)} (n = {len(died)})"
+    )

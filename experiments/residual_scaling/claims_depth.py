@@ -15,7 +15,7 @@ from experiments.residual_scaling.comparisons import (
 )
 from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome, word_for
 from experiments.residual_scaling.records import Records
-from experiments.residual_scaling.runs import DEFAULTS, Run
+from experiments.residual_scaling.runs import DEFAULTS
 from experiments.residual_scaling.statistics import bootstrap, excess, fisher_p
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
@@ -45,7 +45,8 @@ def _deeper(families: Sequence[dict[int, Records]], outcomes: Sequence[Outcome])
     strata, compared, details = [], [], []
     for by_depth in families:
         deep, shallow = by_depth[max(by_depth)], by_depth[min(by_depth)]
-        deep_by_scale, shallow_by_scale = group_by(deep, _scale), group_by(shallow, _scale)
+        deep_by_scale = group_by(deep, lambda run: run.scale)
+        shallow_by_scale = group_by(shallow, lambda run: run.scale)
         for scale in deep_by_scale.keys() & shallow_by_scale.keys():
             pair = deep_by_scale[scale], shallow_by_scale[scale]
             compared.append(pair)
@@ -75,10 +76,6 @@ def _deeper(families: Sequence[dict[int, Records]], outcomes: Sequence[Outcome])
     )
 
 
-def _scale(run: Run) -> float:
-    return run.scale
-
-
 def largest_scale_without(records: Records, outcomes: Sequence[Outcome]) -> str:
     """Describe the largest scale at which no run ended in `outcomes`, or 0 if none exists.
 
@@ -87,7 +84,7 @@ def largest_scale_without(records: Records, outcomes: Sequence[Outcome]) -> str:
 
     def largest(seeds: np.ndarray) -> float:
         chosen = {a: r for a, r in records.items() if a.seed in set(seeds.tolist())}
-        scales = group_by(chosen, _scale).items()
+        scales = group_by(chosen, lambda run: run.scale).items()
         safe = [s for s, group in scales if not count_outcomes(group, outcomes).count]
         return max(safe, default=0.0)
 

@@ -86,9 +86,8 @@ def _predicts(records: Records) -> Verdict:
     if of_x is None or of_settings is None:
         reason = "too few settings with unstable runs or with healthy ones"
         return not_tested(11, reason, setting)
-    differences = [
-        float(np.mean((of_settings - of_x)[groups == group])) for group in np.unique(groups)
-    ]
+    gains = of_settings - of_x
+    differences = [float(np.mean(gains[groups == group])) for group in np.unique(groups)]
     gain = bootstrap(np.mean, differences)
     return Verdict(
         11,

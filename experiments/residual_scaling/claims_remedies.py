@@ -4,6 +4,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from experiments.residual_scaling.comparisons import (
@@ -50,18 +51,12 @@ def _lowered(records: Records) -> list[Match]:
     matches = []
     alike = {"learning_rate": 1.0, "steps": 1, "probe_every": 1}
     for family in group_by(settings, lambda run: replace(run, **alike)).values():
-        for low in family:
-            for factor in FACTORS:
-                higher = [
-                    run
-                    for run in family
-                    if math.isclose(run.learning_rate, factor * low.learning_rate)
-                ]
-                if higher:
-                    base = min(
-                        higher, key=lambda run: abs(math.log(_reach(run) / _reach(low)))
-                    )
-                    matches.append(Match(base, low, settings[base], settings[low]))
+        for low, factor in product(family, FACTORS):
+            rate = factor * low.learning_rate
+            higher = [run for run in family if math.isclose(run.learning_rate, rate)]
+            if higher:
+                base = min(higher, key=lambda run: abs(math.log(_reach(run) / _reach(low))))
+                matches.append(Match(base, low, settings[base], settings[low]))
     return matches
 
 
@@ -77,30 +72,29 @@ def _lowering(match: Match) -> tuple[int, float]:
 
 def claim_5(records: Records) -> list[Verdict]:
     """Compare extra batch normalisation before and after the ReLU before the pool."""
-    rows = _compare(5, records, FAILED, claimed=False, pool_norm="none")
-    return rows or [_no_counterpart(5, "extra batch normalisation")]
+    options = {"claimed": False, "pool_norm": "none"}
+    return _compare(5, records, "extra batch normalisation", FAILED, **options)
 
 
 def claim_7(records: Records) -> list[Verdict]:
     """Compare two-phase and linear warm-up with no warm-up."""
     none = {"warmup": "constant", "warmup_steps": 0, "warmup_rate": 1e-5}
-    rows = _compare(7, records, FAILED, claimed=False, **none)
-    return rows or [_no_counterpart(7, "warm-up")]
+    return _compare(7, records, "warm-up", FAILED, claimed=False, **none)
 
 
 def claim_9(records: Records) -> list[Verdict]:
     """Compare clipping of the gradient's norm with no clipping."""
-    rows = _compare(9, records, FAILED, claimed=True, clip_norm=None)
-    rows += _compare(9, records, UNSTABLE, claimed=True, clip_norm=None)
-    return rows or [_no_counterpart(9, "clipping")]
+    options = {"claimed": True, "clip_norm": None}
+    return _compare(9, records, "clipping", FAILED, UNSTABLE, **options)
 
 
 def _compare(
-    number: int, records: Records, outcomes: Sequence[Outcome], **options: Any
+    number: int, records: Records, remedy: str, *groups: Sequence[Outcome], **options: Any
 ) -> list[Verdict]:
+    """Compare each group of outcomes; for `options` see `compare_each_change`."""
     runs = without_remedies(select(records, scale=1.0), *options)
-    return compare_each_change(number, runs, outcomes, **options)
-
-
-def _no_counterpart(number: int, remedy: str) -> Verdict:
-    return not_tested(number, f"no unscaled run with {remedy} has a counterpart without")
+    rows = []
+    for outcomes in groups:
+        rows += compare_each_change(number, runs, outcomes, **options)
+    reason = f"no unscaled run with {remedy} has a counterpart without"
+    return rows or [not_tested(number, reason)]

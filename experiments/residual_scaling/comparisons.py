@@ -6,17 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from experiments.residual_scaling import statistics
 from experiments.residual_scaling.outcomes import Outcome, word_for
 from experiments.residual_scaling.records import Record, Records
-from experiments.residual_scaling.runs import DEFAULTS, Run, describe_field
-from experiments.residual_scaling.statistics import (
-    Share,
-    excess,
-    fisher_p,
-    format_p,
-    majority_p,
-    mcnemar_p,
-)
+from experiments.residual_scaling.runs import DEFAULTS, Run, describe_fields
+from experiments.residual_scaling.statistics import Share
 from experiments.residual_scaling.verdicts import (
     CONTRADICTED,
     NOT_TESTED,
@@ -133,7 +127,7 @@ def compare_outcomes(
         excluded=claimed and in_spite.interval[0] > 0.5,
         details=tuple(
             f"{setting_label(match.changed)}: {a} without, {b} with, "
-            f"{format_p(fisher_p([(a, b)]))}"
+            f"{statistics.format_p(statistics.fisher_p([(a, b)]))}"
             for match, (a, b) in zip(matches, strata, strict=True)
         ),
     )
@@ -146,11 +140,11 @@ def _decide(
     yes, no = (REPRODUCED, CONTRADICTED) if claimed else (CONTRADICTED, REPRODUCED)
     if not any(share.count for pair in strata for share in pair):
         return NOT_TESTED, f"no run {word} with or without it", None
-    p_differs, p_in_spite = fisher_p(strata), majority_p(in_spite)
+    p_differs, p_in_spite = statistics.fisher_p(strata), statistics.majority_p(in_spite)
     p = min(1.0, 2 * min(p_differs, p_in_spite))
     if p_in_spite < p_differs:
         return no, f"most {word} with it too", p
-    if excess(strata) <= 0:
+    if statistics.excess(strata) <= 0:
         return no, f"more {word} with it", p
     return yes, "", p
 
@@ -162,18 +156,13 @@ def _evidence(
 ) -> str:
     """Count `outcomes` in the settings where any occur, and the discordant seed pairs."""
     affected = [pair for pair in strata if any(share.count for share in pair)] or strata
-    only_without, only_with, num_pairs = 0, 0, 0
-    for match in matches:
-        for without, with_it in pair_by_seed(match):
-            before = count_outcomes(without, outcomes).count > 0
-            after = count_outcomes(with_it, outcomes).count > 0
-            only_without += before and not after
-            only_with += after and not before
-            num_pairs += 1
+    pairs = [pair for match in matches for pair in pair_by_seed(match)]
+    events = [tuple(count_outcomes(x, outcomes).count > 0 for x in pair) for pair in pairs]
+    only_without, only_with = events.count((True, False)), events.count((False, True))
     return (
         f"{total(a for a, _ in affected)} without, {total(b for _, b in affected)} with; "
-        f"of {num_pairs} seed pairs {only_without} only without, {only_with} only with, "
-        f"McNemar {format_p(mcnemar_p(only_without, only_with))}"
+        f"of {len(pairs)} seed pairs {only_without} only without, {only_with} only with, "
+        f"McNemar {statistics.format_p(statistics.mcnemar_p(only_without, only_with))}"
     )
 
 
@@ -188,7 +177,7 @@ def compare_each_change(
     """Compare each change of some fields with their values in `without`."""
 
     def change(match: Match) -> str:
-        return ", ".join(describe_field(n, getattr(match.changed, n)) for n in without)
+        return describe_fields({name: getattr(match.changed, name) for name in without})
 
     groups = group_matches(match_settings(records, **without), change)
     word = word_for(outcomes)

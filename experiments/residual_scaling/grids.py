@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grids of comparable runs, for figures."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.residual_scaling.records import Record, Records, select
-from experiments.residual_scaling.runs import DEFAULTS, PAPER_WIDTH, Run, describe_field
+from experiments.residual_scaling.runs import DEFAULTS, PAPER_WIDTH, Run, describe_fields
 from experiments.residual_scaling.verdicts import rate_label
 
 # The axes of a grid: runs of one grid agree in all other fields.
@@ -82,8 +82,7 @@ class Grid:
     def __str__(self) -> str:
         run = replace(self.run, **{name: DEFAULTS[name] for name in AXES})
         always = {"data": run.data, "network": run.network, "depth": run.depth}
-        changes = always | {"steps": run.steps} | run.changes
-        return ", ".join(describe_field(name, value) for name, value in changes.items())
+        return describe_fields(always | {"steps": run.steps} | run.changes)
 
 
 def grids(records: Records) -> list[Grid]:
@@ -110,19 +109,12 @@ def scales_in(runs: Iterable[Run]) -> list[float | None]:
     return sorted({run.scale for run in runs}, key=lambda s: (s is None, -(s or 0.0)))
 
 
-def differences(run: Run, other: Run) -> dict[str, Any]:
-    """Return the fields of `run` that differ from those of `other`, except the seed."""
-    return {
-        name: getattr(run, name)
-        for name in DEFAULTS
-        if name != "seed" and getattr(run, name) != getattr(other, name)
-    }
-
-
-def is_one_factor(names: Collection[str]) -> bool:
-    """Return whether these fields of a run count as a single change."""
+def single_change(setting: Run, base: Run) -> dict[str, Any]:
+    """Return the fields in which `setting` differs if they count as one change, or {}."""
+    names = [name for name in DEFAULTS if getattr(setting, name) != getattr(base, name)]
     together = any(set(names) <= set(factor) for factor in FACTORS)
-    return len(names) == 1 or (bool(names) and together)
+    single = len(names) == 1 or together
+    return {name: getattr(setting, name) for name in names} if single else {}
 
 
 def scale_label(scale: float | None) -> str:

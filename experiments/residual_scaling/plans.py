@@ -124,16 +124,13 @@ CPU_GROUPS = (
     Group("Do residual networks train faster?", PLAIN),
 )
 
+QUICK = grid(replace(BASE, steps=60), width=(64, 256), scale=(1.0, 0.1))
+BOUNDARY = grid(BASE, learning_rate=(0.1, 0.4), width=(64, 256), scale=(1.0, 0.3, 0.1))
+
 PLANS = {
     "quick": Plan(
         "Plan quick: two widths, two scales, two seeds; a trial without verdicts.",
-        (
-            Group(
-                "Do unscaled networks die?",
-                grid(replace(BASE, steps=60), width=(64, 256), scale=(1.0, 0.1)),
-                seeds=2,
-            ),
-        ),
+        (Group("Do unscaled networks die?", QUICK, seeds=2),),
         minutes=2,
     ),
     "cpu": Plan(
@@ -147,12 +144,7 @@ PLANS = {
             *CPU_GROUPS,
             Group("Which scales help?", grid(BASE, scale=(0.5, ROOT, 0.2, 0.17, INVERSE))),
             Group("Which other remedies help?", OTHER_REMEDIES),
-            Group(
-                "Where does instability begin?",
-                grid(
-                    BASE, learning_rate=(0.1, 0.4), width=(64, 256), scale=(1.0, 0.3, 0.1)
-                ),
-            ),
+            Group("Where does instability begin?", BOUNDARY),
             Group(
                 "Does the initialiser matter?",
                 grid(BASE, init=("glorot", "stddev_0.1"), width=(64, 256, 1024)),

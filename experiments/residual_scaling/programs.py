@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,15 +53,12 @@ class Values(NamedTuple):
 def spec_of(run: Run) -> NetworkSpec:
     """Return the network of a run, with its initialiser."""
     options = {"width": run.width, "depth": run.depth, "head": run.head}
+    options["residual_init"] = run.init
     if run.network == "BC":
-        spec = paper_width_spec(**options, residual_init=run.init)
+        spec = paper_width_spec(**options)
     else:
-        spec = small_image_spec(
-            **options,
-            block=run.block,
-            image_shape=(8, 8, 1 if run.data == "digits" else 3),
-            residual_init=run.init,
-        )
+        channels = 1 if run.data == "digits" else 3
+        spec = small_image_spec(**options, block=run.block, image_shape=(8, 8, channels))
     if run.block == "concat":
         return spec
     return ablated(
@@ -128,11 +125,9 @@ class Programs:
         )
         step = partial(train_step, options=options, axis_name=DATA_AXIS)
         self.step = PerDevice(step, devices, donate=True)
-        probe = partial(_probe, network=network, preprocess=self.preprocess)
-        self.probe = PerDevice(probe, devices)
-        evaluate = partial(
-            eval_step, network=network, preprocess=self.preprocess, axis_name=DATA_AXIS
-        )
+        fixed = {"network": network, "preprocess": self.preprocess}
+        self.probe = PerDevice(partial(_probe, **fixed), devices)
+        evaluate = partial(eval_step, **fixed, axis_name=DATA_AXIS)
         self.evaluate = PerDevice(evaluate, devices)
         self._init: dict[str, PerDevice] = {}
 
@@ -161,15 +156,10 @@ def _init(values: Values, *, network: Network, optimizer: OptimizerConfig) -> Tr
 
 
 def _probe(
-    state: TrainState,
-    batch: Batch,
-    numbers: Numbers,
-    *,
-    network: Network,
-    preprocess: PreprocessSpec,
+    state: TrainState, batch: Batch, numbers: Numbers, **options: Any
 ) -> dict[str, Array]:
-    """Return signals, loss and accuracy on the images of `batch`."""
-    signals = probe_step(state, batch, numbers, network=network, preprocess=preprocess)
+    """Return the signals of `probe_step`, the loss and the accuracy on `batch`."""
+    signals = probe_step(state, batch, numbers, **options)
     logits, labels = signals["logits"], batch["label"]
     return signals | {
         "loss": jnp.mean(cross_entropy(logits, labels)),

@@ -15,14 +15,13 @@ A record holds:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.residual_scaling.outcomes import Outcome
-from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.runs import DEFAULTS, Run
 from inception_jax.storage.files import read_json_lines
 from inception_jax.training.metrics import means
 
@@ -46,12 +45,11 @@ def read_records(path: Path) -> dict[Run, Record]:
     Raises ValueError if a line is not the record of a run of this version of the study.
     """
     records = {}
-    names = {field.name for field in fields(Run)}
     for number, record in enumerate(read_json_lines(path), start=1):
         if "arm" in record:
             record = {"run": record.pop("arm"), **record}
             record["outcome"] = EARLIER_OUTCOMES.get(record["outcome"], record["outcome"])
-        if not isinstance(record.get("run"), dict) or set(record["run"]) != names:
+        if not isinstance(record.get("run"), dict) or set(record["run"]) != set(DEFAULTS):
             raise ValueError(
                 f"{path}, line {number} is not a run of this version of the study; choose "
                 "another --workdir."
@@ -86,12 +84,6 @@ def steps_taken(record: Record) -> int:
 def training_loss(record: Record) -> np.ndarray:
     """Return the training loss in nats, NaN where it was not finite."""
     return np.array(record["loss"], float)
-
-
-def loss_steps(record: Record) -> np.ndarray:
-    """Return the last step of each mean in `training_loss`."""
-    steps = np.arange(1, len(record["loss"]) + 1) * record["loss_every"]
-    return np.minimum(steps, steps_taken(record))
 
 
 def signal(record: Record, name: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run of the study and everything that defines it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
@@ -100,7 +101,7 @@ class Run:
     def description(self) -> str:
         """The setting as text: width, scale, learning rate and all changes."""
         always = {n: getattr(self, n) for n in ("width", "scale", "learning_rate")}
-        return ", ".join(describe_field(n, v) for n, v in (always | self.changes).items())
+        return describe_fields(always | self.changes)
 
     def __str__(self) -> str:
         return f"{self.description}, seed {self.seed}"
@@ -115,9 +116,12 @@ DEFAULTS = {f.name: f.default for f in fields(Run)}
 VALUES = tuple(DEFAULTS)[tuple(DEFAULTS).index("init") :]
 
 
-def describe_field(name: str, value: object) -> str:
-    """Describe a field of a run, as in "learning rate 0.2"."""
-    if name == "scale" and value is None:
-        value = "as published"
-    shown = f"{value:.3g}" if isinstance(value, float) else value
-    return f"{name.replace('_', ' ')} {shown}"
+def describe_fields(values: Mapping[str, object]) -> str:
+    """Describe fields of a run, as in "learning rate 0.2, depth 4"."""
+    words = []
+    for name, value in values.items():
+        if name == "scale" and value is None:
+            value = "as published"
+        shown = f"{value:.3g}" if isinstance(value, float) else value
+        words.append(f"{name.replace('_', ' ')} {shown}")
+    return ", ".join(words)

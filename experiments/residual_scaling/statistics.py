@@ -197,9 +197,8 @@ def format_median(times: Sequence[float], happened: Sequence[bool]) -> str:
     end, median = max(times), median_time(times, happened)
     if median.value == np.inf:
         return f"> {end:g}" if any(happened) else f"never reached within {end:g} steps"
-    low, high = (
-        f"> {end:g}" if x == np.inf else f"{x:g}" for x in (median.low, median.high)
-    )
+    bounds = (median.low, median.high)
+    low, high = (f"> {end:g}" if x == np.inf else f"{x:g}" for x in bounds)
     return f"{median.value:g} [{low}, {high}]"
 
 
@@ -261,9 +260,8 @@ def held_out_loss(
     if any(len(np.unique(happened[train])) < 2 for train, _ in splits):
         return None
     model = make_pipeline(StandardScaler(), LogisticRegression())
-    predicted = cross_val_predict(
-        model, features, happened, cv=splits, method="predict_proba"
-    )
+    options = {"cv": splits, "method": "predict_proba"}
+    predicted = cross_val_predict(model, features, happened, **options)
     return -np.log(np.where(happened, predicted[:, 1], predicted[:, 0]))
 
 

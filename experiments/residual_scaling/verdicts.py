@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, Run, describe_field
+from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, Run, describe_fields
 
 MIN_SEEDS = 5  # at 5 of 5 against 0 of 5, Fisher's exact test gives p = 0.008
 
@@ -82,7 +82,8 @@ def rate_label(rate: float) -> str:
 def setting_label(run: Run) -> str:
     """Describe a setting without its scale."""
     shown = {"width": run.width, "learning_rate": run.learning_rate} | run.changes
-    return ", ".join(describe_field(n, v) for n, v in shown.items() if n != "scale")
+    shown.pop("scale", None)
+    return describe_fields(shown)
 
 
 def describe_runs(runs: Iterable[Run]) -> str:
@@ -106,7 +107,6 @@ def format_verdicts(verdicts: Iterable[Verdict]) -> str:
             lines.append(f"{number}. {verdict.claim}")
         word = ": ".join(filter(None, (verdict.verdict.upper(), verdict.qualifier)))
         words = "; ".join(filter(None, (verdict.setting, verdict.evidence)))
-        lines += textwrap.wrap(
-            f"{word}. {words}", 96, initial_indent="   ", subsequent_indent=" " * 6
-        )
+        indents = {"initial_indent": "   ", "subsequent_indent": " " * 6}
+        lines += textwrap.wrap(f"{word}. {words}", 96, **indents)
     return "\n".join(lines)

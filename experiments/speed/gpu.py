@@ -82,13 +82,11 @@ def lowered(
     if task == "training":
         return lower_step(config, module, [device])
     module = module.clone(folded=implementation == "ours")
-    images = jax.ShapeDtypeStruct(
-        (options.images, *preprocess_for(config).image_shape), jnp.float32
-    )
+    shape = (options.images, *preprocess_for(config).image_shape)
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    step = ShardMapStep(
-        partial(_inference, module), config.parallel, [device], donate=False
-    )
+    apply = partial(_inference, module)
+    step = ShardMapStep(apply, config.parallel, [device], donate=False)
     return step.lower(variables, {"image": images}, None)
 
 
@@ -154,14 +152,10 @@ def run(options: Options) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Exit status: 0 done, 2 bad input, 130 interrupted."""
-
-    def action() -> None:
-        prog = "python -m experiments.speed.gpu"
-        run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments))
-
+    prog = "python -m experiments.speed.gpu"
     return run_command(
         "experiments.speed.gpu",
-        action,
+        lambda: run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments)),
         if_interrupted="the results so far are above",
         extra="bench",
     )

@@ -5,6 +5,7 @@ import html
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from itertools import product
 from typing import Any
 
 from experiments.speed.case import Case
@@ -72,10 +73,10 @@ def _select(
             yield record
 
 
-def _cases(records: Records, task: str) -> list[Case]:
-    """Return the cases of a task in the order in which they were measured."""
-    of_task = [record for record in records if record.get("task") == task]
-    return list(dict.fromkeys(map(_case_of, of_task)))
+def _cases(records: Records, *tasks: str) -> list[Case]:
+    """Return the cases task by task, in the order in which they were measured."""
+    ordered = [x for task in tasks for x in records if x.get("task") == task]
+    return list(dict.fromkeys(map(_case_of, ordered)))
 
 
 def _machine(records: Records) -> str:
@@ -105,8 +106,7 @@ def _speed(records: Records, task: str) -> str:
     )
     rows = [
         (case.network, case.batch, name, *_speed_cells(records, case, name))
-        for case in _cases(records, task)
-        for name in IMPLEMENTATIONS
+        for case, name in product(_cases(records, task), IMPLEMENTATIONS)
         if rates(records, case, name)
     ]
     title = f"**{task}**: median (lowest to highest)"
@@ -155,12 +155,14 @@ def _matmul_share(records: Records, case: Case, rate: float) -> str:
 def _best_batches(records: Records) -> str:
     """Compare the best batch of each implementation, if several batches were measured."""
     best: dict[tuple[str, str, str], tuple[float, int]] = {}  # median rate and batch
-    for case in [case for task in TASKS for case in _cases(records, task)]:
-        for name in IMPLEMENTATIONS:
-            if measured := rates(records, case, name).values():
-                key = (case.network, case.task, name)
-                candidate = statistics.median(measured), case.batch
-                best[key] = max(best.get(key, candidate), candidate)
+    cases = _cases(records, *TASKS)
+    batches = {(case.task, case.batch) for case in cases}
+    several = len(batches) > len({task for task, _ in batches})
+    for case, name in product(cases, IMPLEMENTATIONS):
+        if measured := rates(records, case, name).values():
+            key = (case.network, case.task, name)
+            candidate = statistics.median(measured), case.batch
+            best[key] = max(best.get(key, candidate), candidate)
     header = ("network", "task", "implementation", "best batch", "images/s", SPEEDUP)
     rows = []
     for (network, task, name), (rate, batch) in best.items():
@@ -168,7 +170,6 @@ def _best_batches(records: Records) -> str:
         ratio = f"{ours[0] / rate:.3g}" if ours else "-"
         rows.append((network, task, name, batch, _rounded(rate), ratio))
     title = "**best batch of each implementation**: medians"
-    several = len({(x["task"], x["batch"]) for x in records if "batch" in x}) > 2
     return f"{title}\n\n{markdown_table(header, rows)}" if several and rows else ""
 
 
@@ -180,20 +181,18 @@ def _starts(records: Records) -> str:
         *("first step, cached", "since the process started, cached"),
     )
     rows = []
-    for case in [case for task in TASKS for case in _cases(records, task)]:
-        for name in IMPLEMENTATIONS:
-            starts = [x for x in _select(records, "start", case, name) if not failure(x)]
-            cold = next((x for x in starts if not x["cached"]), None)
-            warm = next((x for x in starts if x["cached"]), None)
-            if cold is None:
-                continue
-            steps = [case.batch / rate for rate in rates(records, case, name).values()]
-            later = f"{statistics.median(steps):.3g}" if steps else "-"
-            first, *others = _seconds(cold, "first_step", "first_step_cpu", "since_start")
-            cached = _seconds(warm, "first_step", "since_start")
-            rows.append(
-                (case.network, case.task, case.batch, name, first, later, *others, *cached)
-            )
+    for case, name in product(_cases(records, *TASKS), IMPLEMENTATIONS):
+        starts = [x for x in _select(records, "start", case, name) if not failure(x)]
+        cold = next((x for x in starts if not x["cached"]), None)
+        warm = next((x for x in starts if x["cached"]), None)
+        if cold is None:
+            continue
+        steps = [case.batch / rate for rate in rates(records, case, name).values()]
+        later = f"{statistics.median(steps):.3g}" if steps else "-"
+        first, *others = _seconds(cold, "first_step", "first_step_cpu", "since_start")
+        cached = _seconds(warm, "first_step", "since_start")
+        labels = case.network, case.task, case.batch, name
+        rows.append((*labels, first, later, *others, *cached))
     together = any(record.get("side_by_side") for record in records)
     title = "**starts**: seconds" + (", all started at once" if together else "")
     return f"{title}\n\n{markdown_table(header, rows)}" if rows else ""

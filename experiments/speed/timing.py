@@ -62,11 +62,8 @@ class AlternatingTimer:
             return worker, answer
 
         ready = []
-        names = [
-            name
-            for name in self._installed()
-            if (case.network, case.task, name) not in self.too_large
-        ]
+        task = case.network, case.task
+        names = [n for n in self._installed() if (*task, n) not in self.too_large]
         threads = len(self.implementations) if self.build_together else 1
         with ThreadPoolExecutor(threads) as pool:
             try:

@@ -70,9 +70,9 @@ def requests(options: Options) -> list[Request]:
 
 def row(request: Request, answer: dict[str, Any]) -> tuple[str, ...]:
     """Return the cells of a program's table row, per image and per chip."""
+    labels = request.network, request.implementation
     if "compiled" not in answer:
-        needed = f"too large: {answer['refused']['needed'] / 1e9:.1f}"
-        return (request.network, request.implementation, needed, "", "", "", "")
+        return (*labels, f"too large: {answer['refused']['needed'] / 1e9:.1f}", *[""] * 4)
     compiled, chip = answer["compiled"], get_slice(request.topology).chip
     movement, images = compiled["movement"], request.images
     compute_seconds = compiled["flops"] / chip.peak
@@ -81,8 +81,7 @@ def row(request: Request, answer: dict[str, Any]) -> tuple[str, ...]:
     if chip.clock and movement["cycles"]:
         estimate = f"{images * chip.clock / movement['cycles']:,.0f}"
     return (
-        request.network,
-        request.implementation,
+        *labels,
         f"{movement['hbm_bytes'] / images / 1e6:.0f}",
         f"{compiled['flops'] / images / 1e9:.1f}",
         f"{compiled['memory']['temporary'] / 1e9:.2f}",
@@ -106,10 +105,8 @@ def run(options: Options) -> None:
     rows = []
     for number, request in enumerate(wanted, 1):
         key = {"request": asdict(request)} | source
-        answers = [x["answer"] for x in saved if {k: x.get(k) for k in key} == key]
-        if answers:
-            answer = answers[0]
-        else:
+        alike = (x["answer"] for x in saved if {k: x.get(k) for k in key} == key)
+        if (answer := next(alike, None)) is None:
             print(
                 f"[{number}/{len(wanted)}] Compiling {request.implementation} of "
                 f"{request.network}.",
@@ -127,14 +124,10 @@ def run(options: Options) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Exit status: 0 done, 2 bad input, 130 interrupted."""
-
-    def action() -> None:
-        prog = "python -m experiments.speed.tpu"
-        run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments))
-
+    prog = "python -m experiments.speed.tpu"
     return run_command(
         "experiments.speed.tpu",
-        action,
+        lambda: run(tyro.cli(Options, prog=prog, description=__doc__, args=arguments)),
         if_interrupted="finished results are kept",
         extra="bench",
     )

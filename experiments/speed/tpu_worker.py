@@ -54,11 +54,10 @@ def answer(request: Request) -> dict[str, Any]:
 def _keras(request: Request) -> dict[str, Any]:
     """Compile Keras's `train_step` for one chip."""
     model = _model(request)
+    shape = (request.images, *model.input_shape[1:])
     batch = {
-        "image": jax.ShapeDtypeStruct(
-            (request.images, *model.input_shape[1:]), jnp.float32
-        ),
-        "label": jax.ShapeDtypeStruct((request.images,), jnp.int32),
+        "image": jax.ShapeDtypeStruct(shape, jnp.float32),
+        "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32),
     }
     variables = (
         model.trainable_variables,
@@ -74,9 +73,8 @@ def _keras(request: Request) -> dict[str, Any]:
         return mean_over(state, axis_name)  # over one device: no operation
 
     device = compile_only_tpus(request.topology)[:1]
-    lowered = ShardMapStep(step, ParallelConfig("shard_map"), device).lower(
-        state, batch, None
-    )
+    mapped = ShardMapStep(step, ParallelConfig("shard_map"), device)
+    lowered = mapped.lower(state, batch, None)
     start = time.perf_counter()
     compiled = lowered.compile()
     memory = compiled.memory_analysis()

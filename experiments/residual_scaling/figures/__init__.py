@@ -19,7 +19,7 @@ class Picture:
     title: str
     caption: str
     alt: str  # text alternative for readers who cannot see the figure
-    needs: str  # the runs without which it is left out
+    needs: str = "runs of two scales at more than one width or learning rate"
     of_grid: Callable[[Grid], Figure] | None = None
     of_all: Callable[[Records], Figure | None] | None = None
     figure: Figure | None = None
@@ -29,8 +29,6 @@ class Picture:
         """The reason why the figure is left out, if it is."""
         return "" if self.figure else f"Left out: there are no {self.needs}."
 
-
-SEVERAL = "runs of two scales at more than one width or learning rate"
 
 PICTURES = (
     Picture(
@@ -42,7 +40,6 @@ PICTURES = (
         "and a constant loss.",
         "Line charts over training steps: the loss above, the share of dead channels "
         "below, for each width and learning rate; one line style for each scale.",
-        SEVERAL,
         of_grid=curves.loss_and_dead,
     ),
     Picture(
@@ -51,7 +48,7 @@ PICTURES = (
         "As above, for scales compared at a single width and learning rate.",
         "Line charts over training steps: the loss above, the share of dead channels "
         "below, for each comparison; one line style for each scale.",
-        "scales compared at only one width and learning rate",
+        needs="scales compared at only one width and learning rate",
         of_all=curves.loss_and_dead_of_single_cells,
     ),
     Picture(
@@ -62,7 +59,6 @@ PICTURES = (
         "that grows with both width and learning rate is a diagonal.",
         "Heat maps of learning rate against width, one for each scale, with counts in the "
         "cells.",
-        SEVERAL,
         of_grid=maps.outcome_maps,
     ),
     Picture(
@@ -73,7 +69,6 @@ PICTURES = (
         "their last step; a death counts from the first probe that shows it.",
         "Step curves that fall from 100 % with every death, for each width and learning "
         "rate; one line style for each scale.",
-        SEVERAL,
         of_grid=curves.survival,
     ),
     Picture(
@@ -84,7 +79,6 @@ PICTURES = (
         "cause. White: not finite.",
         "Two heat maps of the share of dead channels, block against training step: "
         "unscaled on the left, the smallest scale on the right.",
-        SEVERAL,
         of_grid=maps.dead_by_block,
     ),
     Picture(
@@ -96,7 +90,6 @@ PICTURES = (
         "Line charts over the blocks: root mean square and mean of the stream and the "
         "ratio of residual to stream, before training and at its end; one line style for "
         "each scale.",
-        SEVERAL,
         of_grid=maps.propagation,
     ),
     Picture(
@@ -106,7 +99,6 @@ PICTURES = (
         "slope of 1 means a squared norm proportional to the width.",
         "Line charts of the squared feature norm against width, before training and at "
         "its end; one line style for each scale.",
-        SEVERAL,
         of_grid=settings.feature_norm,
     ),
     Picture(
@@ -117,7 +109,6 @@ PICTURES = (
         "grow.",
         "Line charts of the largest eigenvalue over training steps with the limit as a "
         "dotted line, for each width and learning rate; one line style for each scale.",
-        SEVERAL,
         of_grid=curves.curvature,
     ),
     Picture(
@@ -128,7 +119,7 @@ PICTURES = (
         "at every scale, while on the right they differ between scales.",
         "Two scatter charts of the outcomes: against the control number, and against the "
         "width; one marker for each scale.",
-        "residual runs",
+        needs="residual runs",
         of_all=settings.collapse,
     ),
     Picture(
@@ -138,7 +129,6 @@ PICTURES = (
         "networks use moving averages of the batch statistics, as in inference.",
         "Points with error bars of the test accuracy for each scale, for each width and "
         "learning rate.",
-        SEVERAL,
         of_grid=settings.accuracy,
     ),
     Picture(
@@ -148,7 +138,7 @@ PICTURES = (
         "seeds with 95 % Wilson intervals. A remedy moves both squares to the left.",
         "Forest charts: share of failed and share of unstable runs with intervals, a row "
         "for each change.",
-        "unscaled runs with one setting changed",
+        needs="unscaled runs with one setting changed",
         of_all=settings.forest,
     ),
     Picture(
@@ -158,7 +148,7 @@ PICTURES = (
         'sum, "concat" concatenates branches of equal cost.',
         "Line charts of accuracy over training steps: residual blocks of each scale, "
         "blocks without sum, and concatenated blocks.",
-        "runs with plain or concatenated blocks and residual counterparts",
+        needs="runs with plain or concatenated blocks and residual counterparts",
         of_all=curves.convergence,
     ),
 )

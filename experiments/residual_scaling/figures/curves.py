@@ -17,7 +17,6 @@ from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.records import (
     Record,
     Records,
-    loss_steps,
     signal,
     steps_taken,
     training_loss,
@@ -27,7 +26,6 @@ from experiments.residual_scaling.statistics import censored
 
 Rows = Sequence[Sequence[Cell | None]]
 Line = tuple[np.ndarray, np.ndarray]  # steps and values
-RESIDUAL = ("v1", "v2")  # blocks
 
 
 def loss_and_dead(grid: Grid) -> Figure:
@@ -78,7 +76,9 @@ def _loss_and_dead(rows: Rows, scales: Sequence[float | None]) -> Figure:
 
 
 def _losses(record: Record) -> Line:
-    return loss_steps(record), training_loss(record)
+    loss = training_loss(record)
+    steps = np.arange(1, len(loss) + 1) * record["loss_every"]
+    return np.minimum(steps, steps_taken(record)), loss
 
 
 def _probes(name: str) -> Callable[[Record], Line]:
@@ -152,12 +152,11 @@ def survival(grid: Grid) -> Figure:
 def _kaplan_meier(
     axes: Axes, records: Collection[Record], label: str, line_style: style.LineStyle
 ) -> None:
-    died = [record["death_step"] is not None for record in records]
-    times = [
-        record["death_step"] if dead else steps_taken(record)
-        for record, dead in zip(records, died, strict=True)
-    ]
-    end = max(steps_taken(record) for record in records)
+    deaths = [record["death_step"] for record in records]
+    ends = [steps_taken(record) for record in records]
+    died = [death is not None for death in deaths]
+    times = [e if d is None else d for d, e in zip(deaths, ends, strict=True)]
+    end = max(ends)
     line = {name: value for name, value in line_style.items() if name != "marker"}
     mark = {"marker": line_style["marker"], "markersize": 5, "markevery": [-1]}
     if not any(died):
@@ -169,13 +168,9 @@ def _kaplan_meier(
         warnings.simplefilter("ignore", RuntimeWarning)
         band = survival_curve.confidence_interval(method="log-log")
     steps = np.r_[0, survival_curve.quantiles, end]
-    share = survival_curve.probabilities
-    alive = np.r_[1, share, share[-1]]
+    shares = (curve.probabilities for curve in (survival_curve, band.low, band.high))
+    alive, low, high = (np.r_[1, share, share[-1]] for share in shares)
     axes.step(steps, alive, where="post", linewidth=2, label=label, **line, **mark)
-    low, high = (
-        np.r_[1, bound.probabilities, bound.probabilities[-1]]
-        for bound in (band.low, band.high)
-    )
     axes.fill_between(steps, low, high, step="post", alpha=0.15, color=line_style["color"])
 
 
@@ -184,8 +179,7 @@ def convergence(records: Records) -> Figure | None:
     cells = _comparisons(records)
     if not cells:
         return None
-    names = list(dict.fromkeys(name for cell in cells for name in cell))
-    styles = style.line_styles(sorted(names))
+    styles = style.line_styles(sorted({name for cell in cells for name in cell}))
     columns = min(3, len(cells))
     figure, axes = style.panels(-(-len(cells) // columns), columns, 4.4, 3.2, sharey=True)
     for panel in axes.flat[len(cells) :]:
@@ -208,7 +202,7 @@ def _comparisons(records: Records) -> list[dict[str, dict[Run, Record]]]:
     for run, record in records.items():
         same = replace(run, block="v1", scale=1.0, seed=0)
         name = run.block
-        if run.block in RESIDUAL:
+        if run.block in ("v1", "v2"):
             name = f"residual {run.block}, {scale_label(run.scale)}"
         cells.setdefault(same, {}).setdefault(name, {})[run] = record
     wanted = {"plain", "concat"}

@@ -14,11 +14,10 @@ from experiments.residual_scaling.figures import style
 from experiments.residual_scaling.grids import (
     Grid,
     cell_label,
-    differences,
-    is_one_factor,
     main_grids,
     scale_label,
     scales_in,
+    single_change,
 )
 from experiments.residual_scaling.outcomes import FAILED, UNSTABLE, Outcome, word_for
 from experiments.residual_scaling.records import (
@@ -28,7 +27,7 @@ from experiments.residual_scaling.records import (
     signal,
     test_accuracy,
 )
-from experiments.residual_scaling.runs import Run, describe_field
+from experiments.residual_scaling.runs import Run, describe_fields
 from experiments.residual_scaling.statistics import t_interval
 
 
@@ -182,12 +181,9 @@ def _interventions(records: Records, grid: Grid) -> list[tuple[str, list[Row]]]:
     for base in settings_in(run for run in grid.records if run.scale == 1.0):
         rows = [("unchanged", settings[base])]
         for setting, runs in settings.items():
-            change = differences(setting, base)
-            if is_one_factor(change) and not NO_CHANGES & set(change):
-                words = ", ".join(
-                    describe_field(name, value) for name, value in change.items()
-                )
-                rows.append((words, runs))
+            change = single_change(setting, base)
+            if change and not NO_CHANGES & set(change):
+                rows.append((describe_fields(change), runs))
         if any(not words.startswith("scale ") for words, _ in rows[1:]):
             groups.append((cell_label(base).replace("\n", ", "), rows))
     return groups

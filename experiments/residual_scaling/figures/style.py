@@ -2,7 +2,7 @@
 """Style of the figures: readable for the colour-blind and in greyscale."""
 
 from collections.abc import Sequence
-from itertools import cycle, islice
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,10 @@ LineStyle = dict[str, Any]  # colour, dashes and marker, as matplotlib takes the
 
 def line_styles(values: Sequence[Any]) -> dict[Any, LineStyle]:
     """Return a distinct combination of colour, dashes and marker for each value."""
-    styles = zip(cycle(COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
+    styles = zip(values, cycle(COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
     return {
         value: {"color": color, "linestyle": dashes, "marker": marker}
-        for value, (color, dashes, marker) in zip(
-            values, islice(styles, len(values)), strict=True
-        )
+        for value, color, dashes, marker in styles
     }
 
 

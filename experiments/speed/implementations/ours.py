@@ -44,6 +44,7 @@ def build(case: Case, *, fast: bool = True) -> BuiltCase:
         fast=fast,
     )
     network = network_for(config, CLASSES, 1)
+    channels = network.spec.image_shape[-1]
     state = filled_state(network, config)
     if case.task == "training":
         run = training(case, config, network, state)
@@ -56,7 +57,7 @@ def build(case: Case, *, fast: bool = True) -> BuiltCase:
         run=run,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         peak=device_peak,
-        macs=partial(macs_of, network, case.image_size),
+        macs=lambda: summarise(network, (case.image_size, case.image_size, channels)).macs,
     )
 
 
@@ -114,12 +115,6 @@ def filled_state(network: Network, config: RunConfig) -> TrainState:
     shapes = state_shapes(network, config.optimizer)
     state = jax.tree_util.tree_map_with_path(fill, shapes)
     return state._replace(ema_params=jax.tree.map(np.copy, state.params))
-
-
-def macs_of(network: Network, image_size: int) -> int:
-    """Return the multiply-accumulates of inference on one image."""
-    channels = network.spec.image_shape[-1]
-    return summarise(network, (image_size, image_size, channels)).macs
 
 
 def device_peak() -> int | None:
