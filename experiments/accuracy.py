@@ -78,11 +78,7 @@ def render_tables(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def render_table(
-    number: int,
-    table: Table,
-    data: str,
-    split: str,
-    records: Sequence[dict[str, Any]],
+    number: int, table: Table, data: str, split: str, records: Sequence[dict[str, Any]]
 ) -> str:
     """Return one table: errors in percent, with standard deviations over several runs."""
     chosen = [

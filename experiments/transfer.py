@@ -128,10 +128,7 @@ def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def write_images(
-    folder: Path,
-    files: Sequence[bytes],
-    labels: np.ndarray,
-    splits: dict[str, np.ndarray],
+    folder: Path, files: Sequence[bytes], labels: np.ndarray, splits: dict[str, np.ndarray]
 ) -> None:
     """Write FOLDER/SPLIT/CLASS/NUMBER.png for each split, unless FOLDER exists."""
     if folder.exists():

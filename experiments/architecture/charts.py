@@ -7,13 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from experiments.architecture.drawings import (
-    NETWORKS,
-    TEXT,
-    color_of,
-    parts_of,
-    summary_of,
-)
+from experiments.architecture.drawings import NETWORKS, TEXT, color_of, parts_of, summary_of
 from experiments.curves import STYLES
 from inception_jax.models.receptive_field import receptive_fields
 from inception_jax.models.summary import Summary

@@ -26,12 +26,7 @@ SATURATION = CONTRAST = (0.5, 1.5)  # factors
 # slim applies (b)rightness, (s)aturation, (h)ue and (c)ontrast in one of four orders. Each
 # order is a subsequence of `STEPS`, so images of different orders can share a batch.
 STEPS = "cbsbchbscb"
-ORDERS = (
-    ".bs..h..c.",
-    "..sbch....",
-    "c....hbs..",
-    ".....h.scb",
-)
+ORDERS = (".bs..h..c.", "..sbch....", "c....hbs..", ".....h.scb")
 _IN_ORDER = np.array([[letter != "." for letter in order] for order in ORDERS])
 
 

@@ -30,11 +30,7 @@ IMAGENET_IMAGES = {"train": NUM_TRAIN_IMAGES, "validation": NUM_VALIDATION_IMAGE
 
 
 def check_tfds_dataset(
-    name: str,
-    data_dir: str | None,
-    *,
-    md5: bool = False,
-    progress: Progress | None = None,
+    name: str, data_dir: str | None, *, md5: bool = False, progress: Progress | None = None
 ) -> Report:
     """Check whether a data set is prepared in a format that needs no TensorFlow.
 

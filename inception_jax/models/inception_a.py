@@ -19,11 +19,7 @@ def residual_a_branches(
     return (
         (Box("", single),),
         (Box("0a", double[0]), Box("0b", double[1], (3, 3))),
-        (
-            Box("0a", triple[0]),
-            Box("0b", triple[1], (3, 3)),
-            Box("0c", triple[2], (3, 3)),
-        ),
+        (Box("0a", triple[0]), Box("0b", triple[1], (3, 3)), Box("0c", triple[2], (3, 3))),
     )
 
 

@@ -108,28 +108,20 @@ class InceptionV3C(Mixed):
     branches: Branches = FIG_7
 
 
+# Where 1512.00567 draws the blocks.
+DRAWN_A, DRAWN_B = "like 1512.00567, Fig. 5", "1512.00567, Fig. 6"
+DRAWN_C, DRAWN_REDUCTION = "1512.00567, Fig. 7", "like 1512.00567, Fig. 10"
+A_32 = partial(InceptionV3A, branches=v3_a_branches(32))
+B_128 = partial(InceptionV3B, branches=v3_b_branches(128))
+B_160 = partial(InceptionV3B, branches=v3_b_branches(160))
+
 INCEPTION_V3_STAGES = (
-    Stage(
-        "A",
-        partial(InceptionV3A, branches=v3_a_branches(32)),
-        ("Mixed_5b",),
-        "like 1512.00567, Fig. 5",
-    ),
-    Stage("A", InceptionV3A, ("Mixed_5c", "Mixed_5d"), "like 1512.00567, Fig. 5"),
-    Stage("Reduction-A", InceptionV3ReductionA, ("Mixed_6a",), "like 1512.00567, Fig. 10"),
-    Stage(
-        "B",
-        partial(InceptionV3B, branches=v3_b_branches(128)),
-        ("Mixed_6b",),
-        "1512.00567, Fig. 6",
-    ),
-    Stage(
-        "B",
-        partial(InceptionV3B, branches=v3_b_branches(160)),
-        ("Mixed_6c", "Mixed_6d"),
-        "1512.00567, Fig. 6",
-    ),
-    Stage("B", InceptionV3B, ("Mixed_6e",), "1512.00567, Fig. 6"),
-    Stage("Reduction-B", InceptionV3ReductionB, ("Mixed_7a",), "like 1512.00567, Fig. 10"),
-    Stage("C", InceptionV3C, ("Mixed_7b", "Mixed_7c"), "1512.00567, Fig. 7"),
+    Stage("A", A_32, ("Mixed_5b",), DRAWN_A),
+    Stage("A", InceptionV3A, ("Mixed_5c", "Mixed_5d"), DRAWN_A),
+    Stage("Reduction-A", InceptionV3ReductionA, ("Mixed_6a",), DRAWN_REDUCTION),
+    Stage("B", B_128, ("Mixed_6b",), DRAWN_B),
+    Stage("B", B_160, ("Mixed_6c", "Mixed_6d"), DRAWN_B),
+    Stage("B", InceptionV3B, ("Mixed_6e",), DRAWN_B),
+    Stage("Reduction-B", InceptionV3ReductionB, ("Mixed_7a",), DRAWN_REDUCTION),
+    Stage("C", InceptionV3C, ("Mixed_7b", "Mixed_7c"), DRAWN_C),
 )

@@ -91,7 +91,9 @@ class ResidualBlock(nn.Module):
         residual = scaled_linear(branches(nn.relu(x) if options.activation == "pre" else x))
         self.sow("intermediates", "residual", residual)
         shortcut = x if options.shortcut else jnp.zeros_like(x)
-        return layers.residual_sum(shortcut, residual, self._activation())
+        is_active = self.relu and (self.is_last or options.activation != "pre")
+        activation = activation_of(options, layers) if is_active else None
+        return layers.residual_sum(shortcut, residual, activation)
 
     def _factor(self, scale: Scale, channels: int) -> Float[Array, "..."]:
         """Return the factor on the residual: one number or one per channel."""
@@ -101,11 +103,6 @@ class ResidualBlock(nn.Module):
             shape = (channels,) if kind == "channel" else ()
             scale = scale * self.param("learned_scale", init, shape)
         return jnp.asarray(scale, jnp.float32)
-
-    def _activation(self) -> Callable[[Array], Array] | None:
-        if not self.relu or (self.options.activation == "pre" and not self.is_last):
-            return None
-        return activation_of(self.options, self.layers)
 
 
 def activation_of(options: ResidualOptions, layers: LayerSet) -> Callable[[Array], Array]:

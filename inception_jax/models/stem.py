@@ -133,10 +133,7 @@ class PublishedInceptionResNetV2Stem(Stem):
     slim/nets/inception_resnet_v2.py.
     """
 
-    steps: Steps = (
-        *InceptionV3Stem.steps,
-        ("Mixed_5b", PUBLISHED_V2_MIXED_5B),
-    )
+    steps: Steps = (*InceptionV3Stem.steps, ("Mixed_5b", PUBLISHED_V2_MIXED_5B))
 
 
 def small_image_stem(width: int) -> ModuleDef:

@@ -4,18 +4,8 @@
 import difflib
 from functools import partial
 
-from inception_jax.models.inception_a import (
-    FIG_10,
-    FIG_16,
-    InceptionA,
-    InceptionResNetA,
-)
-from inception_jax.models.inception_b import (
-    FIG_11,
-    FIG_17,
-    InceptionB,
-    InceptionResNetB,
-)
+from inception_jax.models.inception_a import FIG_10, FIG_16, InceptionA, InceptionResNetA
+from inception_jax.models.inception_b import FIG_11, FIG_17, InceptionB, InceptionResNetB
 from inception_jax.models.inception_c import (
     FIG_13,
     FIG_19,
@@ -54,6 +44,11 @@ def _lettered(prefix: str, count: int) -> tuple[str, ...]:
     return tuple(prefix + letter for letter in "bcdefgh"[:count])
 
 
+def _reduction_a(network: str) -> Stage:
+    module = partial(ReductionA, *TABLE_1[network])
+    return Stage("Reduction-A", module, ("Mixed_6a",), "Fig. 7, Table 1")
+
+
 # Figures of Inception-ResNet-A, -B, Reduction-B and -C in the two versions.
 FIGURES = {
     "v1": ((10, FIG_10), (11, FIG_11), (12, FIG_12), (13, FIG_13)),
@@ -68,11 +63,10 @@ def _residual_stages(version: str, counts: tuple[int, int, int]) -> tuple[Stage,
         numbered(prefix, count)
         for prefix, count in zip(("block35", "block17", "block8"), counts, strict=True)
     ]
-    reduction_a = partial(ReductionA, *TABLE_1[f"inception_resnet_{version}"])
     reduction_b = partial(InceptionResNetReductionB, branches=fig_reduction)
     return (
         residual_stage("A", InceptionResNetA, fig_a, f"Fig. {a}", names[0], SCALE_A),
-        Stage("Reduction-A", reduction_a, ("Mixed_6a",), "Fig. 7, Table 1"),
+        _reduction_a(f"inception_resnet_{version}"),
         residual_stage("B", InceptionResNetB, fig_b, f"Fig. {b}", names[1], SCALE_B),
         Stage("Reduction-B", reduction_b, ("Mixed_7a",), f"Fig. {reduction}"),
         residual_stage("C", InceptionResNetC, fig_c, f"Fig. {c}", names[2], SCALE_C),
@@ -95,12 +89,7 @@ SPECS: dict[str, NetworkSpec] = {
         stem_figure="Fig. 3",
         stages=(
             Stage("A", InceptionA, _lettered("Mixed_5", 4), "Fig. 4"),
-            Stage(
-                "Reduction-A",
-                partial(ReductionA, *TABLE_1["inception_v4"]),
-                ("Mixed_6a",),
-                "Fig. 7, Table 1",
-            ),
+            _reduction_a("inception_v4"),
             Stage("B", InceptionB, _lettered("Mixed_6", 7), "Fig. 5"),
             Stage("Reduction-B", ReductionB, ("Mixed_7a",), "Fig. 8"),
             Stage("C", InceptionC, _lettered("Mixed_7", 3), "Fig. 6"),

@@ -19,11 +19,7 @@ import jax
 import numpy as np
 
 from inception_jax.storage.digests import Record, flatten_with_paths
-from inception_jax.storage.files import (
-    CheckpointError,
-    as_checkpoint_error,
-    one_line_error,
-)
+from inception_jax.storage.files import CheckpointError, as_checkpoint_error, one_line_error
 from inception_jax.storage.orbax_files import TEMPORARY, StepFiles, check_checkpoint_path
 from inception_jax.storage.run_folder import QUARANTINE_FOLDER
 from inception_jax.text import first_few
