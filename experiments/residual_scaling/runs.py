@@ -37,7 +37,7 @@ class Run:
     batch_size: int = 32
     steps: int = 80
     probe_every: int = 10
-    # Values, which do not.
+    # Fields that do not change the compiled program.
     init: Literal["he", "glorot", "lecun", "stddev_0.1"] = "he"  # of linear 1x1 kernels
     init_gain: float = 1.0  # factor on these initial kernels
     scale: float | None = 1.0  # residual scale; None: as published

@@ -27,15 +27,15 @@ def import_weights(
     out: Annotated[
         Path | None, option("DIR", "$INCEPTION_JAX_MODELS/NETWORK.SOURCE")
     ] = None,
-    classes: Annotated[Path | None, option("FILE", "ImageNet's")] = None,
+    classes: Annotated[Path | None, option("FILE", "ImageNet's, or numbers")] = None,
     sha256: Annotated[str | None, option("HEX", "not checked")] = None,
 ) -> None:
     """Convert a weight file of another library to a model folder.
 
     Example: inception-jax weights import model.safetensors --out models/v4
 
-    Supported files are .safetensors and .pth of timm, Cadene and facenet-pytorch, .h5 and
-    .keras of Keras, and checkpoints of TF-slim and facenet. The library and network are
+    Supported files are .safetensors, .pth and .pt of timm, Cadene and facenet-pytorch, .h5
+    and .keras of Keras, and checkpoints of TF-slim and facenet. The library and network are
     recognised from the array names, which must match exactly. Nothing is downloaded;
     inception_jax/weights/README.md lists where to find weight files.
 

@@ -2,7 +2,7 @@
 """Prefetching: loads batches ahead of their use, in threads or in worker processes.
 
 Threads are efficient, because reading, decoding and resizing release Python's GIL.
-All threads work on the same batch, so only a few batches are in memory.
+All threads work on one batch before they begin the next, so few batches are in memory.
 """
 
 import functools

@@ -17,8 +17,8 @@ from inception_jax.planning.roofline import GIB, Slice, get_slice
 class Scaling:
     """Estimated efficiency of data parallelism on `chips` chips, at equal images per chip.
 
-    `waiting` and `overlapped` are fractions of the speed without an all-reduce: if the step
-    waits for the all-reduce, and if the two overlap completely.
+    Both are speeds relative to a step without an all-reduce: `waiting` if the all-reduce
+    starts after the step, `overlapped` if it runs entirely during the step.
     """
 
     chips: int

@@ -90,7 +90,7 @@ class Loop:
         ]
 
     def train(self, state: TrainState, step: int) -> bool:
-        """Train to the end or a signal to stop, save, and return whether it is complete."""
+        """Train until the end or a stop signal, save, and return whether it is complete."""
         last_step = self.setup.steps
         if step > 0:
             self._repeat_evaluation(state, step)
