@@ -227,8 +227,7 @@ class Branch(nn.Module):
                 module = layer_of(layer, self.conv, pool=pool)
                 x, first, pool = module(x, first, train=train), None, None
             elif isinstance(layer, tuple):
-                modules = [layer_of(box, self.conv) for box in layer]
-                x = jnp.concatenate([module(x, train=train) for module in modules], axis=-1)
+                x = layers.concat_boxes(x, layer, self.conv, train=train)
             else:
                 x = max_pool(x) if layer is layers.max_pool else layer(x)
         return x

@@ -160,6 +160,14 @@ def layer_of(box: Box, conv: ModuleDef, **fields: Any) -> nn.Module:
     return conv(box.features, box.kernel, box.stride, box.padding, name=box.name, **fields)
 
 
+def concat_boxes(
+    x: Float[Array, "n h w c"], boxes: tuple[Box, ...], conv: ModuleDef, *, train: bool
+) -> Float[Array, "n h2 w2 d"]:
+    """Apply boxes side by side to `x` and concatenate their channels."""
+    outputs = [layer_of(box, conv)(x, train=train) for box in boxes]
+    return jnp.concatenate(outputs, axis=-1)
+
+
 class Branch(nn.Module):
     """One column of a figure: its layers one after another."""
 
@@ -174,8 +182,7 @@ class Branch(nn.Module):
             if isinstance(layer, Box):
                 x = layer_of(layer, self.conv)(x, train=train)
             elif isinstance(layer, tuple):
-                modules = [layer_of(box, self.conv) for box in layer]
-                x = jnp.concatenate([module(x, train=train) for module in modules], axis=-1)
+                x = concat_boxes(x, layer, self.conv, train=train)
             else:
                 x = layer(x)
         return x

@@ -10,10 +10,8 @@ import pytest
 
 from inception_jax.cli import features as cli_features
 from inception_jax.cli import main as cli
-from inception_jax.models.zoo import SPECS
 from inception_jax.weights.model import load
-from tests.models.tiny import one_block
-from tests.saved import one_by_one, save_tiny, write_images
+from tests.saved import one_by_one, write_images
 
 
 @pytest.fixture
@@ -29,13 +27,6 @@ def features(capsys) -> Callable[..., tuple[int, str, str]]:
         return status, *capsys.readouterr()
 
     return run
-
-
-@pytest.fixture
-def model(monkeypatch, tmp_path) -> Path:
-    monkeypatch.setitem(SPECS, "tiny", one_block())
-    save_tiny(tmp_path / "model")
-    return tmp_path / "model"
 
 
 def test_both_formats_hold_the_endpoint(features, model, tmp_path):

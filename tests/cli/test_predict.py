@@ -19,9 +19,8 @@ import sklearn
 from inception_jax.cli import main as cli
 from inception_jax.cli import predict as cli_predict
 from inception_jax.data.imagenet import imagenet_ids
-from inception_jax.models.zoo import SPECS
 from inception_jax.weights.model import Model, load, save
-from tests.models.tiny import one_block, random_variables
+from tests.models.tiny import random_variables
 from tests.saved import CARD, CLASS_NAMES, one_by_one, save_tiny, write_images
 
 PHOTOS = Path(sklearn.__file__).parent / "datasets" / "images"
@@ -41,13 +40,6 @@ def predict(capsysbinary) -> Callable[..., tuple[int, str, str]]:
         return status, os.fsdecode(out), os.fsdecode(err)
 
     return run
-
-
-@pytest.fixture
-def model(monkeypatch, tmp_path) -> Path:
-    monkeypatch.setitem(SPECS, "tiny", one_block())
-    save_tiny(tmp_path / "model")
-    return tmp_path / "model"
 
 
 def test_printed_list(predict, model, tmp_path):
