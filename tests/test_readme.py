@@ -35,13 +35,13 @@ README = (ROOT / "README.md").read_text()
 API = (ROOT / "inception_jax" / "README.md").read_text()
 MODELS = ROOT / "inception_jax" / "models" / "README.md"
 # Pages whose commands are tried or parsed.
-PAGES = [README, API, MODELS.read_text()] + [
+PAGES = [README, API] + [
     path.read_text()
     for path in (
+        MODELS,
         *(ROOT / "experiments").glob("*/README.md"),
         ROOT / "inception_jax" / "training" / "README.md",
     )
-    if path.exists()
 ]
 CARD = Card("tiny", PreprocessSpec((32, 32, 1)), tuple("abcde"), Origin("timm", "file"))
 
@@ -186,7 +186,8 @@ def test_the_examples_of_the_api_run(tiny, tmp_path, monkeypatch, full):
     names: dict = {}
     exec(compile(program, "inception_jax/README.md", "exec"), names)
     assert names["pooled"].ndim == 2
-    assert len(names["top"]) == 3
+    logits = np.asarray(names["model"].apply(names["variables"], names["images"])[0][0])
+    assert names["top"] == ["abcde"[i] for i in np.argsort(-logits)[:3]]
     assert np.abs(names["saliency"]).max() > 0
     assert np.isfinite(names["slope"]).all()
     copy, variables = load("models/copy")
@@ -196,6 +197,11 @@ def test_the_examples_of_the_api_run(tiny, tmp_path, monkeypatch, full):
     endpoints = set(re.findall(r"`endpoints\[\"(\w+)\"\]", API))
     assert {"Mixed_6a", "PrePool", "PreLogitsFlatten"} == endpoints
     assert endpoints <= set(names["endpoints"])
+    # So do the classifier and the dtype that it names.
+    assert variables["params"]["Logits"].keys() == {"kernel", "bias"}
+    half = copy.network.clone(dtype=jnp.bfloat16)
+    shape = jax.eval_shape(half.apply, variables, names["images"])[1]["PrePool"]
+    assert shape.dtype == jnp.bfloat16
 
 
 def test_the_api_page_names_every_public_name():

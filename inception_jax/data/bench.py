@@ -75,7 +75,7 @@ class Result:
 
 
 def sample_in_memory(source: Source) -> Source:
-    """Return a random part of a source, held in memory; it needs at least one batch."""
+    """Return a random part of a source in memory; ValueError if it is below one batch."""
     if len(source) < BATCH_SIZE:
         raise ValueError(
             f"{source.name!r} has {len(source)} images; expected {BATCH_SIZE} or more."

@@ -11,8 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from inception_jax.data.check_imagenet import Progress
-from inception_jax.data.check_report import Facts, Report
+from inception_jax.data.check_report import Facts, Progress, Report
 from inception_jax.data.check_tfds import check_tfds_dataset
 from inception_jax.data.decoding import decode
 from inception_jax.data.open_source import open_source

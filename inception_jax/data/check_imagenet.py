@@ -3,18 +3,13 @@
 
 import hashlib
 import shlex
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from inception_jax.data.check_report import Facts
+from inception_jax.data.check_report import Facts, Progress, disk_space
 from inception_jax.text import format_bytes
 
 DOWNLOAD_PAGE = "https://image-net.org/download-images"  # requires an account
-
-# Called with the number of bytes or images read so far and their total number.
-Progress = Callable[[int, int], None]
 
 
 class Archive(NamedTuple):
@@ -63,14 +58,6 @@ def check_archives(
     files = " and ".join(archive.file for archive in missing)
     download = f"# download {files} from {DOWNLOAD_PAGE} into this folder, then:"
     return facts, [shlex.join(["mkdir", "-p", str(manual)]), download]
-
-
-def disk_space(root: Path, needed: int = 0) -> Facts:
-    """Return the free disk space for a folder that need not exist yet."""
-    existing = next(path for path in (root, *root.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    short = f", {format_bytes(needed - free)} TOO LITTLE" if needed > free else ""
-    return [("free disk", f"{format_bytes(free)}{short}")]
 
 
 def _archive_problem(

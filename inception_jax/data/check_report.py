@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report that `inception-jax data check` prints."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from inception_jax.text import one_line
+from inception_jax.text import format_bytes, one_line
 
 Facts = list[tuple[str, str]]
+# Called with the number of bytes or images read so far, and their total.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -25,3 +29,11 @@ class Report:
         if self.next_steps:
             lines += ["", "next:", *(f"  {one_line(line)}" for line in self.next_steps)]
         return "\n".join(lines)
+
+
+def disk_space(root: Path, needed: int = 0) -> Facts:
+    """Return the free disk space for a folder that need not exist yet."""
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    short = f", {format_bytes(needed - free)} TOO LITTLE" if needed > free else ""
+    return [("free disk", f"{format_bytes(free)}{short}")]

@@ -16,8 +16,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inception_jax.data.check_imagenet import Progress, check_archives, disk_space
-from inception_jax.data.check_report import Facts, Report
+from inception_jax.data.check_imagenet import check_archives
+from inception_jax.data.check_report import Facts, Progress, Report, disk_space
 from inception_jax.data.imagenet import NUM_TRAIN_IMAGES, NUM_VALIDATION_IMAGES
 from inception_jax.data.optional import require
 from inception_jax.data.tfds import not_found_message

@@ -150,12 +150,9 @@ def _list_images(
             f"{str(folder)!r} contains no images of {first_few(empty, 3)}; add images or "
             "remove the folder."
         )
-    all_paths, labels = [], []
-    for label, name in enumerate(classes):
-        class_paths = images.get(name, [])
-        all_paths += class_paths
-        labels += [label] * len(class_paths)
-    return all_paths, np.array(labels, np.int32)
+    counts = [len(images.get(name, [])) for name in classes]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+    return [path for name in classes for path in images.get(name, [])], labels
 
 
 def _held_out(

@@ -8,6 +8,7 @@ fast, or with averaged weights, whose activations differ.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,13 +76,18 @@ def recalibrate_statistics(
 ) -> dict:
     """Return batch_stats with mean and variance over all `batches` together."""
     step = _on_devices(input_moments, model, devices)
-    moments = [step(variables, batch, None) for batch in batches]
-    average = jax.tree.map(lambda *x: sum(x) / len(x), *moments)
+    total: Any = None
+    count = 0
+    for batch in batches:
+        moments = step(variables, batch, None)
+        total = moments if total is None else jax.tree.map(jnp.add, total, moments)
+        count += 1
 
-    def statistics(mean: jax.Array, square: jax.Array) -> dict[str, jax.Array]:
+    def statistics(total: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        mean, square = total["mean"] / count, total["square"] / count
         return {"mean": mean, "var": jnp.maximum(square - jnp.square(mean), 0.0)}
 
-    return _map_norms(lambda moments: statistics(**moments), average)
+    return _map_norms(statistics, total)
 
 
 def _apply_in_training_mode(

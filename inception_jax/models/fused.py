@@ -170,8 +170,8 @@ class ConvBN(layers.ConvBN):
         if norm.use_running_average:
             return None
         kernels = [p["conv"]["kernel"].astype(self.dtype) for p in params]
-        joint = pointwise(x.astype(self.dtype), jnp.concatenate(kernels, axis=-1))
-        parts = split(joint, [weights.shape[-1] for weights in kernels])
+        y = pointwise(x.astype(self.dtype), jnp.concatenate(kernels, axis=-1))
+        parts = split(y, [kernel.shape[-1] for kernel in kernels])
         bn_params, outputs = [p["bn"] for p in params], []
         for pool, group in groupby(
             zip(pools, parts, bn_params, strict=True), itemgetter(0)
@@ -260,21 +260,20 @@ def leading_convs(
     several. Inference would be slower (1.14 times as long with one image on a CPU), because
     the kernels must be concatenated first.
     """
-    boxes = {}
+    names, pools = {}, {}
     for i, (first, *rest) in enumerate(branches):
         pool = avg_pool if first is avg_pool else None
         box = rest[0] if pool and rest else first
         if isinstance(box, Box) and box.is_pointwise:
-            boxes[i] = (box.name, pool)
-    if module.is_initializing() or len(boxes) < 2:
+            names[i], pools[i] = box.name, pool
+    if module.is_initializing() or len(names) < 2:
         return {}
-    order = sorted(boxes, key=lambda i: boxes[i][1] is not None)
+    order = sorted(names, key=lambda i: pools[i] is not None)  # neighbours share a pool
     params: list[dict] = [
-        module.get_variable("params", f"Branch_{i}")[boxes[i][0]] for i in order
+        module.get_variable("params", f"Branch_{i}")[names[i]] for i in order
     ]
-    pools = [boxes[i][1] for i in order]
     # This module has no parameters; only its settings are used.
-    outputs = conv(x.shape[-1], parent=None).jointly(x, params, pools)
+    outputs = conv(x.shape[-1], parent=None).jointly(x, params, [pools[i] for i in order])
     return dict(zip(order, outputs, strict=True)) if outputs else {}
 
 

@@ -90,8 +90,8 @@ def compiler_options(platform: str) -> dict[str, Any]:
         device = jax.local_devices(backend=platform)[0]
     except RuntimeError:  # no such device
         return {}
+    one = jax.device_put(np.float32(1), device)
     try:
-        one = jax.device_put(np.float32(1), device)
         jax.jit(jnp.negative, compiler_options=options)(one)
     except jax.errors.JaxRuntimeError:  # "No such compile option"
         return {}

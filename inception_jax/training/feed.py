@@ -11,7 +11,7 @@ from inception_jax.data.source import Source
 from inception_jax.runtime.collectives import Batch
 from inception_jax.training.setup import Setup
 
-OnSkipped = Callable[[Iterable[str]], None]  # takes names of unreadable images
+OnSkipped = Callable[[Iterable[str]], None]  # takes error messages of unreadable images
 
 
 def train_feed(

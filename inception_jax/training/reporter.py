@@ -45,7 +45,7 @@ class Reporter(AbstractContextManager):
         self.start_seconds = math.inf  # training seconds at its start; inf at first
         self.last_step = step  # of the last line of metrics
         self.last_values: Mapping[str, float] = {}  # metrics of the newest step
-        self.skipped_names: set[str] = set()
+        self.skipped_errors: set[str] = set()
         macs = summarise(setup.network, setup.preprocess.image_shape).macs
         # Two operations per multiply-accumulate; backward costs twice as much as forward.
         self.flops_per_image = 6 * macs
@@ -155,13 +155,13 @@ class Reporter(AbstractContextManager):
         """Report that loss or gradient of `step`, on these images, are not finite."""
         self._append({"kind": "not_finite", "step": step, "images": names})
 
-    def skipped(self, names: Iterable[str]) -> None:
-        """Report unreadable images, each of them once."""
-        for name in names:
-            if name not in self.skipped_names:
-                self.skipped_names.add(name)
-                self._append({"kind": "skipped", "step": self.last_step, "image": name})
-                tqdm.write(f"skipped: {name}")
+    def skipped(self, errors: Iterable[str]) -> None:
+        """Report error messages of unreadable images, each of them once."""
+        for error in errors:
+            if error not in self.skipped_errors:
+                self.skipped_errors.add(error)
+                self._append({"kind": "skipped", "step": self.last_step, "image": error})
+                tqdm.write(f"skipped: {error}")
 
     def account(self, step: int) -> None:
         """Write how much time each activity has taken so far."""

@@ -131,6 +131,8 @@ def claim_folder(setup: Setup) -> Iterator[run_folder.RunRecord | None]:
     setup.folder.mkdir(parents=True, exist_ok=True)
     with RunLock(setup.folder / run_folder.LOCK_FILE):
         previous = _existing_record(setup)
+        for draft in setup.folder.glob("*.tmp-*"):  # of `atomic_output` in a killed process
+            draft.unlink()
         record = run_folder.RunRecord(
             config=setup.config,
             preprocess=setup.preprocess,

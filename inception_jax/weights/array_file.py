@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+from safetensors import SafetensorError
 
 from inception_jax.storage.files import as_damaged, atomic_output
 from inception_jax.storage.run_folder import dataclass_from_json
-from inception_jax.text import one_line
 from inception_jax.weights.model_folder import CARD_FILE, Card
-from inception_jax.weights.read_file import read_arrays
 
 Arrays = Mapping[str, np.ndarray]
 # Texts among the arrays of an .npz: the card, and the record of a run.
@@ -45,23 +44,23 @@ def write_safetensors(out: Path, card: Card, arrays: Arrays) -> None:
         safetensors.numpy.save_file(float32(arrays), draft, metadata)
 
 
-def read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
-    """Read the card and the arrays of a file written by one of the functions above.
+def split_card(path: Path, content: Arrays) -> tuple[Card, dict[str, np.ndarray]]:
+    """Return the card and the arrays of a file written by one of the functions above.
 
-    Raises ValueError if it has no card, or the errors of `read_arrays`.
+    `content` is what `read_file.read_arrays` read. Raises ValueError if the file has no
+    card, or CheckpointError if the card is damaged.
     """
-    content = read_arrays(path)
     try:
         if zipfile.is_zipfile(path):
             text = str(content[CARD_FILE])
         else:
             with safetensors.safe_open(path, framework="np") as file:
                 text = (file.metadata() or {})[CARD_FILE]
-    except KeyError:
+    except (KeyError, OSError, SafetensorError):
         raise ValueError(
-            f"{one_line(path)} has no card, so it was not exported from a model."
+            "the file has no card, so it was not exported from a model."
         ) from None
-    with as_damaged(path, OSError, ValueError, KeyError, TypeError):
+    with as_damaged(path):
         card = dataclass_from_json(Card, json.loads(text))
     return card, {name: x for name, x in content.items() if name not in TEXTS}
 

@@ -48,14 +48,16 @@ def import_file(
     arrays = read_file.read_arrays(path)
     try:
         if any(name.startswith("params/") for name in arrays):
-            return _import_own_file(path, class_names)
+            return _import_own_file(path, arrays, class_names)
         return _import_library_file(path.name, digest, arrays, class_names)
     except ValueError as error:
         raise ValueError(f"{one_line(path)}: {error}") from None
 
 
-def _import_own_file(path: Path, class_names: Sequence[str] | None) -> Imported:
-    card, arrays = array_file.read(path)
+def _import_own_file(
+    path: Path, content: Arrays, class_names: Sequence[str] | None
+) -> Imported:
+    card, arrays = array_file.split_card(path, content)
     if class_names is not None:
         raise ValueError("the file includes its class names; omit --classes.")
     variables = unflatten_dict(arrays, sep="/")

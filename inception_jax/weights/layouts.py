@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from inception_jax.config import PreprocessSpec
 
@@ -123,10 +124,7 @@ def layer_names(layout: Layout) -> Layers:
         return _slim_layer_names(layout)
     library = "timm" if layout.library == "cadene" else layout.library.replace("-", "_")
     file = f"{library}_{layout.network.removesuffix('_facenet')}.json"
-    layers = {
-        layer: (linear, norm)
-        for layer, (linear, norm) in json.loads((NAMES_FOLDER / file).read_text()).items()
-    }
+    layers = {layer: (linear, norm) for layer, (linear, norm) in _read_names(file).items()}
     if layout.library == "cadene":
         layers["Logits"] = ("last_linear", None)
     if layout.library == "facenet-pytorch":
@@ -139,7 +137,11 @@ def keras_layer_order(network: str) -> list[str]:
 
     The numbers in the names count in the order of creation. Source: keras 3.15.1.
     """
-    return json.loads((NAMES_FOLDER / f"keras_{network}_order.json").read_text())
+    return _read_names(f"keras_{network}_order.json")
+
+
+def _read_names(file: str) -> Any:
+    return json.loads((NAMES_FOLDER / file).read_text(encoding="utf-8"))
 
 
 # The scope around each network, and those around its residual blocks.
@@ -158,7 +160,7 @@ def _slim_layer_names(layout: Layout) -> Layers:
     has_norm = {
         layer: norm is not None for layer, (_, norm) in layer_names(same_layers).items()
     }
-    if layout.optional == AUX:
+    if "AuxLogits" in layout.optional:
         has_norm |= {"AuxLogits/Conv2d_1b_1x1": True, "AuxLogits/Conv2d_2a_5x5": True}
         has_norm["AuxLogits/Logits"] = False
     layers = {}

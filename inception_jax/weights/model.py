@@ -147,17 +147,17 @@ def load(
     return model, jax.tree.map(jnp.asarray, variables)
 
 
-def save(folder: Path, card: Card, variables: Variables) -> None:
+def save(folder: str | Path, card: Card, variables: Variables) -> None:
     """Write variables and their card to a new model folder, from which `load` reads them.
 
     >>> model, variables = inception_jax.load("runs/digits")
-    >>> inception_jax.save(Path("models/digits"), model.card, variables)
+    >>> inception_jax.save("models/digits", model.card, variables)
 
     Raises ValueError if the folder exists or the card's network cannot use the variables,
     or CheckpointError if writing fails; the folder is then not created.
     """
     check_variables(Model(card), variables, "these variables")
-    model_folder.write(folder, card, variables)
+    model_folder.write(Path(folder), card, variables)
 
 
 def check_variables(model: Model, variables: Variables, subject: str) -> None:

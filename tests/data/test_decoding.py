@@ -250,9 +250,8 @@ def test_pillow_s_warnings_are_ignored():
     levels = [PIL.Image.new("P", (2, 2))]
     levels[0].putpalette([0, 0, 0, 9, 9, 9])
     data = saved(levels[0], "PNG", transparency=b"\0\xff")
-    large = saved(
-        PIL.Image.new("1", (9600, 9600)), "PNG"
-    )  # Pillow warns of a decompression bomb
+    # Pillow warns of a decompression bomb.
+    large = saved(PIL.Image.new("1", (9600, 9600)), "PNG")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decode(data, "a", 1)

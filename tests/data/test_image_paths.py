@@ -52,9 +52,7 @@ def test_home_and_links(folder, monkeypatch):
     (folder / "deep" / "er" / "loop").symlink_to(folder / "deep")
     (folder / "gone.png").symlink_to(folder / "nothing.png")
     assert expand_image_paths(["deep"]) == ["deep/c.jpeg", "deep/er/d.webp"]
-    assert expand_image_paths(["gone.png"]) == [
-        "gone.png"
-    ]  # unreadable, which is reported later
+    assert expand_image_paths(["gone.png"]) == ["gone.png"]  # an error is raised later
     with pytest.raises(ValueError, match="'~no one/x' does not exist"):
         expand_image_paths(["~no one/x"])
 

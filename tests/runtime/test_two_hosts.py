@@ -63,7 +63,7 @@ def steps(folder: Path) -> list[int]:
 def test_a_signal_to_one_stops_both(tiny, tmp_path, capsys):
     """Both save after the same step, and one process resumes the run of two."""
     folder = tmp_path / "stopped"
-    with hosts(tiny.data_dir, folder, "--steps", "1000") as pair:
+    with hosts(tiny.data_dir, folder, "--steps", "1000", "--probe-every", "5") as pair:
         pair.wait_for("\nstep 6/", 0, 120)
         pair.running[1].send_signal(signal.SIGTERM)
         assert pair.wait(60) == [ExitStatus.RUN_AGAIN] * 2, pair.said_by_all()
@@ -87,6 +87,10 @@ def test_a_signal_to_one_stops_both(tiny, tmp_path, capsys):
         for one, other in ((x[weights], y[weights]) for x, y in sums):
             assert one["count"] == other["count"] == 297
             assert one["loss_sum"] == pytest.approx(other["loss_sum"], rel=1e-3)
+    here, there = (records(f, "probe") for f in (folder, whole.workdir))
+    assert [x["step"] for x in here] == [x["step"] for x in there] != []
+    for name in ("feature_norm2", "logit_rms", "curvature", "ema_gap"):
+        assert [x[name] for x in here] == pytest.approx([x[name] for x in there], rel=1e-2)
     here, there = (load_state(f, jax.devices()).state for f in (folder, whole.workdir))
     close = partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-4)
     jax.tree.map(close, here, there)

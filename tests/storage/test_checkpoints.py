@@ -145,7 +145,7 @@ def test_only_damaged_checkpoints_are_an_error_every_time(folder, capsys):
             assert checkpoints.steps() == [2, 4]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 4
-    assert said[0].startswith(f"{folder / '4'} is damaged: ")
+    assert said[0].startswith(f"{folder / '4'} is damaged: DATA_LOSS: ")
     assert said[0].count(str(folder)) == 1
     assert 'local file "manifest.ocdbt"' in said[0]
     # A folder whose checkpoints are all in quarantine is not a new run.

@@ -268,8 +268,11 @@ def test_only_one_process_claims_a_folder(tiny, tmp_path):
         assert before is None
         with pytest.raises(ValueError, match="is in use by"), claim_folder(setup):
             pass
+    draft = config.workdir / "run.json.tmp-1"
+    draft.touch()  # as a killed process leaves it
     with claim_folder(set_up(replace(config, steps=7))) as before:
         assert (before.steps, len(before.sessions)) == (6, 1)
+        assert not draft.exists()
     record = read_record(config.workdir)
     assert (record.steps, len(record.sessions)) == (7, 2)
     assert [session.devices for session in record.sessions] == 2 * ["4 x cpu"]
