@@ -60,18 +60,18 @@ class Options:
     learning_rate: float = 0.01
     # Weight decay of trained kernels; the default is slim's.
     weight_decay: float = 4e-5
-    # Label smoothing. It helps little if there are few classes and the labels are reliable.
+    # Label smoothing. It helps little with few classes and reliable labels.
     label_smoothing: float = 0.0
     # Dropout rate before the classifier.
     dropout_rate: Annotated[float | None, option("FLOAT", "the network's, 0.2")] = None
     # Images per batch, a multiple of the number of devices.
     batch_size: Annotated[int | None, option("INT", "32, or less for few images")] = None
     # Passes over the training images.
-    epochs: Annotated[float | None, option("FLOAT", "30, or 300 steps if more")] = None
+    epochs: Annotated[float | None, option("FLOAT", "30, but at least 300 steps")] = None
     # Number of evaluations, evenly spaced; each also saves a checkpoint.
     evaluations: int = 30
-    # Evaluations without improvement after which training stops. One more checkpoint than
-    # this is kept, since the best can be that old.
+    # Number of evaluations without improvement after which training stops. One checkpoint
+    # more than this number is kept, because the best one can be that old.
     patience: int = 5
     # Height and width of the network's input.
     image_size: Annotated[int | None, option("INT", "that of the weights")] = None

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compile_cache.enable()
         print(report(run(options.workdir), options.workdir))
 
-    hint = "run the same command to continue"
+    hint = "repeat the command to continue"
     return run_command("experiments.transfer", action, if_interrupted=hint)
 
 

@@ -69,12 +69,12 @@ def train_batches(
     host: int = 0,
     on_bad_image: OnBadImage = "error",
 ) -> "grain.MapDataset":
-    """Return this host's part of the training batches; element t is the batch of step t.
+    """Return this process's part of the training batches; element t is that of step t.
 
-    Host h of n gets the h-th of n equal parts of the global batch, so the examples on each
-    device, and therefore batch statistics and dropout, do not depend on the number of
-    hosts. Every epoch visits each example once, in a new order; a batch may extend into the
-    next epoch.
+    Process h of n gets the h-th of n equal parts of the global batch, so the examples on
+    each device, and therefore batch statistics and dropout, do not depend on the number of
+    processes. Every epoch visits each example once, in a new order; a batch may extend into
+    the next epoch.
 
     Args:
       augment: None disables augmentation and uses the evaluation crop.

@@ -102,7 +102,8 @@ def load_or_compile(
         return stored
     log(
         f"Compiling {config.network} for {topology}, {config.batch_size} images per step. "
-        "Full-size networks take 5 to 12 minutes on two free cores, larger batches longer."
+        "Full-size networks take 5 to 12 minutes on two idle CPU cores, and larger "
+        "batches longer."
     )
     request = {"config": asdict(config), "topology": topology}
     reply = run_worker("inception_jax.planning.aot_worker", request)

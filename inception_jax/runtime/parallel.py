@@ -157,8 +157,9 @@ def data_parallel(
 def connect_devices() -> None:
     """Connect all devices of all processes, by computing a sum over them.
 
-    CPU devices wait at most 30 s for one another when they first connect. Compilation times
-    of a training step may differ by more than that; those of this small program do not.
+    CPU devices wait at most 30 s for one another when they first connect. Processes can
+    take longer than that to compile a training step, so they connect in this small program,
+    which compiles fast.
     """
 
     def total(state: Any, batch: Batch, numbers: Any, *, axis_name: AxisName) -> Any:

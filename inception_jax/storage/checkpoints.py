@@ -2,10 +2,11 @@
 """Checkpoints of a run, `WORKDIR/checkpoints/STEP`.
 
 A checkpoint is the complete training state after a step, a `training.step.TrainState`:
-step number, parameters, moving averages of batch normalisation, the averaged weights of
-both, and optimizer state. It is a folder that Orbax writes (`orbax_files`), with digests of
-all arrays (`digests`), and does not depend on the number of devices. `Checkpoints` writes
-checkpoints in the background and reads the newest one that is not damaged.
+step number, parameters, moving averages of batch normalisation, exponential moving
+averages of both, and optimizer state. It is a folder that Orbax writes (`orbax_files`),
+with digests of all arrays (`digests`), and does not depend on the number of devices.
+`Checkpoints` writes checkpoints in the background and reads the newest one that is not
+damaged.
 """
 
 import shutil
@@ -135,8 +136,8 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Any:
         """Return the state of a step as NumPy arrays in the structure of `like`.
 
-        Raises CheckpointError, naming the leaves, if the checkpoint is damaged, and
-        ValueError if its leaves differ from those of `like`.
+        Raises CheckpointError if the checkpoint is damaged, and ValueError if its leaves
+        differ from those of `like`.
         """
         if differences := self.record(step).differences(like):
             raise ValueError(

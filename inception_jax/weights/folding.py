@@ -21,8 +21,9 @@ def fold(model: Model, variables: Variables) -> tuple[Model, Variables]:
     >>> model, variables = inception_jax.fold(*inception_jax.load("models/v4"))
 
     Each batch norm, with its moving averages, is folded into the convolution or linear
-    layer before it, as are a residual's norm, learned scale and residual scale. Only
-    `pool_norm`, a batch norm on a residual sum, remains. The auxiliary head is removed.
+    layer before it, as are a residual's norm, learned scale and residual scale. Only the
+    extra batch norm of the ablation `pool_norm` remains, because no linear layer comes
+    directly before it. The auxiliary head is removed.
 
     Raises ValueError if the model is already folded or cannot use the variables.
     """
