@@ -7,8 +7,9 @@ A training batch is made in `batches.py` by these steps:
    returns a `Source` (`source.py`), which gives random access to examples.
 2. `sampling.py` draws the order of the examples and the seeds of their augmentation.
 3. `decoding.py` turns the bytes of an image file into pixels.
-4. `crops.py` crops and resizes: fixed views in evaluation, and `augment.py` random ones in
-   training. Colour distortion and normalisation, also in `augment.py`, run on the device.
+4. `crops.py` crops and resizes images to fixed views in evaluation; `augment.py` draws the
+   random views of training. Colour distortion and normalisation, also in `augment.py`, run
+   on the device.
 5. `prefetch.py` loads batches ahead, in threads or in worker processes.
 
 `inception-jax data check` is `check.py`; `inception-jax data bench` is `bench.py`.

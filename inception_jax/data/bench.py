@@ -25,8 +25,8 @@ from inception_jax.data.prefetch import usable_cores
 from inception_jax.data.source import Source
 
 BATCH_SIZE = 64
-# Batches not counted at the start of a round: more than a pipeline, or each of its worker
-# processes, can have loaded before the round.
+# Batches at the start of a round that are not timed. A pipeline, and each of its worker
+# processes, loads fewer than this ahead of the round.
 WARM_UP, WARM_UP_PER_PROCESS = 4, 3
 NUM_FILES = 256
 # The files are repeated, because Grain shuffles a few hundred examples ten times as slowly

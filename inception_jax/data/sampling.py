@@ -14,7 +14,7 @@ from inception_jax.data.source import Source
 if TYPE_CHECKING:
     import grain
 
-# Practically endless. The length of batches of a truly endless dataset overflows an index.
+# Practically endless. With a truly endless dataset, the number of batches would overflow.
 NUM_EPOCHS = 10**9
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
     """Open a prepared data set of TFDS, such as `imagenet2012` or `cifar10`.
 
-    `eval` is its split `validation` or, if there is none, `test`. Images are not decoded
-    yet. Nothing is downloaded and the network is not used.
+    `eval` is the first of its splits `eval`, `validation` and `test` that exists. Images
+    are not decoded yet. Nothing is downloaded and the network is not used.
 
     Raises ValueError if the name is unknown, or if the data set is not prepared, is not in
     ArrayRecord format or has no images with labels; the message says what to do.
@@ -76,8 +76,8 @@ def read_split(
 ) -> Sequence[dict[str, Any]]:
     """Return the records of a split or of a part of it.
 
-    `eval` is an alias of `validation` or, if there is none, of `test`. Raises ValueError if
-    the split is unknown or empty.
+    `eval` is the first of the splits `eval`, `validation` and `test` that exists. Raises
+    ValueError if the split is unknown or empty.
     """
     splits, tfds_split = list(builder.info.splits), split
     eval_splits = [name for name in ("eval", "validation", "test") if name in splits]

@@ -48,7 +48,7 @@ def with_stop_flag(step: Step) -> Step:
 
     The returned step gives `(result of step, sum)`. The entry, a float32 vector of the same
     length on each device, is hidden from `step`. Through the sum, every process learns
-    without another collective that one of them was asked to stop.
+    that one of them was asked to stop, without another exchange between the hosts.
     """
 
     def step_and_flag(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The devices of a run: their speed, their compiler options, and absent TPUs."""
+"""Devices: their speed, their compiler options, and TPUs that exist only for compiling."""
 
 import os
 from collections.abc import Sequence
@@ -67,7 +67,8 @@ def compile_only_tpus(topology: str) -> list[jax.Device]:
 def compiler_options(platform: str) -> dict[str, Any]:
     """Return the options of `jax.jit` that make these networks fastest on a platform.
 
-    Training, evaluation and prediction use them. For a `jax.jit` of your own::
+    Training, evaluation and prediction use them, except `pmap` with several processes. For
+    a `jax.jit` of your own::
 
         apply = jax.jit(
             network.apply, compiler_options=compiler_options(jax.default_backend())

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 # Activities of a process; "step" is training itself. `total_seconds` counts work as "lost"
-# if a later process repeated it, because no checkpoint held its result.
+# if a later session repeated it, because no checkpoint held its result.
 KINDS = ("init", "compile", "data_wait", "step", "checkpoint", "eval")
 
 
@@ -18,7 +18,7 @@ class Goodput:
     """
 
     def __init__(self, started: float | None = None) -> None:
-        self.session = time.time()  # identifies this process in the records
+        self.session = time.time()  # identifies this session in the records
         self._kind = "init"
         self._since = time.perf_counter() if started is None else started
         self._seconds = dict.fromkeys(KINDS, 0.0)
@@ -57,16 +57,16 @@ class Goodput:
 
 
 def total_seconds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the seconds by kind, and "lost", of all processes that worked on a run.
+    """Return the seconds by kind, and "lost", over all sessions of a run.
 
-    A process that starts at step s, according to its first record, continues from the
-    state of an earlier process at s. The work of that process after s is lost.
+    A session whose first record is at step s continued from the state that an earlier
+    session had saved at s. The work of the earlier session after s is lost.
     """
     sessions: dict[float, list[dict[str, Any]]] = {}
     for record in records:
         sessions.setdefault(record["session"], []).append(record)
     total = dict.fromkeys((*KINDS, "lost"), 0.0)
-    end = float("inf")  # the lowest step at which a later process starts
+    end = float("inf")  # the lowest step at which a later session starts
     for session in reversed(sessions.values()):
         kept = [record for record in session if record["step"] <= end] or session[:1]
         for kind in KINDS:

@@ -7,8 +7,8 @@ all processes; if one process does not call it, the others wait.
 
 JAX aborts a process from C++, by SIGABRT and without a Python exception, if the others do
 not connect in time, if one sends no heartbeat for `heartbeat_timeout`, or if process 0, the
-coordinator, is gone. A process about to be aborted in this way prints all hosts and exits
-with `HOST_LOST` instead.
+coordinator, is gone. A process about to be aborted in this way prints a message, which
+lists all processes if they had connected, and exits with `HOST_LOST` instead.
 """
 
 import ctypes

@@ -20,8 +20,8 @@ from inception_jax.runtime.stopping import ExitStatus
 
 CHECK_INTERVAL = 1.0  # seconds
 WRITE_INTERVAL = 5.0  # seconds between updates of a status file
-# Seconds that process 0 waits before it exits. JAX then aborts the other processes at once,
-# and a stuck one whose timer is slightly behind could no longer print its stack traces.
+# Seconds that process 0 waits before it exits. Its exit makes JAX abort the others at once,
+# before a stuck one whose timer is slightly behind could print its stack traces.
 PROCESS_0_DELAY = 5.0
 # Activities that may take `start_timeout`; a large state may be saved to a slow disk.
 SLOW = ("init", "compile", "checkpoint")
@@ -30,10 +30,10 @@ SLOW = ("init", "compile", "checkpoint")
 class Watchdog:
     """Watches `goodput` from a thread while the context is open.
 
-    Progress is any change of the current activity. After `timeout()` seconds without one,
-    the watchdog prints all stack traces and exits the process with `HOST_LOST`, because a
-    stuck thread cannot be stopped. With several processes, each writes its status to a file
-    in `folder`, which they share.
+    Progress is the beginning or the end of any activity, such as a batch. After `timeout()`
+    seconds without one, the watchdog prints all stack traces and exits the process with
+    `HOST_LOST`, because a stuck thread cannot be stopped. With several processes, each
+    writes its status to a file in `folder`, which they share.
     """
 
     def __init__(
@@ -66,10 +66,15 @@ class Watchdog:
         `start_timeout` until the first step is complete and for `SLOW` activities;
         otherwise `hang_timeout`, or five times the longest wait so far if that is longer.
         """
-        activity, _ = self.goodput.current_activity()
-        if activity in SLOW or self.step is None:
+        if self._limit() == "start_timeout":
             return self.config.start_timeout
         return max(self.config.hang_timeout, 5 * self._longest_wait)
+
+    def _limit(self) -> str:
+        """Return the name of the setting that limits the current activity."""
+        activity, _ = self.goodput.current_activity()
+        is_slow = activity in SLOW or self.step is None
+        return "start_timeout" if is_slow else "hang_timeout"
 
     def peers(self) -> str:
         """Return the last status of each other process, one per line."""
@@ -115,7 +120,8 @@ class Watchdog:
             f"\nNo progress: process {self.index} of {self.count} ({socket.gethostname()}, "
             f"pid {os.getpid()}): {status}. {peers}This process ends. Repeat the command "
             "(on all hosts) to resume from the last checkpoint. If the run was only slow, "
-            "raise --hosts.hang-timeout. Stack traces of this process:",
+            f"raise --hosts.{self._limit().replace('_', '-')}. Stack traces of this "
+            "process:",
             file=sys.stderr,
             flush=True,
         )

@@ -41,7 +41,7 @@ def train_feed(
 def eval_feed(
     setup: Setup, source: Source, batch_size: int, on_skipped: OnSkipped
 ) -> Iterator[Batch]:
-    """Yield this process's part of batches with every example of `source` once."""
+    """Yield this process's part of each evaluation batch; no example is repeated."""
     for batch in eval_batches(
         source,
         preprocess=setup.preprocess,

@@ -38,11 +38,11 @@ class Reporter(AbstractContextManager):
         previous: run_folder.RunRecord | None = None,
     ) -> None:
         self.setup, self.goodput = setup, goodput
-        # Since the last line of metrics:
+        # Since the last line of metrics.
         self.sums: dict[str, float] = {}
         self.highest_norm = 0.0
         self.images = 0.0
-        self.start_seconds = math.inf  # training seconds at its start; inf at first
+        self.start_seconds = math.inf  # training seconds at that line; inf at first
         self.last_step = step  # of the last line of metrics
         self.last_values: Mapping[str, float] = {}  # metrics of the newest step
         self.skipped_errors: set[str] = set()
@@ -205,10 +205,19 @@ class Reporter(AbstractContextManager):
 
 
 class SilentReporter(nullcontext):
-    """The reporter of the other processes: every method of `Reporter` does nothing."""
+    """The reporter of the other processes, which only prints unreadable images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped_errors: set[str] = set()
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_: None
+
+    def skipped(self, errors: Iterable[str]) -> None:
+        for error in set(errors) - self.skipped_errors:
+            self.skipped_errors.add(error)
+            print(f"skipped: {error}", flush=True)
 
 
 def greeting(setup: Setup, step: int) -> str:
@@ -237,7 +246,9 @@ def _warn_of_other_devices(setup: Setup, previous: run_folder.Session) -> None:
     if now != before:
         warning = (
             f"The run has used {before} so far and continues on {now}. Every step sees the "
-            "same images, but the numbers agree up to rounding, no longer bit for bit."
+            "same images, but the results are no longer equal bit for bit. On another "
+            "number of devices, dropout and batch statistics also differ (the latter "
+            "unless --parallel.bn-sync is global)."
         )
         print(warning, file=sys.stderr, flush=True)
 

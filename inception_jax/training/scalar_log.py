@@ -42,6 +42,6 @@ class ScalarLog:
 
 
 def _wandb_id(folder: Path) -> str:
-    """Return the last 64 characters of the path, of those that an id may contain."""
+    """Return the last 64 characters of the path, with "-" for those an id cannot have."""
     path = folder.absolute().as_posix().strip("/")
     return re.sub(r"[^A-Za-z0-9_.-]", "-", path)[-64:]

@@ -44,7 +44,7 @@ class Setup:
 
     @property
     def eval_batch_size(self) -> int:
-        """The training batch size, or less if fewer examples per device are enough."""
+        """The training batch size, or less if the split has fewer examples."""
         needed = -(-len(self.eval_source) // len(self.devices)) * len(self.devices)
         return min(self.config.batch_size, needed)
 
@@ -64,7 +64,7 @@ class Setup:
 
 
 def set_up(config: RunConfig) -> Setup:
-    """Open the data, build the network and check the run folder; nothing is written.
+    """Open the data, build the network and check the run folder; nothing is written to it.
 
     Raises ValueError if they do not fit together or the folder holds another run, and
     CheckpointError if the first weights are damaged.

@@ -99,8 +99,8 @@ def test_traffic_of_a_tpu_program():
 
 
 def test_kernels_count_for_modules():
-    """A kernel counts for the outermost module of its result, a copy for the module whose
-    result it takes, and a copy of an argument for none."""
+    """The bytes of a kernel count for the outermost module that produces its result, those
+    of a copy for the module whose result is copied. Copies of arguments count for none."""
     outer, inner = "jit(step)/jvp(Network)/Mixed_6a", "Branch_0/Conv2d_1a_3x3/conv/dot"
     text = TPU.replace("calls=%kernel", f'calls=%kernel, op_name="{outer}/{inner}"')
     text = text.replace("parameter(1)", 'parameter(1), op_name="state/Mixed_6a_2/scale"')

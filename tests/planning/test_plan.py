@@ -35,7 +35,7 @@ def test_roofline_and_scaling():
 def compiler_with_memory(
     monkeypatch, *, each: float, limit: float = 15.75, bend: float = 1.0
 ):
-    """Replace the compiler; return the list of the (topology, images) it is called for.
+    """Replace the compiler; return a list of its calls as (topology, images).
 
     An image takes `each` GiB, and `bend` times as much beyond 32 images.
     """

@@ -16,8 +16,8 @@ from tests.planning.examples import needs_libtpu
 @pytest.mark.parametrize(
     ("name", "chips", "links", "milliseconds"),
     [
-        # Bytes that a chip receives, over the links of the chip with the fewest.
-        # Rings of 16: two links of 50 GB/s for each of two axes.
+        # The bytes that a chip receives, divided by the rate of its links. The chip with
+        # the fewest links decides. Rings of 16: two links of 50 GB/s for each of two axes.
         ("v5e:16x16", 256, 4, 2 * 255 / 256 / 200 * 1e3),
         ("v5e:4x4", 16, 2, 2 * 15 / 16 / 100 * 1e3),
         ("v5e:8x16", 128, 3, 2 * 127 / 128 / 150 * 1e3),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compilation cache is a folder that only the user can change, or disabled."""
+"""The compilation cache is in a folder that only the user can change, or is disabled."""
 
 import os
 import shlex

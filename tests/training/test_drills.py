@@ -76,7 +76,7 @@ def whole(data_dir: str, tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_random_moments(whole, number):
-    """Start runs until at least `KILLS` signals have interrupted one."""
+    """Start runs until signals have interrupted them often enough."""
     drill, seconds = whole
     hits, runs, start = Counter(), 0, time.perf_counter()
     while hits.total() < (KILLS if number == signal.SIGKILL else KILLS // 2):

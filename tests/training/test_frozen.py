@@ -111,7 +111,7 @@ def test_there_is_no_backward_pass_through_a_frozen_body():
 
 
 def test_frozen_batch_norm_is_that_of_evaluation():
-    """Averages stay unchanged bit for bit, which a mean of three equal values may not."""
+    """Averages stay unchanged bit for bit; a mean of three equal values might not."""
     before = start()
     state, metrics = stepped(OPTIMIZER, True, devices=3)
     assert_same(state.batch_stats, before.batch_stats)

@@ -105,7 +105,7 @@ def test_probing_changes_nothing_else(probed, tmp_path):
 
 
 def test_probes_of_a_resumed_run(probed, tmp_path):
-    """The last probe is repeated; its step is the first of the second process."""
+    """The last probe is repeated, because its step is the first of the resumed run."""
     parts = replace(probed, workdir=tmp_path / "parts")
     fit(replace(parts, steps=3))
     with (parts.workdir / "metrics.jsonl").open("a") as file:

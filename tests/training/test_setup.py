@@ -32,7 +32,7 @@ from inception_jax.training.reporter import Reporter
 from inception_jax.training.setup import claim_folder, set_up
 
 STANDARD = RunConfig()
-# Values other than the defaults. A change of these fields makes another run;
+# Values other than the defaults. Changing one of these fields makes another run.
 DECISIVE = {
     "train_split": "train[:100]",
     "eval_split": "train[100:]",
@@ -62,7 +62,7 @@ DECISIVE = {
     "parallel": ParallelConfig(bn_sync="global"),
     "ablation": AblationConfig(pool_norm="before_relu"),
 }
-# these may change when a run resumes.
+# These fields may change when a run resumes.
 FREE = {
     "workdir": Path("elsewhere"),
     "data_dir": "elsewhere",
