@@ -170,8 +170,7 @@ class HostsConfig(_Checked):
     coordinator: str | None = None
     count: Count | None = None  # Number of processes; required with HOST:PORT.
     index: int | None = None  # Index of this process, from 0; required with HOST:PORT.
-    # Longest time in seconds for each of: the start of all processes, a compilation, the
-    # first step, saving a checkpoint.
+    # Seconds for each of: start of all processes, a compilation, the first step, a save.
     start_timeout: Finite = 1800.0
     # Seconds without a heartbeat after which a process is considered dead.
     heartbeat_timeout: Count = 60
@@ -281,8 +280,7 @@ class RunConfig(_Checked):
     probe_images: Count = 1024
     # On a NaN or infinite loss or gradient: abort the run, or record it and go on.
     on_nonfinite: Literal["abort", "record"] = "abort"
-    # On an unreadable image: error ends the run; skip reports the image, and replaces it in
-    # training or leaves it out in evaluation.
+    # On an unreadable image: error ends the run; skip reports it and goes on without it.
     on_bad_image: Literal["error", "skip"] = "error"
     # Worker processes that decode images; 0 uses threads. In Docker, raise --shm-size.
     workers: Natural = 0
