@@ -56,7 +56,7 @@ def _require(valid: bool, name: str, value: object, expected: str) -> None:
 class OptimizerConfig(_Checked):
     """Optimizer, learning-rate schedule, and averaging of the weights."""
 
-    # Update rule: rmsprop as in TensorFlow 1 (the paper's best), or SGD with momentum.
+    # Update rule: rmsprop, as in TensorFlow 1 (the paper's best), or momentum (SGD).
     kind: Literal["rmsprop", "momentum"] = "rmsprop"
     # Learning rate after warm-up and before the first decay; section 4.
     learning_rate: Positive = 0.045
@@ -79,7 +79,7 @@ class OptimizerConfig(_Checked):
     classifier_rate: NonNegative = 1.0
     # Multiplier of the learning rate for the linear 1x1 convolutions of residual blocks.
     linear_rate: NonNegative = 1.0
-    # Multiplier of the learning rate for all layers except the classifiers; 0 freezes them.
+    # Multiplier of the learning rate of the body, all but the classifiers; 0 freezes it.
     body_rate: NonNegative = 1.0
     # Decay of the averaged weights, which the paper evaluates; facenet's value.
     ema_decay: BelowOne = 0.9999
@@ -170,7 +170,7 @@ class HostsConfig(_Checked):
     coordinator: str | None = None
     count: Count | None = None  # Number of processes; required with HOST:PORT.
     index: int | None = None  # Index of this process, from 0; required with HOST:PORT.
-    # Seconds for each of: start of all processes, a compilation, the first step, a save.
+    # Time limit in seconds for each start, compilation, first step and save.
     start_timeout: Finite = 1800.0
     # Seconds without a heartbeat after which a process is considered dead.
     heartbeat_timeout: Count = 60
@@ -227,7 +227,7 @@ class RunConfig(_Checked):
     eval_split: str = "eval"  # Split to evaluate on, or a part of one.
     data_dir: str | None = None  # Folder of prepared data sets; None uses TFDS's default.
     workdir: Path = Path("runs/run")  # Folder for everything that the run writes.
-    # Height and width of the images in pixels; None uses the network's, 299.
+    # Height and width of the images in pixels; None uses the network's own, usually 299.
     image_size: Count | None = None
     # Fraction of height and width in the evaluation crop; TF-slim's value.
     crop_fraction: UpToOne = 0.875
@@ -256,11 +256,11 @@ class RunConfig(_Checked):
     # Seed of the initial weights, the order of the data, augmentation and dropout.
     seed: Seed = 0
     bn_scale: bool = False  # Train the scale (gamma) of batch norm; TF-slim does not.
-    # Decay of the moving averages of batch norm; None uses the published value, 0.9997.
+    # Decay of batch norm's moving averages; None uses the network's own, usually 0.9997.
     bn_decay: BelowOne | None = None
     # Use the moving averages of batch norm in training too, and do not update them.
     bn_frozen: bool = False
-    # Dropout rate before the classifier; None uses the published value, 0.2.
+    # Dropout rate before the classifier; None uses the network's own, usually 0.2.
     dropout_rate: BelowOne | None = None
     # Train with TF-slim's auxiliary classifier; requires 299-pixel images.
     aux_head: bool = False

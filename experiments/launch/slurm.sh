@@ -23,7 +23,8 @@ srun --kill-on-bad-exit=1 --gpu-bind=none \
 status=$?
 
 # srun returns the highest status of all tasks. 75 means stopped and saved, 76 a lost
-# process, and 128 + N ended by signal N. The limit of 100 ends jobs on a broken node.
+# process, and 128 + N ended by signal N. The limit of 100 keeps a job on a broken
+# node from requeueing forever.
 case $status in
 75 | 76 | 13[0-9] | 14[0-9])
     if [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ]; then

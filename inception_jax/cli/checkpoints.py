@@ -96,9 +96,10 @@ def diff_checkpoints(
 
     Example: inception-jax ckpt diff runs/digits runs/digits --steps 100 200
 
-    Prints the largest absolute and relative difference for each group of arrays. Relative
-    differences are divided by the larger absolute value. Exit status: 0 if the states are
-    bit-identical, 1 if they differ, 2 for invalid arguments, 74 if one is damaged.
+    Prints the largest absolute and relative difference for each group of arrays. A relative
+    difference is the absolute difference divided by the larger absolute value. Exit status:
+    0 if the states are bit-identical, 1 if they differ, 2 for invalid arguments, 74 if one
+    is damaged.
 
     Args:
         a: Folder of the first run.

@@ -74,7 +74,8 @@ def bench_data(
     Example: inception-jax data bench imagenet2012 --need 3000
 
     The pipeline decodes, crops, resizes and flips files in memory, on one core and on all
-    cores. If TensorFlow is installed, its tf.data pipeline is measured in turns with ours.
+    cores. If TensorFlow is installed, its tf.data pipeline is measured too, alternating
+    with ours.
 
     Args:
         need: Compare the result with this number of images per second.

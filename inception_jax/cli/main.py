@@ -20,8 +20,8 @@ Command = Callable[..., Any]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, by default `sys.argv`.
 
-    Errors are printed as one sentence. The exit status is 2 for invalid input, and 74 if a
-    checkpoint is damaged or a file cannot be written.
+    Errors are printed as a message, without a traceback. The exit status is 2 for invalid
+    input, and 74 if a checkpoint is damaged or a file cannot be written.
     """
     try:
         tyro.extras.subcommand_cli_from_dict(

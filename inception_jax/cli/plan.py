@@ -49,7 +49,7 @@ def plan_training(
         remat: Recompute the activations of blocks in the backward pass, to save memory.
         bn_sync: Chips that share batch statistics: none, global (all) or a number.
         largest: Also search for the largest batch per chip that fits in memory, among
-            powers of two.
+            powers of two times --accumulate.
         fresh: Ignore cached results and recompile.
         json: Print all figures as JSON.
     """

@@ -35,12 +35,12 @@ class Scaling:
 
 @dataclass(frozen=True)
 class LargestBatch:
-    """The largest number of images per chip, among powers of two, that fits in memory."""
+    """The largest number of images per chip that fits, a power of two x `accumulate`."""
 
     images: int  # 0 if not even the smallest batch fits
-    topology: str  # the slice compiled for, the smallest with this kind of chip
+    topology: str  # the slice compiled for, the smallest possible
     program: CompiledStep | None  # None if no batch fits
-    refused: TooLarge  # result for twice as many images
+    refused: TooLarge  # result for twice as many, or for the smallest batch if none fits
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _check_divides(config: RunConfig, tpu_slice: Slice) -> None:
         nearest = " or ".join(str(size) for size in (below, below + parts) if size)
         raise ValueError(
             f"batch must be a multiple of {parts} ({chips} chips x accumulate "
-            f"{config.accumulate}), got {config.batch_size}; the nearest are {nearest}."
+            f"{config.accumulate}), got {config.batch_size}; choose {nearest}."
         )
     if isinstance(bn_sync, int) and chips % bn_sync:
         raise ValueError(
@@ -156,10 +156,15 @@ def _find_largest_batch(
 ) -> LargestBatch:
     """Double or halve the images per chip, starting at a guess, until the limit is found.
 
-    Compile for the smallest slice, because a chip needs the same memory on all slices. If
-    the guess is right, two compilations suffice.
+    Compile for the smallest slice that `bn_sync` divides, because a chip needs the same
+    memory on all slices. If the guess is right, two compilations suffice.
     """
-    smallest = get_slice(tpu_slice.alternatives[0])
+    group = config.parallel.bn_sync
+    smallest = next(
+        candidate
+        for candidate in map(get_slice, tpu_slice.alternatives)
+        if not isinstance(group, int) or candidate.chips % group == 0
+    )
     images = _guess_largest(config, tpu_slice, program)
     fitting, fitting_images = None, 0
     too_large = None
@@ -201,15 +206,15 @@ def _guess_largest(
 def _too_large_message(
     config: RunConfig, tpu_slice: Slice, program: TooLarge, largest: LargestBatch | None
 ) -> str:
-    chips, advice = tpu_slice.chips, "choose a smaller --batch"
+    chips, fitting, remat = tpu_slice.chips, "", "" if config.remat else ", or use --remat"
     if largest and largest.images:
-        advice = f"at most {largest.images} fit, with --batch {largest.images * chips}"
-    remat = "" if config.remat else ", or use --remat"
+        batch = largest.images * chips
+        fitting = f" At most {largest.images} images fit (--batch {batch})."
     needed, available = program.needed / GIB, program.available / GIB
     return (
         f"{config.batch_size // chips} images per chip of {tpu_slice.name} need at least "
-        f"{needed:.1f} GiB of HBM, but {available:.2f} GiB are available; {advice}, or "
-        f"split it with --accumulate{remat}."
+        f"{needed:.1f} GiB of HBM, but {available:.2f} GiB are available.{fitting} Choose "
+        f"a smaller --batch, or split the batch with --accumulate{remat}."
     )
 
 

@@ -88,9 +88,9 @@ class Slice:
     def all_reduce_seconds(self, size: float | int) -> float:
         """Return a lower bound of the time to sum `size` bytes per chip over all chips.
 
-        A chip receives all shares except its own twice: first to add them, then to collect
-        the sums. For rings this is 2 V / W of the scaling book; an axis without wraparound
-        links takes twice as long.
+        A chip receives every share but its own two times: first the terms, to add them, and
+        then the sums. For rings this is 2 V / W of the scaling book; an axis without
+        wraparound links takes twice as long.
         """
         received = 2 * size * (self.chips - 1) / self.chips
         return received / (self.links * self.chip.link_rate)

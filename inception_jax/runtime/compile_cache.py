@@ -85,9 +85,10 @@ def _check_owner(folder: Path) -> None:
         else:
             continue
         raise ValueError(
-            f"{str(path)!r} {fault}, who could put programs into the compilation cache "
-            f"{str(folder)!r} that you would run; {remedy}set JAX_COMPILATION_CACHE_DIR to "
-            "a folder of your own or JAX_ENABLE_COMPILATION_CACHE=false."
+            f"{str(path)!r} {fault}, who could add programs to the compilation cache "
+            f"{str(folder)!r}, and you would run them; {remedy}set "
+            "JAX_COMPILATION_CACHE_DIR to a folder of your own or "
+            "JAX_ENABLE_COMPILATION_CACHE=false."
         )
 
 

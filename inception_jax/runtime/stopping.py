@@ -21,7 +21,7 @@ class ExitStatus(IntEnum):
     DISK = 74  # a file cannot be written, or is damaged (EX_IOERR of sysexits.h)
     RUN_AGAIN = 75  # stopped and saved: repeat the command (EX_TEMPFAIL)
     HOST_LOST = 76  # a process hung or died: repeat the command on all hosts
-    INTERRUPTED = 130  # stopped at once by Ctrl-C; the last checkpoint remains
+    INTERRUPTED = 130  # stopped at once; the last checkpoint remains
 
 
 def run_command(

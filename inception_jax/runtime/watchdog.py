@@ -30,7 +30,7 @@ SLOW = ("init", "compile", "checkpoint")
 class Watchdog:
     """Watches `goodput` from a thread while the context is open.
 
-    Progress is the beginning or the end of any activity, such as a batch. After `timeout()`
+    Progress is the beginning or the end of any activity, such as a step. After `timeout()`
     seconds without one, the watchdog prints all stack traces and exits the process with
     `HOST_LOST`, because a stuck thread cannot be stopped. With several processes, each
     writes its status to a file in `folder`, which they share.
@@ -110,7 +110,7 @@ class Watchdog:
 
     def _status(self, activity: str, seconds: float) -> str:
         step = "no step" if self.step is None else f"step {self.step}"
-        return f"{step} done, {activity.replace('_', ' ')} for {seconds:.0f} s"
+        return f"{step} done; activity: {activity.replace('_', ' ')} for {seconds:.0f} s"
 
     def _end(self, activity: str, seconds: float) -> None:
         status = self._status(activity, seconds)

@@ -177,7 +177,10 @@ class Checkpoints:
             if damaged:
                 if self._keep is not None:
                     self._move_to_quarantine(damaged)
-                print(f"Step {step} is the newest intact one.", file=sys.stderr)
+                print(
+                    f"The checkpoint of step {step} is the newest intact one.",
+                    file=sys.stderr,
+                )
             return step, state
         if damaged:
             raise CheckpointError(
@@ -204,7 +207,9 @@ class Checkpoints:
                     name, number = f"{step}-{number}", number + 1
                 self._path(step).rename(self._quarantine / name)
                 (self._quarantine / f"{name}.txt").write_text(f"{error}\n")
-            print(f"It was moved to {self._quarantine / name}.", file=sys.stderr)
+            print(
+                f"The checkpoint was moved to {self._quarantine / name}.", file=sys.stderr
+            )
 
     def _path(self, step: int) -> Path:
         return self._folder / str(step)

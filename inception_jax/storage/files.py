@@ -65,7 +65,7 @@ def check_output_path(path: Path, *suffixes: str) -> None:
     """Raise ValueError unless `path` is a new file, with one of `suffixes`, in a folder."""
     if path.suffix not in suffixes or not path.parent.is_dir():
         raise ValueError(
-            f"expected a file {' or '.join(suffixes)} in an existing folder, got {path}."
+            f"expected a {' or '.join(suffixes)} file in an existing folder, got {path}."
         )
     check_new(path)
 

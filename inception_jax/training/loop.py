@@ -218,8 +218,9 @@ class Loop:
             f"step {step}: the loss is {values['loss_sum'] / values['count']:g} and the "
             f"gradient norm {values['grad_norm']:g}, on {', '.join(names[:3])} and other "
             "images (all in metrics.jsonl). Earlier states are in "
-            f"{self.setup.checkpoints}. Lower the learning rate, clip gradients "
-            "(--optimizer.clip-norm), scale residuals, or use --on-nonfinite record."
+            f"{self.setup.checkpoints}. Resume with --on-nonfinite record, or start a new "
+            "run (another --workdir) with a lower learning rate, clipped gradients "
+            "(--optimizer.clip-norm) or scaled residuals."
         )
 
     def _try_evaluation(self, state: TrainState, step: int) -> bool:

@@ -57,7 +57,7 @@ def means(sums: Mapping[str, Any]) -> dict[str, float]:
 def best_evaluation(evaluations: Sequence[Mapping[str, Any]]) -> int:
     """Return the index of the best evaluation among lines of metrics.jsonl.
 
-    The averaged weights' top-1 accuracy decides, then their loss, then the order.
+    The averaged weights' top-1 accuracy decides, then their loss; of equal ones, the first.
     """
 
     def score(index: int) -> tuple[float, float]:

@@ -74,7 +74,7 @@ def make_optimizer(
     `rate` and `numbers` (default: those of `config`) may be traced. RMSProp is TensorFlow
     1's: the mean of squares starts at 1, epsilon is added under the root, and the learning
     rate is applied before the momentum. With epsilon = 1, all three change the result. The
-    state does not hold the learning rate, so one compiled step serves every schedule.
+    state does not hold the learning rate, so one compiled step serves every learning rate.
     """
     if numbers is None:
         numbers = optimizer_numbers(config)

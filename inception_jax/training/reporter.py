@@ -38,7 +38,7 @@ class Reporter(AbstractContextManager):
         previous: run_folder.RunRecord | None = None,
     ) -> None:
         self.setup, self.goodput = setup, goodput
-        # Since the last line of metrics.
+        # Of the steps since the last line of metrics.
         self.sums: dict[str, float] = {}
         self.highest_norm = 0.0
         self.images = 0.0
@@ -241,16 +241,20 @@ def greeting(setup: Setup, step: int) -> str:
 
 
 def _warn_of_other_devices(setup: Setup, previous: run_folder.Session) -> None:
-    before = f"{previous.devices} in {previous.processes} processes"
-    now = f"{describe(setup.devices)} in {jax.process_count()} processes"
+    before = f"{previous.devices} in {_processes(previous.processes)}"
+    now = f"{describe(setup.devices)} in {_processes(jax.process_count())}"
     if now != before:
         warning = (
             f"The run has used {before} so far and continues on {now}. Every step sees the "
             "same images, but the results are no longer equal bit for bit. On another "
             "number of devices, dropout and batch statistics also differ (the latter "
-            "unless --parallel.bn-sync is global)."
+            "unless --parallel.bn-sync is global and --accumulate is 1)."
         )
         print(warning, file=sys.stderr, flush=True)
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _remove_lines_after(path: Path, step: int) -> None:

@@ -161,11 +161,11 @@ def test_many_images_take_several_pages(predict, model, tmp_path):
         (["DIR/00.png", "--json", "-", "--csv", "-"], "would be mixed"),
         (
             ["DIR/00.png", "--json", "DIR/x.csv"],
-            "expected a file .json in an existing folder",
+            "expected a .json file in an existing folder",
         ),
         (
             ["DIR/00.png", "--csv", "DIR/no/x.csv"],
-            "expected a file .csv in an existing folder",
+            "expected a .csv file in an existing folder",
         ),
         (["DIR/00.png", "--sheet", "DIR/00.png"], "00.png already exists"),
     ],

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from inception_jax.config import ParallelConfig
 from inception_jax.planning import aot
 from inception_jax.planning.aot import TooLarge
 from inception_jax.planning.plan import Plan, Scaling, make_plan
@@ -80,15 +81,15 @@ def test_the_error_for_a_batch_that_does_not_fit_names_the_largest(monkeypatch):
     compiler_with_memory(monkeypatch, each=0.5)
     message = (
         r"40 images per chip of v5e:4x4 need at least 20\.5 GiB of HBM, but 15\.75 GiB are "
-        r"available; at most 16 fit, with --batch 256, or split it with --accumulate, or "
-        r"use --remat\."
+        r"available\. At most 16 images fit \(--batch 256\)\. Choose a smaller "
+        r"--batch, or split the batch with --accumulate, or use --remat\."
     )
     with pytest.raises(ValueError, match=message):
         make_plan(CONFIG, "v5e:4x4", largest=True, log=print)
-    with pytest.raises(ValueError, match="choose a smaller --batch"):
+    with pytest.raises(ValueError, match="Choose a smaller --batch"):
         make_plan(CONFIG, "v5e:4x4", largest=False, log=print)
     compiler_with_memory(monkeypatch, each=20.0)
-    with pytest.raises(ValueError, match="choose a smaller --batch"):
+    with pytest.raises(ValueError, match="Choose a smaller --batch"):
         make_plan(CONFIG, "v5e:4x4", largest=True, log=print)
 
 
@@ -98,3 +99,11 @@ def test_accumulate_divides_the_largest_batch(monkeypatch):
     plan = make_plan(config, "v5e:4x4", largest=True, log=print)
     assert plan.largest.images == 160
     assert [images for _, images in requested] == [50, 160, 320]
+
+
+def test_the_largest_batch_needs_a_slice_that_bn_sync_divides(monkeypatch):
+    requested = compiler_with_memory(monkeypatch, each=0.5)
+    config = replace(CONFIG, parallel=ParallelConfig("shard_map", 8), batch_size=64)
+    plan = make_plan(config, "v5e:8x8", largest=True, log=print)
+    assert plan.largest.topology == "v5e:2x4"
+    assert {topology for topology, _ in requested} == {"v5e:8x8", "v5e:2x4"}

@@ -151,7 +151,7 @@ def test_a_stuck_process_ends_both(tiny, tmp_path, which, options):
     print(f"\nprocess {which} stuck: both ended in {time.monotonic() - start:.1f} s")
     assert status == [ExitStatus.HOST_LOST] * 2, pair.said_by_all()
     assert "in waits_for_a_disk" in pair.said(which)
-    assert "step 5 done, data wait for" in pair.said_by_all()
+    assert "step 5 done; activity: data wait for" in pair.said_by_all()
 
 
 @pytest.mark.slow

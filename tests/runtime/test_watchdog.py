@@ -45,7 +45,7 @@ def test_a_hang_ends_the_process(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert result.returncode == ExitStatus.HOST_LOST
     assert "process 1 of 2" in result.stderr
-    assert "step 7 done, data wait for " in result.stderr
+    assert "step 7 done; activity: data wait for " in result.stderr
     assert "process 0 (a-host, pid 12): in step 8 (" in result.stderr
     assert "in wait_for_ever" in result.stderr
     stands = json.loads((tmp_path / "1.json").read_text())["stands"]
@@ -121,7 +121,7 @@ def test_status_files(tmp_path, monkeypatch):
             dog.step = 3
             with goodput.spent_on("eval"):
                 time.sleep(0.1)
-            assert "step 3 done, eval for 0 s" in other.peers()
+            assert "step 3 done; activity: eval for 0 s" in other.peers()
             assert "process 1: no status file in" in dog.peers()
             raise RuntimeError("the disk is full")
 

@@ -128,7 +128,7 @@ def test_damaged_checkpoints_are_named_and_quarantined(folder, capsys):
     assert "checkpoints/8 is damaged: it was saved as step 4." in said
     assert "checkpoints/6 is damaged" in said
     assert "checkpoints/4 is damaged" in said
-    assert said.endswith("Step 2 is the newest intact one.\n")
+    assert said.endswith("The checkpoint of step 2 is the newest intact one.\n")
     names = ["4", "4.txt", "6", "6.txt", "8", "8-1", "8-1.txt"]
     quarantine = folder.parent / "quarantine"
     assert sorted(path.name for path in quarantine.iterdir()) == names

@@ -64,6 +64,6 @@ def test_existing_files_and_other_suffixes_are_refused(tmp_path):
             check_output_path(tmp_path / name, ".csv")
     for path in (tmp_path / "c.txt", tmp_path / "none" / "c.csv"):
         with pytest.raises(
-            ValueError, match=r"expected a file \.npz or \.csv in an existing folder"
+            ValueError, match=r"expected a \.npz or \.csv file in an existing folder"
         ):
             check_output_path(path, ".npz", ".csv")

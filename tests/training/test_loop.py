@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
         state_of(tmp_path, 3)
     # Resuming uses the same one, and moves the damaged one away.
     fit(config)
-    assert "Step 2 is the newest intact one" in capsys.readouterr().err
+    assert "The checkpoint of step 2 is the newest intact one" in capsys.readouterr().err
     assert (tmp_path / "quarantine" / "3.txt").is_file()
     fit(replace(config, workdir=tmp_path / "whole"))
     assert_equal(state_of(tmp_path), state_of(tmp_path / "whole"))
