@@ -18,9 +18,19 @@ class Run:
     # Fields that change the compiled program.
     data: Literal["digits", "prototypes"] = "digits"
     # "C": `depth` narrow Inception-ResNet-C blocks. "BC": `depth` B and `depth` C blocks,
-    # with the branches of Figs 17 and 19.
-    network: Literal["C", "BC"] = "C"
-    width: int = 256  # channels of the stream before the average pool
+    # with the branches of Figs 17 and 19. The others are networks of the paper.
+    network: Literal[
+        "C",
+        "BC",
+        "inception_resnet_v2_paper",
+        "inception_resnet_v1",
+        "inception_resnet_v2",
+        "inception_v4",
+    ] = "C"
+    # Channels before the average pool. In a network of the paper, all widths are in
+    # proportion; see `FULL_WIDTHS`.
+    width: int = 256
+    image_size: int = 8  # height and width in pixels, to which images are enlarged
     depth: int = 10  # residual blocks per stage
     # "v1" and "v2": branches of Figs 13 and 19. "plain": without the sum. "concat":
     # concatenated branches of equal cost.
@@ -34,11 +44,16 @@ class Run:
     learned_scale: Literal["none", "scalar", "channel"] = "none"
     optimizer: Literal["rmsprop", "momentum"] = "rmsprop"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    weight_decay: float = 0.0
+    # Replicas of asynchronous training (`inception_jax.training.stale`); 1: synchronous.
+    replicas: int = 1
     batch_size: int = 32
     steps: int = 80
     probe_every: int = 10
+    probe_first: int = 0  # steps at the start of which each is probed
     # Fields that do not change the compiled program.
     init: Literal["he", "glorot", "lecun", "stddev_0.1"] = "he"  # of linear 1x1 kernels
+    kernel_init: Literal["published", "stddev_0.1"] = "published"  # of other convolutions
     init_gain: float = 1.0  # factor on these initial kernels
     scale: float | None = 1.0  # residual scale; None: as published
     learned_scale_init: float = 1.0
@@ -50,6 +65,7 @@ class Run:
     momentum: float = 0.9
     classifier_rate: float = 1.0  # factor on the learning rate of the classifier
     linear_rate: float = 1.0  # factor on the learning rate of the linear 1x1 convolutions
+    stagger: int = 0  # steps between the joins of two replicas; 0: all join at the start
     seed: int = 0  # of the initial weights and the order of the data
 
     def __post_init__(self) -> None:
@@ -62,6 +78,15 @@ class Run:
                 raise ValueError(
                     f"{field.name} must be {' or '.join(options)}, got {value!r}."
                 )
+        if self.network in FULL_WIDTHS:
+            changed = sorted({"depth", "block", "head"} & set(self.changes))
+            if changed or self.image_size < 75:
+                raise ValueError(
+                    f"{self.network} has blocks of its own and needs image_size >= 75; "
+                    f"leave out {', '.join(changed) or 'smaller sizes'}."
+                )
+        if self.stagger and self.replicas == 1:
+            raise ValueError(f"stagger must be 0 for one replica, got {self.stagger}.")
         if self.network == "BC" and self.block != "v2":
             raise ValueError(f"block must be v2 for network BC, got {self.block!r}.")
         changed = ", ".join(sorted(set(self.changes) & RESIDUAL_FIELDS))
@@ -79,9 +104,14 @@ class Run:
 
     @property
     def program(self) -> "Run":
-        """This shape with default lengths; it determines the compiled program."""
-        lengths = ("steps", "probe_every")
-        return replace(self.shape, **{name: DEFAULTS[name] for name in lengths})
+        """This shape with default lengths; it determines the compiled program.
+
+        One program serves all numbers of replicas above 1.
+        """
+        lengths = ("steps", "probe_every", "probe_first")
+        lengths = {name: DEFAULTS[name] for name in lengths}
+        replicas = 1 if self.replicas == 1 else MAX_REPLICAS
+        return replace(self.shape, **lengths, replicas=replicas)
 
     @property
     def setting(self) -> "Run":
@@ -107,6 +137,14 @@ class Run:
         return f"{self.description}, seed {self.seed}"
 
 
+MAX_REPLICAS = 20  # the paper's number of replicas
+# Channels before the average pool in the networks of the paper.
+FULL_WIDTHS = {
+    "inception_resnet_v2_paper": 2144,
+    "inception_resnet_v1": 1792,
+    "inception_resnet_v2": 1536,
+    "inception_v4": 1536,
+}
 # Fields of residual blocks only.
 RESIDUAL_FIELDS = {
     *("activation", "pool_norm", "residual_norm", "learned_scale", "init", "init_gain"),
