@@ -103,12 +103,22 @@ class ParallelConfig(_Checked):
     wrapper: Literal["pmap", "shard_map"] = "pmap"
     # Devices that share batch statistics: none, global (all), or N (groups of N devices).
     bn_sync: Literal["none", "global"] | int = "none"
+    # Simulated asynchronous training: replicas that compute gradients at stale copies of
+    # the parameters, one replica per step; 1 trains synchronously.
+    stale_replicas: Count = 1
+    # Steps between the starts of two replicas, 15 in TF-slim; 0 starts all at once.
+    stale_stagger: Natural = 0
+    # Replica of a step: drawn at random, or each in turn (cyclic).
+    stale_order: Literal["random", "cyclic"] = "random"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         sync = self.bn_sync
         valid = sync in ("none", "global") or (isinstance(sync, int) and sync > 1)
         _require(valid, "bn_sync", sync, "none, global or a group size of 2 or more")
+        stagger = self.stale_stagger
+        valid = stagger == 0 or self.stale_replicas > 1
+        _require(valid, "stale_stagger", stagger, "0 with stale_replicas 1")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from experiments.residual_scaling.runs import PAPER_LEARNING_RATE, Run
+from experiments.residual_scaling.runs import FULL_WIDTHS, PAPER_LEARNING_RATE, Run
 
 HIGH = 0.2  # a rate at which unscaled networks fail within 80 steps
 # 5 of 5 against 0 of 5 gives p = 0.008; Holm's correction needs 8 seeds or two settings.
@@ -23,11 +23,13 @@ class Group:
     question: str
     settings: tuple[Run, ...]
     seeds: int = SEEDS
+    first_seed: int = 0
 
     @property
     def runs(self) -> list[Run]:
         """Runs seed by seed, so that an unfinished group has complete seeds."""
-        return [replace(s, seed=k) for k in range(self.seeds) for s in self.settings]
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        return [replace(setting, seed=k) for k in seeds for setting in self.settings]
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,24 @@ CPU_GROUPS = (
 )
 
 QUICK = grid(replace(BASE, steps=60), width=(64, 256), scale=(1.0, 0.1))
+# Networks of the paper at their own width and rate, with its optimizer and weight decay, on
+# digits of 75x75 pixels. PREREGISTRATION.md fixes their tests.
+FULL = Run(
+    network="inception_resnet_v2_paper",
+    width=FULL_WIDTHS["inception_resnet_v2_paper"],
+    image_size=75,
+    init="glorot",  # as published
+    weight_decay=4e-5,
+    batch_size=16,
+    probe_first=10,
+)
+V1 = replace(FULL, network="inception_resnet_v1", width=FULL_WIDTHS["inception_resnet_v1"])
+V4 = replace(FULL, network="inception_v4", width=FULL_WIDTHS["inception_v4"])
+NARROW = grid(FULL, width=(536, 1072))
+# Asynchronous training of the narrow network at the paper's rate.
+STALE = Run(width=256, weight_decay=4e-5, steps=160, replicas=8)
+STALE_FULL = replace(FULL, init_gain=0.0, replicas=8, stagger=15, steps=200)
+
 BOUNDARY = grid(BASE, learning_rate=(0.1, 0.4), width=(64, 256), scale=(1.0, 0.3, 0.1))
 
 PLANS = {
@@ -137,6 +157,45 @@ PLANS = {
         "Plan cpu: every claim of section 3.3 at the smallest size that tests it.",
         CPU_GROUPS,
         minutes=20,
+    ),
+    "full": Plan(
+        "Plan full: the paper's networks at the paper's learning rate.",
+        (
+            Group(
+                "Do the paper's networks die, and does scaling save them?",
+                grid(FULL, scale=(1.0, 0.1)),
+                seeds=10,
+                first_seed=100,
+            ),
+            Group(
+                "Do narrow networks die with stale gradients?",
+                grid(STALE, scale=(1.0, 0.1)),
+                seeds=10,
+                first_seed=110,
+            ),
+            Group(
+                "Does one replica kill narrow networks?",
+                grid(replace(STALE, replicas=1), scale=(1.0, 0.1)),
+                seeds=10,
+                first_seed=110,
+            ),
+            Group("Do narrower versions die?", NARROW, seeds=10, first_seed=100),
+            Group(
+                "Does the paper's other residual network die?",
+                grid(V1, scale=(1.0, 0.1)),
+                seeds=5,
+                first_seed=120,
+            ),
+            Group("Does a network without residuals die?", (V4,), seeds=5, first_seed=120),
+            Group(
+                "Does the full network die late, with stale gradients?",
+                grid(STALE_FULL, scale=(1.0, 0.1)),
+                seeds=3,
+                first_seed=130,
+            ),
+        ),
+        minutes=120,
+        probe_images=64,
     ),
     "cpu_more": Plan(
         "Plan cpu_more: the runs of cpu, other remedies and longer runs.",

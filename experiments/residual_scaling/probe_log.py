@@ -18,6 +18,7 @@ class ProbeLog:
         self.programs, self.batch, self.values = programs, batch, values
         self.steps: list[int] = []
         self.entries: list[dict[str, np.ndarray]] = []
+        self.last_logits: Any = None
 
     def record(
         self, step: int, state: Any, logits_before: Any = None, metrics: Any = None
@@ -27,7 +28,7 @@ class ProbeLog:
         `logits_before` are the logits before that update, `metrics` those of the update.
         """
         signals = jax.device_get(self._probe(state))
-        logits = signals.pop("logits")
+        logits = self.last_logits = signals.pop("logits")
         change = np.full(len(logits), np.nan)
         if logits_before is not None:
             pairs = zip(jax.device_get(logits_before), logits, strict=True)
@@ -36,8 +37,10 @@ class ProbeLog:
         self.steps.append(step)
         self.entries.append(signals | {"function_change": change} | norms)
 
-    def logits(self, state: Any) -> Any:
-        """Return the logits of the probe images, `[runs, n, k]`, left on the devices."""
+    def logits(self, step: int, state: Any) -> Any:
+        """Return the logits of the probe images after update `step`, `[runs, n, k]`."""
+        if self.steps[-1:] == [step]:
+            return self.last_logits
         return self._probe(state)["logits"]
 
     def _probe(self, state: Any) -> Any:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from experiments.residual_scaling.prototypes import open_prototypes
-from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.runs import FULL_WIDTHS, Run
 from inception_jax.config import OptimizerConfig, PreprocessSpec
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
@@ -19,11 +19,14 @@ from inception_jax.models.ablation import ablated
 from inception_jax.models.network import Network, create
 from inception_jax.models.small_images import paper_width_spec, small_image_spec
 from inception_jax.models.spec import NetworkSpec
+from inception_jax.models.width import with_width
+from inception_jax.models.zoo import get_spec
 from inception_jax.runtime.collectives import DATA_AXIS
 from inception_jax.runtime.parallel import PerDevice
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.optimizer import optimizer_numbers
 from inception_jax.training.probe import probe_step
+from inception_jax.training.stale import StaleNumbers, make_copies
 from inception_jax.training.step import (
     Batch,
     Numbers,
@@ -52,9 +55,19 @@ class Values(NamedTuple):
 
 def spec_of(run: Run) -> NetworkSpec:
     """Return the network of a run, with its initialiser."""
-    options = {"width": run.width, "depth": run.depth, "head": run.head}
+    options: dict[str, Any] = {"width": run.width, "depth": run.depth, "head": run.head}
     options["residual_init"] = run.init
-    if run.network == "BC":
+    if run.network in FULL_WIDTHS:
+        full = get_spec(run.network)
+        spec = replace(
+            with_width(full, run.width / FULL_WIDTHS[run.network]),
+            image_shape=(run.image_size, run.image_size, 3),
+            dropout_rate=0.0,
+            bn_decay=0.9,  # as in the small networks
+        )
+        if not spec.default_scales:
+            return spec
+    elif run.network == "BC":
         spec = paper_width_spec(**options)
     else:
         channels = 1 if run.data == "digits" else 3
@@ -67,6 +80,8 @@ def spec_of(run: Run) -> NetworkSpec:
         residual_norm=run.residual_norm,
         activation=run.activation,
         pool_norm=run.pool_norm,
+        residual_init=run.init,
+        kernel_init=None if run.kernel_init == "published" else run.kernel_init,
     )
 
 
@@ -91,16 +106,22 @@ def values_of(run: Run) -> Values:
             optimizer_numbers(config),
             jnp.array(scales, jnp.float32) if published else None,
             jnp.int32(run.seed),
+            None if run.replicas == 1 else stale_numbers(run),
         ),
         jnp.float32(run.init_gain),
         jnp.float32(run.learned_scale_init),
     )
 
 
+def stale_numbers(run: Run) -> StaleNumbers:
+    """Return the values of asynchronous training, with a random replica at every step."""
+    return StaleNumbers(jnp.int32(run.replicas), jnp.int32(run.stagger), jnp.int32(1))
+
+
 class Programs:
     """Compiled functions of the values and states of several runs, one on each device.
 
-    `init(initialiser)(values)`, `step(state, batch, numbers)`, `probe(state, batch,
+    `init(run)(values)`, `step(state, batch, numbers)`, `probe(state, batch,
     numbers)` and `evaluate(variables, batch, numbers)`.
     """
 
@@ -115,7 +136,9 @@ class Programs:
         network = create(spec, **self.options)
         # Whole digits, not resized.
         self.preprocess = PreprocessSpec(spec.image_shape, crop_fraction=1.0)
-        self.optimizer = replace(OPTIMIZER, kind=shape.optimizer)
+        self.optimizer = replace(
+            OPTIMIZER, kind=shape.optimizer, weight_decay=shape.weight_decay
+        )
         options = TrainOptions(
             network,
             self.optimizer,
@@ -129,19 +152,27 @@ class Programs:
         self.probe = PerDevice(partial(_probe, **fixed), devices)
         evaluate = partial(eval_step, **fixed, axis_name=DATA_AXIS)
         self.evaluate = PerDevice(evaluate, devices)
-        self._init: dict[str, PerDevice] = {}
+        self._init: dict[tuple[str, str], PerDevice] = {}
 
-    def init(self, initializer: str) -> PerDevice:
-        """Return the function that initialises states with this initialiser."""
-        if initializer not in self._init:
-            spec = spec_of(replace(self.shape, init=initializer))
-            network = create(spec, **self.options)
-            init = partial(_init, network=network, optimizer=self.optimizer)
-            self._init[initializer] = PerDevice(init, self.devices)
-        return self._init[initializer]
+    def init(self, run: Run) -> PerDevice:
+        """Return the function that initialises states with the initialisers of `run`."""
+        initializers = run.init, run.kernel_init
+        if initializers not in self._init:
+            shape = replace(self.shape, init=run.init, kernel_init=run.kernel_init)
+            network = create(spec_of(shape), **self.options)
+            init = partial(
+                _init,
+                network=network,
+                optimizer=self.optimizer,
+                replicas=self.shape.replicas,
+            )
+            self._init[initializers] = PerDevice(init, self.devices)
+        return self._init[initializers]
 
 
-def _init(values: Values, *, network: Network, optimizer: OptimizerConfig) -> TrainState:
+def _init(
+    values: Values, *, network: Network, optimizer: OptimizerConfig, replicas: int
+) -> TrainState:
     state = init_state(network, optimizer, values.numbers.seed)
 
     def with_values(path: tuple, x: Array) -> Array:
@@ -152,7 +183,11 @@ def _init(values: Values, *, network: Network, optimizer: OptimizerConfig) -> Tr
         return x * values.init_gain if linear else x
 
     params = jax.tree_util.tree_map_with_path(with_values, state.params)
-    return state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
+    return state._replace(
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params),
+        replicas=make_copies(params, replicas),
+    )
 
 
 def _probe(

@@ -40,8 +40,12 @@ class Progress:
         """Return the next runs of one shape that will finish in time; empty at the end."""
         while self.waiting:
             first = self.waiting[0]
-            shape = first.shape, first.init
-            alike = [run for run in self.waiting if (run.shape, run.init) == shape]
+            shape = first.shape, first.init, first.kernel_init
+            alike = [
+                run
+                for run in self.waiting
+                if (run.shape, run.init, run.kernel_init) == shape
+            ]
             together = alike[: self.devices]
             self.waiting = [run for run in self.waiting if run not in together]
             if time.perf_counter() + self.expected(first) <= self.deadline:

@@ -49,7 +49,8 @@ def read_records(path: Path) -> dict[Run, Record]:
         if "arm" in record:
             record = {"run": record.pop("arm"), **record}
             record["outcome"] = EARLIER_OUTCOMES.get(record["outcome"], record["outcome"])
-        if not isinstance(record.get("run"), dict) or set(record["run"]) != set(DEFAULTS):
+        # Runs of earlier versions lack the newest fields, which had their default values.
+        if not isinstance(record.get("run"), dict) or set(record["run"]) - set(DEFAULTS):
             raise ValueError(
                 f"{path}, line {number} is not a run of this version of the study; choose "
                 "another --workdir."

@@ -142,13 +142,16 @@ def train_runs(
     batches = [partial(lab.batch, shape, run.seed) for run in each]
     probe_batch = next(_testing(lab, shape, lab.study.plan.probe_images))
     log = ProbeLog(programs, _repeat(probe_batch, len(each)), values)
-    state = programs.init(runs[0].init)(values)
+    state = programs.init(runs[0])(values)
     log.record(0, state)
     curves: list[tuple[np.ndarray, np.ndarray]] = []  # losses and norms, step by step
     pending = []
     for step in range(1, shape.steps + 1):
-        probing = step % shape.probe_every == 0 or step == shape.steps
-        logits_before = log.logits(state) if probing else None
+        probing = step % shape.probe_every == 0 or step in (
+            *range(shape.probe_first + 1),
+            shape.steps,
+        )
+        logits_before = log.logits(step - 1, state) if probing else None
         batch = _stack([batch_of(step - 1) for batch_of in batches])
         state, metrics = programs.step(state, batch, values.numbers)
         pending.append((metrics["loss_sum"] / metrics["count"], metrics["grad_norm"]))

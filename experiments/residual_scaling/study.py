@@ -17,7 +17,7 @@ class Options:
     """Train residual networks with and without scaling and test the paper's claims."""
 
     # quick: two minutes, no verdicts; cpu: the main study; cpu_more: also remedies of later
-    # papers and longer runs; gpu: the paper's widths.
+    # papers and longer runs; full: the paper's networks; gpu: the paper's widths.
     plan: str = "cpu"
     # Minutes of training. Runs that do not fit are left out, the least important
     # first; repeat the command to train them.

@@ -12,6 +12,7 @@ from inception_jax.models.network import Network, create
 from inception_jax.models.zoo import get_spec
 from inception_jax.runtime.collectives import bn_options
 from inception_jax.training.optimizer import optimizer_numbers
+from inception_jax.training.stale import stale_numbers
 from inception_jax.training.step import Numbers, TrainOptions
 
 
@@ -84,4 +85,5 @@ def numbers_for(config: RunConfig) -> Numbers:
         optimizer_numbers(config.optimizer),
         None if scale is None else jnp.float32(scale),
         jnp.int32(config.seed),
+        stale_numbers(config.parallel),
     )

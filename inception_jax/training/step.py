@@ -25,6 +25,13 @@ from inception_jax.training.optimizer import (
     trainable_params,
     update_ema,
 )
+from inception_jax.training.stale import (
+    StaleNumbers,
+    fetch,
+    make_copies,
+    read_copy,
+    replica_at,
+)
 
 # "image", "label" and, optionally, "color_seed" (training) or "mask" (evaluation); every
 # array has a leading axis of examples.
@@ -41,6 +48,9 @@ class TrainState(NamedTuple):
     ema_params: dict
     ema_batch_stats: dict
     opt_state: Any
+    # In training with stale gradients, the copies of the trained parameters that replicas
+    # hold, `[replicas, ...]`; see `stale`.
+    replicas: dict | None = None
 
     @property
     def raw_variables(self) -> dict[str, dict]:
@@ -58,7 +68,8 @@ class Numbers(NamedTuple):
 
     optimizer: OptimizerNumbers
     residual_scale: Float[Array, "..."] | None  # None: the network's default
-    seed: Int[Array, ""]  # seed of dropout
+    seed: Int[Array, ""]  # seed of dropout and of the order of replicas
+    stale: StaleNumbers | None = None  # needed if the state has replicas
 
 
 @dataclass(frozen=True)
@@ -75,23 +86,31 @@ class TrainOptions:
 
 
 @lru_cache(maxsize=4)  # compile once for all runs of a process
-def jitted_init(network: Network, config: OptimizerConfig) -> Callable[[int], TrainState]:
+def jitted_init(
+    network: Network, config: OptimizerConfig, replicas: int = 1
+) -> Callable[[int], TrainState]:
     """Return `init_state` as a jitted function of the seed."""
-    return jax.jit(partial(init_state, network, config))
+    return jax.jit(partial(init_state, network, config, replicas=replicas))
 
 
-def state_shapes(network: Network, config: OptimizerConfig) -> TrainState:
+def state_shapes(
+    network: Network, config: OptimizerConfig, replicas: int = 1
+) -> TrainState:
     """Return an initial state of `jax.ShapeDtypeStruct`; nothing is compiled."""
-    return jax.eval_shape(jitted_init(network, config), 0)
+    return jax.eval_shape(jitted_init(network, config, replicas), 0)
 
 
 def init_state(
-    network: Network, config: OptimizerConfig, seed: int | Int[Array, ""]
+    network: Network,
+    config: OptimizerConfig,
+    seed: int | Int[Array, ""],
+    replicas: int = 1,
 ) -> TrainState:
-    """Return the initial state with random weights."""
+    """Return the initial state with random weights, which all replicas hold."""
     images = jnp.zeros((1, *network.spec.image_shape))
     variables = network.init(jax.random.key(seed), images)
     params, batch_stats = variables["params"], variables["batch_stats"]
+    trained = trainable_params(params, config)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -99,7 +118,8 @@ def init_state(
         # Copies, because a buffer cannot be donated to the step twice.
         ema_params=jax.tree.map(jnp.copy, params),
         ema_batch_stats=jax.tree.map(jnp.copy, batch_stats),
-        opt_state=make_optimizer(config, 0.0).init(trainable_params(params, config)),
+        opt_state=make_optimizer(config, 0.0).init(trained),
+        replicas=make_copies(trained, replicas),
     )
 
 
@@ -126,6 +146,9 @@ def train_step(
     `options.accumulate` is above 1, each part of the shard is normalised with its own batch
     statistics and updates the moving averages in turn.
 
+    If the state has replicas, the gradient and the weight decay are those at the copy of
+    one replica, and this copy becomes the updated parameters. Everything else is shared.
+
     The metrics are the sums of `classification_sums` over the whole batch, `grad_norm`
     (before weight decay and clipping), `learning_rate` and, with `options.group_metrics`,
     `grad_norm/GROUP` and `update_ratio/GROUP`.
@@ -134,8 +157,12 @@ def train_step(
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
     # Gradients with respect to parameters marked as varying are those of this shard, under
     # pmap and shard_map alike. For other parameters, shard_map returns the sum over shards.
-    trained = trainable_params(state.params, options.optimizer)
-    marked = state._replace(params=state.params | mark_varying(trained, axis_name))
+    trained = held = trainable_params(state.params, options.optimizer)
+    if state.replicas is not None:
+        assert numbers.stale is not None, "a state with replicas needs Numbers.stale"
+        replica = replica_at(state.step, numbers.seed, numbers.stale)
+        held = read_copy(state.replicas, replica)
+    marked = state._replace(params=state.params | mark_varying(held, axis_name))
 
     def gradients(batch_stats: dict, batch: Batch, rng: Array) -> Gradients:
         current = marked._replace(batch_stats=batch_stats)
@@ -155,7 +182,11 @@ def train_step(
         state.step, numbers.optimizer, options.optimizer, options.steps_per_epoch
     )
     optimizer = make_optimizer(options.optimizer, rate, numbers.optimizer)
-    new_state = _update(state, grads, batch_stats, optimizer, options)
+    new_state = _update(state, held, grads, batch_stats, optimizer, options)
+    if state.replicas is not None:
+        after = trainable_params(new_state.params, options.optimizer)
+        copies = fetch(state.replicas, after, replica, state.step, numbers.stale)
+        new_state = new_state._replace(replicas=copies)
     squares = [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)]
     metrics = jax.lax.psum(result.sums, axis_name) | {
         "grad_norm": jnp.sqrt(sum(squares)),
@@ -238,15 +269,19 @@ def accumulate_gradients(
 
 def _update(
     state: TrainState,
+    held: dict,
     grads: dict,
     batch_stats: dict,
     optimizer: optax.GradientTransformation,
     options: TrainOptions,
 ) -> TrainState:
-    """Apply gradients and update the averages; keep frozen parts bit-identical."""
+    """Apply gradients, taken at `held`, and update the averages.
+
+    Frozen parts stay bit-identical.
+    """
     config = options.optimizer
     trained = trainable_params(state.params, config)
-    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    updates, opt_state = optimizer.update(grads, state.opt_state, held)
     params = jax.tree.map(jnp.add, trained, updates)
     ema_trained = trainable_params(state.ema_params, config)
     ema_params = update_ema(ema_trained, params, state.step, config)
