@@ -5,55 +5,27 @@ The comment on a field is its help text on the command line. Defaults are those 
 paper's section 4, or those of TF-slim, its published code, where the paper gives none.
 """
 
-import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Literal
 
-# Annotations that say which values are valid: a type, the range in words, and its test.
-Positive = Annotated[float, "> 0", lambda x: x > 0]
-Finite = Annotated[float, "finite and > 0", lambda x: 0 < x < math.inf]
-NonNegative = Annotated[float, "finite and >= 0", lambda x: 0 <= x < math.inf]
-UpToOne = Annotated[float, "in (0, 1]", lambda x: 0 < x <= 1]
-BelowOne = Annotated[float, "in [0, 1)", lambda x: 0 <= x < 1]
-UnitInterval = Annotated[float, "in [0, 1]", lambda x: 0 <= x <= 1]
-Count = Annotated[int, "1 or more", lambda x: x >= 1]
-Natural = Annotated[int, "0 or more", lambda x: x >= 0]
-Seed = Annotated[int, "from 0 to 2**31 - 1", lambda x: 0 <= x < 2**31]
-
-
-class _Checked:
-    """Base class of dataclasses whose values are checked against their annotations."""
-
-    def __post_init__(self) -> None:
-        for each in fields(self):  # type: ignore[arg-type]
-            _check(each.name, each.type, getattr(self, each.name))
-
-
-def _check(name: str, annotation: Any, value: Any) -> None:
-    """Raise ValueError unless `value` is one of a Literal or in the annotated range."""
-    is_union = get_origin(annotation) in (Union, UnionType)
-    members = get_args(annotation) if is_union else (annotation,)
-    kind, *others = (member for member in members if member is not NoneType)
-    choices = [None] if NoneType in members else []
-    if others or (value is None and choices):
-        return
-    if get_origin(kind) is Literal:
-        choices += get_args(kind)
-        _require(value in choices, name, value, " or ".join(map(str, choices)))
-    elif get_origin(kind) is Annotated:
-        expected, is_valid = kind.__metadata__
-        _require(is_valid(value), name, value, expected)
-
-
-def _require(valid: bool, name: str, value: object, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{name} must be {expected}, got {value!r}.")
+from inception_jax.checked import (
+    BelowOne,
+    Checked,
+    Count,
+    Finite,
+    Natural,
+    NonNegative,
+    Positive,
+    Seed,
+    UnitInterval,
+    UpToOne,
+    require,
+)
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(_Checked):
+class OptimizerConfig(Checked):
     """Optimizer, learning-rate schedule, and averaging of the weights."""
 
     # Update rule: rmsprop, as in TensorFlow 1 (the paper's best), or momentum (SGD).
@@ -86,7 +58,7 @@ class OptimizerConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class LossConfig(_Checked):
+class LossConfig(Checked):
     """Terms of the loss besides the cross-entropy of the main classifier."""
 
     # Label smoothing; TF-slim's default. Inception-v3 used 0.1.
@@ -96,7 +68,7 @@ class LossConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class ParallelConfig(_Checked):
+class ParallelConfig(Checked):
     """How a step is distributed over devices."""
 
     # JAX transformation that maps a step over the devices.
@@ -115,14 +87,14 @@ class ParallelConfig(_Checked):
         super().__post_init__()
         sync = self.bn_sync
         valid = sync in ("none", "global") or (isinstance(sync, int) and sync > 1)
-        _require(valid, "bn_sync", sync, "none, global or a group size of 2 or more")
+        require(valid, "bn_sync", sync, "none, global or a group size of 2 or more")
         stagger = self.stale_stagger
         valid = stagger == 0 or self.stale_replicas > 1
-        _require(valid, "stale_stagger", stagger, "0 with stale_replicas 1")
+        require(valid, "stale_stagger", stagger, "0 with stale_replicas 1")
 
 
 @dataclass(frozen=True)
-class PreprocessSpec(_Checked):
+class PreprocessSpec(Checked):
     """How an image file becomes the input of a network; stored with the weights.
 
     The defaults are TF-slim's: the central 87.5 % of both sides, stretched to `image_shape`
@@ -141,13 +113,13 @@ class PreprocessSpec(_Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         height, width, channels = self.image_shape
-        _require(min(height, width) >= 1, "image_shape", self.image_shape, "positive")
-        _require(channels in (1, 3), "channels", channels, "1 or 3")
-        _require(self.low < self.high, "low", self.low, f"below high, {self.high}")
+        require(min(height, width) >= 1, "image_shape", self.image_shape, "positive")
+        require(channels in (1, 3), "channels", channels, "1 or 3")
+        require(self.low < self.high, "low", self.low, f"below high, {self.high}")
 
 
 @dataclass(frozen=True)
-class AugmentConfig(_Checked):
+class AugmentConfig(Checked):
     """Random changes of training images (TF-slim's inception_preprocessing.py)."""
 
     # Train on a random crop, stretched to the image size, instead of the evaluation crop.
@@ -165,14 +137,14 @@ class AugmentConfig(_Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.area
-        _require(0 < low <= high <= 1, "area", self.area, "in (0, 1], rising")
+        require(0 < low <= high <= 1, "area", self.area, "in (0, 1], rising")
         limits = f"from 0 to the largest area, {high}"
-        _require(0 <= self.min_covered <= high, "min_covered", self.min_covered, limits)
-        _require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "> 0, rising")
+        require(0 <= self.min_covered <= high, "min_covered", self.min_covered, limits)
+        require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "> 0, rising")
 
 
 @dataclass(frozen=True)
-class HostsConfig(_Checked):
+class HostsConfig(Checked):
     """The processes of a run; by default there is one."""
 
     # HOST:PORT of process 0, or auto, to let JAX detect it on Cloud TPU, GKE, SLURM or Open
@@ -193,18 +165,18 @@ class HostsConfig(_Checked):
         count, index = self.count, self.index
         if self.coordinator is None or self.coordinator == "auto":
             unset = count is None and index is None
-            _require(unset, "count and index", (count, index), "None without HOST:PORT")
+            require(unset, "count and index", (count, index), "None without HOST:PORT")
             return
         host, _, port = self.coordinator.rpartition(":")
         valid = bool(host) and port.isdecimal()
-        _require(valid, "coordinator", self.coordinator, "HOST:PORT")
+        require(valid, "coordinator", self.coordinator, "HOST:PORT")
         if count is None or index is None:
             raise ValueError("count and index must be given with a coordinator HOST:PORT.")
-        _require(0 <= index < count, "index", index, f"from 0 to {count - 1}")
+        require(0 <= index < count, "index", index, f"from 0 to {count - 1}")
 
 
 @dataclass(frozen=True)
-class AblationConfig(_Checked):
+class AblationConfig(Checked):
     """Changes to residual networks; sources in `models.residual.ResidualOptions`."""
 
     # Initialiser of convolutions with batch norm; None uses the published one.
@@ -224,11 +196,11 @@ class AblationConfig(_Checked):
         super().__post_init__()
         start = self.learned_scale_init
         valid = start == 1 or self.learned_scale != "none"
-        _require(valid, "learned_scale_init", start, "1.0 without a learned_scale")
+        require(valid, "learned_scale_init", start, "1.0 without a learned_scale")
 
 
 @dataclass(frozen=True)
-class RunConfig(_Checked):
+class RunConfig(Checked):
     """A training run: the network, its data, and everything that decides the outcome."""
 
     network: str = "inception_v4"  # Name of a network; `inception-jax networks` lists them.
@@ -306,4 +278,4 @@ class RunConfig(_Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.pixel_range
-        _require(low < high, "pixel_range", self.pixel_range, "rising")
+        require(low < high, "pixel_range", self.pixel_range, "rising")

@@ -11,7 +11,7 @@ from inception_jax.training.fit import fit
 from inception_jax.training.from_config import check_input_shape
 from inception_jax.training.loop import compiled_steps
 from inception_jax.training.probe import probe_program
-from inception_jax.training.step import jitted_init
+from inception_jax.training.state import jitted_init
 
 CONFIG = RunConfig(
     network="tiny",

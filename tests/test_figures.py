@@ -32,7 +32,8 @@ from inception_jax.models.zoo import get_spec
 from inception_jax.runtime.devices import all_devices
 from inception_jax.runtime.parallel import ShardMapStep
 from inception_jax.training.from_config import numbers_for
-from inception_jax.training.step import TrainOptions, state_shapes, train_step
+from inception_jax.training.state import state_shapes
+from inception_jax.training.step import TrainOptions, train_step
 from tests.models.tiny import one_block, three_grids
 from tests.runs import compiled_by
 

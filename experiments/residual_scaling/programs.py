@@ -27,15 +27,8 @@ from inception_jax.training.losses import cross_entropy
 from inception_jax.training.optimizer import optimizer_numbers
 from inception_jax.training.probe import probe_step
 from inception_jax.training.stale import StaleNumbers, make_copies
-from inception_jax.training.step import (
-    Batch,
-    Numbers,
-    TrainOptions,
-    TrainState,
-    eval_step,
-    init_state,
-    train_step,
-)
+from inception_jax.training.state import TrainState, init_state
+from inception_jax.training.step import Batch, Numbers, TrainOptions, eval_step, train_step
 
 # The paper's optimizer without weight decay, which would add another effect. The learning
 # rate is constant, since no run is as long as the two epochs of ImageNet after which the

@@ -21,7 +21,8 @@ from inception_jax.text import first_few
 from inception_jax.training.from_config import network_for
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.metrics import Sums, add_sums, classification_sums
-from inception_jax.training.step import Batch, TrainState, network_input, state_shapes
+from inception_jax.training.state import TrainState, state_shapes
+from inception_jax.training.step import Batch, network_input
 from inception_jax.weights.model import Model, card_of_run, load, open_checkpoints
 from inception_jax.weights.model_folder import Card, Variables, is_model_folder
 
@@ -67,7 +68,8 @@ def load_state(
     """
     record = run_folder.read_record(run)
     network = network_for(record.config, len(record.class_names))
-    shapes = state_shapes(network, record.config.optimizer)
+    replicas = record.config.parallel.stale_replicas
+    shapes = state_shapes(network, record.config.optimizer, replicas)
     with open_checkpoints(run, step) as checkpoints:
         if step is None:
             newest = checkpoints.restore_newest(shapes)

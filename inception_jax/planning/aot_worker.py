@@ -37,7 +37,8 @@ from inception_jax.training.from_config import (
     preprocess_for,
     train_options,
 )
-from inception_jax.training.step import state_shapes, train_step
+from inception_jax.training.state import state_shapes
+from inception_jax.training.step import train_step
 
 
 def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def compile_step(config: RunConfig, topology: str) -> dict[str, Any]:
     summary = summarise(network, preprocess_for(config).image_shape)
     hlo: Any = compiled.as_text()
     cost: Any = compiled.cost_analysis()
-    state = state_shapes(network, config.optimizer)
+    state = state_shapes(network, config.optimizer, config.parallel.stale_replicas)
     return {
         "compiled": {
             "chips": len(devices),
@@ -83,7 +84,7 @@ def lower_step(
     options = train_options(config, network, NUM_TRAIN_IMAGES / config.batch_size)
     update = with_stop_flag(partial(train_step, options=options))
     step = ShardMapStep(update, config.parallel, devices)
-    state = state_shapes(network, config.optimizer)
+    state = state_shapes(network, config.optimizer, config.parallel.stale_replicas)
     size = config.batch_size
     batch = {
         "image": ShapeDtypeStruct((size, *preprocess_for(config).image_shape), jnp.uint8),

@@ -54,6 +54,15 @@ def peak_flops(devices: Sequence[jax.Device]) -> float | None:
     return None if peak is None else peak * len(devices)
 
 
+def device_memory(device: jax.Device) -> int:
+    """Return the bytes of memory of a device; CPU devices share the machine's memory."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return total // jax.local_device_count()
+
+
 def compile_only_tpus(topology: str) -> list[jax.Device]:
     """Return the chips of a TPU slice such as "v5e:4x4"; needs libtpu, but no TPU."""
     from jax.experimental import topologies

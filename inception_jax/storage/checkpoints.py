@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of a run, `WORKDIR/checkpoints/STEP`.
 
-A checkpoint is the complete training state after a step, a `training.step.TrainState`:
+A checkpoint is the complete training state after a step, a `training.state.TrainState`:
 step number, parameters, moving averages of batch normalisation, exponential moving
 averages of both, and optimizer state. It is a folder that Orbax writes (`orbax_files`),
 with digests of all arrays (`digests`), and does not depend on the number of devices.

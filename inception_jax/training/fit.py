@@ -21,7 +21,7 @@ from inception_jax.training.initial_weights import load_first_weights
 from inception_jax.training.loop import Loop
 from inception_jax.training.reporter import Reporter, SilentReporter
 from inception_jax.training.setup import Setup, claim_folder, current_session, set_up
-from inception_jax.training.step import TrainState, jitted_init, state_shapes
+from inception_jax.training.state import TrainState, jitted_init, state_shapes
 
 
 class HostLostError(RuntimeError):
@@ -101,7 +101,8 @@ def _initial_state(setup: Setup, checkpoints: Checkpoints | None) -> tuple[Train
     Process 0 reads the files and sends the state to the others.
     """
     config, devices = setup.config, setup.devices
-    shapes = state_shapes(setup.network, config.optimizer)
+    replicas = config.parallel.stale_replicas
+    shapes = state_shapes(setup.network, config.optimizer, replicas)
 
     def restore() -> tuple[int | None, Any]:
         restored = checkpoints.restore_newest(shapes) if checkpoints else None
@@ -111,7 +112,7 @@ def _initial_state(setup: Setup, checkpoints: Checkpoints | None) -> tuple[Train
     step = hosts.broadcast(step)
     if step is not None:
         return replicate(state, shapes, devices), step
-    random_state = jitted_init(setup.network, config.optimizer)(config.seed)
+    random_state = jitted_init(setup.network, config.optimizer, replicas)(config.seed)
     if config.first_weights is None:
         return random_state, 0
 

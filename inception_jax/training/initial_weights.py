@@ -11,8 +11,9 @@ import numpy as np
 from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.storage.run_folder import flatten_settings, setting_differences
 from inception_jax.text import first_few, one_line
-from inception_jax.training.optimizer import CLASSIFIERS
-from inception_jax.training.step import TrainState
+from inception_jax.training.optimizer import CLASSIFIERS, trainable_params
+from inception_jax.training.stale import make_copies
+from inception_jax.training.state import TrainState
 from inception_jax.weights import model_folder
 from inception_jax.weights.model import card_of_run, find_model, load
 from inception_jax.weights.model_folder import Card
@@ -89,9 +90,13 @@ def load_first_weights(state: TrainState, config: RunConfig) -> TrainState:
         # A copy at each call, because a buffer cannot be donated to the step twice.
         return jax.tree.map(lambda x: np.array(x, copy=True), current | new)
 
+    params = merge("params", state.params)
+    trained = trainable_params(params, config.optimizer)
+    copies = make_copies(trained, config.parallel.stale_replicas)
     return state._replace(
-        params=merge("params", state.params),
+        params=params,
         batch_stats=merge("batch_stats", state.batch_stats),
         ema_params=merge("params", state.params),
         ema_batch_stats=merge("batch_stats", state.batch_stats),
+        replicas=jax.device_get(copies),
     )

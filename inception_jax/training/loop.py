@@ -29,7 +29,8 @@ from inception_jax.training.metrics import add_sums
 from inception_jax.training.probe import probe_program
 from inception_jax.training.reporter import Reporter, SilentReporter
 from inception_jax.training.setup import Setup
-from inception_jax.training.step import TrainOptions, TrainState, eval_step, train_step
+from inception_jax.training.state import TrainState
+from inception_jax.training.step import TrainOptions, eval_step, train_step
 
 MAX_PENDING = 2  # steps that may run on the devices while the host continues
 

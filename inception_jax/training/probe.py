@@ -10,7 +10,8 @@ from inception_jax.config import PreprocessSpec
 from inception_jax.models.network import Network
 from inception_jax.runtime.parallel import ShardedFunction
 from inception_jax.training.diagnostics import ema_gap, signals
-from inception_jax.training.step import Batch, Numbers, TrainState, network_input
+from inception_jax.training.state import TrainState
+from inception_jax.training.step import Batch, Numbers, network_input
 
 
 def probe_step(

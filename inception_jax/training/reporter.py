@@ -18,10 +18,11 @@ from inception_jax.runtime.devices import describe, peak_flops
 from inception_jax.runtime.goodput import Goodput, total_seconds
 from inception_jax.storage import run_folder
 from inception_jax.storage.files import append_json_line, atomic_output, read_json_lines
-from inception_jax.text import printable
+from inception_jax.text import format_bytes, printable
 from inception_jax.training.metrics import best_evaluation, means, rounded
 from inception_jax.training.scalar_log import ScalarLog
 from inception_jax.training.setup import Setup
+from inception_jax.training.state import state_shapes, tree_bytes
 
 
 class Reporter(AbstractContextManager):
@@ -235,8 +236,21 @@ def greeting(setup: Setup, step: int) -> str:
         f"{describe(setup.devices)}, {config.dtype}: {config.batch_size} images per step, "
         f"{per_device} at a time on each device; batch statistics of {sync * per_device} "
         "images.\n"
+        f"{_stale_replicas(setup)}"
         f"{setup.steps} steps ({setup.steps / setup.steps_per_epoch:.4g} epochs)"
         f"{resuming}, in {setup.folder}. Ctrl-C saves and stops."
+    )
+
+
+def _stale_replicas(setup: Setup) -> str:
+    config = setup.config
+    replicas = config.parallel.stale_replicas
+    if replicas == 1:
+        return ""
+    copies = state_shapes(setup.network, config.optimizer, replicas).replicas
+    return (
+        f"{replicas} replicas with stale gradients; their parameters take "
+        f"{format_bytes(tree_bytes(copies))} on each device.\n"
     )
 
 

@@ -14,13 +14,15 @@ from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
 from inception_jax.models.network import Network
-from inception_jax.runtime.devices import all_devices, describe
+from inception_jax.runtime.devices import all_devices, describe, device_memory
 from inception_jax.storage import run_folder
 from inception_jax.storage.checkpoints import Checkpoints
 from inception_jax.storage.lock import RunLock
 from inception_jax.storage.orbax_files import check_checkpoint_path
+from inception_jax.text import format_bytes
 from inception_jax.training.from_config import network_for, preprocess_for, train_options
 from inception_jax.training.initial_weights import check_first_weights
+from inception_jax.training.state import state_shapes, tree_bytes
 from inception_jax.training.step import TrainOptions
 
 
@@ -97,6 +99,8 @@ def set_up(config: RunConfig) -> Setup:
         steps=config.steps or math.ceil(config.epochs * per_epoch),
     )
     _check_counts(setup)
+    if config.parallel.stale_replicas > 1:
+        _check_memory(setup)
     check_checkpoint_path(setup.checkpoints)
     _existing_record(setup)
     if config.head == "kept" and config.first_weights is None:
@@ -119,6 +123,19 @@ def _check_counts(setup: Setup) -> None:
             f"probe_images must be at least one for each of the {devices} devices, got "
             f"{config.probe_images} of the {len(setup.eval_source)} examples of "
             f"{config.data} ({config.eval_split})."
+        )
+
+
+def _check_memory(setup: Setup) -> None:
+    """Raise ValueError if the copies of stale replicas do not fit beside the state."""
+    replicas, device = setup.config.parallel.stale_replicas, jax.local_devices()[0]
+    needed = tree_bytes(state_shapes(setup.network, setup.config.optimizer, replicas))
+    available = device_memory(device)
+    if needed > available:
+        raise ValueError(
+            f"parallel.stale_replicas={replicas} needs {format_bytes(needed)} for a state "
+            f"with a copy of the parameters for each replica, but {device.device_kind} has "
+            f"{format_bytes(available)}; choose fewer replicas."
         )
 
 

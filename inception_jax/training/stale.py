@@ -25,7 +25,7 @@ _STREAM = 2**32 - 1
 class StaleNumbers(NamedTuple):
     """Traced scalars of the replicas: changing them does not recompile the step."""
 
-    count: Int[Array, ""]  # replicas in use, at most as many as there are copies
+    replicas: Int[Array, ""]  # number in use, at most the number of copies
     stagger: Int[Array, ""]  # updates between two joins; 0: all join at the start
     random: Int[Array, ""]  # 1: a random replica at every update; 0: they take turns
 
@@ -48,7 +48,7 @@ def make_copies(trained: dict, count: int) -> dict | None:
 def num_joined(step: Int[Array, ""], numbers: StaleNumbers) -> Int[Array, ""]:
     """Return how many replicas have joined: number k joins at step `k * stagger`."""
     in_turn = 1 + step // jnp.maximum(numbers.stagger, 1)
-    count = numbers.count
+    count = numbers.replicas
     return jnp.where(numbers.stagger > 0, jnp.minimum(in_turn, count), count)
 
 

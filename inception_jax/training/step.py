@@ -3,8 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,39 +27,14 @@ from inception_jax.training.optimizer import (
 from inception_jax.training.stale import (
     StaleNumbers,
     fetch,
-    make_copies,
     read_copy,
     replica_at,
 )
+from inception_jax.training.state import TrainState
 
 # "image", "label" and, optionally, "color_seed" (training) or "mask" (evaluation); every
 # array has a leading axis of examples.
 Batch = dict[str, Array]
-
-
-class TrainState(NamedTuple):
-    """Everything that changes during training; the same on every device."""
-
-    step: Int[Array, ""]  # number of updates done
-    params: dict
-    batch_stats: dict  # moving averages of batch normalisation
-    # Exponential moving averages of `params` and, as in slim, of `batch_stats`.
-    ema_params: dict
-    ema_batch_stats: dict
-    opt_state: Any
-    # In training with stale gradients, the copies of the trained parameters that replicas
-    # hold, `[replicas, ...]`; see `stale`.
-    replicas: dict | None = None
-
-    @property
-    def raw_variables(self) -> dict[str, dict]:
-        """Raw weights, as `network.apply` takes them."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
-
-    @property
-    def ema_variables(self) -> dict[str, dict]:
-        """Averaged weights, which the paper evaluates, as `network.apply` takes them."""
-        return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
 
 
 class Numbers(NamedTuple):
@@ -69,7 +43,7 @@ class Numbers(NamedTuple):
     optimizer: OptimizerNumbers
     residual_scale: Float[Array, "..."] | None  # None: the network's default
     seed: Int[Array, ""]  # seed of dropout and of the order of replicas
-    stale: StaleNumbers | None = None  # needed if the state has replicas
+    stale: StaleNumbers | None = None  # if the state has replicas
 
 
 @dataclass(frozen=True)
@@ -83,44 +57,6 @@ class TrainOptions:
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
     accumulate: int = 1  # number of parts into which a shard is split, to save memory
     group_metrics: bool = False  # whether to add metrics of each of `diagnostics.GROUPS`
-
-
-@lru_cache(maxsize=4)  # compile once for all runs of a process
-def jitted_init(
-    network: Network, config: OptimizerConfig, replicas: int = 1
-) -> Callable[[int], TrainState]:
-    """Return `init_state` as a jitted function of the seed."""
-    return jax.jit(partial(init_state, network, config, replicas=replicas))
-
-
-def state_shapes(
-    network: Network, config: OptimizerConfig, replicas: int = 1
-) -> TrainState:
-    """Return an initial state of `jax.ShapeDtypeStruct`; nothing is compiled."""
-    return jax.eval_shape(jitted_init(network, config, replicas), 0)
-
-
-def init_state(
-    network: Network,
-    config: OptimizerConfig,
-    seed: int | Int[Array, ""],
-    replicas: int = 1,
-) -> TrainState:
-    """Return the initial state with random weights, which all replicas hold."""
-    images = jnp.zeros((1, *network.spec.image_shape))
-    variables = network.init(jax.random.key(seed), images)
-    params, batch_stats = variables["params"], variables["batch_stats"]
-    trained = trainable_params(params, config)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=batch_stats,
-        # Copies, because a buffer cannot be donated to the step twice.
-        ema_params=jax.tree.map(jnp.copy, params),
-        ema_batch_stats=jax.tree.map(jnp.copy, batch_stats),
-        opt_state=make_optimizer(config, 0.0).init(trained),
-        replicas=make_copies(trained, replicas),
-    )
 
 
 def network_input(batch: Batch, preprocess: PreprocessSpec) -> Float[Array, "n h w c"]:
@@ -158,8 +94,7 @@ def train_step(
     # Gradients with respect to parameters marked as varying are those of this shard, under
     # pmap and shard_map alike. For other parameters, shard_map returns the sum over shards.
     trained = held = trainable_params(state.params, options.optimizer)
-    if state.replicas is not None:
-        assert numbers.stale is not None, "a state with replicas needs Numbers.stale"
+    if numbers.stale is not None:
         replica = replica_at(state.step, numbers.seed, numbers.stale)
         held = read_copy(state.replicas, replica)
     marked = state._replace(params=state.params | mark_varying(held, axis_name))
@@ -183,7 +118,7 @@ def train_step(
     )
     optimizer = make_optimizer(options.optimizer, rate, numbers.optimizer)
     new_state = _update(state, held, grads, batch_stats, optimizer, options)
-    if state.replicas is not None:
+    if numbers.stale is not None:
         after = trainable_params(new_state.params, options.optimizer)
         copies = fetch(state.replicas, after, replica, state.step, numbers.stale)
         new_state = new_state._replace(replicas=copies)

@@ -17,13 +17,8 @@ from inception_jax.runtime.collectives import bn_options
 from inception_jax.runtime.parallel import data_parallel
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.optimizer import make_optimizer, optimizer_numbers
-from inception_jax.training.step import (
-    Numbers,
-    TrainOptions,
-    TrainState,
-    eval_step,
-    train_step,
-)
+from inception_jax.training.state import TrainState
+from inception_jax.training.step import Numbers, TrainOptions, eval_step, train_step
 from tests.models.tiny import one_block, random_variables
 
 BATCH = 16

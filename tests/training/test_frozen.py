@@ -18,7 +18,8 @@ from inception_jax.training.optimizer import (
     optimizer_numbers,
     trainable_params,
 )
-from inception_jax.training.step import Numbers, TrainOptions, TrainState, train_step
+from inception_jax.training.state import TrainState
+from inception_jax.training.step import Numbers, TrainOptions, train_step
 from tests.models.tiny import one_block, random_variables
 
 NETWORK = inception_jax.create(one_block(), num_classes=5)

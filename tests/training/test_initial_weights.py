@@ -25,7 +25,7 @@ from inception_jax.training.initial_weights import (
     source_card,
 )
 from inception_jax.training.optimizer import CLASSIFIERS
-from inception_jax.training.step import TrainState, jitted_init
+from inception_jax.training.state import TrainState, jitted_init
 from inception_jax.weights.model import Model, load, save
 from inception_jax.weights.model_folder import Card, Origin
 from tests.models.tiny import one_block, random_variables

@@ -18,7 +18,7 @@ from inception_jax.storage.files import read_json_lines
 from inception_jax.storage.run_folder import read_record
 from inception_jax.training.diagnostics import GROUPS, signals
 from inception_jax.training.fit import fit
-from inception_jax.training.step import TrainState
+from inception_jax.training.state import TrainState
 from tests.runs import compiled_by, records
 
 

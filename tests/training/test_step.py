@@ -22,14 +22,13 @@ from inception_jax.data.augment import distort_color, normalize
 from inception_jax.runtime.parallel import data_parallel
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.optimizer import make_optimizer, optimizer_numbers
+from inception_jax.training.state import TrainState, init_state
 from inception_jax.training.step import (
     Gradients,
     Numbers,
     TrainOptions,
-    TrainState,
     accumulate_gradients,
     eval_step,
-    init_state,
     network_input,
     train_step,
 )

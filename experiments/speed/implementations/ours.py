@@ -26,7 +26,8 @@ from inception_jax.runtime.devices import (
 )
 from inception_jax.runtime.parallel import data_parallel
 from inception_jax.training.from_config import network_for, numbers_for, train_options
-from inception_jax.training.step import TrainState, state_shapes, train_step
+from inception_jax.training.state import TrainState, state_shapes
+from inception_jax.training.step import train_step
 from inception_jax.weights.folding import fold_variables
 from inception_jax.weights.model_folder import Variables
 
