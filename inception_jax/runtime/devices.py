@@ -54,9 +54,9 @@ def peak_flops(devices: Sequence[jax.Device]) -> float | None:
     return None if peak is None else peak * len(devices)
 
 
-def device_memory(device: jax.Device) -> int:
-    """Return the bytes of memory of a device; CPU devices share the machine's memory."""
-    stats = device.memory_stats() or {}
+def device_memory() -> int:
+    """Return the bytes of memory of each device; CPUs share that of the machine."""
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

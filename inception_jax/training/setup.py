@@ -128,13 +128,12 @@ def _check_counts(setup: Setup) -> None:
 
 def _check_memory(setup: Setup) -> None:
     """Raise ValueError if the copies of stale replicas do not fit beside the state."""
-    replicas, device = setup.config.parallel.stale_replicas, jax.local_devices()[0]
+    replicas, available = setup.config.parallel.stale_replicas, device_memory()
     needed = tree_bytes(state_shapes(setup.network, setup.config.optimizer, replicas))
-    available = device_memory(device)
     if needed > available:
         raise ValueError(
             f"parallel.stale_replicas={replicas} needs {format_bytes(needed)} for a state "
-            f"with a copy of the parameters for each replica, but {device.device_kind} has "
+            f"with a copy of the parameters for each replica, but a device has "
             f"{format_bytes(available)}; choose fewer replicas."
         )
 

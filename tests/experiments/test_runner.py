@@ -36,7 +36,7 @@ def test_a_small_study_trains(whole):
         assert record["test"]["count"] == 297
         assert record["versions"]["jax"] == jax.__version__
         assert record["settings"]["probe_images"] == 32
-        assert record["settings"]["optimizer.weight_decay"] == 0.0
+        assert record["settings"]["optimizer.epsilon"] == 1.0
     assert len({tuple(record["loss"]) for record in done.values()}) == len(done)
     # Runs of one seed start alike and see the same batches.
     scales_alone = {run: r["loss"][0] for run, r in done.items() if run.shape == RUN.shape}

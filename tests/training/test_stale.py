@@ -186,7 +186,7 @@ def test_refusals(tiny, monkeypatch):
         ParallelConfig(stale_stagger=15)
     config = stale_run(tiny)
     set_up(config)
-    monkeypatch.setattr(set_up_of_runs, "device_memory", lambda device: 10_000)
+    monkeypatch.setattr(set_up_of_runs, "device_memory", lambda: 10_000)
     with pytest.raises(
         ValueError, match=r"stale_replicas=3 needs .* 10\.0 kB; choose fewer"
     ):

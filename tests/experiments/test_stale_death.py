@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""At the paper's rate, stale gradients kill a narrow network, and scaling saves it."""
+
+from dataclasses import replace
+
+import jax
+
+from experiments.residual_scaling import runner
+from experiments.residual_scaling.plans import STALE
+from experiments.residual_scaling.records import signal
+from experiments.residual_scaling.study import Study
+from tests.experiments.tiny_study import TINY, with_runs
+
+RUN = replace(STALE, width=64)
+
+
+def test_eight_replicas_kill_and_scaling_saves(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "local_devices", lambda: jax.devices()[:1])  # one at a time
+    settings = {
+        "unscaled": RUN,
+        "scaled": replace(RUN, scale=0.1),
+        "synchronous": replace(RUN, replicas=1),
+    }
+    study = with_runs(Study(TINY, tmp_path), *settings.values())
+    records = runner.train_study(study)
+    dead = {name: signal(records[run], "pool_dead")[-1] for name, run in settings.items()}
+    assert dead["unscaled"] >= 0.8
+    assert dead["scaled"] <= 0.05
+    assert dead["synchronous"] <= 0.05
+    assert {run.learning_rate for run in records} == {0.045}
