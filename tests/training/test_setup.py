@@ -219,9 +219,9 @@ def loop_of(config: RunConfig) -> Loop:
 def test_numbers_and_batches_of_a_step(tiny, tmp_path):
     config = replace(tiny, workdir=tmp_path, seed=7, residual_scale=0.5)
     run = loop_of(config)
-    optimizer, scale, seed = run.numbers
+    optimizer, scale, seed, stale = run.numbers
     assert float(optimizer.learning_rate) == pytest.approx(config.optimizer.learning_rate)
-    assert (float(scale), int(seed)) == (0.5, 7)
+    assert (float(scale), int(seed), stale) == (0.5, 7, None)
     batches = train_batches(
         run.setup.train_source,
         preprocess=run.setup.preprocess,
