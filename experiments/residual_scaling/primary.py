@@ -162,7 +162,7 @@ def _verdict(row: Any) -> str:
     return "reproduced" if row.median_difference > 0 else "contradicted"
 
 
-def main(folder: Path, out: Path | None = None) -> int:
+def main(folder: tyro.conf.Positional[Path], out: Path | None = None) -> int:
     """Print the preregistered tests of a study folder, and write tables and a figure.
 
     Args:
