@@ -164,7 +164,7 @@ class Programs:
 
 
 def _init(
-    values: Values, *, network: Network, optimizer: OptimizerConfig, replicas: int
+    values: Values, *, network: Network, optimizer: OptimizerConfig, replicas: int = 1
 ) -> TrainState:
     state = init_state(network, optimizer, values.numbers.seed)
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from experiments.residual_scaling.outcomes import Outcome
-from experiments.residual_scaling.runs import DEFAULTS, Run
+from experiments.residual_scaling.runs import DEFAULTS, LATER_FIELDS, Run
 from inception_jax.storage.files import read_json_lines
 from inception_jax.training.metrics import means
 
@@ -49,8 +49,8 @@ def read_records(path: Path) -> dict[Run, Record]:
         if "arm" in record:
             record = {"run": record.pop("arm"), **record}
             record["outcome"] = EARLIER_OUTCOMES.get(record["outcome"], record["outcome"])
-        # Runs of earlier versions lack the newest fields, which had their default values.
-        if not isinstance(record.get("run"), dict) or set(record["run"]) - set(DEFAULTS):
+        run = record.get("run")
+        if not isinstance(run, dict) or set(run) | LATER_FIELDS != set(DEFAULTS):
             raise ValueError(
                 f"{path}, line {number} is not a run of this version of the study; choose "
                 "another --workdir."

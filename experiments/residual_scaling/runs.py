@@ -151,6 +151,10 @@ RESIDUAL_FIELDS = {
     *("scale", "linear_rate"),
 }
 DEFAULTS = {f.name: f.default for f in fields(Run)}
+# Fields that records and tables of earlier versions lack; their values were the defaults.
+LATER_FIELDS = {
+    *("image_size", "weight_decay", "replicas", "probe_first", "kernel_init", "stagger"),
+}
 VALUES = tuple(DEFAULTS)[tuple(DEFAULTS).index("init") :]
 
 

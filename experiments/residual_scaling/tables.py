@@ -21,7 +21,7 @@ from experiments.residual_scaling.records import (
     test_accuracy,
     training_loss,
 )
-from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.runs import DEFAULTS, LATER_FIELDS, Run
 from experiments.residual_scaling.verdicts import Verdict
 from inception_jax.text import one_line
 from inception_jax.training.diagnostics import BLOCK_SIGNALS
@@ -48,7 +48,13 @@ def write_tables(folder: Path, records: Records, verdicts: Sequence[Verdict]) ->
 
 def run_id(run: Run) -> str:
     """Return a short identifier of a run, computed from its fields."""
-    text = json.dumps(asdict(run), sort_keys=True)
+    # Later fields count only if they are set, so that earlier identifiers stay the same.
+    values = {
+        name: value
+        for name, value in asdict(run).items()
+        if name not in LATER_FIELDS or value != DEFAULTS[name]
+    }
+    text = json.dumps(values, sort_keys=True)
     # The letter keeps spreadsheets from reading an identifier as a number.
     return "a" + hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
 
