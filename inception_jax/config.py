@@ -51,7 +51,8 @@ class OptimizerConfig(Checked):
     classifier_rate: NonNegative = 1.0
     # Multiplier of the learning rate for the linear 1x1 convolutions of residual blocks.
     linear_rate: NonNegative = 1.0
-    # Multiplier of the learning rate of the body, all but the classifiers; 0 freezes it.
+    # Multiplier of the learning rate of the body, all but the classifiers; 0 freezes its
+    # parameters.
     body_rate: NonNegative = 1.0
     # Decay of the averaged weights, which the paper evaluates; facenet's value.
     ema_decay: BelowOne = 0.9999
@@ -80,7 +81,7 @@ class ParallelConfig(Checked):
     stale_replicas: Count = 1
     # Steps between the starts of two replicas, 15 in TF-slim; 0 starts all at once.
     stale_stagger: Natural = 0
-    # Replica of a step: drawn at random, or each in turn (cyclic).
+    # How the replica of a step is chosen: at random, or each in turn (cyclic).
     stale_order: Literal["random", "cyclic"] = "random"
 
     def __post_init__(self) -> None:
@@ -183,11 +184,13 @@ class AblationConfig(Checked):
     kernel_init: Literal["glorot", "he", "lecun", "stddev_0.1"] | None = None
     # Initialiser of the blocks' linear 1x1 convolutions; None uses the published one.
     residual_init: Literal["glorot", "he", "lecun", "stddev_0.1", "zeros"] | None = None
-    # Trained factor on residuals, besides --residual-scale: one scalar or one per channel.
+    # Trained factor on each block's residual, multiplied by --residual-scale: one number
+    # per block, or one per channel.
     learned_scale: Literal["none", "scalar", "channel"] = "none"
     learned_scale_init: NonNegative = 1.0  # Initial value of that trained factor.
     residual_norm: bool = False  # Batch norm after the linear 1x1 convolution.
-    # Activation after the residual sum; pre applies ReLU before the branches instead.
+    # Activation after the residual sum; pre applies ReLU before the branches, and after the
+    # sum only in the last block of a grid.
     activation: Literal["relu", "leaky_relu", "pre"] = "relu"
     # Additional batch norm before the average pool.
     pool_norm: Literal["none", "before_relu", "after_relu"] = "none"
@@ -213,7 +216,8 @@ class RunConfig(Checked):
     image_size: Count | None = None
     # Fraction of height and width in the evaluation crop; TF-slim's value.
     crop_fraction: UpToOne = 0.875
-    # Stretch the crop to a square, as TF-slim does, or keep its aspect ratio, as timm does.
+    # stretch: stretch the crop to a square, as TF-slim does; keep: crop a square and keep
+    # the image's aspect ratio, as timm does.
     aspect: Literal["stretch", "keep"] = "stretch"
     # Interpolation for resizing images.
     resize: Literal["bilinear", "bicubic"] = "bilinear"
@@ -223,7 +227,7 @@ class RunConfig(Checked):
     first_weights: str | None = None
     # Initial classifier: new, with random weights, or kept, from --first-weights.
     head: Literal["new", "kept"] = "new"
-    # Examples per step over all devices: 32, as in TF-slim, on each of the paper's 20 GPUs.
+    # Examples per step over all devices; TF-slim's 32 for each of the paper's 20 GPUs.
     batch_size: Count = 640
     epochs: Finite = 160.0  # Passes over the training set; Figs 23 to 26 show 160.
     steps: Count | None = None  # Length of the run in steps; overrides epochs.

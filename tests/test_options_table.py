@@ -15,9 +15,10 @@ from inception_jax.config import RunConfig
 PAGE = Path(__file__).parents[1] / "inception_jax" / "training" / "OPTIONS.md"
 INTRODUCTION = """# Options of a training run
 
-These are the options of `python -m experiments.run RECIPE`; a recipe may change defaults.
-The sections and figures are those of arXiv 1602.07261; TF-slim is its published code.
-`python -m tests.test_options_table` generates this page from [config.py](../config.py).
+These are the options of `python -m experiments.run RECIPE`; a recipe may change defaults. A
+section, figure or library at the end of a meaning is the source of the default. Sections
+and figures are those of arXiv 1602.07261; TF-slim is its published code. `python -m
+tests.test_options_table` generates this page from [config.py](../config.py).
 
 | option | default | meaning |
 |---|---|---|

@@ -16,8 +16,8 @@ def pointwise(
 
     It can be passed to `flax.linen.Conv` as `conv_general_dilated`, whose strides and
     padding it ignores. On a CPU, XLA's convolution takes more than twice as long for the
-    gradient of a block of 1024 channels. On an H200, cuBLAS makes training 1.09 times as
-    fast.
+    gradient of a block of 1024 channels. On an H200, computing it in cuBLAS instead of
+    Triton (`runtime.devices.compiler_options`) makes training 1.09 times as fast.
     """
     contract = (((x.ndim - 1,), (0,)), ((), ()))
     return jax.lax.dot_general(x, kernel[0, 0], contract, precision=precision)

@@ -35,7 +35,8 @@ def run_command(
     """Run `action`, print an expected error on stderr, and return the exit status.
 
     An exception with an attribute `exit_status`, such as CheckpointError, gives that
-    status; ValueError, TypeError and ImportError give `BAD_INPUT`. Others propagate.
+    status; ValueError, TypeError and ImportError give `BAD_INPUT`, OSError gives
+    `os_error`, and Ctrl-C gives `INTERRUPTED`. Others propagate.
 
     Args:
       name: the name of the command, with which the message begins.

@@ -2,11 +2,11 @@
 """Checkpoints of a run, `WORKDIR/checkpoints/STEP`.
 
 A checkpoint is the complete training state after a step, a `training.state.TrainState`:
-step number, parameters, moving averages of batch normalisation, exponential moving
-averages of both, and optimizer state. It is a folder that Orbax writes (`orbax_files`),
-with digests of all arrays (`digests`), and does not depend on the number of devices.
-`Checkpoints` writes checkpoints in the background and reads the newest one that is not
-damaged.
+step number, parameters, moving averages of batch normalisation, exponential moving averages
+of both, optimizer state and, with stale gradients, the replicas' copies. It is a folder
+that Orbax writes (`orbax_files`), with digests of all arrays (`digests`), and does not
+depend on the number of devices. `Checkpoints` writes checkpoints in the background and
+reads the newest one that is not damaged.
 """
 
 import shutil
@@ -31,10 +31,11 @@ T = TypeVar("T")
 class Checkpoints:
     """The checkpoints in a folder.
 
-    With `keep`, the number of newest checkpoints to keep, the folder is opened for writing,
-    in a run of several processes by process 0 only. A checkpoint is renamed to its final
-    name only when complete; incomplete ones of an interrupted process are removed. Without
-    `keep` the folder is opened for reading, and nothing is created, moved or removed.
+    `keep` is the number of newest checkpoints to keep. If it is given, the folder is opened
+    for writing; in a run of several processes, only process 0 may do so. A checkpoint is
+    renamed to its final name only when complete; incomplete ones of an interrupted process
+    are removed. Without `keep` the folder is opened for reading, and nothing is created,
+    moved or removed.
 
     Raises CheckpointError if the folder cannot be created, and ValueError as
     `check_checkpoint_path` does.
@@ -156,8 +157,9 @@ class Checkpoints:
         Newer, damaged checkpoints are reported on stderr and, with `keep`, moved to the
         folder `quarantine` beside this one, each with a file that gives the reason.
 
-        Raises CheckpointError if all checkpoints are damaged, including those moved
-        earlier. Nothing is moved then, and no new run overwrites them.
+        Raises CheckpointError if all checkpoints are damaged or, with `keep`, if there is
+        none but `quarantine` exists, so that no new run replaces a damaged one. Nothing is
+        moved then.
         """
         return self._newest(lambda step: self.restore(step, like))
 

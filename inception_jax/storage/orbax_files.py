@@ -45,8 +45,8 @@ def check_checkpoint_path(folder: Path) -> None:
 class StepFiles:
     """Writes and reads checkpoint folders, whose names are the steps.
 
-    In a run of several processes only process 0 writes; the others do not take part or
-    wait.
+    In a run of several processes only process 0 writes; the others neither take part
+    nor wait.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from inception_jax.config import PreprocessSpec, RunConfig
 from inception_jax.storage.files import atomic_output, read_json_lines
 
 RECORD_FILE = "run.json"  # a `RunRecord`
-METRICS_FILE = "metrics.jsonl"  # sums and counts of all metrics
+METRICS_FILE = "metrics.jsonl"  # metrics, probes and skipped images
 GOODPUT_FILE = "goodput.jsonl"  # time spent in each activity
 EVALUATIONS_FILE = "evaluations.jsonl"  # results of `experiments.evaluate`
 CHECKPOINTS_FOLDER = "checkpoints"  # training states, see `checkpoints`

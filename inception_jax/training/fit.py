@@ -36,8 +36,9 @@ def fit(config: RunConfig, started: float | None = None) -> bool:
     Returns whether the run is complete; False if a signal stopped it and it was saved.
     Time is accounted from `started`, a value of `time.perf_counter()` (default: now).
 
-    Raises ValueError before the first step if the configuration, data, devices, folder and
-    processes are inconsistent; NonFiniteError if the loss or gradient is not finite;
+    Raises ValueError before the first step if the configuration, data, devices, folder or
+    processes are inconsistent, and later if memory does not suffice or an image is
+    unreadable; NonFiniteError if the loss or gradient is not finite;
     CheckpointError if a checkpoint cannot be written or read, and OSError for other files;
     HostLostError if another process of the run is gone.
     """

@@ -77,7 +77,7 @@ def _describe(names: Sequence[str]) -> str:
 
 
 def load_first_weights(state: TrainState, config: RunConfig) -> TrainState:
-    """Return `state` on the host with the first weights, which are also the averages.
+    """Return `state` on the host, with the first weights as raw and averaged weights.
 
     Classifiers keep the values in `state`, except the main one with `head="kept"`.
     """

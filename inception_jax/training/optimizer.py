@@ -32,7 +32,7 @@ class OptimizerNumbers(NamedTuple):
 
 
 def optimizer_numbers(config: OptimizerConfig) -> OptimizerNumbers:
-    """Return the traced values of `config`; without a clip norm, it is infinite."""
+    """Return the traced values of `config`; `clip_norm` is infinite if it has None."""
     values = asdict(config) | {"warmup_linear": config.warmup == "linear"}
     if config.clip_norm is None:
         values["clip_norm"] = math.inf

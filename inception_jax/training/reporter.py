@@ -153,7 +153,7 @@ class Reporter(AbstractContextManager):
         self.account(step)
 
     def not_finite(self, step: int, names: Sequence[str]) -> None:
-        """Report that loss or gradient of `step`, on these images, are not finite."""
+        """Report that the loss or the gradient of `step` on these images is not finite."""
         self._append({"kind": "not_finite", "step": step, "images": names})
 
     def skipped(self, errors: Iterable[str]) -> None:
@@ -228,14 +228,16 @@ def greeting(setup: Setup, step: int) -> str:
     if not isinstance(sync, int):
         sync = 1 if sync == "none" else devices
     per_device = config.batch_size // devices // config.accumulate
+    statistics = f"batch statistics of {sync * per_device} images"
+    if config.bn_frozen:
+        statistics = "batch norm uses its moving averages"
     resuming = f", resuming after step {step}" if step else ""
     return (
         f"Training {config.network} on {config.data}: {len(setup.train_source)} images of "
         f"{len(setup.train_source.class_names)} classes; evaluating on "
         f"{len(setup.eval_source)} images.\n"
         f"{describe(setup.devices)}, {config.dtype}: {config.batch_size} images per step, "
-        f"{per_device} at a time on each device; batch statistics of {sync * per_device} "
-        "images.\n"
+        f"{per_device} at a time on each device; {statistics}.\n"
         f"{_stale_replicas(setup)}"
         f"{setup.steps} steps ({setup.steps / setup.steps_per_epoch:.4g} epochs)"
         f"{resuming}, in {setup.folder}. Ctrl-C saves and stops."

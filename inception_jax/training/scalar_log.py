@@ -13,7 +13,7 @@ from inception_jax.training.setup import Setup
 
 
 class ScalarLog:
-    """Writes scalars of a run that continues from `step`; later points are discarded."""
+    """Writes scalars of a run from `step` on; TensorBoard discards later points."""
 
     def __init__(self, setup: Setup, step: int) -> None:
         folder = setup.folder / TENSORBOARD_FOLDER

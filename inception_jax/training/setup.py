@@ -69,7 +69,7 @@ def set_up(config: RunConfig) -> Setup:
     """Open the data, build the network and check the run folder; nothing is written to it.
 
     Raises ValueError if they do not fit together or the folder holds another run, and
-    CheckpointError if the first weights are damaged.
+    CheckpointError if the card of the first weights is damaged.
     """
     devices = all_devices()
     parts = len(devices) * config.accumulate

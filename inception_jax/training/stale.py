@@ -3,8 +3,8 @@
 
 Each replica holds a copy of the trained parameters. At every update one replica computes
 the gradient at its copy. The gradient is applied at once to the shared parameters, and the
-replica fetches the result. So do the workers of TensorFlow 1's parameter servers, where the
-optimizer state and the moving averages of batch normalisation are shared as well.
+replica fetches the result. Workers that train with TensorFlow 1's parameter servers do the
+same. They also share the optimizer state and the moving averages of batch normalisation.
 
 The functions here choose the replica of an update, and read and write the copies: a dict of
 parameters with a leading axis of replicas.
@@ -76,9 +76,9 @@ def fetch(
     step: Int[Array, ""],
     numbers: StaleNumbers,
 ) -> dict:
-    """Return the copies after a step, which made the shared parameters `params`.
+    """Return the copies after a step that changed the shared parameters to `params`.
 
-    The replica of the step fetches them, and so does one that joins at the next step.
+    The replica of the step fetches `params`, and so does one that joins at the next step.
     """
     after = num_joined(step + 1, numbers)
     joining = jnp.where(after > num_joined(step, numbers), after - 1, replica)
