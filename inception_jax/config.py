@@ -216,8 +216,8 @@ class RunConfig(Checked):
     image_size: Count | None = None
     # Fraction of height and width in the evaluation crop; TF-slim's value.
     crop_fraction: UpToOne = 0.875
-    # stretch: stretch the crop to a square, as TF-slim does; keep: crop a square and keep
-    # the image's aspect ratio, as timm does.
+    # Stretch the crop to a square, as TF-slim does, or keep the image's aspect ratio by
+    # cropping a square, as timm does.
     aspect: Literal["stretch", "keep"] = "stretch"
     # Interpolation for resizing images.
     resize: Literal["bilinear", "bicubic"] = "bilinear"
