@@ -18,6 +18,7 @@ from inception_jax.models.inception_c import InceptionResNetC
 from inception_jax.models.layers import PLAIN, Box, LayerSet, Mixed, avg_pool
 from inception_jax.models.residual import ResidualBlock, ResidualOptions
 from inception_jax.models.stem import Stem
+from inception_jax.models.width import with_width
 from inception_jax.models.zoo import SPECS
 from inception_jax.weights.folding import fold_variables
 from tests.models.tiny import one_block, random_variables, three_grids
@@ -30,33 +31,17 @@ FLOAT32 = 1e-4
 BFLOAT16 = 2  # times the error of the plain layers
 
 
-def narrow(layer: Any) -> Any:
-    """Return a layer, branch or tuple of branches with an eighth of the channels."""
-    if isinstance(layer, tuple):
-        return tuple(narrow(part) for part in layer)
-    if isinstance(layer, Box):
-        return replace(layer, features=max(4, layer.features // 8))
-    return layer
-
-
 def blocks() -> list[Any]:
     """Return each kind of stem and block of all networks once, with few channels."""
     modules = {}
-    for name, spec in SPECS.items():
+    for name, published in SPECS.items():
+        # With fewer than four filters, the errors of bfloat16 vary too much.
+        factor = 1 / 4 if name == "inception_resnet_small" else 1 / 8
+        spec = with_width(published, factor)
         stages = [(stage.module, stage.names[0]) for stage in spec.stages]
         for module, first in ((spec.stem, "Stem"), *stages):
-            block = module()
-            if first == "Stem":
-                steps = ((step, narrow(layer)) for step, layer in block.steps)
-                narrowed = partial(Stem, steps=tuple(steps))
-            elif isinstance(block, ResidualBlock):
-                narrowed = partial(
-                    ResidualBlock, branches=narrow(block.branches), relu=block.relu
-                )
-            else:
-                narrowed = partial(Mixed, branches=narrow(block.branches))
-            key = repr(narrowed.keywords)
-            modules.setdefault(key, pytest.param(narrowed, id=f"{name}-{first}"))
+            key = repr((module.args, module.keywords))
+            modules.setdefault(key, pytest.param(module, id=f"{name}-{first}"))
     return list(modules.values())
 
 
@@ -105,7 +90,7 @@ def square_norm(tree: Any) -> jax.Array:
 
 @pytest.mark.parametrize("module", blocks())
 def test_fast_and_plain_blocks_agree(module):
-    is_stem = module.func is Stem
+    is_stem = isinstance(module(), Stem)
     x = np.random.default_rng(1).uniform(
         -1, 1, (4, 39, 39, 3) if is_stem else (4, 7, 7, 24)
     )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from inception_jax.models.network import create
+from inception_jax.models.receptive_field import receptive_fields
 from inception_jax.models.small_images import small_image_spec
 from inception_jax.models.spec import NetworkSpec
 from inception_jax.models.width import with_width
@@ -43,6 +44,15 @@ def test_every_layer_has_half_of_its_channels(name):
 def test_the_last_stream_of_v2(factor, width):
     spec = with_width(SPECS["inception_resnet_v2_paper"], factor)
     assert shapes(spec)["Logits", "kernel"] == (width, 10)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_nothing_but_the_width_changes(name):
+    full, narrow = SPECS[name], with_width(SPECS[name], 0.3)
+    assert receptive_fields(narrow) == receptive_fields(full)
+    assert [getattr(stage.module(), "relu", None) for stage in narrow.stages] == [
+        getattr(stage.module(), "relu", None) for stage in full.stages
+    ]
 
 
 def test_other_factors():
