@@ -27,6 +27,7 @@ def plan_training(
     accumulate: int = 1,
     remat: bool = False,
     bn_sync: Literal["none", "global"] | int = "none",
+    stale_replicas: int = 1,
     largest: bool = True,
     fresh: bool = False,
     json: bool = False,
@@ -48,6 +49,8 @@ def plan_training(
             memory; their gradients are averaged.
         remat: Recompute the activations of blocks in the backward pass, to save memory.
         bn_sync: Chips that share batch statistics: none, global (all) or a number.
+        stale_replicas: Simulated replicas with stale gradients; every chip holds a copy of
+            the parameters for each, unless there is one.
         largest: Also search for the largest batch per chip that fits in memory, among
             powers of two times --accumulate.
         fresh: Ignore cached results and recompile.
@@ -60,7 +63,7 @@ def plan_training(
         dtype=dtype,
         accumulate=accumulate,
         remat=remat,
-        parallel=ParallelConfig("shard_map", bn_sync),
+        parallel=ParallelConfig("shard_map", bn_sync, stale_replicas),
         augment=AugmentConfig(color=get_spec(network).image_shape[2] == 3),
     )
     log = partial(print, file=sys.stderr, flush=True)

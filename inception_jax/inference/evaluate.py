@@ -63,6 +63,7 @@ def load_state(
 ) -> RestoredRun:
     """Restore a run from the checkpoint of `step`, by default the newest undamaged one.
 
+    The copies of stale replicas are left out, because only training needs them.
     Newer, damaged checkpoints are reported on standard error. Raises ValueError if there
     is no such checkpoint, or CheckpointError if it is damaged or if all are.
     """
@@ -77,6 +78,7 @@ def load_state(
             step, state = newest
         else:
             state = checkpoints.restore(step, shapes)
+    state, shapes = (x._replace(replicas=None) for x in (state, shapes))
     return RestoredRun(record, replicate(state, shapes, devices), step)
 
 

@@ -14,6 +14,8 @@ from inception_jax.planning import aot, aot_worker
 from inception_jax.planning.aot import CompiledStep, TooLarge
 from inception_jax.planning.roofline import GIB
 from inception_jax.runtime.devices import all_devices
+from inception_jax.training.from_config import network_for
+from inception_jax.training.state import state_shapes, tree_bytes
 from tests.planning.examples import CONFIG, MOVEMENT, STAGES, compiled_step
 from tests.test_imports import local_imports
 
@@ -148,6 +150,20 @@ def test_the_training_step_is_compiled(tiny, monkeypatch):
     assert parts["flops"] == pytest.approx(whole["flops"], rel=0.25)
     with pytest.raises(ValueError, match="at least"):
         aot_worker.compile_step(replace(config, image_size=1), "v5e:2x2")
+
+
+def test_copies_of_stale_replicas_are_counted(tiny):
+    def held(replicas: int) -> int:
+        parallel = ParallelConfig("shard_map", stale_replicas=replicas)
+        config = replace(tiny, batch_size=64, parallel=parallel)
+        network = network_for(config, 10, 4)
+        lowered = aot_worker.lower_step(config, network, all_devices())
+        return tree_bytes(lowered.in_avals)
+
+    config = replace(tiny, batch_size=64)
+    params = state_shapes(network_for(config, 10), config.optimizer).params
+    three_numbers = 3 * 4
+    assert held(5) - held(1) == 5 * tree_bytes(params) + three_numbers
 
 
 def test_the_blocks_of_a_stage_are_added_up():
