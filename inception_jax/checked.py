@@ -39,13 +39,13 @@ def _check(name: str, annotation: Any, value: Any) -> None:
         return
     if get_origin(kind) is Literal:
         choices += get_args(kind)
-        require(value in choices, name, value, " or ".join(map(str, choices)))
+        check_valid(value in choices, name, value, " or ".join(map(str, choices)))
     elif get_origin(kind) is Annotated:
         expected, is_valid = kind.__metadata__
-        require(is_valid(value), name, value, expected)
+        check_valid(is_valid(value), name, value, expected)
 
 
-def require(valid: bool, name: str, value: object, expected: str) -> None:
+def check_valid(valid: bool, name: str, value: object, expected: str) -> None:
     """Raise ValueError unless `valid`; `expected` says which values are."""
     if not valid:
         raise ValueError(f"{name} must be {expected}, got {value!r}.")

@@ -20,7 +20,7 @@ from inception_jax.checked import (
     Seed,
     UnitInterval,
     UpToOne,
-    require,
+    check_valid,
 )
 
 
@@ -88,10 +88,10 @@ class ParallelConfig(Checked):
         super().__post_init__()
         sync = self.bn_sync
         valid = sync in ("none", "global") or (isinstance(sync, int) and sync > 1)
-        require(valid, "bn_sync", sync, "none, global or a group size of 2 or more")
+        check_valid(valid, "bn_sync", sync, "none, global or a group size of 2 or more")
         stagger = self.stale_stagger
         valid = stagger == 0 or self.stale_replicas > 1
-        require(valid, "stale_stagger", stagger, "0 with stale_replicas 1")
+        check_valid(valid, "stale_stagger", stagger, "0 with stale_replicas 1")
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ class PreprocessSpec(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         height, width, channels = self.image_shape
-        require(min(height, width) >= 1, "image_shape", self.image_shape, "positive")
-        require(channels in (1, 3), "channels", channels, "1 or 3")
-        require(self.low < self.high, "low", self.low, f"below high, {self.high}")
+        check_valid(min(height, width) >= 1, "image_shape", self.image_shape, "positive")
+        check_valid(channels in (1, 3), "channels", channels, "1 or 3")
+        check_valid(self.low < self.high, "low", self.low, f"below high, {self.high}")
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,10 @@ class AugmentConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.area
-        require(0 < low <= high <= 1, "area", self.area, "in (0, 1], rising")
+        check_valid(0 < low <= high <= 1, "area", self.area, "in (0, 1], rising")
         limits = f"from 0 to the largest area, {high}"
-        require(0 <= self.min_covered <= high, "min_covered", self.min_covered, limits)
-        require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "> 0, rising")
+        check_valid(0 <= self.min_covered <= high, "min_covered", self.min_covered, limits)
+        check_valid(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "> 0, rising")
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,14 @@ class HostsConfig(Checked):
         count, index = self.count, self.index
         if self.coordinator is None or self.coordinator == "auto":
             unset = count is None and index is None
-            require(unset, "count and index", (count, index), "None without HOST:PORT")
+            check_valid(unset, "count and index", (count, index), "None without HOST:PORT")
             return
         host, _, port = self.coordinator.rpartition(":")
         valid = bool(host) and port.isdecimal()
-        require(valid, "coordinator", self.coordinator, "HOST:PORT")
+        check_valid(valid, "coordinator", self.coordinator, "HOST:PORT")
         if count is None or index is None:
             raise ValueError("count and index must be given with a coordinator HOST:PORT.")
-        require(0 <= index < count, "index", index, f"from 0 to {count - 1}")
+        check_valid(0 <= index < count, "index", index, f"from 0 to {count - 1}")
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class AblationConfig(Checked):
         super().__post_init__()
         start = self.learned_scale_init
         valid = start == 1 or self.learned_scale != "none"
-        require(valid, "learned_scale_init", start, "1.0 without a learned_scale")
+        check_valid(valid, "learned_scale_init", start, "1.0 without a learned_scale")
 
 
 @dataclass(frozen=True)
@@ -282,4 +282,4 @@ class RunConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.pixel_range
-        require(low < high, "pixel_range", self.pixel_range, "rising")
+        check_valid(low < high, "pixel_range", self.pixel_range, "rising")
