@@ -59,7 +59,7 @@ def read_evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
         if not records:
             raise ValueError(
                 f"{path} holds no evaluations; python -m experiments.evaluate {path} makes "
-                "one, which for a model folder is in runs/evaluations.jsonl."
+                "one. For a model folder, name runs/evaluations.jsonl instead."
             )
         if not all("crops" in record for record in records):
             raise ValueError(f"{path} holds records that are not evaluations.")

@@ -226,7 +226,7 @@ def summary(record: dict[str, Any]) -> str:
 def compare_batch_norm_modes(
     trained: TrainedModel, source: Source, devices: Sequence[Any], batch_size: int
 ) -> str:
-    """Compare both modes of batch norm, with a warning if they differ by `MAX_GAP`."""
+    """Compare both modes of batch norm; warn if averages lose more than `MAX_GAP`."""
     per_device = max(min(batch_size, len(source)) // len(devices), 1)  # as in training
     # Shuffled, since folders are sorted by class, and batches of one class have statistics
     # that are not typical.

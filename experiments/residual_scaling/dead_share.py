@@ -31,7 +31,7 @@ NAMES = {
     "inception_resnet_v2": "Inception-ResNet-v2 as published",
     "inception_v4": "Inception-v4, no residuals",
 }
-# Fields that may differ within a panel; all others have the default values of a run or,
+# Fields that may differ within the figure; all others have the default values of a run or,
 # for a network of the paper, those of the plan full.
 AXES = {"width", "scale", "seed", "learning_rate", "replicas", "network", "steps"}
 
@@ -110,11 +110,11 @@ def main(
     full: Path = RESULTS / "full" / "runs.csv",
     out: Path = RESULTS / "full" / "dead_share.png",
 ) -> int:
-    """Draw the figure from the committed tables, or from others.
+    """Draw the figure from the tables in `results`, or from others.
 
     Args:
         cpu: The table runs.csv of the plan cpu.
-        full: The table runs.csv of the plan full.
+        full: The table runs.csv that `experiments.residual_scaling.primary` writes.
         out: PNG file to write.
     """
     try:

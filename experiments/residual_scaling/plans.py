@@ -127,8 +127,9 @@ CPU_GROUPS = (
 )
 
 QUICK = grid(replace(BASE, steps=60), width=(64, 256), scale=(1.0, 0.1))
-# Networks of the paper at their own width and rate, with its optimizer and weight decay, on
-# digits of 75x75 pixels. PREREGISTRATION.md fixes their tests.
+# Networks of the paper at their own width, with the paper's learning rate and optimizer and
+# TF-slim's weight decay, on digits enlarged to 75x75 pixels. PREREGISTRATION.md fixes their
+# tests.
 FULL = Run(
     network="inception_resnet_v2_paper",
     width=FULL_WIDTHS["inception_resnet_v2_paper"],
@@ -149,12 +150,12 @@ BOUNDARY = grid(BASE, learning_rate=(0.1, 0.4), width=(64, 256), scale=(1.0, 0.3
 
 PLANS = {
     "quick": Plan(
-        "Plan quick: two widths, two scales, two seeds; a trial without verdicts.",
+        "Plan quick: two widths, two scales, two seeds; a trial that decides no claim.",
         (Group("Do unscaled networks die?", QUICK, seeds=2),),
         minutes=2,
     ),
     "cpu": Plan(
-        "Plan cpu: every claim of section 3.3 at the smallest size that tests it.",
+        "Plan cpu: the claims of section 3.3, except claim 3, in small networks.",
         CPU_GROUPS,
         minutes=20,
     ),
@@ -174,7 +175,7 @@ PLANS = {
                 first_seed=110,
             ),
             Group(
-                "Does one replica kill narrow networks?",
+                "Do narrow networks die with a single replica?",
                 grid(replace(STALE, replicas=1), scale=(1.0, 0.1)),
                 seeds=10,
                 first_seed=110,

@@ -2,7 +2,8 @@
 """The preregistered tests: `python -m experiments.residual_scaling.primary FOLDER`.
 
 PREREGISTRATION.md fixes the runs, the endpoint and the tests. The command reads the runs of
-a study folder, prints the tests, and writes `runs.csv`, `tests.csv` and `dead_share.png`.
+a study folder, prints the tests, and writes `tests.csv` and `runs.csv`, from which
+`dead_share.py` draws the figure. Use --out to keep the report's `runs.csv`.
 """
 
 import math
@@ -29,7 +30,7 @@ PROG = "python -m experiments.residual_scaling.primary"
 
 @dataclass(frozen=True)
 class Comparison:
-    """A claim, and the two settings whose dead shares it says to differ."""
+    """A claim, and the two settings whose dead shares differ according to it."""
 
     claim: str
     dies: Run  # the setting with the larger dead share, according to the claim
@@ -109,7 +110,7 @@ def _of_setting(frame: pd.DataFrame, setting: Run) -> pd.DataFrame:
 
 
 def run_tests(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per preregistered test; a test of too few pairs is unfinished."""
+    """Return one row per test; one with fewer pairs than planned is unfinished."""
     rows = [_test(frame, comparison) for comparison in COMPARISONS]
     table = pd.DataFrame(rows)
     finished = table["p"].notna()
@@ -163,7 +164,7 @@ def _verdict(row: Any) -> str:
 
 
 def main(folder: tyro.conf.Positional[Path], out: Path | None = None) -> int:
-    """Print the preregistered tests of a study folder, and write tables and a figure.
+    """Print the preregistered tests of a study folder, and write two tables.
 
     Args:
         folder: Study folder with the runs of the plan full.

@@ -32,7 +32,8 @@ from inception_jax.training.step import Batch, Numbers, TrainOptions, eval_step,
 
 # The paper's optimizer without weight decay, which would add another effect. The learning
 # rate is constant, since no run is as long as the two epochs of ImageNet after which the
-# paper lowers it. An infinite norm clips nothing but makes the norm a value.
+# paper lowers it. With an infinite norm nothing is clipped, but
+# the norm is an argument of the program.
 OPTIMIZER = OptimizerConfig(weight_decay=0.0, decay_rate=1.0, clip_norm=float("inf"))
 CLASSES = {"C": 100, "BC": 1000}  # of the prototypes
 EXAMPLES = {"C": 5_000, "BC": 20_000}
@@ -127,7 +128,7 @@ class Programs:
         self.options = {"bn_scale": False, "num_classes": num_classes}
         self.options["dtype"] = jnp.dtype(shape.dtype)
         network = create(spec, **self.options)
-        # Whole digits, not resized.
+        # The whole image, without a central crop.
         self.preprocess = PreprocessSpec(spec.image_shape, crop_fraction=1.0)
         self.optimizer = replace(
             OPTIMIZER, kind=shape.optimizer, weight_decay=shape.weight_decay

@@ -53,7 +53,7 @@ def read_records(path: Path) -> dict[Run, Record]:
         if not isinstance(run, dict) or set(run) | LATER_FIELDS != set(DEFAULTS):
             raise ValueError(
                 f"{path}, line {number} is not a run of this version of the study; choose "
-                "another --workdir."
+                "another folder."
             )
         try:
             records[Run(**record["run"])] = record

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
-# Section 4. Higher rates are meant to cause within some ten steps what the paper saw "after
+# Section 4. Higher rates are meant to cause within tens of steps what the paper saw "after
 # a few tens of thousands of iterations".
 PAPER_LEARNING_RATE = 0.045
 PAPER_WIDTH = 1000  # "if the number of filters exceeded 1000" (section 3.3)
@@ -30,7 +30,7 @@ class Run:
     # Channels before the average pool. In a network of the paper, all widths are in
     # proportion; see `FULL_WIDTHS`.
     width: int = 256
-    image_size: int = 8  # height and width in pixels, to which images are enlarged
+    image_size: int = 8  # in pixels, for the networks of the paper only
     depth: int = 10  # residual blocks per stage
     # "v1" and "v2": branches of Figs 13 and 19. "plain": without the sum. "concat":
     # concatenated branches of equal cost.
@@ -50,11 +50,11 @@ class Run:
     batch_size: int = 32
     steps: int = 80
     probe_every: int = 10
-    probe_first: int = 0  # steps at the start of which each is probed
+    probe_first: int = 0  # number of steps at the start that are all probed
     # Fields that do not change the compiled program.
     init: Literal["he", "glorot", "lecun", "stddev_0.1"] = "he"  # of linear 1x1 kernels
     kernel_init: Literal["published", "stddev_0.1"] = "published"  # of other convolutions
-    init_gain: float = 1.0  # factor on these initial kernels
+    init_gain: float = 1.0  # factor on the initial linear 1x1 kernels
     scale: float | None = 1.0  # residual scale; None: as published
     learned_scale_init: float = 1.0
     learning_rate: float = PAPER_LEARNING_RATE
@@ -66,7 +66,7 @@ class Run:
     classifier_rate: float = 1.0  # factor on the learning rate of the classifier
     linear_rate: float = 1.0  # factor on the learning rate of the linear 1x1 convolutions
     stagger: int = 0  # steps between the joins of two replicas; 0: all join at the start
-    seed: int = 0  # of the initial weights and the order of the data
+    seed: int = 0  # of initial weights, order of the data, choice of replicas
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "batch_size", "steps", "probe_every"):
@@ -79,11 +79,12 @@ class Run:
                     f"{field.name} must be {' or '.join(options)}, got {value!r}."
                 )
         if self.network in FULL_WIDTHS:
-            changed = sorted({"depth", "block", "head"} & set(self.changes))
-            if changed or self.image_size < 75:
+            fixed = ", ".join(sorted({"depth", "block", "head"} & set(self.changes)))
+            if fixed:
+                raise ValueError(f"{self.network} has its own blocks; leave out {fixed}.")
+            if self.image_size < 75:
                 raise ValueError(
-                    f"{self.network} has blocks of its own and needs image_size >= 75; "
-                    f"leave out {', '.join(changed) or 'smaller sizes'}."
+                    f"{self.network} needs image_size 75 or more, got {self.image_size}."
                 )
         if self.stagger and self.replicas == 1:
             raise ValueError(f"stagger must be 0 for one replica, got {self.stagger}.")

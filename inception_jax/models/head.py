@@ -38,7 +38,7 @@ class AuxHead(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Face embedding of facenet: a linear layer without bias and batch normalisation.
+    """Face embedding of facenet: a linear layer without bias, then batch norm.
 
     Source: davidsandberg/facenet, src/models/inception_resnet_v1.py.
     """

@@ -38,16 +38,17 @@ class Network(nn.Module):
       images: `[n, h, w, c]`, floating point, scaled to [-1, 1].
       residual_scale: the factor on every residual before its sum (Fig. 20), in [0, 1]: one
         number, one per grid (35x35, 17x17, 8x8) or one per block. It can be a traced value,
-        so changing it does not recompile. The default is the published scales. The last
-        block as published has scale 1 by default; one number or one per grid overrides it.
+        so changing it does not recompile. The default is the published scales. In the
+        networks as published by slim and facenet, the last block has scale 1 by default;
+        one number or one per grid overrides it.
       train: use batch statistics (unless `bn_frozen`) and dropout, and add the auxiliary
         head's `AuxLogits` endpoint. Needs `mutable=["batch_stats"]`, and
         `rngs={"dropout": ...}` unless the dropout rate is 0.
 
-    Raises ValueError for images that are too small or have a wrong number of channels, for
-    a residual scale of a wrong shape, with a value outside [0, 1] (if not traced) or for a
-    network without residuals, and for a folded network with train=True or a residual scale;
-    TypeError for images or scales that are not floating point.
+    Raises ValueError for images that are too small or have a wrong number of channels; for
+    a residual scale that has a wrong shape or a value outside [0, 1] (if not traced), or
+    that is given to a network without residuals; and for a folded network with train=True
+    or a residual scale; TypeError for images or scales that are not floating point.
 
     Forward-mode differentiation (`jax.jvp`, `jax.linearize`, `jax.hessian`) needs
     `fast=False`.

@@ -182,7 +182,7 @@ def _spec(residual_init: str, **fields: Any) -> NetworkSpec:
         source="this project, for the instability study of section 3.3",
         num_classes=10,
         dropout_rate=0.0,
-        # Runs take a few hundred steps; 0.9997 would not forget the initial values in them.
+        # In the 80 steps of most runs, 0.9997 would hardly move the initial values.
         bn_decay=0.9,
         residual_init=INITIALIZERS[residual_init],
         **fields,
