@@ -96,7 +96,7 @@ def test_five_commands(home, monkeypatch, capsys, more):
 def test_five_commands_with_a_file_of_timm(home, capsys):
     """With timm's Inception-v4, fine-tuned briefly on small images.
 
-    Its weights are random, so that a new classifier cannot learn from its features.
+    Its weights are random, so a new classifier cannot learn from its features.
     """
     timm = pytest.importorskip("timm", reason="timm is not installed")
     from safetensors.torch import save_file

@@ -17,8 +17,8 @@ RunSteps = Callable[[int], Any]
 class Optimizer:
     """The optimizer settings of a default run.
 
-    They repeat `inception_jax.config`, because the processes of the other libraries do not
-    import JAX. A test compares the two.
+    They repeat `inception_jax.config`, because timm's process does not import JAX. A test
+    compares the two.
     """
 
     learning_rate: float = 0.045

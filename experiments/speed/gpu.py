@@ -38,7 +38,7 @@ from inception_jax.training.step import Batch
 
 H100 = Path(__file__).with_name("h100.txtpb")  # a description of the chip, from XLA
 # Without a device there is no autotuning, which Triton's matrix multiplications need. The
-# package never uses those: see `runtime/compiler_options.py`.
+# package never uses those: see `compiler_options` in `runtime/devices.py`.
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 # Prefixes of the names of operations and library functions.
 KINDS = {"__cudnn": "convolutions", "__cublas": "matmuls", "copy": "copies"}

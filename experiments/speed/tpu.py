@@ -72,7 +72,11 @@ def row(request: Request, answer: dict[str, Any]) -> tuple[str, ...]:
     """Return the cells of a program's table row, per image and per chip."""
     labels = request.network, request.implementation
     if "compiled" not in answer:
-        return (*labels, f"too large: {answer['refused']['needed'] / 1e9:.1f}", *[""] * 4)
+        return (
+            *labels,
+            f"too large: needs {answer['refused']['needed'] / 1e9:.1f} GB",
+            *[""] * 4,
+        )
     compiled, chip = answer["compiled"], get_slice(request.topology).chip
     movement, images = compiled["movement"], request.images
     compute_seconds = compiled["flops"] / chip.peak

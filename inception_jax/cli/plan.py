@@ -37,8 +37,8 @@ def plan_training(
     Example: inception-jax plan inception_v4 --topology v5e:4x4 --batch 2048
 
     libtpu, the TPU compiler, compiles the training step for the slice. Nothing is run, so
-    all times are estimates. A compilation takes minutes. About three are needed, or one
-    with --no-largest. Results are cached in ~/.cache/inception_jax/plan.
+    all times are estimates. Each compilation takes minutes. About three compilations are
+    needed, or one with --no-largest. Results are cached in ~/.cache/inception_jax/plan.
 
     Args:
         network: Name of a network; inception-jax networks lists them.

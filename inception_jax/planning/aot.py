@@ -34,7 +34,8 @@ SOURCE_FILES = (
     *("runtime/*", "training/*", "planning/*"),
 )
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
-# The process must neither search for a TPU nor fail because another one has loaded libtpu.
+# The worker must neither search for a TPU nor fail because another process has loaded
+# libtpu.
 WORKER_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",

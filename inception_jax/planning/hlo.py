@@ -150,7 +150,7 @@ def cost_by_module(hlo: str, modules: Collection[str]) -> dict[str, Cost]:
 def bytes_by_operation(hlo: str) -> dict[str, int]:
     """Split `Movement.total_bytes` by operation, such as "fusion".
 
-    Calls of cuDNN and cuBLAS are listed by the name of the called function.
+    Calls to cuDNN and cuBLAS are listed by the name of the called function.
     """
     sizes = Counter[str]()
     for instruction, cost in _costs(_parse(hlo)):

@@ -188,7 +188,8 @@ def _guess_largest(
 ) -> int:
     """Extrapolate linearly from one program's memory, in powers of two x `accumulate`.
 
-    The factor 1.5 is because larger batches need less temporary memory per image.
+    The factor of 1.5 allows for larger batches, which need less temporary memory per
+    image.
     """
     if isinstance(program, TooLarge):
         per_batch, fixed = program.needed, 0

@@ -88,8 +88,8 @@ class Slice:
     def all_reduce_seconds(self, size: float | int) -> float:
         """Return a lower bound of the time to sum `size` bytes per chip over all chips.
 
-        A chip receives every share but its own two times: first the terms, to add them, and
-        then the sums. For rings this is 2 V / W of the scaling book; an axis without
+        A chip receives the shares of all other chips twice: first the terms, which it adds,
+        and then the sums. For rings this is 2 V / W of the scaling book; an axis without
         wraparound links takes twice as long.
         """
         received = 2 * size * (self.chips - 1) / self.chips

@@ -21,7 +21,7 @@ def test_a_row_of_the_table():
         *("4,925", "5,000"),  # 100 / (4 / 197) by FLOPs; 100 x 1.5 / 0.03
     )
     refused = {"refused": {"needed": 20 * 10**9, "available": 16 * 10**9}}
-    assert tpu.row(request, refused)[2] == "too large: 20.0"
+    assert tpu.row(request, refused)[2] == "too large: needs 20.0 GB"
 
 
 def test_saved_results_are_not_compiled_again(monkeypatch, tmp_path, capsys):

@@ -73,7 +73,7 @@ def test_a_signal_to_one_stops_both(tiny, tmp_path, capsys):
     assert not list((folder / "hosts").iterdir())
     config = replace(read_record(folder).config, steps=stopped + 3)
     assert fit(replace(config, hosts=tiny.hosts))
-    assert "no longer bit for bit" in " ".join(capsys.readouterr().err.split())
+    assert "no longer equal bit for bit" in " ".join(capsys.readouterr().err.split())
     whole = replace(config, workdir=tmp_path / "whole", hosts=tiny.hosts)
     assert fit(whole)
     # Two processes add the sums over four devices in another order than one.
