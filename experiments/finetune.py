@@ -46,8 +46,8 @@ class Options:
     weights: Annotated[str, tyro.conf.arg(name="from")]
     # Folder for the run, its model and its report.
     workdir: Path = Path("runs/finetune")
-    # Train a new classifier for the classes of the data, or keep the classifier of the
-    # initial weights, which must have the same classes.
+    # Start from a new classifier for the classes of the data, or from that of the initial
+    # weights, which must have the same classes. It is trained in both cases.
     head: Literal["new", "kept"] = "new"
     # Factor on the learning rate of all layers except the classifier. 0 freezes these
     # layers, which saves two thirds of the time and suits small data sets.

@@ -42,11 +42,13 @@ def write_image_features(
     Example: inception-jax features photos --endpoint PreLogitsFlatten --out features.npz
 
     The rows of the file are in the order of the images. Unreadable images are reported on
-    standard error and left out. Exit status: 0 if all images were read, 1 otherwise.
+    standard error and left out. Exit status: 0 if all images were read, 1 if some were not,
+    2 for invalid arguments, 74 if the model is damaged or a file cannot be written.
 
     Args:
         endpoint: Name of the endpoint in TF-slim. PreLogitsFlatten is the input of the
-            classifier. An unknown name prints the list of endpoints.
+            classifier; facenet's embeddings are Embeddings. An unknown name prints the list
+            of endpoints.
         out: Write to this new .npz file, with arrays "features" and "names", or .parquet
             file, with columns "name" and "features".
         pool: Average the endpoint over height and width.

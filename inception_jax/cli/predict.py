@@ -36,7 +36,8 @@ def predict_images(
     Example: inception-jax predict photos --model models/v4 --csv predictions.csv
 
     Preprocessing and class names are those of the model. Unreadable images are reported on
-    standard error and left out. Exit status: 0 if all images were read, 1 otherwise.
+    standard error and left out. Exit status: 0 if all images were read, 1 if some were not,
+    2 for invalid arguments, 74 if the model is damaged or a file cannot be written.
 
     Args:
         top: Number of classes per image.

@@ -79,7 +79,8 @@ class Model:
         """Return `(logits, endpoints)` for images `[n, h, w, c]`, such as from `prepare`.
 
         Works inside jit, grad and vmap. The default residual scale is the one that the
-        weights were trained with. `options` are those of Flax: train, mutable, rngs.
+        weights were trained with. `options` are passed to the network's `apply`: train,
+        mutable, rngs.
         """
         if residual_scale is None and not self.folded:
             residual_scale = self.card.residual_scale
