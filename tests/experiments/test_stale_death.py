@@ -4,6 +4,7 @@
 from dataclasses import replace
 
 import jax
+import pytest
 
 from experiments.residual_scaling import runner
 from experiments.residual_scaling.plans import STALE
@@ -14,6 +15,7 @@ from tests.experiments.tiny_study import TINY, with_runs
 RUN = replace(STALE, width=64)
 
 
+@pytest.mark.slow
 def test_eight_replicas_kill_and_scaling_saves(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "local_devices", lambda: jax.devices()[:1])  # one at a time
     settings = {
