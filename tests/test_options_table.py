@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of options matches the dataclasses of config.py.
+"""The page of options matches the dataclasses of `inception_jax.config`.
 
 Regenerate it with `python -m tests.test_options_table`.
 """
@@ -18,7 +18,7 @@ INTRODUCTION = """# Options of a training run
 These are the options of `python -m experiments.run RECIPE`; a recipe may change defaults. A
 section, figure or library at the end of a meaning is the source of the default. Sections
 and figures are those of arXiv 1602.07261; TF-slim is its published code. `python -m
-tests.test_options_table` generates this page from [config.py](../config.py).
+tests.test_options_table` generates this page from [config](../config/__init__.py).
 
 | option | default | meaning |
 |---|---|---|

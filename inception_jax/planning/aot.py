@@ -30,7 +30,7 @@ IGNORED_SETTINGS = (
 )
 # Source files that affect the compiled step or the figures read from it.
 SOURCE_FILES = (
-    *("config", "text", "data/augment", "data/imagenet", "kernels/*", "models/*"),
+    *("config/*", "text", "data/augment", "data/imagenet", "kernels/*", "models/*"),
     *("runtime/*", "training/*", "planning/*"),
 )
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from inception_jax.checked import (
+from inception_jax.config.checks import (
     BelowOne,
     Checked,
     Count,
