@@ -38,7 +38,7 @@ AXES = {"width", "scale", "seed", "learning_rate", "replicas", "network", "steps
 
 def read_tables(cpu: Path, full: Path) -> pd.DataFrame:
     """Return the runs of both plans whose dead shares can be compared, one per row."""
-    narrow = pd.read_csv(cpu).rename(columns={"final_pool_dead": "dead"})
+    narrow = pd.read_csv(cpu)
     fixed = {
         name: value
         for name, value in asdict(Run()).items()
@@ -86,7 +86,7 @@ def _draw_panel(panel: Axes, runs: pd.DataFrame, title: str) -> None:
             size = 22 if network == "C" else 34
             panel.scatter(
                 rows["width"] * shift,
-                rows["dead"],
+                rows["final_pool_dead"],
                 s=size,
                 c=color,
                 marker=marker,
@@ -114,7 +114,7 @@ def main(
 
     Args:
         cpu: The table runs.csv of the plan cpu.
-        full: The table runs.csv that `experiments.residual_scaling.primary` writes.
+        full: The table runs.csv of the plan full.
         out: PNG file to write.
     """
     try:

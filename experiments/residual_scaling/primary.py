@@ -1,42 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
 """The preregistered tests: `python -m experiments.residual_scaling.primary FOLDER`.
 
-PREREGISTRATION.md fixes the runs, the endpoint and the tests. The command reads the runs of
-a study folder, prints the tests, and writes `tests.csv` and `runs.csv`, from which
-`dead_share.py` draws the figure. Use --out to keep the report's `runs.csv`.
+PREREGISTRATION.md fixes the runs, the endpoint and the tests. The command prints the tests
+of a study folder and writes them to `tests.csv`. It also writes `runs.csv`, the table of
+runs that the report has.
 """
 
 import math
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import tyro
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
+from experiments.residual_scaling.outcomes import Outcome
 from experiments.residual_scaling.plans import FULL, STALE
 from experiments.residual_scaling.records import Record, read_records, records_file
-from experiments.residual_scaling.records import test_accuracy as accuracy_of
 from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.statistics import LEVEL, holm
+from experiments.residual_scaling.tables import run_row
+from inception_jax.runtime.stopping import run_command
 
-LEVEL = 0.05
-COLLAPSED = (0.90, 0.95, 0.99)  # dead shares; the middle one is the definition
-WINDOW = 10  # updates over which the final loss is averaged
-PERMUTATIONS = stats.PermutationMethod(n_resamples=10_000)  # more than 2**10
+DEAD = 0.95  # share of dead channels from which a run can be called collapsed
+OTHER_SHARES = (0.90, 0.99)  # also counted, to show that the choice does not matter
+GUESSING = 0.95 * math.log(10)  # final loss from which a run can be called collapsed
+ENUMERATED = stats.PermutationMethod(n_resamples=10_000)  # more than the 2**10 sign changes
 PROG = "python -m experiments.residual_scaling.primary"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A claim, and the two settings whose dead shares differ according to it."""
+    """A claim, and two settings whose dead shares differ according to it."""
 
     claim: str
-    dies: Run  # the setting with the larger dead share, according to the claim
+    dies: Run  # the setting that has the larger dead share according to the claim
     lives: Run
     seeds: range
-    # Whether the claim is contradicted if half of the runs that should live collapse.
+    # Whether the claim is contradicted if at least half of the runs of `lives` collapse.
     must_live: bool = False
 
 
@@ -66,85 +71,65 @@ COMPARISONS = (
 )
 
 
-def frame_of(records: dict[Run, Record]) -> pd.DataFrame:
-    """Return one row per run: its fields, dead share, final loss and accuracy."""
-    return pd.DataFrame([_row(run, record) for run, record in records.items()])
-
-
-def _row(run: Run, record: Record) -> dict[str, Any]:
-    probes, loss = record["probes"], [x for x in record["loss"] if x is not None]
-    final_loss = sum(loss[-WINDOW:]) / len(loss[-WINDOW:]) if loss else math.inf
-    dead = probes["pool_dead"][-1]
-    guessing = 0.95 * math.log(10)
-    return {
-        **asdict(run),
-        "dead": dead,
-        "final_loss": round(final_loss, 3),
-        "accuracy": round(accuracy_of(record), 4),
-        "probe_accuracy": probes["accuracy"][-1],
-        "feature_norm2_first": probes["feature_norm2"][0],
-        "feature_norm2_last": probes["feature_norm2"][-1],
-        **{
-            f"collapsed_{share:.2f}": dead >= share and final_loss >= guessing
-            for share in COLLAPSED
-        },
-        "seconds": record["seconds"],
-    }
-
-
-def paired(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """Return dead shares and collapses of the two settings, for seeds that have both."""
-    settings = {"dies": comparison.dies, "lives": comparison.lives}
-    parts = {name: _of_setting(frame, run) for name, run in settings.items()}
-    table = pd.DataFrame(
-        {name: part["dead"] for name, part in parts.items()}
-        | {f"{name}_collapsed": part["collapsed_0.95"] for name, part in parts.items()}
-    )
-    return table[table.index.isin(comparison.seeds)].dropna()
-
-
-def _of_setting(frame: pd.DataFrame, setting: Run) -> pd.DataFrame:
-    """Return the runs of one setting, indexed by seed."""
-    fields = {n: x for n, x in asdict(setting).items() if n != "seed" and x is not None}
-    return frame[(frame[list(fields)] == pd.Series(fields)).all(axis=1)].set_index("seed")
+def frame_of(records: Mapping[Run, Record]) -> pd.DataFrame:
+    """Return the table of runs, one row per run."""
+    return pd.DataFrame([run_row(run, record) for run, record in records.items()])
 
 
 def run_tests(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per test; one with fewer pairs than planned is unfinished."""
-    rows = [_test(frame, comparison) for comparison in COMPARISONS]
-    table = pd.DataFrame(rows)
-    finished = table["p"].notna()
-    if finished.any():
-        # Unfinished tests count as p = 1, so that no result looks stronger without them.
-        corrected = multipletests(table["p"].fillna(1.0), LEVEL, method="holm")[1]
-        table["p_holm"] = pd.Series(corrected).where(finished)
-        table["verdict"] = [_verdict(row) for row in table.itertuples()]
-    return table
+    """Return one row per test; a test that lacks planned runs is unfinished.
+
+    `frame` has the fields of each run, `final_pool_dead`, `final_loss` and `outcome`.
+    """
+    table = pd.DataFrame([_test(frame, comparison) for comparison in COMPARISONS])
+    # Unfinished tests count as p = 1, so no result becomes stronger without them.
+    corrected = pd.Series(holm(table["p"].fillna(1.0).tolist()))
+    table["p_holm"] = corrected.where(table["p"].notna())
+    table["verdict"] = [_verdict(row) for row in table.itertuples()]
+    return table.drop(columns="contradicted")
 
 
 def _test(frame: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
-    pairs = paired(frame, comparison)
-    collapsed = (pairs[f"{name}_collapsed"].sum() for name in ("dies", "lives"))
-    row = {
+    dies, lives = (_outcomes(frame, run) for run in (comparison.dies, comparison.lives))
+    seeds = [k for k in comparison.seeds if k in dies.index and k in lives.index]
+    dies, lives = dies.loc[seeds], lives.loc[seeds]
+    row: dict[str, Any] = {
         "claim": comparison.claim,
-        "pairs": len(pairs),
+        "pairs": len(seeds),
         "planned": len(comparison.seeds),
-        "dead_where_it_dies": _median_and_range(pairs["dies"]),
-        "dead_where_it_lives": _median_and_range(pairs["lives"]),
-        "collapsed": " and ".join(map(str, collapsed)),
-        "p": math.nan,
-        "median_difference": math.nan,
-        "all_die": False,
-        "verdict": "unfinished",
+        "dead where it dies": _median_and_range(dies["dead"]),
+        "dead where it lives": _median_and_range(lives["dead"]),
     }
-    if len(pairs) < len(comparison.seeds):
-        return row
-    difference = pairs["dies"] - pairs["lives"]
-    row["median_difference"] = float(difference.median())
-    # All sign changes are enumerated, which is exact with ties too.
-    row["all_die"] = comparison.must_live and pairs["lives_collapsed"].mean() >= 0.5
-    row["p"] = float(stats.wilcoxon(difference, method=PERMUTATIONS).pvalue)
+    for share in (DEAD, *OTHER_SHARES):
+        counts = (_collapsed(part, share).sum() for part in (dies, lives))
+        row[f"collapsed at {share:.2f}"] = " and ".join(map(str, counts))
+    row |= {"p": math.nan, "difference": math.nan, "contradicted": False}
+    if len(seeds) == len(comparison.seeds):
+        difference = dies["dead"] - lives["dead"]
+        row["difference"] = difference.median()
+        # All sign changes are enumerated, so the test is exact even if values are equal.
+        row["p"] = float(stats.wilcoxon(difference, method=ENUMERATED).pvalue)
+        collapse = _collapsed(lives, DEAD).mean() >= 0.5
+        row["contradicted"] = comparison.must_live and collapse
     return row
+
+
+def _outcomes(frame: pd.DataFrame, setting: Run) -> pd.DataFrame:
+    """Return dead share and final loss of the runs of a setting, by seed."""
+    fields = {n: x for n, x in asdict(setting).items() if n != "seed" and x is not None}
+    runs = frame[(frame[list(fields)] == pd.Series(fields)).all(axis=1)].set_index("seed")
+    has_diverged = runs["outcome"] == Outcome.DIVERGED
+    dead, loss = (pd.to_numeric(runs[n]) for n in ("final_pool_dead", "final_loss"))
+    return pd.DataFrame(
+        {
+            "dead": dead.where(~has_diverged, 1.0),
+            "loss": loss.where(~has_diverged, math.inf),
+        }
+    )
+
+
+def _collapsed(outcomes: pd.DataFrame, share: float) -> "pd.Series[bool]":
+    return (outcomes["dead"] >= share) & (outcomes["loss"] >= GUESSING)
 
 
 def _median_and_range(shares: "pd.Series[float]") -> str:
@@ -156,32 +141,41 @@ def _median_and_range(shares: "pd.Series[float]") -> str:
 def _verdict(row: Any) -> str:
     if math.isnan(row.p):
         return "unfinished"
-    if row.all_die:
+    if row.contradicted:
         return "contradicted"
     if row.p_holm >= LEVEL:
         return "undecided"
-    return "reproduced" if row.median_difference > 0 else "contradicted"
+    return "reproduced" if row.difference > 0 else "contradicted"
+
+
+def judge(folder: Path, out: Path) -> None:
+    """Print the tests of a study folder and write them to `out`, with the table of runs.
+
+    Raises ValueError if the folder has no finished runs.
+    """
+    records = read_records(records_file(folder))
+    if not records:
+        raise ValueError(f"{folder} has no finished runs; train them with --plan full.")
+    frame = frame_of(records)
+    table = run_tests(frame)
+    out.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(out / "runs.csv", index=False)
+    table.to_csv(out / "tests.csv", index=False)
+    for row in table.to_dict("records"):
+        print("\n".join(f"{name:<20} {value}" for name, value in row.items()), end="\n\n")
+    print(f"Wrote {out / 'tests.csv'} and {out / 'runs.csv'}")
 
 
 def main(folder: tyro.conf.Positional[Path], out: Path | None = None) -> int:
-    """Print the preregistered tests of a study folder, and write two tables.
+    """Compute the preregistered tests of a study.
 
     Args:
-        folder: Study folder with the runs of the plan full.
-        out: Folder for the output; by default the study folder.
+        folder: Study folder with runs of the plan full.
+        out: Folder for the two tables; by default the study folder.
     """
-    out = folder if out is None else out
-    out.mkdir(parents=True, exist_ok=True)
-    frame = frame_of(read_records(records_file(folder)))
-    if frame.empty:
-        print(f"{folder} has no finished runs.")
-        return 2
-    frame.to_csv(out / "runs.csv", index=False)
-    table = run_tests(frame)
-    table.to_csv(out / "tests.csv", index=False)
-    print(table.to_string(index=False))
-    return 0
+    action = partial(judge, folder, folder if out is None else out)
+    return run_command(PROG, action, if_interrupted="nothing was judged", extra="study")
 
 
 if __name__ == "__main__":
-    raise SystemExit(tyro.cli(main, prog=PROG))
+    sys.exit(tyro.cli(main, prog=PROG))

@@ -65,7 +65,7 @@ class Run:
     momentum: float = 0.9
     classifier_rate: float = 1.0  # factor on the learning rate of the classifier
     linear_rate: float = 1.0  # factor on the learning rate of the linear 1x1 convolutions
-    stagger: int = 0  # steps between the joins of two replicas; 0: all join at the start
+    stagger: int = 0  # steps between the starts of two replicas; with 0, all start at once
     seed: int = 0  # of initial weights, order of the data, choice of replicas
 
     def __post_init__(self) -> None:

@@ -49,8 +49,8 @@ def plan_training(
             memory; their gradients are averaged.
         remat: Recompute the activations of blocks in the backward pass, to save memory.
         bn_sync: Chips that share batch statistics: none, global (all) or a number.
-        stale_replicas: Simulated replicas with stale gradients; every chip holds a copy of
-            the parameters for each, unless there is one.
+        stale_replicas: Number of simulated replicas with stale gradients. With more than
+            one, every chip holds a copy of the parameters for each replica.
         largest: Also search for the largest batch per chip that fits in memory, among
             powers of two times --accumulate.
         fresh: Ignore cached results and recompile.

@@ -76,12 +76,12 @@ class ParallelConfig(Checked):
     wrapper: Literal["pmap", "shard_map"] = "pmap"
     # Devices that share batch statistics: none, global (all), or N (groups of N devices).
     bn_sync: Literal["none", "global"] | int = "none"
-    # Simulated asynchronous training: replicas that compute gradients at stale copies of
-    # the parameters, one replica per step; 1 trains synchronously.
+    # Number of replicas in simulated asynchronous training: at each step, one replica
+    # computes the gradient at its stale copy of the parameters. 1 trains synchronously.
     stale_replicas: Count = 1
-    # Steps between the starts of two replicas, 15 in TF-slim; 0 starts all at once.
+    # Steps between the starts of two replicas, 15 in TF-slim; with 0, all start at once.
     stale_stagger: Natural = 0
-    # How the replica of a step is chosen: at random, or each in turn (cyclic).
+    # How the replica of a step is chosen: at random, or cyclically.
     stale_order: Literal["random", "cyclic"] = "random"
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-# Annotations that say which values are valid: a type, the range in words, and its test.
+# Types of settings. Each annotation holds the valid range as text and as a test.
 Positive = Annotated[float, "> 0", lambda x: x > 0]
 Finite = Annotated[float, "finite and > 0", lambda x: 0 < x < math.inf]
 NonNegative = Annotated[float, "finite and >= 0", lambda x: 0 <= x < math.inf]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wider and narrower versions of a network, with all of its channels in proportion."""
 
+import math
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from inception_jax.models.layers import Box, ModuleDef
@@ -10,17 +11,20 @@ from inception_jax.models.reduction_a import ReductionA
 from inception_jax.models.spec import NetworkSpec
 
 
+@cache  # equal arguments give one spec, so a network is compiled once
 def with_width(spec: NetworkSpec, factor: float) -> NetworkSpec:
-    """Return `spec` with the filters of every convolution multiplied by `factor`.
+    """Return `spec` with `factor` times the filters in every convolution.
 
     Numbers of filters are rounded, and at least 1. The linear 1x1 convolutions of residual
     blocks follow the width of the stream. `inception_resnet_v2_paper` has 2144 channels
     before the pool, and 536 with a factor of 0.25.
 
-    Raises ValueError if the factor is not positive.
+    Raises ValueError if the factor is not positive and finite.
     """
-    if not factor > 0:
-        raise ValueError(f"the factor on the width must be positive, got {factor}.")
+    if not 0 < factor < math.inf:
+        raise ValueError(
+            f"the factor on the width must be positive and finite, got {factor}."
+        )
     if factor == 1:
         return spec
     stages = tuple(

@@ -17,8 +17,8 @@ from inception_jax.models.network import Network
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.step import Batch, network_input
 
-# Vectors that Lanczos keeps. SciPy's default is 20, but the largest eigenvalue of a network
-# stands apart from the others, so that half as many take half the memory and the time.
+# Number of vectors that Lanczos keeps. SciPy's default is 20. The largest eigenvalue of a
+# network is far from the others, so 10 suffice and take half the memory and time.
 VECTORS = 10
 
 HessianProduct = Callable[[dict, Batch, Array, Array], Array]
@@ -40,11 +40,11 @@ def largest_hessian_eigenvalue(
     and without dropout, weight decay or the auxiliary head. `batch` is that of a training
     step: `image` `[n, h, w, c]` in uint8 and `label` `[n]`.
 
-    The Hessian is indefinite, and its negative eigenvalues can be the larger ones; power
-    iteration would find one of those. SciPy's Lanczos method finds the largest one.
-    It stops at a relative error of `tolerance`, after at most `iterations` restarts. The
-    host keeps 10 vectors of the size of the parameters. A network is compiled once for all
-    variables and residual scales.
+    SciPy's Lanczos method computes the eigenvalue, because power iteration would return the
+    eigenvalue of the largest magnitude, which can be negative. The method stops at a
+    relative error of `tolerance` and restarts at most `iterations` times. The host keeps 10
+    vectors of the size of the parameters. A network is compiled once for all variables and
+    residual scales.
 
     The result is NaN if the Hessian is not finite. Raises ImportError if SciPy is missing,
     ValueError as the network does, and RuntimeError if the method does not converge.
@@ -63,7 +63,7 @@ def largest_hessian_eigenvalue(
     if not np.isfinite(first).all():
         return float("nan")
     if not first.any():
-        return 0.0  # all predictions are certain and right; Lanczos cannot start
+        return 0.0  # the Hessian vanishes, and Lanczos cannot start
     try:
         (largest,) = linalg.eigsh(
             linalg.LinearOperator((size, size), times, dtype=np.float32),
@@ -115,7 +115,7 @@ def hessian_product(network: Network, preprocess: PreprocessSpec) -> HessianProd
 
 
 def _measured(network: Network) -> Network:
-    """Return the network in float32, without what is random or needs several devices."""
+    """Return the network in float32, without dropout, auxiliary head and device axes."""
     return network.clone(
         dropout_rate=0.0,
         aux_head=False,

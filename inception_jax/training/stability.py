@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The largest curvature at which momentum is stable, with gradients that come late.
+"""Stability limits of gradient descent with momentum and delayed gradients.
 
 On a quadratic loss of curvature c, with gradients that are d updates old, heavy ball is
 
     v(t + 1) = momentum v(t) + c theta(t - d)
     theta(t + 1) = theta(t) - rate v(t + 1)
 
-Whether theta goes to zero depends on the momentum, the delay and k = rate * c only. The
-functions return the limit of k: training is unstable where the largest eigenvalue of the
+Whether theta converges to zero depends only on the momentum, the delay and k = rate * c.
+The functions return the limit of k. Training is unstable if the largest eigenvalue of the
 Hessian exceeds limit / rate. For momentum 0.9 and a rate of 0.045 this is 84 without delay,
 2.2 with a delay of 1 and 0.14 with 19.
 
@@ -25,8 +25,8 @@ import math
 def stability_limit(momentum: float, delay: int = 0) -> float:
     """Return the limit of rate * curvature if every gradient is `delay` updates old.
 
-    That is the delay of `delay + 1` replicas that take turns. Without delay the limit is
-    2 (1 + momentum); without momentum it is 2 sin(pi / (4 delay + 2)).
+    With `delay + 1` replicas in cyclic order, gradients have this delay. Without delay, the
+    limit is 2 (1 + momentum). Without momentum, it is 2 sin(pi / (4 delay + 2)).
 
     Raises ValueError for a momentum outside [0, 1) or a negative delay.
     """
@@ -37,12 +37,13 @@ def stability_limit(momentum: float, delay: int = 0) -> float:
     # theta(t) = z^t solves the recursion if (z - 1) (z - momentum) z^(delay - 1) = -k. As k
     # grows from 0, the first z to reach the unit circle is exp(i angle) with the smallest
     # angle at which the left side is real and negative, because its modulus grows with the
-    # angle. Its phase begins at pi / 2 and must be pi; this is the difference to pi / 2:
+    # angle. There the phase of the left side is pi. This function returns that phase minus
+    # pi / 2.
     def phase(angle: float) -> float:
         return (delay - 0.5) * angle + cmath.phase(cmath.exp(1j * angle) - momentum)
 
     low, high = 0.0, math.pi
-    for _ in range(60):  # bisection: one bit each
+    for _ in range(60):  # each bisection adds one bit of precision
         middle = (low + high) / 2
         low, high = (middle, high) if phase(middle) < math.pi / 2 else (low, middle)
     z = cmath.exp(1j * high)
@@ -53,15 +54,17 @@ def random_stability_limit(momentum: float, replicas: int) -> float:
     """Return the limit for the mean of theta if random replicas make the updates.
 
     A replica takes its gradient at the parameters after its own last update. Each update is
-    made by one of n replicas drawn at random, so the delay is d with probability p q^d,
+    made by one of n replicas, drawn at random, so the delay is d with probability p q^d,
     where p = 1 / n and q = 1 - p. The delay is independent of theta(t - d), so the mean of
-    theta follows the recursion with the mean over d of its past values. It is z^t if
+    theta satisfies the recursion in which the gradient is averaged over d. Its solutions
+    are z^t with
 
         (z - 1) (z - momentum) (z - q) + k p z^2 = 0
 
-    and the limit is where the Schur-Cohn conditions of this polynomial end. The mean square
-    of theta diverges earlier: with momentum 0.9 above 0.97 of this limit for 2 replicas and
-    0.95 of it for 8, but without momentum above 0.21 of it for 2.
+    The limit is the largest k at which this polynomial satisfies the Schur-Cohn conditions.
+    The mean square of theta already diverges at a smaller k. With momentum 0.9, it diverges
+    above 0.97 of the limit for 2 replicas and above 0.95 of it for 8. Without momentum, it
+    diverges above 0.21 of the limit for 2 replicas.
 
     Raises ValueError for a momentum outside [0, 1) or fewer than one replica.
     """

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asynchronous training with stale gradients: several replicas, simulated in one program.
+"""Asynchronous training with stale gradients, simulated in one program.
 
-Each replica holds a copy of the trained parameters. At every update one replica computes
-the gradient at its copy. The gradient is applied at once to the shared parameters, and the
-replica fetches the result. Workers that train with TensorFlow 1's parameter servers do the
-same. They also share the optimizer state and the moving averages of batch normalisation.
+Each replica holds a copy of the trained parameters. At every step, one replica computes the
+gradient at its copy. The gradient is applied immediately to the shared parameters, and the
+replica then fetches the result. Workers that train with TensorFlow 1's parameter servers do
+the same. They also share the optimizer state and the moving averages of batch
+normalisation.
 
-The functions here choose the replica of an update, and read and write the copies: a dict of
-parameters with a leading axis of replicas.
+The copies are a dict of parameters whose arrays have a leading axis of replicas.
 """
 
 from typing import NamedTuple
@@ -18,16 +18,19 @@ from jaxtyping import Array, Int
 
 from inception_jax.config import ParallelConfig
 
-# Keys of dropout are folded with a step, which is never as large.
+# The seed's key is folded with this number to choose replicas, and with the step for
+# dropout. No step is as large, so the two sequences are independent.
 _STREAM = 2**32 - 1
 
 
 class StaleNumbers(NamedTuple):
-    """Traced scalars of the replicas: changing them does not recompile the step."""
+    """Settings of the replicas as traced scalars; changing them does not recompile."""
 
-    replicas: Int[Array, ""]  # number in use, at most the number of copies
-    stagger: Int[Array, ""]  # updates between two joins; 0: all join at the start
-    random: Int[Array, ""]  # 1: a random replica at every update; 0: they take turns
+    replicas: Int[Array, ""]  # number of replicas, at most the number of copies
+    # Steps between the starts of two replicas; with 0, all start at once.
+    stagger: Int[Array, ""]
+    # 1 if a random replica is chosen at every step, 0 if the replicas are used cyclically.
+    random: Int[Array, ""]
 
 
 def stale_numbers(config: ParallelConfig) -> StaleNumbers | None:
@@ -45,8 +48,8 @@ def make_copies(trained: dict, count: int) -> dict | None:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), trained)
 
 
-def num_joined(step: Int[Array, ""], numbers: StaleNumbers) -> Int[Array, ""]:
-    """Return how many replicas have joined: number k joins at step `k * stagger`."""
+def num_started(step: Int[Array, ""], numbers: StaleNumbers) -> Int[Array, ""]:
+    """Return the number of started replicas; replica k starts at step `k * stagger`."""
     in_turn = 1 + step // jnp.maximum(numbers.stagger, 1)
     count = numbers.replicas
     return jnp.where(numbers.stagger > 0, jnp.minimum(in_turn, count), count)
@@ -55,11 +58,11 @@ def num_joined(step: Int[Array, ""], numbers: StaleNumbers) -> Int[Array, ""]:
 def replica_at(
     step: Int[Array, ""], seed: Int[Array, ""], numbers: StaleNumbers
 ) -> Int[Array, ""]:
-    """Return the replica that computes the gradient of a step; the same on all devices."""
-    joined = num_joined(step, numbers)
+    """Return the index of the replica of a step, which is the same on all devices."""
+    started = num_started(step, numbers)
     key = jax.random.fold_in(jax.random.key(seed), _STREAM)
-    drawn = jax.random.randint(jax.random.fold_in(key, step), (), 0, joined)
-    return jnp.where(numbers.random > 0, drawn, step % joined)
+    drawn = jax.random.randint(jax.random.fold_in(key, step), (), 0, started)
+    return jnp.where(numbers.random > 0, drawn, step % started)
 
 
 def read_copy(copies: dict, replica: Int[Array, ""]) -> dict:
@@ -78,13 +81,14 @@ def fetch(
 ) -> dict:
     """Return the copies after a step that changed the shared parameters to `params`.
 
-    The replica of the step fetches `params`, and so does one that joins at the next step.
+    The replica of this step fetches `params`, and so does a replica that starts at the next
+    step.
     """
-    after = num_joined(step + 1, numbers)
-    joining = jnp.where(after > num_joined(step, numbers), after - 1, replica)
+    after = num_started(step + 1, numbers)
+    starting = jnp.where(after > num_started(step, numbers), after - 1, replica)
 
     def write(copies: Array, x: Array) -> Array:
-        for index in (replica, joining):
+        for index in (replica, starting):
             copies = jax.lax.dynamic_update_index_in_dim(copies, x, index, 0)
         return copies
 

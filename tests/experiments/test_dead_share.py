@@ -19,7 +19,10 @@ def tables(tmp_path):
     rows = [asdict(run) | {"final_pool_dead": 0.5} for run in narrow + others]
     pd.DataFrame(rows).to_csv(tmp_path / "cpu.csv", index=False)
     full = [FULL, replace(FULL, scale=0.1, width=536), STALE, STALE_FULL]
-    rows = [asdict(run) | {"dead": 0.75} for run in [*full, replace(STALE, replicas=1)]]
+    rows = [
+        asdict(run) | {"final_pool_dead": 0.75}
+        for run in [*full, replace(STALE, replicas=1)]
+    ]
     pd.DataFrame(rows).to_csv(tmp_path / "full.csv", index=False)
     return tmp_path / "cpu.csv", tmp_path / "full.csv"
 

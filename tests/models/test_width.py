@@ -59,6 +59,7 @@ def test_other_factors():
     spec = small_image_spec(width=64, branch_width=6)
     assert with_width(spec, 1.0) is spec
     assert shapes(with_width(spec, 0.01))["Logits", "kernel"] == (1, 10)
-    for factor in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match=f"must be positive, got {factor}"):
+    assert with_width(spec, 0.5) is with_width(spec, 0.5)
+    for factor in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"positive and finite, got {factor}"):
             with_width(spec, factor)

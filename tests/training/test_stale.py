@@ -132,7 +132,7 @@ def simulate(
     losses = []
     for step, worker in enumerate(order):
         if stagger and step % stagger == 0 and step // stagger < replicas:
-            copies[step // stagger] = dict(shared)  # it joins and fetches
+            copies[step // stagger] = dict(shared)  # it starts, and fetches
         held = copies[worker]
         total, loss = dict.fromkeys(trained, 0.0), 0.0
         for part in np.split(np.arange(8), parts):
@@ -200,7 +200,7 @@ def test_fifty_updates_of_workers_in_numpy(order, stagger, accumulate, body_rate
     assert np.abs(current["Logits/kernel"] - params["Logits/kernel"]).max() > 0.01
 
 
-def test_replicas_join_one_after_another():
+def test_replicas_start_one_after_another():
     numbers = stale_numbers(ParallelConfig(stale_replicas=4, stale_stagger=15))
     steps = jnp.arange(3000)
     drawn = jax.vmap(partial(replica_at, seed=jnp.int32(0), numbers=numbers))(steps)
