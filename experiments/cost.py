@@ -39,7 +39,7 @@ class Cost:
     topology: str
     batch_size: int  # images in a step, over all chips
     needed: int  # bytes of HBM
-    largest: int | None  # largest power of two of images that fits; None if not searched
+    largest: int | None  # images per chip in the largest batch; None if not searched
     flops: float
     hbm_bytes: int
     all_reduce_bytes: int

@@ -244,7 +244,7 @@ def compare_batch_norm_modes(
     ]
     if not batches:
         return "Too few images to compare training and evaluation mode."
-    advice = " on these images"
+    advice = " these images"
     if trained.card.origin.source == "run":
         advice = "; recompute them: python -m experiments.recalibrate RUN --out DIR"
     lines = []

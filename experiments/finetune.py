@@ -63,7 +63,7 @@ class Options:
     # Label smoothing. It helps little with few classes and reliable labels.
     label_smoothing: float = 0.0
     # Dropout rate before the classifier.
-    dropout_rate: Annotated[float | None, option("FLOAT", "the network's, 0.2")] = None
+    dropout_rate: Annotated[float | None, option("FLOAT", "the network's")] = None
     # Images per batch, a multiple of the number of devices.
     batch_size: Annotated[int | None, option("INT", "32, or less for few images")] = None
     # Passes over the training images.
@@ -203,7 +203,7 @@ def finish(config: RunConfig) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is that of `experiments.run`."""
-    return run.main(arguments, parse, finish)
+    return run.main(arguments, parse, finish, name="experiments.finetune")
 
 
 if __name__ == "__main__":

@@ -53,8 +53,12 @@ def main(
     arguments: Sequence[str] | None = None,
     parse: Callable[..., RunConfig] = parse,
     finish: Callable[[RunConfig], None] = lambda config: None,
+    *,
+    name: str = "experiments.run",
 ) -> int:
     """Train as the command line says and call `finish` when the run is complete.
+
+    Error messages begin with `name`, the name of the command.
 
     Returns an exit status, see `inception_jax.runtime.stopping.ExitStatus`.
     """
@@ -72,7 +76,7 @@ def main(
         return ExitStatus.DONE
 
     return run_command(
-        "experiments.run",
+        name,
         action,
         if_interrupted="the last checkpoint is kept",
         os_error=ExitStatus.DISK,

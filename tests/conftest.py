@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     jax.config.update("jax_disable_most_optimizations", True)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    # One piece of code instead of 32 for as many threads: each core has its own process.
+    # Do not split code generation for 32 threads: each core has its own test process.
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_parallel_codegen_split_count=1"]
     if jax.__version_info__ < (0, 11):  # newer versions reject the flag
         flags.append("--xla_cpu_use_fusion_emitters=false")

@@ -37,7 +37,7 @@ def records(workdir: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def compiled_by(compilations: list[float], config: RunConfig) -> int:
-    """Return the number of programs that a run compiles as the first one of its process.
+    """Return the number of programs that a run compiles if it is the first of its process.
 
     `compilations` is the fixture of that name.
     """

@@ -187,7 +187,7 @@ def claim_3(records: Records) -> list[Verdict]:
 def _late(runs: Records, width: int) -> Verdict:
     """Test whether most runs of a width die, and only after `LONG_HORIZON` steps.
 
-    Only networks of more than 1000 filters can fail to reproduce the claim.
+    "Not reproduced" is possible only for networks of more than 1000 filters.
     """
     steps = [record["death_step"] for record in runs.values()]
     late = Share.of(step is not None and step >= LONG_HORIZON for step in steps)

@@ -26,7 +26,7 @@ QUESTION = (
     "than 1000 filters died early in training: the last layer before the average pool "
     "produced only zeros. Neither a lower learning rate nor an extra batch normalisation "
     "prevented this. Scaling the residuals by 0.1 to 0.3 before adding them did, and never "
-    "seemed to harm the accuracy. This study trains many small networks with and without "
+    "seemed to harm the accuracy. This study trains many networks with and without "
     "each of these measures and tests the claims one by one."
 )
 READING = (

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         title = f"{config.network}, {config.steps} updates"
         configs[name] = title, replace(config, workdir=root / name)
     parse = partial(run.parse, configs=configs, prog=PROG, description=__doc__)
-    return run.main(arguments, parse)
+    return run.main(arguments, parse, name="experiments.residual_scaling.imagenet")
 
 
 def print_list() -> None:

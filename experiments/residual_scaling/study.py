@@ -19,8 +19,8 @@ class Options:
     # quick: two minutes, no verdicts; cpu: the main study; cpu_more: also remedies of later
     # papers and longer runs; full: the paper's networks; gpu: the paper's widths.
     plan: str = "cpu"
-    # Minutes of training. Runs that do not fit are left out, the least important
-    # first; repeat the command to train them.
+    # Minutes of training. Runs are trained in order of importance, and each one that
+    # would not finish in time is left out; repeat the command to train them.
     minutes: Annotated[float | None, arg(help_behavior_hint="(default: the plan's)")] = None
     # Number of seeds for every setting.
     seeds: Annotated[int | None, arg(help_behavior_hint="(default: the plan's)")] = None

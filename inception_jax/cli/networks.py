@@ -78,9 +78,9 @@ def _table_of_networks(image_size: int | None) -> str:
     notes = (
         "parameters: including batch-norm scale and bias. MACs: multiply-accumulates of "
         "convolutions and\nlinear layers, for one image. widths: output channels of blocks "
-        "A, B and C, which work at 35x35,\n17x17 and 8x8 for 299-pixel images. "
-        "The\ntwo versions of v2: inception-jax networks compare "
-        "inception_resnet_v2\ninception_resnet_v2_paper"
+        "A, B and C, which work at 35x35,\n17x17 and 8x8 for 299-pixel images.\n"
+        "To compare the two versions of v2, run\n"
+        "  inception-jax networks compare inception_resnet_v2 inception_resnet_v2_paper"
     )
     return f"{table(header, lines, right=(1, 2))}\n\n{notes}"
 

@@ -25,7 +25,7 @@ def import_weights(
     file: Annotated[Path, Positional, arg(metavar="FILE")],
     /,
     out: Annotated[
-        Path | None, option("DIR", "$INCEPTION_JAX_MODELS/NETWORK.SOURCE")
+        Path | None, option("DIR", "NETWORK.LIBRARY in the folder of named models")
     ] = None,
     classes: Annotated[Path | None, option("FILE", "ImageNet's, or numbers")] = None,
     sha256: Annotated[str | None, option("HEX", "not checked")] = None,
@@ -35,9 +35,10 @@ def import_weights(
     Example: inception-jax weights import model.safetensors --out models/v4
 
     Supported files are .safetensors, .pth and .pt of timm, Cadene and facenet-pytorch, .h5
-    and .keras of Keras, and checkpoints of TF-slim and facenet. The library and network are
-    recognised from the array names, which must match exactly. Nothing is downloaded;
-    inception_jax/weights/README.md lists where to find weight files.
+    and .keras of Keras, checkpoints of TF-slim and facenet, and .safetensors and .npz of
+    `weights export`. The library and network are recognised from the array names, which
+    must match exactly. Nothing is downloaded; inception_jax/weights/README.md lists where
+    to find weight files.
 
     Args:
         file: File to read. For a TensorFlow checkpoint, its prefix or any of its files.

@@ -130,7 +130,7 @@ class AugmentConfig(Checked):
     # Smallest and largest aspect ratio (width / height) of the random crop.
     ratio: tuple[float, float] = (0.75, 1.33)
     # Redraw crops that cover less than this fraction of the image (TF-slim's
-    # min_object_covered). The default overrides the lower bound 0.05 of --augment.area.
+    # min_object_covered). It overrides a smaller lower bound of --augment.area.
     min_covered: float = 0.1
     flip: bool = True  # Flip half of the images horizontally.
     color: bool = True  # Distort brightness, saturation, hue and contrast.

@@ -86,7 +86,8 @@ def train_batches(
     Raises ValueError if batch_size is not a positive multiple of num_hosts or exceeds the
     size of the source, if host or seed is out of range, or if colour distortion is on for
     images of one channel. Raises ImportError if Grain is not installed. Accessing an
-    element raises UnreadableImage; with "skip", only after 100 unreadable images in a row.
+    element raises UnreadableImage if an image cannot be read; with "skip", only after 100
+    unreadable images in a row.
     """
     per_host = _batch_size_per_host(batch_size, num_hosts, host)
     if batch_size > len(source):

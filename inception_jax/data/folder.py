@@ -51,7 +51,8 @@ def open_folder(directory: str, split: str) -> Source:
     if not len(positions):
         raise ValueError(
             f"{str(root)!r} has only {len(paths)} images, too few to hold some out for "
-            f"eval; add a folder {str(root / EVAL_FOLDERS[0])!r}."
+            f"eval; put them into {str(root / 'train' / 'CLASS')!r} and "
+            f"{str(root / EVAL_FOLDERS[0] / 'CLASS')!r}."
         )
     if part is not None:
         by_hash = sorted(positions, key=lambda i: _hash(paths[i]))

@@ -81,7 +81,7 @@ def _expand_name(name: str) -> list[Path]:
         images, num_others = _sorted_images(path)
         if not images:
             raise ValueError(
-                f"{name!r} contains no images; none of its {num_others} other files has "
+                f"{name!r} contains no images: none of its {num_others} files has "
                 f"one of the extensions {EXTENSIONS}."
             )
         return images

@@ -35,8 +35,8 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
     if info.file_format != tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
         raise ValueError(
             f"{name!r} is prepared in {builder.data_dir} as {info.file_format.value}; "
-            "expected array_record, which has random access; to see how to convert it, run "
-            f"inception-jax data check {name}"
+            "expected array_record, which has random access; to see how to prepare it "
+            f"again, run inception-jax data check {name}"
         )
     image, label = _image_and_label_keys(name, info)
     data = read_split(builder, split, decoders={image: tfds.decode.SkipDecoding()})

@@ -2,8 +2,9 @@
 """Comparison of batch norm's two modes, and recalibration of its moving averages.
 
 If a network is accurate in training mode but not in evaluation mode, its moving averages do
-not match its weights: after too few updates for a decay of 0.9997, while weights change
-fast, or with averaged weights, whose activations differ.
+not match its weights. This happens after too few updates for a decay of 0.9997, while the
+weights change fast, or with averaged weights, whose activations differ from those of the
+raw weights.
 """
 
 from collections.abc import Callable, Iterable, Sequence

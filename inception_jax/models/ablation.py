@@ -21,7 +21,7 @@ def ablated(
     activation: Literal["relu", "leaky_relu", "pre"] = "relu",
     pool_norm: Literal["none", "before_relu", "after_relu"] = "none",
 ) -> NetworkSpec:
-    """Return `spec` with other initialisers, residual blocks or batch norm before the pool.
+    """Return `spec` with other initialisers or residual blocks, or batch norm for the pool.
 
     `kernel_init` applies to all convolutions with batch norm, `residual_init` to the linear
     1x1 convolutions; both are names of `INITIALIZERS`, and None leaves them as published.

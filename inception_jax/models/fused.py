@@ -101,7 +101,7 @@ class BatchNorm(nn.Module):
         bias: Float[Array, " c"],
         widths: tuple[int, ...],
     ) -> list[Normalized]:
-        """Normalise feature maps of `widths` channels, concatenated in `x`, by the batch.
+        """Normalise the feature maps of `widths` channels in `x` by their batch statistics.
 
         This is a pure function of its arguments; the moving averages do not change.
         """
@@ -130,7 +130,7 @@ class ConvBN(layers.ConvBN):
         *,
         train: bool = False,
     ) -> Float[Array, "n h2 w2 d"]:
-        """Return the output; `normalized` is the one that `leading_convs` computed."""
+        """Return the output. `leading_convs` may have computed `normalized` already."""
         if normalized is None:
             is_pointwise = self.kernel == (1, 1) and self.stride == 1
             x = nn.Conv(

@@ -12,8 +12,8 @@ class AuxHead(nn.Module):
     """Auxiliary classifier on the last 17x17 feature map, for training only.
 
     It is not in the paper; slim/nets/inception_v3.py, inception_v4.py and
-    inception_resnet_v2.py have it and train it with weight 0.4. Its parameters fit images
-    of 299 pixels only.
+    inception_resnet_v2.py have it and train it with weight 0.4. It needs a 17x17 grid,
+    which images of 299 to 314 pixels give.
 
     Raises ValueError if the feature map is not 17x17.
     """

@@ -5,11 +5,13 @@ Figure numbers here refer to "Rethinking the Inception Architecture for Computer
 (arXiv 1512.00567). Its figures and its Table 1 differ from the published network; all
 numbers follow slim/nets/inception_v3.py.
 
-Names are slim's, except for five that are inconsistent in slim. Ours / slim's:
-Mixed_5c/Branch_1/Conv2d_0a_1x1 / Conv2d_0b_1x1, Mixed_5c/Branch_1/Conv2d_0b_5x5 /
-Conv_1_0c_5x5, Mixed_6a/Branch_0/Conv2d_1a_3x3 / Conv2d_1a_1x1,
-Mixed_6a/Branch_1/Conv2d_1a_3x3 / Conv2d_1a_1x1, Mixed_7b/Branch_1/Conv2d_0c_3x1 /
-Conv2d_0b_3x1.
+Names are slim's, except for five that are inconsistent in slim. Ours -> slim's:
+
+    Mixed_5c/Branch_1/Conv2d_0a_1x1 -> Conv2d_0b_1x1
+    Mixed_5c/Branch_1/Conv2d_0b_5x5 -> Conv_1_0c_5x5
+    Mixed_6a/Branch_0/Conv2d_1a_3x3 -> Conv2d_1a_1x1
+    Mixed_6a/Branch_1/Conv2d_1a_3x3 -> Conv2d_1a_1x1
+    Mixed_7b/Branch_1/Conv2d_0c_3x1 -> Conv2d_0b_3x1
 """
 
 from functools import partial

@@ -33,7 +33,7 @@ def check_images(images: ImageArray, spec: NetworkSpec) -> None:
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
-            f"images must be floating and scaled to [-1, 1], got {images.dtype}; for "
+            f"images must be floating-point and scaled to [-1, 1], got {images.dtype}; for "
             "8-bit images use x / 127.5 - 1."
         )
 
@@ -63,7 +63,7 @@ def block_scales(
     scale = jnp.asarray(residual_scale)
     if not jnp.issubdtype(scale.dtype, jnp.floating):
         raise TypeError(
-            f"residual_scale must be floating, got {scale.dtype}; write 1.0 for 1."
+            f"residual_scale must be floating-point, got {scale.dtype}; write 1.0 for 1."
         )
     if scale.shape == ():
         return jnp.broadcast_to(scale, (len(defaults),))

@@ -74,7 +74,7 @@ BatchNorm = partial(nn.BatchNorm, momentum=BN_DECAY, epsilon=BN_EPSILON)
 
 
 def frozen(norm: ModuleDef) -> ModuleDef:
-    """Return `norm` with moving averages in training too, which are not updated."""
+    """Return `norm` with fixed moving averages, which training uses too."""
 
     def frozen_norm(*, use_running_average: bool, **fields: Any) -> nn.Module:
         return norm(use_running_average=True, **fields)

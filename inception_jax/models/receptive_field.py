@@ -2,7 +2,7 @@
 """Receptive fields: the image pixels that a position of a feature map depends on.
 
 They are computed from the figures' boxes; no array is computed. A layer with kernel k,
-stride s and p pixels of padding at the start maps a field of `size` pixels, with
+stride s and p positions of padding at the start maps a field of `size` pixels, with
 `stride` pixels between positions and its first pixel at `start`, to
 
     size + (k - 1) stride,  stride s,  start - p stride
@@ -37,7 +37,7 @@ class Field:
     start: tuple[int, int] = (0, 0)  # first pixel of position (0, 0); may be padding
 
     def pixels_of(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """Return the top, left, bottom and right (both exclusive) pixel of a position."""
+        """Return top, left, bottom and right of a field; the last two are exclusive."""
         top = self.start[0] + row * self.stride[0]
         left = self.start[1] + column * self.stride[1]
         return top, left, top + self.size[0], left + self.size[1]

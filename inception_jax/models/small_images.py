@@ -129,10 +129,11 @@ def concat_branches_of_cost(
 ) -> Branches:
     """Return branches of a non-residual network that costs as much as the residual one.
 
-    Each of `depth` blocks concatenates two branches, a 1x1 of p filters and 1x1, 1x3, 3x1
-    of t filters each, to V = p + t channels, where V = 2t is intended. The stem's `width` W
-    and the head's `final_conv` F are kept. The multiply-accumulates per position, first of
-    the residual network with `branch_width` m, then of this one, are
+    Each of `depth` blocks concatenates two branches: a 1x1 convolution of p filters, and
+    three convolutions (1x1, 1x3, 3x1) of t filters each. The result has V = p + t channels,
+    and t is chosen so that V is about 2t. The stem's `width` W and the head's `final_conv`
+    F are kept. The multiply-accumulates per position, first of the residual network with
+    `branch_width` m, then of this one, are
 
         depth (4 W m + 6 m^2) + F W
         depth 6 t^2 + (depth - 1) V^2 + (W + F) V

@@ -41,6 +41,7 @@ def check_output_path(format: Format, out: Path) -> None:
     right_name = out.name.endswith(suffix) and not out.name.endswith(".weights.h5")
     if not (right_name and out.parent.is_dir()):
         kind = f"a {suffix} file" if suffix else "a new folder"
+        kind += " (not .weights.h5)" if suffix == ".h5" else ""
         raise ValueError(f"--out needs {kind} in an existing folder, got {one_line(out)}.")
 
 

@@ -39,8 +39,8 @@ def import_file(
         sha256: the expected SHA-256 of the file, in hexadecimal.
 
     Raises ValueError if the digest differs, if the arrays are not exactly those of one
-    layout, or if an array is not float32, has NaN or infinite values, or has a negative
-    variance. Also raises the errors of `read_file.read_arrays`.
+    layout, or if an array of a library's file is not float32, has NaN or infinite values,
+    or has a negative variance. Also raises the errors of `read_file.read_arrays`.
     """
     digest = read_file.file_sha256(path)
     if sha256 is not None and digest != sha256.lower():
@@ -98,7 +98,9 @@ def identify_layout(library_arrays: Arrays) -> tuple[Layout, NameMatch]:
         return matches[layout].distance, not background
 
     closest = min(LAYOUTS, key=rank)
-    matches[closest].check(f"no supported layout has these arrays; closest is {closest}")
+    matches[closest].check(
+        f"these are not the arrays of a supported network; the closest is {closest}"
+    )
     return closest, matches[closest]
 
 

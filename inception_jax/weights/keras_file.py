@@ -2,8 +2,9 @@
 """Keras files: reader for .h5, .weights.h5 and .keras archives, writer for .h5.
 
 The numbers in layer names depend on the models that the process had built before (.h5), or
-count the layers of a class (.weights.h5). The reader, names/keras_*.json and, in the order
-of `model.layers`, names/keras_*_order.json name layers as in a process's first model.
+count the layers of a class (.weights.h5). The reader and names/keras_*.json name layers as
+in the first model of a process; names/keras_*_order.json has them in the order of
+`model.layers`.
 """
 
 import re

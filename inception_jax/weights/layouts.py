@@ -34,7 +34,8 @@ class Convention:
     gamma: str | None = None  # None: batch norm has no gamma
     output_first: bool = False  # kernels are OIHW and [out, in], not HWIO and [in, out]
     counts_batches: bool = False  # each batch norm has an integer num_batches_tracked
-    # Arrays that training adds for each array, and once per file. They are not imported.
+    # Suffixes of the arrays that training adds for each array, and names of those that it
+    # adds once per file. These arrays are not imported.
     slots: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
 
@@ -113,8 +114,8 @@ def find_layout(library: str, network: str) -> Layout:
     for layout in LAYOUTS:
         if (layout.library, layout.network) == (library, network):
             return layout
-    supported = ", ".join(f"{x.library} {x.network}" for x in LAYOUTS)
-    raise ValueError(f"{library} has no layout of {network}; supported are: {supported}.")
+    supported = ", ".join(x.network for x in LAYOUTS if x.library == library)
+    raise ValueError(f"{library} does not have {network}; supported are: {supported}.")
 
 
 @cache
@@ -154,7 +155,7 @@ SLIM_STACKS = {"block35": "Repeat", "block17": "Repeat_1", "block8": "Repeat_2"}
 
 
 def _slim_layer_names(layout: Layout) -> Layers:
-    """Return slim's scopes: this package's names inside those of network and stack."""
+    """Return slim's names: this package's, inside the scopes of network and stack."""
     network = layout.network
     same_layers = find_layout("facenet-pytorch" if network == FACENET else "timm", network)
     has_norm = {

@@ -49,7 +49,9 @@ def file_sha256(path: Path) -> str:
 def check_exists(path: Path) -> None:
     """Raise ValueError unless `path` is a file or the prefix of a TensorFlow checkpoint."""
     if not path.is_file() and not read_tensorflow.is_checkpoint(path):
-        raise ValueError(f"file {one_line(path)} does not exist.")
+        raise ValueError(
+            f"{one_line(path)} is not a file or the prefix of a TensorFlow checkpoint."
+        )
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -152,8 +154,8 @@ def _to_numpy(path: Path, name: object, x: Any) -> np.ndarray:
 
     if not isinstance(x, torch.Tensor) or not isinstance(name, str):
         raise ValueError(
-            f"{one_line(path)}: {one_line(name)} is a {type(x).__name__}, not an array; "
-            "expected a state_dict()."
+            f"{one_line(path)}: {one_line(name)} has type {type(x).__name__}; expected an "
+            "array. Save only the model's state_dict()."
         )
     if x.dtype == torch.bfloat16 or x.layout != torch.strided or x.is_quantized:
         raise ValueError(

@@ -151,7 +151,7 @@ def test_many_images_take_several_pages(predict, model, tmp_path):
     [
         ([], "no images specified; expected files, folders or patterns"),
         (["DIR/none"], "none' does not exist; expected an image"),
-        (["DIR/model"], "model' contains no images; none of its 2 other files"),
+        (["DIR/model"], "model' contains no images: none of its 2 files"),
         (["DIR/*.gif"], "no image matches"),
         (["DIR/00.png", "--model", "DIR/none"], "there is no model"),
         (["DIR/00.png", "--top", "0"], "top must be 1 or more, got 0"),

@@ -252,7 +252,9 @@ def test_nothing_held_out(tmp_path):
     write(tmp_path, "a/1.png", "b/2.png")
     assert len(open_folder(tmp_path, "train")) == 2
     message = error_of(tmp_path, "eval")
-    assert "has only 2 images, too few to hold some out for eval; add a folder" in message
+    assert "has only 2 images, too few to hold some out for eval; put them" in message
+    folders = (str(tmp_path / part / "CLASS") for part in ("train", "val"))
+    assert " and ".join(map(repr, folders)) in message
 
 
 def test_unknown_splits(both):

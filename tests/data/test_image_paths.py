@@ -68,7 +68,7 @@ def test_names_of_any_bytes(folder):
     [
         ([], "no images specified; expected files, folders or patterns"),
         (["b.jpg", "c.jpg"], "'c.jpg' does not exist; expected an image"),
-        (["b.jpg", "other"], "'other' contains no images; none of its 1 other files has"),
+        (["b.jpg", "other"], "'other' contains no images: none of its 1 files has"),
         (["b.jpg", "*.gif"], "no image matches '*.gif'; supported extensions are .apng"),
         (["*.txt"], "no image matches '*.txt'"),
     ],

@@ -64,7 +64,7 @@ def test_images_without_or_with_two_batch_axes(shape):
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.bool_])
 def test_images_that_are_not_floating(dtype):
-    with pytest.raises(TypeError, match="floating and scaled to") as error:
+    with pytest.raises(TypeError, match="floating-point and scaled to") as error:
         trace("inception_v4", dtype=dtype)
     check_sentence(error, f"got {jnp.dtype(dtype)}", "[-1, 1]", "x / 127.5 - 1")
 
@@ -77,7 +77,7 @@ def test_images_of_half_precision_are_accepted(dtype):
 
 @pytest.mark.parametrize("scale", [0, 1, np.array(1), np.ones(3, np.int32)], ids=repr)
 def test_scale_that_is_not_floating(scale):
-    with pytest.raises(TypeError, match="residual_scale must be floating") as error:
+    with pytest.raises(TypeError, match="residual_scale must be floating-point") as error:
         trace("inception_resnet_v2", scale=scale)
     check_sentence(error, "got int", "write 1.0 for 1")
 

@@ -195,9 +195,9 @@ def test_the_residual_scale_is_folded_into_linear_convolutions(monkeypatch):
         ),
         ("npz", "x.safetensors", r"a \.npz file in an existing folder, got .*x\.safe"),
         ("timm", "x.pth", r"a \.safetensors file in"),
-        ("keras", "x.weights.h5", r"a \.h5 file in"),
-        ("timm", "x.safetensors", "timm has no layout of tiny; supported are: timm incep"),
-        ("keras", "x.h5", "keras has no layout of tiny"),
+        ("keras", "x.weights.h5", r"a \.h5 file \(not \.weights\.h5\) in"),
+        ("timm", "x.safetensors", "timm does not have tiny; supported are: incep"),
+        ("keras", "x.h5", "keras does not have tiny"),
     ],
 )
 def test_invalid_output_paths_and_networks_are_rejected(

@@ -18,7 +18,8 @@ from tests.weights import sources
 from tests.weights.filled import filled
 from tests.weights.sources import in_library, layout_of, save, with_background
 
-CLOSEST = "no supported layout has these arrays; closest is"
+NO_FILE = "is not a file or the prefix of a TensorFlow checkpoint"
+CLOSEST = "these are not the arrays of a supported network; the closest is"
 
 
 @pytest.fixture
@@ -235,4 +236,4 @@ def test_a_wrong_digest_is_rejected_before_the_file_is_read(ours, command, tmp_p
         f"inception-jax: {tmp_path}/out",
     )
     status, _, errors = command(tmp_path / "y", "--out", tmp_path / "new")
-    assert (status, errors) == (2, f"inception-jax: file {tmp_path}/y does not exist.\n")
+    assert (status, errors) == (2, f"inception-jax: {tmp_path}/y {NO_FILE}.\n")

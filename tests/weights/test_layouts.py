@@ -251,7 +251,7 @@ def test_missing_and_unexpected_arrays_are_named():
     del ours["batch_stats/Stem/Conv2d_1a_3x3/bn/var"]
     with pytest.raises(ValueError, match=r"missing: batch_stats/Stem/Conv2d_1a_3x3/bn/var"):
         convert.to_library(layout, ours)
-    with pytest.raises(ValueError, match="no layout of inception_v4; supported are"):
+    with pytest.raises(ValueError, match="does not have inception_v4; supported are"):
         find_layout("keras", "inception_v4")
 
 

@@ -85,7 +85,7 @@ def accuracy(grid: Grid) -> Figure:
             records = cell.at(scale).values()
             values = np.array([test_accuracy(record) for record in records])
             _interval(panel, places[scale], values[np.isfinite(values)], styles[scale])
-        # Each panel from its lowest to its highest: half a point has to be seen.
+        # Each panel has its own range, so that a difference of half a point is visible.
         panel.yaxis.set_major_formatter(PercentFormatter(1.0))
         panel.set_xticks(range(len(names)), names, rotation=30, ha="right")
     return figure
