@@ -14,9 +14,9 @@ import pandas as pd
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 
-from experiments.residual_scaling.figures.style import COLORS
+from experiments.residual_scaling.figures.style import COLORS, light_grid, percent
 from experiments.residual_scaling.runs import FULL_WIDTHS, PAPER_WIDTH, Run
 
 RESULTS = Path(__file__).parent / "results"
@@ -26,7 +26,7 @@ SCALES = {1.0: COLORS[0], 0.3: COLORS[2], 0.1: COLORS[1]}
 MARKERS = {"C": "o"} | dict(zip(FULL_WIDTHS, "D^vs", strict=True))
 NAMES = {
     "C": "C blocks, 16 filters per branch",
-    "inception_resnet_v2_paper": "Inception-ResNet-v2, all widths in proportion",
+    "inception_resnet_v2_paper": "Inception-ResNet-v2 as drawn in the paper",
     "inception_resnet_v1": "Inception-ResNet-v1",
     "inception_resnet_v2": "Inception-ResNet-v2 as published",
     "inception_v4": "Inception-v4, no residuals",
@@ -94,15 +94,14 @@ def _draw_panel(panel: Axes, runs: pd.DataFrame, title: str) -> None:
                 linewidths=0,
             )
     panel.axvline(PAPER_WIDTH, color="black", lw=0.8, ls=":")
-    panel.annotate("1000 filters", (PAPER_WIDTH, 1.06), fontsize=8, ha="right", va="bottom")
+    panel.annotate("1000 filters", (PAPER_WIDTH, 0.5), fontsize=8, ha="right", rotation=90)
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(ScalarFormatter())
     panel.set_xticks([64, 256, 1024, 2144])
-    panel.yaxis.set_major_formatter(PercentFormatter(1))
-    panel.set_ylim(-0.04, 1.14)
     panel.set_xlabel("channels before the pool")
     panel.set_title(title, fontsize=10)
-    panel.grid(alpha=0.25)
+    percent(panel)
+    light_grid(panel)
 
 
 def main(

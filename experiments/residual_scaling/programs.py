@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from experiments.residual_scaling.prototypes import open_prototypes
 from experiments.residual_scaling.runs import FULL_WIDTHS, Run
-from inception_jax.config import OptimizerConfig, PreprocessSpec
+from inception_jax.config import OptimizerConfig, ParallelConfig, PreprocessSpec
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
 from inception_jax.models.ablation import ablated
@@ -26,14 +26,13 @@ from inception_jax.runtime.parallel import PerDevice
 from inception_jax.training.losses import cross_entropy
 from inception_jax.training.optimizer import optimizer_numbers
 from inception_jax.training.probe import probe_step
-from inception_jax.training.stale import StaleNumbers, make_copies
+from inception_jax.training.stale import make_copies, stale_numbers
 from inception_jax.training.state import TrainState, init_state
 from inception_jax.training.step import Batch, Numbers, TrainOptions, eval_step, train_step
 
-# The paper's optimizer without weight decay, which would add another effect. The learning
-# rate is constant, since no run is as long as the two epochs of ImageNet after which the
-# paper lowers it. With an infinite norm nothing is clipped, but
-# the norm is an argument of the program.
+# The paper's optimizer at a constant learning rate, because no run is as long as the two
+# epochs of ImageNet after which the paper lowers it. Runs set their own weight decay. With
+# an infinite norm nothing is clipped, but the norm is an argument of the program.
 OPTIMIZER = OptimizerConfig(weight_decay=0.0, decay_rate=1.0, clip_norm=float("inf"))
 CLASSES = {"C": 100, "BC": 1000}  # of the prototypes
 EXAMPLES = {"C": 5_000, "BC": 20_000}
@@ -100,16 +99,13 @@ def values_of(run: Run) -> Values:
             optimizer_numbers(config),
             jnp.array(scales, jnp.float32) if published else None,
             jnp.int32(run.seed),
-            None if run.replicas == 1 else stale_numbers(run),
+            stale_numbers(
+                ParallelConfig(stale_replicas=run.replicas, stale_stagger=run.stagger)
+            ),
         ),
         jnp.float32(run.init_gain),
         jnp.float32(run.learned_scale_init),
     )
-
-
-def stale_numbers(run: Run) -> StaleNumbers:
-    """Return the values of asynchronous training, with a random replica at every step."""
-    return StaleNumbers(jnp.int32(run.replicas), jnp.int32(run.stagger), jnp.int32(1))
 
 
 class Programs:

@@ -147,10 +147,8 @@ def train_runs(
     curves: list[tuple[np.ndarray, np.ndarray]] = []  # losses and norms, step by step
     pending = []
     for step in range(1, shape.steps + 1):
-        probing = step % shape.probe_every == 0 or step in (
-            *range(shape.probe_first + 1),
-            shape.steps,
-        )
+        probing = step <= shape.probe_first or step == shape.steps
+        probing |= step % shape.probe_every == 0
         logits_before = log.logits(step - 1, state) if probing else None
         batch = _stack([batch_of(step - 1) for batch_of in batches])
         state, metrics = programs.step(state, batch, values.numbers)
