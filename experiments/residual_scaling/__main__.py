@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m experiments.residual_scaling [--plan PLAN]`: train runs, judge the claims."""
+"""`python -m experiments.residual_scaling [--plan PLAN]`: train runs, test the claims."""
 
 import signal
 import sys
@@ -7,43 +7,43 @@ import time
 
 import tyro
 
-from experiments.residual_scaling.study import Options
+from experiments.residual_scaling.run.study import Options
+from inception_jax.runtime.stopping import run_command
 from inception_jax.text import printable
 
 STARTED = time.perf_counter()
+PROG = "python -m experiments.residual_scaling"
 
 
 def main() -> int:
     """Run the study; return 130 after Ctrl-C and 2 on bad input."""
-    try:
-        options = tyro.cli(Options, prog="python -m experiments.residual_scaling")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # Imported late, so that --help and option errors are fast.
-        from experiments.residual_scaling.claims import judge
-        from experiments.residual_scaling.report import write_report
-        from experiments.residual_scaling.runner import train_study
-        from experiments.residual_scaling.verdicts import format_verdicts
-        from inception_jax.runtime import compile_cache
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = "finished runs are saved; the same command continues the study"
+    return run_command(PROG, _run, if_interrupted=interrupted, extra="study")
 
-        compile_cache.enable()
-        study = options.study
-        records = train_study(study, STARTED)
-        verdicts = judge(records)
-        print("Writing the report ...", flush=True)
-        pages = write_report(study.folder, records, verdicts, study.left_out(records))
-        print(f"\n{format_verdicts(verdicts)}\nWrote")
-        for path in (*pages, study.records_file):
-            print(f"  {printable(path)}")
-    except KeyboardInterrupt:
-        print(
-            "\nInterrupted. Finished runs are saved; the same command continues the study."
+
+def _run() -> None:
+    options = tyro.cli(Options, prog=PROG)
+    # Imported late, so that --help and option errors are fast.
+    from experiments.residual_scaling.judge.tables import probe_table, run_table
+    from experiments.residual_scaling.run.runner import train_study, use_all_cores
+    from experiments.residual_scaling.show.report import write_report
+    from inception_jax.runtime import compile_cache
+
+    use_all_cores()
+    compile_cache.enable()
+    study = options.study
+    records = train_study(study, STARTED)
+    if not records:
+        raise ValueError(
+            f"no run of plan {options.plan} finished within {study.seconds / 60:.3g} "
+            "minutes; allow more with --minutes."
         )
-        return 130
-    except (ValueError, ImportError, OSError) as error:
-        print(f"residual_scaling: {printable(error)}", file=sys.stderr)
-        return 2
-    return 0
+    print("Writing the report ...", flush=True)
+    runs, probes = run_table(records), probe_table(records)
+    for path in write_report(study.folder, study.plan, runs, probes):
+        print(f"  {printable(path)}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

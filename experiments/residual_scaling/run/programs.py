@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from experiments.residual_scaling.prototypes import open_prototypes
-from experiments.residual_scaling.runs import FULL_WIDTHS, Run
+from experiments.residual_scaling.design.runs import FULL_WIDTHS, Run
+from experiments.residual_scaling.run.generated import GENERATED, open_generated
 from inception_jax.config import OptimizerConfig, ParallelConfig, PreprocessSpec
 from inception_jax.data.open_source import open_source
 from inception_jax.data.source import Source
 from inception_jax.models.ablation import ablated
 from inception_jax.models.network import Network, create
-from inception_jax.models.small_images import paper_width_spec, small_image_spec
+from inception_jax.models.small_images import small_image_spec
 from inception_jax.models.spec import NetworkSpec
 from inception_jax.models.width import with_width
 from inception_jax.models.zoo import get_spec
@@ -28,14 +28,20 @@ from inception_jax.training.optimizer import optimizer_numbers
 from inception_jax.training.probe import probe_step
 from inception_jax.training.stale import make_copies, stale_numbers
 from inception_jax.training.state import TrainState, init_state
-from inception_jax.training.step import Batch, Numbers, TrainOptions, eval_step, train_step
+from inception_jax.training.step import (
+    Batch,
+    Numbers,
+    TrainOptions,
+    eval_step,
+    network_input,
+    train_step,
+)
 
 # The paper's optimizer at a constant learning rate, because no run is as long as the two
 # epochs of ImageNet after which the paper lowers it. Runs set their own weight decay. With
 # an infinite norm nothing is clipped, but the norm is an argument of the program.
 OPTIMIZER = OptimizerConfig(weight_decay=0.0, decay_rate=1.0, clip_norm=float("inf"))
-CLASSES = {"C": 100, "BC": 1000}  # of the prototypes
-EXAMPLES = {"C": 5_000, "BC": 20_000}
+GREY = ("digits", "endless")  # data sets with a single channel
 
 
 class Values(NamedTuple):
@@ -60,10 +66,8 @@ def spec_of(run: Run) -> NetworkSpec:
         )
         if not spec.default_scales:
             return spec
-    elif run.network == "BC":
-        spec = paper_width_spec(**options)
     else:
-        channels = 1 if run.data == "digits" else 3
+        channels = 1 if run.data in GREY else 3
         spec = small_image_spec(**options, block=run.block, image_shape=(8, 8, channels))
     if run.block == "concat":
         return spec
@@ -80,10 +84,9 @@ def spec_of(run: Run) -> NetworkSpec:
 
 def open_data(run: Run, split: str, data_dir: str | None) -> Source:
     """Open the examples on which a run is trained or, for `eval`, tested."""
-    if run.data == "digits":
-        return open_source("digits", split, data_dir)
-    shape = spec_of(run).image_shape
-    return open_prototypes(split, shape, CLASSES[run.network], EXAMPLES[run.network])
+    if run.data in GENERATED:
+        return open_generated(run.data, split, spec_of(run).image_shape)
+    return open_source(run.data, split, data_dir)
 
 
 def values_of(run: Run) -> Values:
@@ -111,8 +114,8 @@ def values_of(run: Run) -> Values:
 class Programs:
     """Compiled functions of the values and states of several runs, one on each device.
 
-    `init(run)(values)`, `step(state, batch, numbers)`, `probe(state, batch,
-    numbers)` and `evaluate(variables, batch, numbers)`.
+    `init(run)(values)`, `step(state, batch, numbers)`, `probe(state, batch, numbers)` and
+    `evaluate(variables, batch, numbers)`.
     """
 
     def __init__(
@@ -140,8 +143,7 @@ class Programs:
         self.step = PerDevice(step, devices, donate=True)
         fixed = {"network": network, "preprocess": self.preprocess}
         self.probe = PerDevice(partial(_probe, **fixed), devices)
-        evaluate = partial(eval_step, **fixed, axis_name=DATA_AXIS)
-        self.evaluate = PerDevice(evaluate, devices)
+        self.evaluate = PerDevice(partial(_evaluate, **fixed), devices)
         self._init: dict[tuple[str, str], PerDevice] = {}
 
     def init(self, run: Run) -> PerDevice:
@@ -190,3 +192,23 @@ def _probe(
         "loss": jnp.mean(cross_entropy(logits, labels)),
         "accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
     }
+
+
+def _evaluate(
+    variables: dict[str, dict],
+    batch: Batch,
+    numbers: Numbers,
+    *,
+    network: Network,
+    preprocess: PreprocessSpec,
+) -> dict[str, Array]:
+    """Return the sums of `eval_step` and, as `alive`, the number of images by channel.
+
+    An image counts for a channel before the pool that is not zero at all of its positions.
+    """
+    options = {"network": network, "preprocess": preprocess}
+    sums = eval_step(variables, batch, numbers, **options, axis_name=DATA_AXIS)
+    images = network_input(batch, preprocess)
+    _, endpoints = network.apply(variables, images, numbers.residual_scale)
+    is_alive = jnp.any(endpoints["PrePool"] != 0, axis=(1, 2))
+    return sums | {"alive": jnp.sum(is_alive * batch["mask"][:, None], axis=0)}

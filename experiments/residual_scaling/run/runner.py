@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of the runs, with one compilation for each shape."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,28 +12,41 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.residual_scaling.outcomes import history
-from experiments.residual_scaling.probe_log import ProbeLog
-from experiments.residual_scaling.programs import (
+from experiments.residual_scaling.design.runs import DEFAULTS, Run
+from experiments.residual_scaling.judge.outcomes import final_loss, has_collapsed
+from experiments.residual_scaling.run.probe_log import ProbeLog
+from experiments.residual_scaling.run.programs import (
     OPTIMIZER,
     Programs,
     Values,
     open_data,
     values_of,
 )
-from experiments.residual_scaling.progress import Progress
-from experiments.residual_scaling.records import Record, read_records, test_accuracy
-from experiments.residual_scaling.runs import DEFAULTS, Run
-from experiments.residual_scaling.study import Study
+from experiments.residual_scaling.run.progress import Progress
+from experiments.residual_scaling.run.records import Record, read_records, test_accuracy
+from experiments.residual_scaling.run.study import Study
 from inception_jax.data.batches import eval_batches, train_batches
 from inception_jax.data.source import Source
 from inception_jax.runtime.devices import describe, local_devices
 from inception_jax.storage.files import append_json_line
 from inception_jax.storage.run_folder import flatten_settings, setting_differences
-from inception_jax.training.diagnostics import count_spikes
 from inception_jax.training.metrics import rounded
 
 MAX_POINTS = 1000  # of a recorded loss curve; longer curves are averaged in groups
+
+
+MAX_DEVICES = 4  # each full network needs about a gigabyte
+
+
+def use_all_cores() -> None:
+    """Split the CPU into one device per core, up to four, so that runs train side by side.
+
+    A number of devices that the user has chosen is kept. JAX must not be in use yet.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    is_chosen = "xla_force_host_platform_device_count" in flags
+    if jax.config.jax_num_cpu_devices < 1 and not is_chosen:
+        jax.config.update("jax_num_cpu_devices", min(MAX_DEVICES, os.cpu_count() or 1))
 
 
 def settings_of(study: Study) -> dict[str, Any]:
@@ -68,7 +82,7 @@ def train_study(study: Study, started: float | None = None) -> dict[Run, Record]
     done = finished_runs(study)
     remaining = [run for run in study.runs if run not in done]
     if done:
-        print(f"{len(done)} of {len(study.runs)} runs are already finished.")
+        print(f"{len(done)} of {len(study.runs)} runs are already finished.", flush=True)
     if not remaining:
         return done
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -159,12 +173,12 @@ def train_runs(
             pending.clear()
             progress.show(step, curves[-1][0], log.entries[-1]["pool_dead"])
             if not np.isfinite(curves[-1][0]).any():
-                break  # a diverged run does not recover
+                break  # diverged runs do not recover
     tests = _test_sums(lab, programs, state, shape, values)
     seconds = round((time.perf_counter() - start) / len(runs), 2)
     return [
         _record(lab, run, *np.array(curves)[:, :, i].T, log.of_run(i))
-        | {"test": {name: float(x[i]) for name, x in tests.items()}, "seconds": seconds}
+        | {"test": _test_record(tests, i), "seconds": seconds}
         for i, run in enumerate(runs)
     ]
 
@@ -174,18 +188,15 @@ def _record(
 ) -> Record:
     if not np.isfinite(loss).all():
         loss = loss[: np.argmin(np.isfinite(loss)) + 1]
-    classes = len(lab.data(run, "train").class_names)
-    label = history(loss.tolist(), probes["pool_dead"], probes["step"], classes)
     every = -(-run.steps // MAX_POINTS)
     return {
         "run": asdict(run),
         "settings": settings_of(lab.study),
+        "classes": len(lab.data(run, "train").class_names),
         "loss_every": every,
         "loss": rounded(_thinned(loss, every)),
         "grad_norm": rounded(_thinned(norm[: len(loss)], every)),
         "probes": probes,
-        **asdict(label),
-        "spikes": count_spikes(loss.tolist()),
         "devices": describe(lab.devices),
         "versions": {p: version(p) for p in ("inception_jax", "jax", "flax", "optax")},
     }
@@ -214,6 +225,13 @@ def _test_sums(
     return total
 
 
+def _test_record(sums: dict[str, np.ndarray], index: int) -> dict[str, float]:
+    """Return the sums of one run, and the share of channels that are zero for all images."""
+    of_run = {name: value[index] for name, value in sums.items()}
+    dead = float(np.mean(of_run.pop("alive") == 0))
+    return {name: float(value) for name, value in of_run.items()} | {"dead": dead}
+
+
 def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
@@ -223,8 +241,9 @@ def _repeat(tree: Any, count: int) -> Any:
 
 
 def _result_line(record: Record) -> str:
+    word = "collapsed" if has_collapsed(record) else "not collapsed"
     dead = record["probes"]["pool_dead"][-1]
     return (
-        f"{record['outcome']}, final loss {record['loss'][-1]:.3g}, {dead:.0%} of the "
-        f"channels dead, test accuracy {test_accuracy(record):.1%}"
+        f"{word}, {dead:.0%} of the channels dead, final loss {final_loss(record):.3g}, "
+        f"test accuracy {test_accuracy(record):.1%}"
     )

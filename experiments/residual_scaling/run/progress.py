@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from tqdm import tqdm
 
-from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.design.runs import Run
 
 
 class Progress:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the study: its plan, folder and time budget."""
+"""Options of the study: its plan, data, folder and time budget."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,18 +7,22 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from experiments.residual_scaling.plans import PLANS, Plan
-from experiments.residual_scaling.records import Records, records_file, settings_in
-from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.design.plans import PLANS, Plan
+from experiments.residual_scaling.design.runs import Run
+from experiments.residual_scaling.run.records import FILE
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train residual networks with and without scaling and test the paper's claims."""
+    """Train networks with and without residual scaling; test the claims of section 3.3."""
 
-    # quick: two minutes, no verdicts; cpu: the main study; cpu_more: also remedies of later
-    # papers and longer runs; full: the paper's networks; gpu: the paper's widths.
-    plan: str = "cpu"
+    # main: the paper's networks, 15 minutes on two CPU cores; quick: one small network, two
+    # minutes; full: every claim, three hours; remedies: other changes of the network;
+    # horizon: thousands of updates; gpu: larger images and more replicas.
+    plan: str = "main"
+    # Data set to train on instead of the digits: folder:DIR with one subfolder per class,
+    # or a prepared data set of TFDS.
+    data: str = "digits"
     # Minutes of training. Runs are trained in order of importance, and each one that
     # would not finish in time is left out; repeat the command to train them.
     minutes: Annotated[float | None, arg(help_behavior_hint="(default: the plan's)")] = None
@@ -42,11 +46,16 @@ class Options:
     @property
     def study(self) -> "Study":
         """The study that these options describe."""
-        plan = PLANS[self.plan]
+        plan = PLANS[self.plan].on_data(self.data)
         if self.seeds is not None:
-            groups = tuple(replace(group, seeds=self.seeds) for group in plan.groups)
+            groups = tuple(
+                replace(g, seeds=range(g.seeds.start, g.seeds.start + self.seeds))
+                for g in plan.groups
+            )
             plan = replace(plan, groups=groups)
-        name = "residual_scaling" if self.plan == "cpu" else f"residual_scaling_{self.plan}"
+        name = (
+            "residual_scaling" if self.plan == "main" else f"residual_scaling_{self.plan}"
+        )
         return Study(plan, self.workdir or Path("runs") / name, self.minutes, self.data_dir)
 
 
@@ -62,7 +71,7 @@ class Study:
     @property
     def runs(self) -> list[Run]:
         """All runs without duplicates, the most important first."""
-        return list(dict.fromkeys(run for g in self.plan.groups for run in g.runs))
+        return self.plan.runs
 
     @property
     def seconds(self) -> float:
@@ -72,16 +81,4 @@ class Study:
     @property
     def records_file(self) -> Path:
         """The file of records: one JSON line for each finished run."""
-        return records_file(self.folder)
-
-    def left_out(self, records: Records) -> list[str]:
-        """Describe the planned runs that are not recorded, one line per group."""
-        lines = []
-        for group in self.plan.groups:
-            missing = [run for run in group.runs if run not in records]
-            if missing:
-                settings = "; ".join(run.description for run in settings_in(missing))
-                lines.append(
-                    f"{group.question} {len(missing)} of {len(group.runs)} runs: {settings}"
-                )
-        return lines
+        return self.folder / FILE

@@ -6,9 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.residual_scaling.programs import Programs, Values
-from inception_jax.training.diagnostics import function_change
+from experiments.residual_scaling.run.programs import Programs, Values
+from inception_jax.training.diagnostics import BLOCK_SIGNALS, function_change
 from inception_jax.training.metrics import rounded
+
+# The other signals of blocks would make most of the size of a record.
+LEFT_OUT = set(BLOCK_SIGNALS) - {"dead"}
 
 
 class ProbeLog:
@@ -52,4 +55,5 @@ class ProbeLog:
         return {"step": self.steps} | {
             name: [rounded(entry.get(name, missing)[index]) for entry in self.entries]
             for name in self.entries[-1]
+            if name not in LEFT_OUT
         }

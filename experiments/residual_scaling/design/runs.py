@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
-# Section 4. Higher rates are meant to cause within tens of steps what the paper saw "after
-# a few tens of thousands of iterations".
-PAPER_LEARNING_RATE = 0.045
+PAPER_LEARNING_RATE = 0.045  # section 4
 PAPER_WIDTH = 1000  # "if the number of filters exceeded 1000" (section 3.3)
 
 
@@ -16,12 +14,12 @@ class Run:
     """One training run. Runs that differ only in values share one compiled program."""
 
     # Fields that change the compiled program.
-    data: Literal["digits", "prototypes"] = "digits"
-    # "C": `depth` narrow Inception-ResNet-C blocks. "BC": `depth` B and `depth` C blocks,
-    # with the branches of Figs 17 and 19. The others are networks of the paper.
+    # "prototypes" and "endless" are generated (`generated.py`); every other name is opened
+    # by `inception_jax.data.open_source`.
+    data: str = "digits"
+    # "C": `depth` narrow Inception-ResNet-C blocks. The others are networks of the paper.
     network: Literal[
         "C",
-        "BC",
         "inception_resnet_v2_paper",
         "inception_resnet_v1",
         "inception_resnet_v2",
@@ -88,8 +86,6 @@ class Run:
                 )
         if self.stagger and self.replicas == 1:
             raise ValueError(f"stagger must be 0 for one replica, got {self.stagger}.")
-        if self.network == "BC" and self.block != "v2":
-            raise ValueError(f"block must be v2 for network BC, got {self.block!r}.")
         changed = ", ".join(sorted(set(self.changes) & RESIDUAL_FIELDS))
         if self.block == "concat" and changed:
             raise ValueError(f"block concat has no residuals, so {changed} cannot be set.")
@@ -152,10 +148,6 @@ RESIDUAL_FIELDS = {
     *("scale", "linear_rate"),
 }
 DEFAULTS = {f.name: f.default for f in fields(Run)}
-# Fields that records and tables of earlier versions lack; their values were the defaults.
-LATER_FIELDS = {
-    *("image_size", "weight_decay", "replicas", "probe_first", "kernel_init", "stagger"),
-}
 VALUES = tuple(DEFAULTS)[tuple(DEFAULTS).index("init") :]
 
 
