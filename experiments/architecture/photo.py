@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from experiments.architecture.drawings import TEXT
-from experiments.residual_scaling.figures.style import line_styles
 from inception_jax.config import PreprocessSpec
 from inception_jax.models.receptive_field import receptive_fields
 from inception_jax.models.spec import NetworkSpec
@@ -22,6 +22,7 @@ from inception_jax.models.zoo import get_spec
 from inception_jax.weights.model import Model, load, models_folder
 from inception_jax.weights.model_folder import Card, Origin, Variables, is_model_folder
 
+DASHES = ("-", "--", "-.", ":")  # so that lines differ without colour
 PIXELS = 149  # half the published size, so that a photo takes a moment
 
 
@@ -131,10 +132,10 @@ def draw_streams(
 
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     axes = figure.subplots()
-    for scale, style in line_styles(scales).items():
+    for scale, dashes in zip(scales, cycle(DASHES), strict=False):
         values = np.array(deviations(variables, images, jnp.float32(scale)))
         blocks, label = np.arange(1, len(values) + 1), f"scale {scale:g}"
-        axes.plot(blocks, values, label=label, markersize=4, linewidth=2, **style)
+        axes.plot(blocks, values, label=label, linewidth=2, linestyle=dashes)
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="residual block", ylabel="standard deviation of its output")

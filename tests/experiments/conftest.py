@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from experiments.residual_scaling import programs as programs_module
-from experiments.residual_scaling import runner
-from experiments.residual_scaling.runs import Run
-from experiments.residual_scaling.study import Study
-from tests.experiments.made_up import made_up
+from experiments.residual_scaling.design.runs import Run
+from experiments.residual_scaling.run import programs as programs_module
+from experiments.residual_scaling.run import runner
+from experiments.residual_scaling.run.study import Study
 from tests.experiments.tiny_study import TINY
 
 
@@ -44,9 +43,3 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> tuple[Stud
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "Programs", programs)
         return study, runner.train_study(study)
-
-
-@pytest.fixture(scope="session")
-def records() -> dict[Run, dict[str, Any]]:
-    """Plausible records of a whole study; read only."""
-    return made_up()

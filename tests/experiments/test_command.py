@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments.residual_scaling import runner
+from experiments.residual_scaling.run import runner
 from tests.experiments.tiny_study import lasting
 
 
@@ -76,8 +76,8 @@ def test_a_killed_and_interrupted_study_has_the_same_records(whole, tmp_path, da
     ("arguments", "code", "expected"),
     [
         (["--help"], 0, "Minutes of training"),
-        (["--plan", "cpv"], 2, "plan must be one of quick, cpu"),
-        (["--plam", "cpu"], 2, "Unrecognized options: --plam"),
+        (["--plan", "cpv"], 2, "plan must be one of quick, main"),
+        (["--plam", "main"], 2, "Unrecognized options: --plam"),
     ],
 )
 def test_command_line_answers_mistakes_in_a_sentence(arguments, code, expected):

@@ -1,64 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outcomes of runs, by the rules."""
+"""Outcomes of runs, by their definitions."""
 
 import math
 
 import pytest
 
-from experiments.residual_scaling.outcomes import Outcome, history
+from experiments.residual_scaling.judge import outcomes
 
-LEARNING = [2.3, 2.0, 1.5, 1.0] + [0.5] * 10
 GUESSING = [2.3] * 14
+LEARNING = [2.3, 2.0, 1.5, 1.0] + [0.5] * 10
 
 
-def history_of(loss, dead, classes=10):
-    return history(loss, dead, range(0, 10 * len(dead), 10), classes)
+def record(loss, dead, probe_loss=None, classes=10, **changes):
+    steps = range(0, 10 * len(dead), 10)
+    probes = {
+        "step": list(steps),
+        "pool_dead": dead,
+        "loss": probe_loss or [2.3] * len(dead),
+        "accuracy": [0.1] * len(dead),
+    }
+    made = {"loss": loss, "loss_every": 1, "probes": probes, "classes": classes}
+    return made | {"run": {"steps": len(loss)}} | changes
 
 
 @pytest.mark.parametrize(
-    ("loss", "dead", "expected"),
+    ("loss", "dead", "collapsed"),
     [
-        (LEARNING, [0, 0, 0, 0], Outcome.HEALTHY),
-        ([2.3, math.nan, *LEARNING], [0, 0], Outcome.DIVERGED),
-        ([2.3, math.inf, *LEARNING], [0, 0], Outcome.DIVERGED),
-        (GUESSING, [0, 0.99, 1.0, 1.0], Outcome.DEAD),
-        (GUESSING, [0, 0.98, 1.0, 1.0], Outcome.HALF_DEAD),  # dead at only two probes
-        (GUESSING, [1.0, 1.0, 1.0, 0.2], Outcome.CHANCE),  # recovered, but learned nothing
-        (LEARNING, [0, 0, 0.5], Outcome.HALF_DEAD),
-        (GUESSING, [0, 0, 0], Outcome.CHANCE),
-        ([2.3, 4.7, *LEARNING], [0, 0, 0], Outcome.IMPAIRED),
-        (LEARNING, [0, 0.05, 0], Outcome.IMPAIRED),
-        ([2.3, 4.6, *LEARNING], [0, 0.049, 0], Outcome.HEALTHY),
-        ([2.27] * 14, [0, 0, 0], Outcome.HEALTHY),  # 0.99 ln(10) is 2.2796
-        ([2.28] * 14, [0, 0, 0], Outcome.CHANCE),
-        (3 * GUESSING + [0.5] * 10, [0, 0, 0], Outcome.HEALTHY),  # the last ten steps count
-        (LEARNING + [2.3] * 9 + [2.2], [0, 0, 0], Outcome.CHANCE),
-        (GUESSING, [1.0, 1.0], Outcome.HALF_DEAD),  # too few probes
-        (GUESSING, [0, 0, 1.0, 1.0, 1.0], Outcome.DEAD),
+        (GUESSING, [0, 0.95], (True, True, False)),
+        (GUESSING, [0, 0.949], (True, False, False)),
+        (GUESSING, [0, 0.89], (False, False, False)),
+        (GUESSING, [0, 1.0], (True, True, True)),
+        (GUESSING, [1.0, 0.2], (False, False, False)),  # only the last probe counts
+        (LEARNING, [0, 1.0], (False, False, False)),  # it has learned
+        ([2.188] * 14, [1.0], (True, True, True)),  # 0.95 ln(10) is 2.1875
+        ([2.187] * 14, [1.0], (False, False, False)),
+        ([0.5] * 4 + [2.3] * 10, [1.0], (True, True, True)),  # the last ten updates count
+        ([2.3, math.nan], [0.0], (True, True, True)),
+        ([2.3, None], [0.0], (True, True, True)),
     ],
 )
-def test_outcomes_follow_the_rules(loss, dead, expected):
-    assert history_of(loss, dead).outcome == expected
+def test_collapse_needs_dead_channels_and_guessing(loss, dead, collapsed):
+    shares = (0.90, 0.95, 0.99)
+    made = record(loss, dead)
+    assert tuple(outcomes.has_collapsed(made, share) for share in shares) == collapsed
 
 
 def test_guessing_depends_on_the_number_of_classes():
-    assert history_of(GUESSING, [0, 0, 0], classes=100).outcome == Outcome.HEALTHY
+    assert not outcomes.has_collapsed(record(GUESSING, [1.0], classes=100))
+
+
+def test_a_diverged_run_has_no_living_channel():
+    made = record([2.3, math.inf], [0.0])
+    assert outcomes.has_diverged(made)
+    assert outcomes.dead_share(made) == 1.0
+    assert outcomes.final_loss(made) == math.inf
+    assert outcomes.collapse_step(made) == 2
+
+
+def test_the_final_loss_is_that_of_ten_updates():
+    assert outcomes.final_loss(record(LEARNING, [0.0])) == 0.5
+    thinned = record([9.0, 1.0, 3.0], [0.0], loss_every=5)
+    assert outcomes.final_loss(thinned) == 2.0
 
 
 @pytest.mark.parametrize(
-    ("dead", "death_step", "recovered"),
+    ("dead", "probe_loss", "step"),
     [
-        ([0, 0.1, 0.2], None, False),
-        ([0, 0.6, 0.7, 0.9], 10, False),
-        ([0, 0.6, 0.1, 0.9], 30, False),  # the last period counts
-        ([0, 0.6, 0.9, 0.1], None, True),
+        ([0, 0.5, 0.94], None, None),
+        ([0, 0.95, 0.5, 0.97], None, 10),  # the first passage, whatever comes later
+        ([0, 0.95, 0.96], [2.3, 1.0, 2.3], 20),  # it was still learning at step 10
+        ([0, 0.95, 0.96], [2.3, None, 2.3], 10),  # an infinite loss is no better
     ],
 )
-def test_death_is_dated_and_recovery_is_history_of(dead, death_step, recovered):
-    history = history_of(GUESSING, dead)
-    assert (history.death_step, history.recovered) == (death_step, recovered)
+def test_a_collapse_is_dated_by_its_first_probe(dead, probe_loss, step):
+    assert outcomes.collapse_step(record(GUESSING, dead, probe_loss)) == step
 
 
-def test_divergence_is_dated_by_the_loss():
-    history = history_of([2.3, 5.0, math.nan], [0, 0])
-    assert (history.death_step, history.recovered) == (3, False)
+def test_updates_to_an_accuracy():
+    made = record(LEARNING, [0, 0, 0])
+    assert outcomes.steps_to(made, 0.8) == 15
+    made["probes"]["accuracy"] = [0.1, None, 0.8]
+    assert outcomes.steps_to(made, 0.8) == 20

@@ -6,32 +6,47 @@ from pathlib import Path
 
 import pytest
 
-from experiments.residual_scaling.plans import BASE, PLANS, Group, changed, grid
-from experiments.residual_scaling.runs import DEFAULTS, VALUES, Run
-from experiments.residual_scaling.study import Options
+from experiments.residual_scaling.design.plans import PLANS, Group, changed, grid
+from experiments.residual_scaling.design.runs import DEFAULTS, VALUES, Run
+from experiments.residual_scaling.design.settings import STALE
+from experiments.residual_scaling.run.study import Options
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_a_group_goes_seed_by_seed_without_duplicates(name):
     for group in PLANS[name].groups:
-        assert len(group.runs) == len(set(group.runs)) == group.seeds * len(group.settings)
+        assert (
+            len(group.runs)
+            == len(set(group.runs))
+            == len(group.seeds) * len(group.settings)
+        )
         assert [run.seed for run in group.runs] == sorted(run.seed for run in group.runs)
 
 
-def test_the_main_plan_has_what_verdicts_need():
-    plan = PLANS["cpu"]
-    assert all(group.seeds >= 5 for group in plan.groups)
-    runs = {run for group in plan.groups for run in group.settings}
-    assert {run.width for run in runs if run.width > 1000}, "the claim starts at 1000"
-    assert 0.045 in {run.learning_rate for run in runs}, "the paper's rate is missing"
-    assert BASE in runs, "the remedies have no baseline"
+def test_the_main_plan_has_the_papers_networks_with_five_seeds():
+    plan = PLANS["main"]
+    assert all(len(group.seeds) >= 5 for group in plan.groups)
+    settings = {run for group in plan.groups for run in group.settings}
+    full = {run.network: run.width for run in settings if run.network != "C"}
+    assert full == {
+        "inception_resnet_v2_paper": 2144,
+        "inception_resnet_v1": 1792,
+        "inception_v4": 1536,
+    }
+    for network in ("inception_resnet_v2_paper", "inception_resnet_v1"):
+        scales = {run.scale for run in settings if run.network == network}
+        assert scales == {1.0, 0.1}
+    claimed = {run for claim in plan.claims for run in claim.runs}
+    assert {run.learning_rate for run in claimed} == {0.045}
+    assert {run.replicas for run in claimed} == {1, 8}
 
 
-def test_the_gpu_plan_has_the_papers_widths_and_horizon():
+def test_the_gpu_plan_has_larger_images_replicas_and_a_long_horizon():
     runs = {run for group in PLANS["gpu"].groups for run in group.settings}
-    assert any(run.network == "BC" and run.width == 2080 for run in runs)
-    long = [a for a in runs if a.steps >= 30_000 and a.learning_rate == 0.045]
-    assert {run.scale for run in long} >= {1.0, 0.1}
+    assert {run.image_size for run in runs} == {149}
+    assert {run.replicas for run in runs} == {1, 4, 8, 20}
+    long = [run for run in runs if run.steps >= 30_000]
+    assert {run.scale for run in long} == {1.0, 0.1}
 
 
 def test_shape_keeps_compiled_fields_and_drops_values():
@@ -52,10 +67,10 @@ def test_a_run_describes_its_changes():
 
 
 def test_grids_and_changes():
-    assert len(grid(BASE, width=(1, 2), scale=(0.1, 0.2, 0.3))) == 6
-    one, two = changed([BASE], {"depth": 2}, {"depth": 3})
+    assert len(grid(STALE, width=(1, 2), scale=(0.1, 0.2, 0.3))) == 6
+    one, two = changed([STALE], {"depth": 2}, {"depth": 3})
     assert (one.depth, two.depth) == (2, 3)
-    assert [run.depth for run in Group("?", (one, two), seeds=2).runs] == [2, 3, 2, 3]
+    assert [run.depth for run in Group("?", (one, two), range(2)).runs] == [2, 3, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +81,9 @@ def test_grids_and_changes():
         ({"learning_rate": 0.0}, "learning_rate must be > 0, got 0.0"),
         ({"learning_rate": float("inf")}, "learning_rate must be > 0, got inf"),
         ({"steps": 0}, "steps must be 1 or more, got 0"),
+        ({"stagger": 5}, "stagger must be 0 for one replica, got 5"),
+        ({"block": "concat", "scale": 0.1}, "has no residuals, so scale cannot be set"),
+        ({"network": "inception_v4"}, "inception_v4 needs image_size 75 or more, got 8"),
     ],
 )
 def test_invalid_runs_are_rejected(change, message):
@@ -76,7 +94,7 @@ def test_invalid_runs_are_rejected(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"plan": "cpv"}, "plan must be one of quick, cpu, .*, got 'cpv'"),
+        ({"plan": "cpv"}, "plan must be one of quick, main, .*, got 'cpv'"),
         ({"minutes": 0.0}, "minutes must be > 0, got 0.0"),
         ({"seeds": 0}, "seeds must be 1 or more, got 0"),
     ],
@@ -97,10 +115,6 @@ def test_options_change_the_plan():
     assert (str(elsewhere.folder), elsewhere.data_dir) == ("there", "data")
 
 
-def test_missing_runs_are_described_by_group():
-    study = Options(plan="quick").study
-    first = study.runs[0]
-    (words,) = study.left_out({first: {}})
-    assert words.startswith("Do unscaled networks die? 7 of 8 runs: width 64, scale 0.1,")
-    assert words.count("width") == 4
-    assert study.left_out({run: {} for run in study.runs}) == []
+def test_another_data_set_replaces_the_digits():
+    study = Options(plan="quick", data="folder:x").study
+    assert {run.data for run in study.runs} == {"folder:x"}

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.residual_scaling import runner
-from experiments.residual_scaling.probe_log import ProbeLog
-from experiments.residual_scaling.programs import values_of
+from experiments.residual_scaling.run import runner
+from experiments.residual_scaling.run.probe_log import ProbeLog
+from experiments.residual_scaling.run.programs import values_of
 from tests.experiments.tiny_study import RUN, with_runs
 
 

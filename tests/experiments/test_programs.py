@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import inception_jax
-from experiments.residual_scaling import programs
-from experiments.residual_scaling.plans import PLANS
-from experiments.residual_scaling.programs import (
+from experiments.residual_scaling.design.plans import PLANS
+from experiments.residual_scaling.design.runs import FULL_WIDTHS, Run
+from experiments.residual_scaling.run.generated import GENERATED, GeneratedExamples
+from experiments.residual_scaling.run.programs import (
     OPTIMIZER,
     Programs,
     _init,
@@ -20,15 +21,13 @@ from experiments.residual_scaling.programs import (
     spec_of,
     values_of,
 )
-from experiments.residual_scaling.prototypes import open_prototypes
-from experiments.residual_scaling.runs import FULL_WIDTHS, Run
 from inception_jax.runtime.parallel import PerDevice
 
 
 def every_shape() -> list[Run]:
     """Return the shapes of all plans, with stages of two blocks to save tracing time."""
     runs = [run for plan in PLANS.values() for g in plan.groups for run in g.settings]
-    shapes = [replace(run.shape, init=run.init, steps=1) for run in runs]
+    shapes = [replace(run.program, init=run.init, replicas=1) for run in runs]
     short = [s if s.network in FULL_WIDTHS else replace(s, depth=2) for s in shapes]
     return list(dict.fromkeys(short))
 
@@ -42,9 +41,11 @@ def test_every_network_of_the_plans_can_be_made(shape):
     (_, endpoints), _ = jax.eval_shape(
         network.init_with_output, jax.random.key(0), images, scale
     )
-    last = endpoints[spec.stages[-1].names[-1]]
-    assert last.shape[1:3] == ((1, 1) if shape.network in FULL_WIDTHS else (4, 4))
-    assert last.shape[3] == shape.width or shape.block == "concat"
+    last = endpoints["PrePool"]
+    size = {8: 4, 75: 1, 149: 3}[shape.image_size]
+    assert last.shape[1:3] == (size, size)
+    if shape.block != "concat" and shape.head == "paper":
+        assert last.shape[3] == shape.width
 
 
 def test_values_are_those_of_the_run():
@@ -77,7 +78,7 @@ def test_values_of_optimizer_and_initialisation_are_those_of_the_run():
 @pytest.mark.parametrize(
     "change",
     [
-        *({"network": "BC", "block": "v2"}, {"width": 16}, {"depth": 2}, {"block": "v2"}),
+        *({"data": "endless", "width": 16}, {"width": 16}, {"depth": 2}, {"block": "v2"}),
         *({"block": "plain"}, {"block": "concat"}, {"head": "published"}),
         *({"activation": "pre"}, {"pool_norm": "before_relu"}, {"residual_norm": True}),
         *({"learned_scale": "scalar"}, {"init": "glorot"}, {"data": "prototypes"}),
@@ -123,41 +124,41 @@ def test_gain_and_learned_scale_start_as_the_run_says():
     assert not np.array_equal(*kernels)
 
 
-@pytest.mark.parametrize(
-    ("run", "size"),
-    [
-        (Run(data="prototypes"), (5_000, 100)),
-        (Run(data="prototypes", network="BC", block="v2"), (20_000, 1000)),
-    ],
-    ids=["C", "BC"],
-)
-def test_prototypes_fit_the_network(run, size, monkeypatch):
-    asked = []
-    monkeypatch.setattr(programs, "open_prototypes", lambda *of: asked.append(of))
-    open_data(run, "eval", None)
-    classes, train = size[::-1]
-    assert asked == [("eval", spec_of(run).image_shape, classes, train)]
-    assert spec_of(run).image_shape[2] == 3
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_data_fit_the_network(name):
+    run = Run(data=name, width=8, depth=1)
+    data = {split: open_data(run, split, None) for split in ("train", "eval")}
+    sizes = GENERATED[name].train, GENERATED[name].test
+    assert tuple(map(len, data.values())) == sizes
+    assert len(data["train"].class_names) == GENERATED[name].classes
+    assert data["train"].examples[0]["image"].shape == spec_of(run).image_shape
 
 
-def test_prototypes_are_the_same_every_time_and_differ_by_class_and_example():
-    train = open_prototypes("train", (4, 4, 3), 5, 50)
-    again = open_prototypes("train", (4, 4, 3), 5, 50)
-    evaluation = open_prototypes("eval", (4, 4, 3), 5, 50)
-    assert (len(train), len(evaluation)) == (50, 1000)
-    images = np.stack([example["image"] for example in train.examples]).astype(float)
-    np.testing.assert_array_equal(images[7], again.examples[7]["image"])
-    labels = np.array([example["label"] for example in train.examples])
-    assert set(labels) == set(range(5))
-    means = np.stack([images[labels == k].mean(axis=0) for k in range(5)])
-    # The mean of another class's ten examples is further away than that of its own.
-    new = np.stack([e["image"] for e in evaluation.examples[:50]]).astype(float)
-    distances = np.square(new[:, None] - means).sum(axis=(2, 3, 4))
-    found = distances.argmin(axis=1)
-    assert np.mean(found == [e["label"] for e in evaluation.examples[:50]]) > 0.9
-    assert not np.array_equal(images[0], images[5])  # two of one class
-    assert not np.array_equal(images[0], new[0])  # the test images have their own noise
-    assert np.std(images[labels == 0], axis=0).mean() == pytest.approx(36, rel=0.15)
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_images_differ_by_class_and_example_and_are_the_same_every_time(name):
+    train, again = (GeneratedExamples(name, "train", (4, 4, 3)) for _ in range(2))
+    evaluation = GeneratedExamples(name, "eval", (4, 4, 3))
+    classes = GENERATED[name].classes
+    one_class = [train[i * classes]["image"].astype(float) for i in range(40)]
+    np.testing.assert_array_equal(train[7]["image"], again[7]["image"])
+    assert not np.array_equal(train[0]["image"], train[classes]["image"])
+    assert not np.array_equal(train[0]["image"], evaluation[0]["image"])
+    assert np.std(one_class, axis=0).mean() == pytest.approx(36, rel=0.1)
+    # Images of the other split are nearest to the mean of their own class.
+    means = np.stack([train.means[k] for k in range(classes)])
+    images = np.stack([evaluation[i]["image"] for i in range(200)]).astype(float)
+    nearest = np.square(images[:, None] - means).sum(axis=(2, 3, 4)).argmin(axis=1)
+    labels = [evaluation[i]["label"] for i in range(200)]
+    assert np.mean(nearest == labels) > 0.6
+    assert labels == [i % classes for i in range(200)]
+    with pytest.raises(IndexError):
+        train[len(train)]
+
+
+def test_one_training_label_in_ten_is_random():
+    train = GeneratedExamples("endless", "train", (8, 8, 1))
+    wrong = np.mean([train[i]["label"] != i % 10 for i in range(2000)])
+    assert wrong == pytest.approx(0.09, abs=0.02)  # a tenth of them are right by chance
 
 
 def test_concurrent_runs_share_nothing():

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.residual_scaling import progress as module
-from experiments.residual_scaling.plans import grid
-from experiments.residual_scaling.progress import Progress
-from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.design.plans import grid
+from experiments.residual_scaling.design.runs import Run
+from experiments.residual_scaling.run import progress as module
+from experiments.residual_scaling.run.progress import Progress
 
 RUN = Run(width=8, depth=1, steps=10, probe_every=5)
 WIDE = replace(RUN, width=32)

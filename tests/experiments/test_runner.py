@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.residual_scaling import programs as programs_module
-from experiments.residual_scaling import runner
-from experiments.residual_scaling.outcomes import Outcome
-from experiments.residual_scaling.plans import changed, grid
-from experiments.residual_scaling.progress import Progress
-from experiments.residual_scaling.records import training_loss
-from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.design.plans import changed, grid
+from experiments.residual_scaling.design.runs import Run
+from experiments.residual_scaling.judge import outcomes
+from experiments.residual_scaling.run import programs as programs_module
+from experiments.residual_scaling.run import runner
+from experiments.residual_scaling.run.progress import Progress
 from tests.experiments.tiny_study import RUN, lasting, with_runs
 
 
@@ -125,9 +124,10 @@ def test_runs_of_known_construction_have_their_outcomes(study, monkeypatch):
     diverging = replace(RUN, learning_rate=1e30)
     healthy = replace(RUN, scale=0.1, learning_rate=0.05, steps=40, probe_every=10)
     records = runner.train_study(with_runs(study, diverging, healthy))
-    assert records[diverging]["outcome"] == Outcome.DIVERGED
-    assert records[healthy]["outcome"] == Outcome.HEALTHY
-    assert not np.isfinite(training_loss(records[diverging])[-1])
+    assert outcomes.has_diverged(records[diverging])
+    assert outcomes.dead_share(records[healthy]) < 0.05
+    assert records[healthy]["test"]["dead"] < 0.05
+    assert records[diverging]["loss"][-1] is None
 
     # A bias of minus a million kills every channel.
     made = programs_module.init_state
@@ -142,8 +142,9 @@ def test_runs_of_known_construction_have_their_outcomes(study, monkeypatch):
     dead = replace(RUN, linear_rate=0.0, classifier_rate=0.0)
     (record,) = runner.train_study(with_runs(study, dead)).values()
     assert record["probes"]["pool_dead"] == [1.0] * 4
-    assert record["outcome"] == Outcome.DEAD
-    assert record["death_step"] == 0
+    assert record["test"]["dead"] == 1.0
+    assert outcomes.collapse_step(record) == 0
+    assert outcomes.has_collapsed(record)
 
 
 @pytest.mark.usefixtures("shared_programs")
@@ -153,8 +154,8 @@ def test_a_diverged_run_does_not_stop_others(study):
     both = runner.train_study(
         replace(with_runs(study, *runs), folder=study.folder / "both")
     )
-    assert both[runs[0]]["outcome"] == Outcome.DIVERGED
-    *numbers, last = np.isfinite(training_loss(both[runs[0]]))
+    assert outcomes.has_diverged(both[runs[0]])
+    *numbers, last = np.isfinite(np.array(both[runs[0]]["loss"], float))
     assert all(numbers)
     assert not last
     assert len(both[runs[0]]["grad_norm"]) == len(numbers) + 1 < RUN.steps
@@ -174,7 +175,7 @@ def test_unscaled_residuals_kill_channels_and_scaled_ones_do_not(study):
     assert dead[0][0] == dead[1][0] == 0.0
     assert dead[0][-1] > 0.5
     assert dead[1][-1] < 0.05
-    losses = [np.mean(training_loss(r)[-10:]) for r in (scaled, unscaled)]
+    losses = [np.mean(r["loss"][-10:]) for r in (scaled, unscaled)]
     assert losses[0] < losses[1]
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import jax
 import pytest
 
-from experiments.residual_scaling import runner
-from experiments.residual_scaling.plans import STALE
-from experiments.residual_scaling.records import signal
-from experiments.residual_scaling.study import Study
+from experiments.residual_scaling.design.settings import STALE
+from experiments.residual_scaling.judge.outcomes import dead_share
+from experiments.residual_scaling.run import runner
+from experiments.residual_scaling.run.study import Study
 from tests.experiments.tiny_study import TINY, with_runs
 
 RUN = replace(STALE, width=64)
@@ -25,7 +25,7 @@ def test_eight_replicas_kill_and_scaling_saves(tmp_path, monkeypatch):
     }
     study = with_runs(Study(TINY, tmp_path), *settings.values())
     records = runner.train_study(study)
-    dead = {name: signal(records[run], "pool_dead")[-1] for name, run in settings.items()}
+    dead = {name: dead_share(records[run]) for name, run in settings.items()}
     assert dead["unscaled"] >= 0.8
     assert dead["scaled"] <= 0.05
     assert dead["synchronous"] <= 0.05
