@@ -3,7 +3,7 @@
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,13 @@ import simplejpeg
 
 from experiments import accuracy, curves, evaluate, recalibrate, run
 from experiments.reports import escape_cell, escape_markdown
-from experiments.residual_scaling import report
+from experiments.residual_scaling.show import report
 from inception_jax.cli import main as cli
 from inception_jax.models.zoo import SPECS
 from inception_jax.storage.files import append_json_line, read_json_lines
 from inception_jax.text import one_line, printable
 from inception_jax.training.fit import fit
-from tests.experiments.made_up import small
+from tests.experiments.made_records import hostile_records
 from tests.experiments.test_report import Page
 from tests.models.tiny import one_block
 
@@ -110,20 +110,11 @@ def listed(folder: Path) -> Path:
 def test_a_study_that_others_recorded(tmp_path, capsys):
     """The pages show whatever is in runs.jsonl as text, and load nothing."""
     words = "".join(NAMES)
-    for each, record in small().items():
-        fields = asdict(each)
-        settings = {**record["settings"], words: words}
-        made = {
-            "run": fields,
-            "settings": settings,
-            "devices": words,
-            "versions": {"jax": words, words: words},
-        }
-        append_json_line(tmp_path / "runs.jsonl", {**record, **made})
-    (tmp_path / report.LEFT_OUT).write_text(printable(words), encoding="utf-8")
-    assert report.main([str(tmp_path)]) == 0
+    for record in hostile_records(words).values():
+        append_json_line(tmp_path / "runs.jsonl", record)
+    assert report.main(tmp_path, "quick") == 0
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert not {tag for tag, _ in page.tags} & {"script", "a"}
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     assert any("<script>alert(1)<script>" in part for part in page.words)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
@@ -131,13 +122,13 @@ def test_a_study_that_others_recorded(tmp_path, capsys):
     assert "](javascript" not in text
     assert not UNSAFE.search("".join(page.words) + text)
     tables = [row for row in text.splitlines() if "alert(1)" in row and row[0] == "|"]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in tables} <= {3, 4, 8}
-    fields |= {"data": words}
-    (tmp_path / "runs.jsonl").write_text(json.dumps({**record, "run": fields}) + "\n")
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in tables} == {4, 8}
+    changed = {**record, "run": record["run"] | {"network": words}}
+    (tmp_path / "runs.jsonl").write_text(json.dumps(changed) + "\n")
     capsys.readouterr()
-    assert report.main([str(tmp_path)]) == 2
+    assert report.main(tmp_path, "quick") == 2
     said = capsys.readouterr().err
-    assert "line 1 is not a valid run: data must be digits or prototypes, got " in said
+    assert "line 1 is not a valid run: network must be C or" in said
     assert not UNSAFE.search(said)
 
 

@@ -1,46 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figure of dead channels against width has a dot for every run."""
+"""The figure of dead channels against width has a dot for every comparable run."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
-import pandas as pd
 import pytest
 
-from experiments.residual_scaling import dead_share
-from experiments.residual_scaling.plans import FULL, STALE, STALE_FULL
-from experiments.residual_scaling.runs import Run
+from experiments.residual_scaling.design.settings import FULL, HARMLESS, NARROW, STALE, V4
+from experiments.residual_scaling.judge.tables import run_table
+from experiments.residual_scaling.show import dead_share
+from tests.experiments.made_records import made_record
+
+SHOWN = {
+    replace(NARROW, width=64): 0.1,
+    replace(NARROW, width=64, seed=1): 0.15,
+    replace(FULL, width=536, scale=0.1): 0.2,
+    FULL: 0.98,
+    replace(FULL, steps=40, seed=3): 0.97,  # of the main job
+    V4: 0.0,
+    STALE: 0.96,
+    replace(NARROW, learning_rate=0.2, scale=0.3): 0.3,
+}
+NOT_SHOWN = [
+    HARMLESS,
+    replace(NARROW, clip_norm=1.0),
+    replace(NARROW, depth=4),
+    replace(NARROW, steps=2000),
+    replace(NARROW, data="endless"),
+    replace(FULL, image_size=149),
+    replace(FULL, init_gain=0.1),
+    replace(NARROW, pool_norm="before_relu"),
+]
 
 
-@pytest.fixture
-def tables(tmp_path):
-    """Tables with runs of the figure, and some that do not belong in it."""
-    narrow = [Run(width=64), Run(width=256, learning_rate=0.2, scale=0.1)]
-    others = [Run(clip_norm=1.0), Run(depth=4), Run(steps=400), Run(learning_rate=0.02)]
-    rows = [asdict(run) | {"final_pool_dead": 0.5} for run in narrow + others]
-    pd.DataFrame(rows).to_csv(tmp_path / "cpu.csv", index=False)
-    full = [FULL, replace(FULL, scale=0.1, width=536), STALE, STALE_FULL]
-    rows = [
-        asdict(run) | {"final_pool_dead": 0.75}
-        for run in [*full, replace(STALE, replicas=1)]
-    ]
-    pd.DataFrame(rows).to_csv(tmp_path / "full.csv", index=False)
-    return tmp_path / "cpu.csv", tmp_path / "full.csv"
-
-
-def test_every_run_of_the_figure_is_one_dot(tables):
-    figure = dead_share.draw(dead_share.read_tables(*tables))
+def test_every_comparable_run_is_one_dot_and_others_are_none():
+    records = {run: made_record(run, dead) for run, dead in SHOWN.items()}
+    records |= {run: made_record(run, 0.5) for run in NOT_SHOWN}
+    figure = dead_share.draw(run_table(records))
     dots = {}
     for panel in figure.axes:
         points = [xy for c in panel.collections for xy in c.get_offsets().tolist()]
-        dots[panel.get_title()] = sorted((round(x), y) for x, y in points)
-    assert dots == {
-        "learning rate 0.045": [(64, 0.5), (round(536 * 1.1**2), 0.75), (2144, 0.75)],
-        "learning rate 0.045, 8 replicas": [(256, 0.75)],
-        "learning rate 0.2": [(round(256 * 1.1**2), 0.5)],
+        dots[panel.get_title()] = sorted((round(y, 3), x) for x, y in points)
+    shares = {title: [y for y, _ in points] for title, points in dots.items()}
+    assert shares == {
+        "learning rate 0.045": [0.0, 0.1, 0.15, 0.2, 0.97, 0.98],
+        "learning rate 0.045, 8 replicas": [0.96],
+        "learning rate 0.2": [0.3],
     }
+    widths = [1536, 64, 64, 536, 2144, 2144]
+    for (_, x), width in zip(dots["learning rate 0.045"], widths, strict=True):
+        assert width <= x < width * 1.25, "a dot is too far from its width"
+        assert (x > 1000) == (width > 1000)
 
 
-def test_missing_tables_are_an_error(tmp_path, capsys):
-    assert dead_share.main(tmp_path / "a", tmp_path / "b", tmp_path / "c.png") == 2
-    assert "a'" in capsys.readouterr().err
-    assert not (tmp_path / "c.png").exists()
+def test_dots_of_two_seeds_do_not_hide_each_other():
+    runs = [replace(NARROW, seed=k, scale=s) for k in range(10) for s in (1.0, 0.3, 0.1)]
+    figure = dead_share.draw(run_table({run: made_record(run, 0.5) for run in runs}))
+    (panel,) = figure.axes
+    x = [xy[0] for c in panel.collections for xy in c.get_offsets().tolist()]
+    assert len({round(value, 2) for value in x}) == len(runs)
+
+
+@pytest.mark.parametrize("runs", [[HARMLESS], [replace(NARROW, learning_rate=0.1)]])
+def test_without_comparable_runs_there_is_no_figure(runs):
+    table = run_table({run: made_record(run, 0.5) for run in runs})
+    assert dead_share.draw(table) is None

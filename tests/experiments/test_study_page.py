@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-
 from experiments.residual_scaling.outcomes import FAILED, UNSTABLE
 from experiments.residual_scaling.plans import BASE, PLANS
 from experiments.residual_scaling.runs import DEFAULTS, LATER_FIELDS, Run

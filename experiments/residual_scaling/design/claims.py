@@ -32,8 +32,8 @@ ACCURACY_MARGIN = 0.01  # one point
 class Claim:
     """A statement, and the comparison that tests it.
 
-    The claim says that the difference first - second of the endpoint is above the margin or,
-    with `expected="below"`, below it. A claim whose `condition` fails is contradicted.
+    The claim says that the difference first - second of the endpoint is above the margin,
+    or below it with `expected="below"`. A claim whose `condition` fails is contradicted.
     """
 
     name: str
@@ -187,7 +187,8 @@ CLAIMS = (
     ),
     Claim(
         "deeper networks need smaller scales",
-        "At a scale of 0.3, networks of 20 blocks die more than networks of 4 (AAAI version)",
+        "Deeper networks need smaller scales: at 0.3, 20 blocks die more than 4 (AAAI "
+        "version)",
         replace(DEEP, depth=20),
         replace(DEEP, depth=4),
         ("20 blocks", "4 blocks"),
@@ -195,8 +196,8 @@ CLAIMS = (
     ),
     Claim(
         "updates kill, not only the start",
-        "A network that starts as the scaled one does, with linear layers of a tenth of the "
-        "weights, still dies if its residuals are not scaled (not in the paper)",
+        "A network that starts as the scaled one does, with linear layers of a tenth of "
+        "the weights, still dies (not in the paper)",
         replace(FULL, init_gain=0.1),
         _scaled(FULL),
         ("initial weights x 0.1", "scale 0.1"),

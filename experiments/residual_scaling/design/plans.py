@@ -128,7 +128,8 @@ OTHER_REMEDIES = changed(
     {"stagger": 15},
 )
 
-GPU = replace(FULL, image_size=149, steps=2000, probe_every=20)
+LARGE: dict[str, Any] = {"image_size": 149, "steps": 2000, "probe_every": 20}
+GPU = replace(FULL, **LARGE)
 
 PLANS = {
     "quick": Plan(
@@ -241,8 +242,8 @@ PLANS = {
         minutes=600,
     ),
     "gpu": Plan(
-        "Plan gpu: the paper's networks at 149 pixels, with more replicas and updates. Each "
-        "call trains for seven minutes; repeat it to continue.",
+        "Plan gpu: the paper's networks at 149 pixels, with more replicas and updates. "
+        "Each call trains for seven minutes; repeat it to continue.",
         (
             Group(
                 "Do unscaled networks die, and does scaling save them?",
@@ -256,8 +257,10 @@ PLANS = {
             ),
             Group(
                 "Do the other networks die?",
-                grid(replace(V1, image_size=149, steps=2000, probe_every=20), scale=BOTH)
-                + (replace(V4, image_size=149, steps=2000, probe_every=20),),
+                (
+                    *grid(replace(V1, **LARGE), scale=BOTH),
+                    replace(V4, **LARGE),
+                ),
                 range(400, 405),
             ),
             Group(

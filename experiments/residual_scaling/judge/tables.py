@@ -61,6 +61,7 @@ def _run_row(run: Run, record: Record) -> Record:
     return {
         "id": run_id(run),
         **asdict(run),
+        "data": one_line(run.data),
         "classes": record["classes"],
         "dead_share": dead,
         "final_loss": final_loss(record),

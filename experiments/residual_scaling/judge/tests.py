@@ -63,8 +63,8 @@ def _test(runs: pd.DataFrame, claim: Claim) -> dict[str, Any]:
         "second": claim.labels[1],
         "pairs": len(first),
         "planned": len(claim.seeds),
-        "first_median": values[0].median(),
-        "second_median": values[1].median(),
+        "first_median": _median(values[0]),
+        "second_median": _median(values[1]),
         "margin": claim.margin,
         "expected": claim.expected,
     }
@@ -72,14 +72,18 @@ def _test(runs: pd.DataFrame, claim: Claim) -> dict[str, Any]:
         for label, part in (("first", first), ("second", second)):
             row[f"{label}_{name}"] = int(part[name].astype(bool).sum())
     low, high = signed_rank_interval(differences + claim.margin)
-    row |= {"difference": (differences + claim.margin).median(), "low": low, "high": high}
+    row |= {"difference": _median(differences + claim.margin), "low": low, "high": high}
     is_finished = len(first) == len(claim.seeds)
     row["p"] = signed_rank_p(differences) if is_finished else math.nan
-    row["above"] = bool(differences.median() > 0)
+    row["above"] = _median(differences) > 0
     row["condition"] = claim.condition
     row["condition_holds"] = _holds(claim, first, second)
     row["differences"] = differences.tolist()
     return row
+
+
+def _median(values: "pd.Series[float]") -> float:
+    return float(values.median()) if len(values) else math.nan
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:

@@ -226,7 +226,7 @@ def _test_sums(
 
 
 def _test_record(sums: dict[str, np.ndarray], index: int) -> dict[str, float]:
-    """Return the sums of one run, and the share of channels that are zero for all images."""
+    """Return the sums of one run, and the share of channels zero for all images."""
     of_run = {name: value[index] for name, value in sums.items()}
     dead = float(np.mean(of_run.pop("alive") == 0))
     return {name: float(value) for name, value in of_run.items()} | {"dead": dead}

@@ -1,129 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The share of dead channels against the width of a network, as a figure.
+"""The main figure: the share of dead channels against the width of a network."""
 
-`python -m experiments.residual_scaling.dead_share` draws it from the tables of the plans
-cpu and full.
-"""
-
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
-import matplotlib as mpl
+import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullLocator
 
-from experiments.residual_scaling.figures.style import COLORS, light_grid, percent
-from experiments.residual_scaling.runs import FULL_WIDTHS, PAPER_WIDTH, Run
+from experiments.residual_scaling.design.runs import PAPER_LEARNING_RATE, PAPER_WIDTH
+from experiments.residual_scaling.design.settings import FULL, NARROW
+from experiments.residual_scaling.show.style import (
+    NETWORKS,
+    SCALE_COLORS,
+    TEXT,
+    add_legend,
+    color_of,
+    new_figure,
+    percent,
+    tidy,
+)
 
-RESULTS = Path(__file__).parent / "results"
-PROG = "python -m experiments.residual_scaling.dead_share"
-SCALES = {1.0: COLORS[0], 0.3: COLORS[2], 0.1: COLORS[1]}
-# The C blocks on 8x8 digits, and the networks of the paper.
-MARKERS = {"C": "o"} | dict(zip(FULL_WIDTHS, "D^vs", strict=True))
-NAMES = {
-    "C": "C blocks, 16 filters per branch",
-    "inception_resnet_v2_paper": "Inception-ResNet-v2 as drawn in the paper",
-    "inception_resnet_v1": "Inception-ResNet-v1",
-    "inception_resnet_v2": "Inception-ResNet-v2 as published",
-    "inception_v4": "Inception-v4, no residuals",
+# Fields in which the runs of the figure may differ; all others are those of NARROW or FULL.
+AXES = {
+    *("network", "width", "scale", "seed", "learning_rate", "replicas", "stagger"),
+    *("steps", "probe_every", "probe_first"),
 }
-# Fields that may differ within the figure; all others have the default values of a run or,
-# for a network of the paper, those of the plan full.
-AXES = {"width", "scale", "seed", "learning_rate", "replicas", "network", "steps"}
+MAX_STEPS = 240
+NEAR_MIN, NEAR_MAX = 50, 3300  # limits of the horizontal axis
+SHORT_NAMES = {
+    "inception_resnet_v2_paper": "v2",
+    "inception_resnet_v1": "v1",
+    "inception_resnet_v2": "v2 as published",
+    "inception_v4": "v4",
+}
 
 
-def read_tables(cpu: Path, full: Path) -> pd.DataFrame:
-    """Return the runs of both plans whose dead shares can be compared, one per row."""
-    narrow = pd.read_csv(cpu)
-    fixed = {
-        name: value
-        for name, value in asdict(Run()).items()
-        if name in narrow and name not in AXES and value is not None
+def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+    """Select short runs that differ only in width, scale, rate, replicas and network."""
+    chosen = runs["steps"] <= MAX_STEPS
+    is_narrow = runs["network"] == "C"
+    for name, narrow in asdict(NARROW).items():
+        if name in AXES:
+            continue
+        full, column = asdict(FULL)[name], runs[name]
+        expected = np.where(is_narrow, narrow, full) if narrow is not None else None
+        chosen &= column.isna() if expected is None else column == expected
+    return runs[chosen]
+
+
+def draw(runs: pd.DataFrame) -> Figure | None:
+    """Draw one dot per run, in a panel for each kind of training; None without runs."""
+    runs = comparable(runs)
+    rate, replicas = runs["learning_rate"], runs["replicas"]
+    is_paper = rate == PAPER_LEARNING_RATE
+    kinds = {
+        "learning rate 0.045": runs[is_paper & (replicas == 1)],
+        "learning rate 0.045, 8 replicas": runs[is_paper & (replicas == 8)],
+        "learning rate 0.2": runs[(rate == 0.2) & (replicas == 1)],
     }
-    narrow = narrow[(narrow[list(fixed)] == pd.Series(fixed)).all(axis=1)]
-    narrow = narrow[narrow["clip_norm"].isna() & (narrow["steps"] == 80)]
-    wide = pd.read_csv(full)
-    wide = wide[(wide["stagger"] == 0) & (wide["init_gain"] == 1)]
-    return pd.concat([narrow.assign(replicas=1), wide], ignore_index=True)
-
-
-def draw(runs: pd.DataFrame) -> Figure:
-    """Draw one dot per run, in a panel for each kind of training."""
-    synchronous, paper_rate = runs["replicas"] == 1, runs["learning_rate"] == 0.045
-    chosen = {
-        "learning rate 0.045": synchronous & paper_rate & (runs["steps"] == 80),
-        "learning rate 0.045, 8 replicas": ~synchronous & paper_rate,
-        "learning rate 0.2": synchronous & (runs["learning_rate"] == 0.2),
-    }
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    panels = figure.subplots(1, len(chosen), sharex=True, sharey=True)
-    for panel, (title, rows) in zip(panels, chosen.items(), strict=True):
-        _draw_panel(panel, runs[rows], title)
-    panels[0].set_ylabel("share of channels before the pool\nthat are zero on every image")
-    handles = [
-        mpl.lines.Line2D([], [], marker="o", ls="", color=color, label=f"scale {scale:g}")
-        for scale, color in SCALES.items()
-    ] + [
-        mpl.lines.Line2D([], [], marker=MARKERS[n], ls="", color="grey", label=NAMES[n])
-        for n in MARKERS
-        if n in set(runs["network"])
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    kinds = {title: rows for title, rows in kinds.items() if len(rows)}
+    if not kinds:
+        return None
+    figure = new_figure(3.9 * len(kinds) + 0.8, 4.6)
+    panels = figure.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, (title, rows) in zip(panels, kinds.items(), strict=True):
+        _draw_panel(panel, rows, title)
+    panels[0].set_ylabel("dead channels before the pool", fontsize=TEXT)
+    shown = pd.concat(kinds.values())
+    scales = [scale for scale in SCALE_COLORS if scale in set(shown["scale"])]
+    add_legend(figure, scales, [name for name in NETWORKS if name in set(shown["network"])])
     return figure
 
 
 def _draw_panel(panel: Axes, runs: pd.DataFrame, title: str) -> None:
-    for number, (scale, color) in enumerate(SCALES.items()):
-        for network, marker in MARKERS.items():
-            rows = runs[(runs["scale"] == scale) & (runs["network"] == network)]
-            # Scales and seeds are drawn side by side, moved to the right only, so that no
-            # dot crosses the line at 1000 filters.
-            shift = 1.1**number * 1.006 ** (rows["seed"] % 10)
-            size = 22 if network == "C" else 34
-            panel.scatter(
-                rows["width"] * shift,
-                rows["final_pool_dead"],
-                s=size,
-                c=color,
-                marker=marker,
-                alpha=0.7,
-                linewidths=0,
-            )
-    panel.axvline(PAPER_WIDTH, color="black", lw=0.8, ls=":")
-    panel.annotate("1000 filters", (PAPER_WIDTH, 0.5), fontsize=8, ha="right", rotation=90)
+    panel.axvline(PAPER_WIDTH, color="black", linewidth=1, linestyle=":")
+    panel.text(PAPER_WIDTH * 0.96, 0.5, "1000 filters", rotation=90, ha="right",
+               va="center", fontsize=TEXT - 1)  # fmt: skip
+    for (network, scale), rows in runs.groupby(["network", "scale"], dropna=False):
+        # Scales and seeds stand side by side, so that no dot hides another. The shift is
+        # too small to cross the line at 1000 filters.
+        shift = {1.0: 0.0, 0.3: 0.13, 0.1: 0.26}.get(scale, 0.0)
+        seeds = rows["seed"].rank(method="dense") - 1
+        x = rows["width"] * 2 ** (shift + 0.012 * seeds)
+        panel.scatter(
+            x,
+            rows["dead_share"],
+            marker=NETWORKS[network][1],
+            s=30 if network == "C" else 42,
+            color=color_of(scale, network),
+            alpha=0.75,
+            linewidths=0,
+        )
+    for (network, width), rows in runs[runs["network"] != "C"].groupby(
+        ["network", "width"]
+    ):
+        if width > PAPER_WIDTH:
+            top = rows.loc[rows["dead_share"].idxmax()]
+            panel.annotate(
+                SHORT_NAMES[network], (top["width"] * 1.25, top["dead_share"]),
+                xytext=(4, 0), textcoords="offset points", fontsize=TEXT - 1, va="center",
+            )  # fmt: skip
     panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_formatter(ScalarFormatter())
-    panel.set_xticks([64, 256, 1024, 2144])
-    panel.set_xlabel("channels before the pool")
-    panel.set_title(title, fontsize=10)
+    panel.set_xlim(NEAR_MIN, NEAR_MAX)
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xticks([64, 256, 536, 1072, 2144], ["64", "256", "536", "1072", "2144"])
+    panel.set_xlabel("width (channels before the pool)", fontsize=TEXT)
+    panel.set_title(title, fontsize=TEXT + 1)
     percent(panel)
-    light_grid(panel)
-
-
-def main(
-    cpu: Path = RESULTS / "runs.csv",
-    full: Path = RESULTS / "full" / "runs.csv",
-    out: Path = RESULTS / "full" / "dead_share.png",
-) -> int:
-    """Draw the figure from the tables in `results`, or from others.
-
-    Args:
-        cpu: The table runs.csv of the plan cpu.
-        full: The table runs.csv of the plan full.
-        out: PNG file to write.
-    """
-    try:
-        draw(read_tables(cpu, full)).savefig(out, dpi=110)
-    except OSError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
-    print(f"Wrote {out}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(tyro.cli(main, prog=PROG))
+    tidy(panel)

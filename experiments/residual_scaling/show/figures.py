@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of the report, in order."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from experiments.residual_scaling.design.runs import DEFAULTS, describe_fields
+from experiments.residual_scaling.design.settings import (
+    STALE,
+)
+from experiments.residual_scaling.judge.tables import runs_of
+from experiments.residual_scaling.judge.tests import CONTRADICTED, REPRODUCED, UNDECIDED
+from experiments.residual_scaling.show import dead_share, timelines
+from experiments.residual_scaling.show.style import (
+    NETWORKS,
+    SCALE_COLORS,
+    TEXT,
+    add_legend,
+    color_of,
+    new_figure,
+    percent,
+    tidy,
+)
+from inception_jax.training.stability import random_stability_limit, stability_limit
+
+VERDICT_MARKERS = {REPRODUCED: "o", CONTRADICTED: "X", UNDECIDED: "d"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its texts."""
+
+    name: str  # of its file, without ending
+    title: str
+    caption: str
+    alt: str  # text alternative for readers who cannot see the figure
+    figure: Figure
+
+
+def draw_main(runs: pd.DataFrame) -> Picture | None:
+    """Draw dead channels against width; None without comparable runs."""
+    figure = dead_share.draw(runs)
+    return figure and Picture(
+        "dead_share",
+        "Dead channels by width, residual scale and kind of training",
+        "Each dot is one run: the share of its channels before the average pool that are "
+        "zero for every probe image after the last update. Dots of different scales and "
+        "seeds stand side by side. Networks of the paper are labelled v1, v2 and v4.",
+        "Dot plots of the share of dead channels against the number of channels, one panel "
+        "for each kind of training, coloured by residual scale.",
+        figure,
+    )
+
+
+def draw_others(
+    runs: pd.DataFrame, probes: pd.DataFrame, claims: pd.DataFrame
+) -> Iterator[Picture]:
+    """Draw the other figures; those without data are left out."""
+    figures = {
+        "claims": _claims(claims),
+        "training": timelines.training(runs, probes),
+        "survival": timelines.survival(runs),
+        "stability": _stability(runs),
+        "remedies": _remedies(runs),
+    }
+    for name, figure in figures.items():
+        if figure is not None:
+            yield Picture(name, *TEXTS[name], figure)
+
+
+# Title, caption and text alternative.
+TEXTS = {
+    "claims": (
+        "The differences that the claims are about",
+        "Median and 95 % interval of the first setting minus the second. A claim says that "
+        "the difference lies to the right of the black mark, or to the left of it if a "
+        "measure is said not to help.",
+        "Forest plot with one row for each claim about shares of channels.",
+    ),
+    "training": (
+        "Dead channels and accuracy during training",
+        "Thin lines are runs, thick lines their median. The accuracy is that on the probe "
+        "images, with batch statistics.",
+        "Line charts over updates: the share of dead channels above, the accuracy below, "
+        "with and without residual scaling.",
+    ),
+    "survival": (
+        "Runs that have not collapsed",
+        "Kaplan-Meier estimates with 95 % intervals. A run leaves the curve at the first "
+        "probe at which it has collapsed. Settings without a collapse are left out.",
+        "Survival curves over updates, with and without residual scaling.",
+    ),
+    "stability": (
+        "Predicted and observed death",
+        "Learning rate times the curvature of the classifier's loss before the first "
+        "update, divided by its stability limit for gradient descent with momentum and "
+        "with gradients as old as the replicas make them. In theory, instability begins "
+        "at 1.",
+        "Scatter plot of dead channels against the ratio of curvature to its limit.",
+    ),
+    "remedies": (
+        "Other changes of the narrow network with 8 replicas",
+        "Each row changes one setting. Dots are runs, bars their means.",
+        "Dot plots of dead channels and accuracy, one row for each change.",
+    ),
+}
+
+
+def _claims(claims: pd.DataFrame) -> Figure | None:
+    if claims.empty:
+        return None
+    shares = claims[
+        claims["endpoint"].isin(["dead_share", "only_zeros"]) & np.isfinite(claims["low"])
+    ]
+    if shares.empty:
+        return None
+    figure = new_figure(9.5, 0.5 * len(shares) + 1.4)
+    axes = figure.subplots()
+    for y, row in enumerate(shares.to_dict("records")):
+        verdict = row["verdict"]
+        axes.plot([row["low"], row["high"]], [y, y], color="black", linewidth=2)
+        axes.plot(
+            row["difference"], y, VERDICT_MARKERS.get(verdict, "o"), color="black",
+            markersize=8, mfc="black" if verdict == REPRODUCED else "white",
+        )  # fmt: skip
+        axes.plot([row["margin"]] * 2, [y - 0.3, y + 0.3], color="black", linewidth=1)
+        axes.text(1.05, y, verdict, va="center", fontsize=TEXT)
+    labels = [
+        f"{row['name']}\n({row['first']} - {row['second']})"
+        for row in shares.to_dict("records")
+    ]
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_xlim(-1.02, 1.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.set_xlabel(
+        "difference of dead channels, or of runs with only zeros", fontsize=TEXT
+    )
+    tidy(axes)
+    return figure
+
+
+def limit_of(momentum: float, replicas: int) -> float:
+    """Return the stability limit of rate times curvature."""
+    if replicas == 1:
+        return stability_limit(momentum)
+    return random_stability_limit(momentum, replicas)
+
+
+def _stability(runs: pd.DataFrame) -> Figure | None:
+    shown = runs[(runs["block"] != "concat") & (runs["network"] != "inception_v4")]
+    shown = shown[shown["optimizer"].eq("rmsprop") & shown["stagger"].eq(0)]
+    shown = shown[shown["warmup_steps"].eq(0) & shown["clip_norm"].isna()]
+    shown = shown[shown["scale"].isin(SCALE_COLORS) & shown["classifier_rate"].eq(1)]
+    if shown["curvature_at_start"].nunique() < 3:
+        return None
+    limits = [
+        limit_of(*pair) for pair in zip(shown["momentum"], shown["replicas"], strict=True)
+    ]
+    x = shown["learning_rate"] * shown["curvature_at_start"] / limits
+    figure = new_figure(7.5, 4.8)
+    axes = figure.subplots()
+    for (network, scale), rows in shown.groupby(["network", "scale"]):
+        for is_stale, part in rows.groupby(rows["replicas"] > 1):
+            color = color_of(scale, network)
+            axes.scatter(
+                x[part.index], part["dead_share"], s=34, marker=NETWORKS[network][1],
+                color=color if is_stale else "none", edgecolors=color, alpha=0.7,
+            )  # fmt: skip
+    axes.axvline(1, color="black", linewidth=1, linestyle=":")
+    axes.text(0.93, 0.5, "limit of stability", rotation=90, ha="right", va="center",
+              fontsize=TEXT - 1)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel(
+        "rate x curvature / limit of stability (filled: with replicas)", fontsize=TEXT
+    )
+    axes.set_ylabel("dead channels at the end", fontsize=TEXT)
+    percent(axes)
+    tidy(axes)
+    scales = [scale for scale in SCALE_COLORS if scale in set(shown["scale"])]
+    add_legend(figure, scales, [name for name in NETWORKS if name in set(shown["network"])])
+    return figure
+
+
+def _changes(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the runs that differ from STALE in one change, by description."""
+    ignored = {"seed", "steps", "probe_every", "probe_first"}
+    names = [name for name in DEFAULTS if name not in ignored]
+    base, found = asdict(STALE), {}
+    similar = runs[(runs["network"] == "C") & (runs["steps"] <= 240)]
+    for _, rows in similar.groupby(names, dropna=False):
+        values = rows.iloc[0]
+        changed = {
+            name: values[name]
+            for name in names
+            if not (
+                values[name] == base[name] or (base[name] is None and pd.isna(values[name]))
+            )
+        }
+        # Two fields count as one change if the second has no meaning without the first.
+        main = {n.removesuffix("_init").removesuffix("_steps") for n in changed}
+        if len(main) == 1 or set(changed) <= {"warmup", "warmup_steps", "warmup_rate"}:
+            found[describe_fields(changed)] = rows
+    return found
+
+
+def _remedies(runs: pd.DataFrame) -> Figure | None:
+    changes = _changes(runs)
+    if len(changes) < 8:
+        return None
+    rows = {"no change": runs_of(runs, STALE)} | changes
+    rows = dict(sorted(rows.items(), key=lambda item: -item[1]["dead_share"].mean()))
+    figure = new_figure(9.5, 0.32 * len(rows) + 1.2)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for panel, name, label in (
+        (left, "dead_share", "dead channels"),
+        (right, "test_accuracy", "test accuracy"),
+    ):
+        for y, part in enumerate(rows.values()):
+            panel.plot(part[name], [y] * len(part), "o", color=color_of(1.0), alpha=0.5)
+            panel.plot(part[name].mean(), y, "|", color="black", markersize=16, mew=2)
+        panel.set_xlim(-0.04, 1.04)
+        panel.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        panel.set_xlabel(label, fontsize=TEXT)
+        tidy(panel)
+    left.set_yticks(range(len(rows)), list(rows))
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    return figure
+
+
+def settings_in(runs: pd.DataFrame) -> Sequence[tuple[str, pd.DataFrame]]:
+    """Return the runs of each setting with its description, in the order of the table."""
+    names = [name for name in DEFAULTS if name != "seed"]
+    groups = []
+    for _, rows in runs.groupby(names, dropna=False, sort=False):
+        values = rows.iloc[0][["width", "scale", "learning_rate"]].to_dict()
+        values |= {
+            name: rows.iloc[0][name]
+            for name in names
+            if not pd.isna(rows.iloc[0][name]) and rows.iloc[0][name] != DEFAULTS[name]
+        }
+        if pd.isna(values["scale"]):
+            values["scale"] = None
+        groups.append((describe_fields(values), rows))
+    return groups

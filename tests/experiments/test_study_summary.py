@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The summary in words is computed from the tables."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from experiments.residual_scaling.design.claims import CLAIMS
+from experiments.residual_scaling.design.plans import PLANS
+from experiments.residual_scaling.design.settings import FULL, NARROW, STALE
+from experiments.residual_scaling.judge.tables import run_table
+from experiments.residual_scaling.judge.tests import judge_claims
+from experiments.residual_scaling.show.summary import (
+    claim_lines,
+    joined,
+    number,
+    percent,
+    sentences,
+)
+from tests.experiments.made_records import FULL_PLAN, made_record, made_records
+
+NO_CLAIMS = pd.DataFrame()
+
+
+def summary(shares: dict) -> list[str]:
+    return sentences(
+        run_table({run: made_record(run, d) for run, d in shares.items()}), NO_CLAIMS
+    )
+
+
+def test_full_networks_with_and_without_scaling():
+    shares = {
+        FULL: 0.96,
+        replace(FULL, seed=1): 0.98,
+        replace(FULL, seed=2): 0.97,
+        replace(FULL, scale=0.1): 0.4,
+        replace(FULL, width=536): 0.2,
+        replace(FULL, image_size=149): 0.0,  # another setting
+    }
+    dead, accuracy, narrower = summary(shares)
+    assert "97 % (96 to 98) of its channels before the pool dead" in dead
+    assert "scaled by 0.1, 40 % are dead" in dead
+    assert "after 80 updates" in dead
+    assert "3 of 3 runs collapsed, and their median accuracy is 10 %" in accuracy
+    assert "0 of 1 collapsed, and the accuracy is 85 %" in accuracy
+    assert "20 % with 536 channels are dead" in narrower
+
+
+def test_replicas():
+    shares = {STALE: 0.97, replace(STALE, scale=0.1): 0.01, NARROW: 0.03}
+    (line,) = summary(shares)
+    assert "97 % dead channels without scaling and 1 % with a scale of 0.1" in line
+    assert "with one replica and without scaling it has 3 %" in line
+    assert summary({STALE: 0.97}) == []
+
+
+def test_verdicts_are_counted_and_named():
+    runs = run_table(made_records(FULL_PLAN))
+    claims = judge_claims(runs, PLANS["full"].claims)
+    last = sentences(runs, claims)[-1]
+    counts = claims["verdict"].value_counts()
+    for verdict, count in counts.items():
+        assert f"{count} {verdict}" in last
+    for name in claims.loc[claims["verdict"] == "contradicted", "name"]:
+        assert f"“{name}”" in last
+
+
+def test_every_claim_has_one_line_with_its_number():
+    runs = run_table(made_records(FULL_PLAN))
+    claims = judge_claims(runs, CLAIMS)
+    lines = claim_lines(claims)
+    assert [line["claim"] for line in lines] == [claim.text for claim in CLAIMS]
+    first = lines[0]
+    assert first["verdict"] == "reproduced"
+    assert "dead share 97 % (scale 1) and 5 % (scale 0.1)" in first["evidence"]
+    assert "difference +92 % [+92 %, +92 %], p = 0.0" in first["evidence"]
+    by_name = dict(zip(claims["name"], lines, strict=True))
+    assert by_name["networks die late"]["evidence"] == "not run"
+    assert "pairs would" in by_name["only zeros"]["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("value", "endpoint", "text"),
+    [
+        (0.123, "dead_share", "12 %"),
+        (0.1234, "test_accuracy", "12.3 %"),
+        (120.0, "steps_to_80", "120"),
+    ],
+)
+def test_numbers_have_the_precision_of_their_endpoint(value, endpoint, text):
+    assert number(value, endpoint) == text
+    assert number(value, endpoint, sign=True) == f"+{text}"
+
+
+def test_words():
+    assert percent(pd.Series([0.5, 0.5])) == "50 %"
+    assert percent(pd.Series([0.1, 0.2, 0.4])) == "20 % (10 to 40)"
+    assert [joined(words) for words in (["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "a", "a and b", "a, b and c"
+    ]  # fmt: skip
