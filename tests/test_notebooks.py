@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {  # number of figures
-    "residual_scaling.ipynb": 3,
+    "residual_scaling.ipynb": 2,
     "architecture.ipynb": 7,
 }
 SLOW = {"architecture.ipynb"}  # traces five networks of full size

@@ -134,7 +134,7 @@ def test_every_command_of_an_experiment_parses():
             assert not arguments or arguments[0] in imagenet.RUNS
         else:
             commands_of = {
-                "residual_scaling": ".study",
+                "residual_scaling": ".run.study",
                 "architecture": ".__main__",
                 "speed": ".__main__",
             }
@@ -210,16 +210,7 @@ def test_the_api_page_names_every_public_name():
 
 
 def test_numbers_of_the_readme_are_those_of_the_results():
-    """Shares of runs are on the study's page, whose numbers its own test checks.
-
-    tests/experiments/test_speed_chart.py checks the speeds.
-    """
-    finding = README.split("**Main finding.**")[1].split("\n\n")[0]
-    study = (ROOT / "experiments" / "residual_scaling" / "README.md").read_text()
-    shares = re.findall(r"\d+/\d+", finding)
-    assert len(shares) == 2
-    for share in shares:
-        assert share in study
+    """Others are checked in tests/experiments: the main finding and the speeds."""
     rows = re.findall(r"^\| `(\w+)`.* \| ([\d,]+) \| ([\d.]+) G \|$", README, re.M)
     drawn = [name for name in SPECS if name != "inception_resnet_small"]
     assert [name for name, *_ in rows] == drawn

@@ -1,137 +1,113 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers on the page of the instability study are those of the committed results."""
+"""README, pages, report and notebook tell one story with the same numbers."""
 
-import csv
-import re
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import fields
 
+import nbformat
+import numpy as np
+import pandas as pd
 import pytest
-from experiments.residual_scaling.outcomes import FAILED, UNSTABLE
-from experiments.residual_scaling.plans import BASE, PLANS
-from experiments.residual_scaling.runs import DEFAULTS, LATER_FIELDS, Run
-from experiments.residual_scaling.study import Study
-from experiments.residual_scaling.tables import run_id
-from experiments.residual_scaling.verdicts import CLAIMS
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "residual_scaling"
-PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
-# "8/15", "-4.4 [-12.7, 3.9]", "70 [60, > 80]"
-NUMBERS = re.compile(r"-?[\d.]+ \[[^\]]+\]|\b\d+/\d+\b")
-VERDICTS = re.compile("not reproduced|reproduced|contradicted|undecided|not tested")
-WORDS = {"four": 4, "six": 6, "eight": 8}
-REMEDIES = {
-    "no change": {},
-    "blocks of Fig. 19": {"block": "v2"},
-    "SGD with momentum": {"optimizer": "momentum"},
-    "pre-activation": {"activation": "pre"},
-    "leaky ReLU after the sum": {"activation": "leaky_relu"},
-    "no momentum": {"momentum": 0.0},
-    "gradients clipped at norm 2": {"clip_norm": 2.0},
-    "gradients clipped at norm 0.1": {"clip_norm": 0.1},
-    "LayerScale initialised at 0.1": {
-        "learned_scale": "channel",
-        "learned_scale_init": 0.1,
-    },
-    "LayerScale initialised at 0.00001": {
-        "learned_scale": "channel",
-        "learned_scale_init": 1e-5,
-    },
-    "published head: no ReLU after the last block, then a 1x1 convolution": {
-        "head": "published"
-    },
-    "one learned scale per block, initialised at 1": {"learned_scale": "scalar"},
-    "one learned scale per block, initialised at 0.1": {
-        "learned_scale": "scalar",
-        "learned_scale_init": 0.1,
-    },
-    "one learned scale per block, initialised at 0 (SkipInit, ReZero)": {
-        "learned_scale": "scalar",
-        "learned_scale_init": 0.0,
-    },
-    "batch normalisation of the residual": {"residual_norm": True},
-    "batch normalisation of the residual, scale 0.1": {"residual_norm": True, "scale": 0.1},
-    "scale 0.5": {"scale": 0.5},
-    "scale 0.2": {"scale": 0.2},
-    "scale 0.1": {"scale": 0.1},
-}
+from experiments.residual_scaling.design.claims import CLAIMS
+from experiments.residual_scaling.design.plans import PLANS
+from experiments.residual_scaling.design.runs import Run
+from experiments.residual_scaling.design.settings import FULL
+from experiments.residual_scaling.judge.tables import read_tables, run_id, runs_of
+from experiments.residual_scaling.judge.tests import judge_claims
+from experiments.residual_scaling.run.records import read_records
+from experiments.residual_scaling.show import pages
+from experiments.residual_scaling.show.summary import sentences
+from inception_jax.training.stability import random_stability_limit, stability_limit
+
+RESULTS = pages.FOLDER / "results"
+STUDY = (pages.FOLDER / "README.md").read_text(encoding="utf-8")
 
 
-def table(name: str) -> list[dict[str, str]]:
-    with (FOLDER / "results" / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture(scope="module")
+def runs() -> pd.DataFrame:
+    return read_tables(RESULTS / "full")[0]
 
 
-def page_table(heading: str) -> list[list[str]]:
-    """Return the rows of the table whose header line begins with `heading`."""
-    lines = PAGE[PAGE.index(f"| {heading}") :].split("\n\n")[0].splitlines()[2:]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+@pytest.fixture(scope="module")
+def lines(runs) -> list[str]:
+    return sentences(runs, judge_claims(runs, PLANS["full"].claims))
 
 
-def evidence(rows: list[dict[str, str]]) -> str:
-    return " ".join(f"{row['evidence']} {row['details']}" for row in rows)
+@pytest.mark.parametrize("path", pages.PAGES, ids=lambda path: str(path.parent.name))
+def test_the_pages_are_filled_from_the_results(path, runs):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<!-- end -->") >= 1
+    filled = pages.filled(text, pages.blocks(runs))
+    assert filled == text, "run python -m experiments.residual_scaling.show.pages"
 
 
-def test_the_page_has_every_claim():
-    assert [int(row[0].split(".")[0]) for row in page_table("claim")] == list(CLAIMS)
+def test_a_block_is_filled_and_nothing_else_changes():
+    page = "a <!-- x -->old<!-- end --> b\n<!-- y -->\nold\n<!-- end -->\nc\n"
+    expected = "a <!-- x -->1<!-- end --> b\n<!-- y -->\n2\n3\n<!-- end -->\nc\n"
+    texts = {"x": "1", "y": "2\n3"}
+    assert pages.filled(page, texts) == expected
+    assert pages.filled(expected, texts) == expected
+    empty = "<!-- x --><!-- end --> and <!-- y -->\n<!-- end -->"
+    assert pages.filled(empty, texts) == (
+        "<!-- x -->1<!-- end --> and <!-- y -->\n2\n3\n<!-- end -->"
+    )
 
 
-@pytest.mark.parametrize("row", page_table("claim"), ids=lambda row: row[0][:2])
-def test_a_claim_has_the_verdicts_and_numbers_of_the_results(row):
-    claim, verdict, text = row
-    verdicts = [v for v in table("verdicts.csv") if v["claim"] == claim.split(".")[0]]
-    kinds = [v["verdict"].removesuffix(" at this scale") for v in verdicts]
-    assert set(VERDICTS.findall(verdict)) <= set(kinds)
-    committed = evidence(verdicts)
-    for number in NUMBERS.findall(text) + re.findall(r"log-loss ([\d.]+)", text):
-        assert number in committed
-    for p in re.findall(r"p = ([\d.]+) after Holm", text):
-        assert p in {f"{float(v['p_holm']):.3f}" for v in verdicts}
-    if of := re.search(r"reproduced in (\w+) of (\w+) comparisons", verdict):
-        counts = kinds.count("reproduced"), len(kinds)
-        assert counts == (WORDS[of[1]], WORDS[of[2]])
-    if of := re.search(r"of (\w+) settings", text):
-        assert f"of {WORDS[of[1]]} settings" in committed
+def test_report_and_notebook_have_the_sentences(lines):
+    report = (RESULTS / "full" / "report.md").read_text(encoding="utf-8")
+    notebook = nbformat.read(pages.ROOT / "notebooks" / "residual_scaling.ipynb", 4)
+    outputs = [
+        output["data"]["text/markdown"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "text/markdown" in output.get("data", {})
+    ]
+    for line in lines:
+        assert f"- {line}\n" in report
+        assert line in "".join(outputs)
 
 
-def test_remedies_are_those_of_the_longer_plan():
-    outcomes = {row["id"]: row["outcome"] for row in table("more/runs.csv")}
-    rows = page_table("change")
-    assert [row[0] for row in rows] == list(REMEDIES)
-    for label, failed, unstable in rows:
-        setting = replace(BASE, **REMEDIES[label])
-        ids = [run_id(replace(setting, seed=seed)) for seed in range(8)]
-        ended = [outcomes[key] for key in ids if key in outcomes]
-        counts = [sum(o in group for o in ended) for group in (FAILED, UNSTABLE)]
-        assert [failed, unstable] == [f"{count}/{len(ended)}" for count in counts], label
+def test_the_readme_shows_the_main_figure():
+    readme = (pages.ROOT / "README.md").read_text(encoding="utf-8")
+    picture = RESULTS / "full" / "pictures" / "dead_share.png"
+    assert f"({picture.relative_to(pages.ROOT)})" in readme
+    assert picture.exists()
 
 
-def test_other_numbers_of_the_page_are_committed_results():
-    remedies = " ".join(" ".join(row) for row in page_table("change"))
-    committed = evidence(table("verdicts.csv") + table("more/verdicts.csv")) + remedies
-    for number in NUMBERS.findall(PAGE):
-        assert number in committed
-    planned = {plan: len(Study(PLANS[plan], FOLDER).runs) for plan in ("cpu", "cpu_more")}
-    assert f"the plan cpu: {planned['cpu']} runs\n" in PAGE
-    assert planned["cpu"] == len(table("runs.csv"))
-    trained = len(table("more/runs.csv"))
-    assert f"{planned['cpu_more']} runs planned, {trained} finished\n" in PAGE
+def test_every_claim_is_on_the_page_once():
+    for claim in CLAIMS:
+        if claim in PLANS["full"].claims:
+            assert STUDY.count(claim.text) == 1
 
 
-@pytest.mark.parametrize("name", ["runs.csv", "more/runs.csv"])
-def test_committed_runs_are_runs_of_the_study(name):
+@pytest.mark.parametrize("plan", sorted(p.name for p in RESULTS.iterdir() if p.is_dir()))
+def test_committed_runs_are_runs_of_their_plan(plan):
     """The identifier is computed from the fields, so none was altered."""
-    kinds = {int: int, float: float, bool: "True".__eq__}
-    for row in table(name):
-        values = {}
+    runs, probes = read_tables(RESULTS / plan)
+    planned = {run_id(run): run for run in PLANS[plan].runs}
+    assert set(runs["id"]) <= set(planned)
+    assert set(probes["id"]) == set(runs["id"])
+    for row in runs.to_dict("records"):
+        run = planned[row["id"]]
         for field in fields(Run):
-            if field.name not in row:
-                assert field.name in LATER_FIELDS
-                continue
-            optional = field.name in ("scale", "clip_norm")
-            convert = float if optional else kinds.get(field.type, str)
-            values[field.name] = None if row[field.name] == "" else convert(row[field.name])
-        run = Run(**values)
-        assert run_id(run) == row["id"]
-        assert set(values) | LATER_FIELDS == set(DEFAULTS)
-        assert row["outcome"] in {*UNSTABLE, "healthy"}
+            value = getattr(run, field.name)
+            assert row[field.name] == value or (value is None and pd.isna(row[field.name]))
+
+
+def test_the_tables_are_those_of_the_records(runs):
+    records = read_records(RESULTS / "full" / "runs.jsonl")
+    assert [run_id(run) for run in records] == runs["id"].tolist()
+    shares = [record["probes"]["pool_dead"][-1] for record in records.values()]
+    shares = np.where(runs["diverged"], 1.0, np.array(shares, float))
+    np.testing.assert_allclose(runs["dead_share"], shares, rtol=1e-3)
+
+
+def test_the_page_states_the_limits_of_the_theory(runs):
+    measured = runs_of(runs, FULL)["curvature_at_start"].median()
+    curvature = round(measured / 100) * 100
+    assert f"about {curvature:,}" in STUDY
+    assert f"is {stability_limit(0.9):.1f}" in STUDY
+    assert f"is {random_stability_limit(0.9, 20):.3f} " in STUDY
+    factor = 0.045 * curvature / stability_limit(0.9)
+    assert f"{factor:.0f}-fold" in STUDY
+    assert f"{random_stability_limit(0.9, 20) / curvature:.7f}" in STUDY

@@ -16,6 +16,7 @@ from experiments.residual_scaling.design.settings import (
     LEARNING,
     NARROW,
     PLATEAU,
+    SHORTER,
     STALE,
 )
 
@@ -217,7 +218,7 @@ CLAIMS = (
 
 # The main job tests three of the claims with fewer updates and seeds of its own. Six pairs
 # are the fewest that can be significant on their own, and eight after Holm's correction.
-SHORT = replace(FULL, steps=40)
+SHORT = replace(FULL, **SHORTER)
 MAIN_CLAIMS = (
     replace(CLAIMS[0], first=SHORT, second=_scaled(SHORT), seeds=range(6)),
     replace(CLAIMS[2], seeds=range(10, 18)),

@@ -12,7 +12,6 @@ from typing import Any
 from experiments.residual_scaling.design.claims import (
     CLAIMS,
     MAIN_CLAIMS,
-    SHORT,
     Claim,
     claims_on,
 )
@@ -23,6 +22,7 @@ from experiments.residual_scaling.design.settings import (
     LATE,
     NARROW,
     PUBLISHED,
+    SHORTER,
     STALE,
     V1,
     V4,
@@ -144,12 +144,12 @@ PLANS = {
             *_claim_groups(MAIN_CLAIMS),
             Group(
                 "Does Inception-ResNet-v1 die too?",
-                grid(replace(V1, steps=SHORT.steps), scale=BOTH),
+                grid(replace(V1, **SHORTER), scale=BOTH),
                 range(20, 25),
             ),
             Group(
                 "Does Inception-v4, which has no residuals, die?",
-                (replace(V4, steps=SHORT.steps),),
+                (replace(V4, **SHORTER),),
                 range(20, 25),
             ),
             Group(
@@ -159,7 +159,7 @@ PLANS = {
             ),
         ),
         claims=MAIN_CLAIMS,
-        minutes=11,
+        minutes=12.5,
     ),
     "full": Plan(
         "Plan full: every claim of section 3.3 except that about late death.",

@@ -5,6 +5,7 @@ To change one field of a setting, use `dataclasses.replace`.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from experiments.residual_scaling.design.runs import FULL_WIDTHS, Run
 
@@ -31,6 +32,8 @@ PUBLISHED = replace(
 # Zero linear 1x1 convolutions make every block start as the identity, and the replicas of
 # asynchronous training join one after another, as TF-slim's trainer starts them.
 HARMLESS = replace(FULL, init_gain=0.0, replicas=8, stagger=15, steps=200)
+# Changes of a full network for the main job, which has to end within 15 minutes.
+SHORTER: dict[str, Any] = {"steps": 30, "probe_first": 0}
 
 # Ten C blocks of Fig. 13 with 16 filters per convolution, on images of 8x8 pixels.
 NARROW = Run(width=256, weight_decay=WEIGHT_DECAY, steps=160)

@@ -8,7 +8,14 @@ from lifelines import KaplanMeierFitter
 from matplotlib.figure import Figure
 
 from experiments.residual_scaling.design.runs import Run
-from experiments.residual_scaling.design.settings import FULL, HARMLESS, LATE, STALE, V1
+from experiments.residual_scaling.design.settings import (
+    FULL,
+    HARMLESS,
+    LATE,
+    SHORTER,
+    STALE,
+    V1,
+)
 from experiments.residual_scaling.judge.tables import runs_of
 from experiments.residual_scaling.show.style import (
     TEXT,
@@ -38,9 +45,7 @@ def _timed(runs: pd.DataFrame) -> dict[str, tuple[Run, pd.DataFrame]]:
     """Return the settings of `TIMED` that have runs of both scales, by title."""
     found = {}
     for title, setting in TIMED.items():
-        # The main job has fewer updates of the full networks.
-        for steps in (setting.steps, 40):
-            base = replace(setting, steps=steps)
+        for base in (setting, replace(setting, **SHORTER)):
             parts = [runs_of(runs, replace(base, scale=scale)) for scale in SHOWN_SCALES]
             if all(len(part) for part in parts):
                 found.setdefault(title, (base, pd.concat(parts)))
