@@ -159,7 +159,7 @@ PLANS = {
             ),
         ),
         claims=MAIN_CLAIMS,
-        minutes=12.5,
+        minutes=13,
     ),
     "full": Plan(
         "Plan full: every claim of section 3.3 except that about late death.",

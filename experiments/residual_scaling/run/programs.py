@@ -24,6 +24,7 @@ from inception_jax.models.zoo import get_spec
 from inception_jax.runtime.collectives import DATA_AXIS
 from inception_jax.runtime.parallel import PerDevice
 from inception_jax.training.losses import cross_entropy
+from inception_jax.training.metrics import classification_sums
 from inception_jax.training.optimizer import optimizer_numbers
 from inception_jax.training.probe import probe_step
 from inception_jax.training.stale import make_copies, stale_numbers
@@ -32,7 +33,6 @@ from inception_jax.training.step import (
     Batch,
     Numbers,
     TrainOptions,
-    eval_step,
     network_input,
     train_step,
 )
@@ -202,13 +202,12 @@ def _evaluate(
     network: Network,
     preprocess: PreprocessSpec,
 ) -> dict[str, Array]:
-    """Return the sums of `eval_step` and, as `alive`, the number of images by channel.
+    """Return `classification_sums` and, as `alive`, the number of images by channel.
 
     An image counts for a channel before the pool that is not zero at all of its positions.
     """
-    options = {"network": network, "preprocess": preprocess}
-    sums = eval_step(variables, batch, numbers, **options, axis_name=DATA_AXIS)
-    images = network_input(batch, preprocess)
-    _, endpoints = network.apply(variables, images, numbers.residual_scale)
+    images, labels, mask = network_input(batch, preprocess), batch["label"], batch["mask"]
+    logits, endpoints = network.apply(variables, images, numbers.residual_scale)
+    sums = classification_sums(logits, labels, cross_entropy(logits, labels), mask)
     is_alive = jnp.any(endpoints["PrePool"] != 0, axis=(1, 2))
-    return sums | {"alive": jnp.sum(is_alive * batch["mask"][:, None], axis=0)}
+    return sums | {"alive": jnp.sum(is_alive * mask[:, None], axis=0)}

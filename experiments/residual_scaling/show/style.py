@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Style of the figures: a scale has one colour and a network one marker everywhere."""
 
+from collections.abc import Iterable
+
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +21,7 @@ NETWORKS = {  # names and markers
     "inception_v4": ("Inception-v4, no residuals", "s"),
 }
 TEXT = 10  # points
+WIDTH = 9.375  # inches: 900 pixels of a page, so that text keeps its size
 
 
 def color_of(scale: float, network: str = "C") -> str:
@@ -27,20 +31,16 @@ def color_of(scale: float, network: str = "C") -> str:
     return SCALE_COLORS.get(scale, OTHER_COLOR)
 
 
-def scale_label(scale: float) -> str:
-    """Return "scale 0.1", or "published scales" for a missing scale."""
-    return f"scale {scale:g}" if scale == scale else "published scales"
+def new_figure(height: float) -> Figure:
+    """Create a figure of a height in inches, as wide as a page."""
+    return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Create a figure of a size in inches, with room for a legend."""
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def percent(axes: Axes) -> None:
-    """Show the vertical axis as a percentage from 0 to 100."""
-    axes.set_ylim(-0.04, 1.04)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+def percent(axes: Axes, direction: str = "y") -> None:
+    """Show an axis as a percentage from 0 to 100."""
+    axes.set(**{f"{direction}lim": (-0.04, 1.04)})
+    axis = axes.yaxis if direction == "y" else axes.xaxis
+    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
 def tidy(axes: Axes) -> None:
@@ -51,17 +51,27 @@ def tidy(axes: Axes) -> None:
     sns.despine(ax=axes)
 
 
-def add_legend(figure: Figure, scales: list[float], networks: list[str]) -> None:
-    """Explain colours and markers below a figure."""
+def add_legend(
+    figure: Figure, runs: pd.DataFrame, *, networks: Iterable[str] = (), ncols: int = 4
+) -> None:
+    """Explain below a figure the colours of its runs, and the markers of networks."""
+    has_residuals = runs["network"] != "inception_v4"
+    scales = set(runs.loc[has_residuals, "scale"])
+    labels = {SCALE_COLORS[s]: f"scale {s:g}" for s in SCALE_COLORS if s in scales}
+    other = ["another scale"] if scales - set(SCALE_COLORS) else []
+    other += [] if has_residuals.all() else ["no residuals"]
+    if other:
+        labels[OTHER_COLOR] = " or ".join(other)
     handles = [
-        Line2D([], [], marker="o", ls="", color=color_of(scale), label=scale_label(scale))
-        for scale in scales
+        Line2D([], [], marker="o", ls="", color=color, label=label)
+        for color, label in labels.items()
     ]
-    for network in networks:
-        label, marker = NETWORKS[network]
-        handles.append(
-            Line2D([], [], marker=marker, ls="", color="black", mfc="none", label=label)
-        )
+    for name, (label, marker) in NETWORKS.items():
+        if name in networks:
+            handles.append(
+                Line2D([], [], marker=marker, ls="", color="black", mfc="none", label=label)
+            )
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=4, fontsize=TEXT, frameon=False
-    )
+        handles=handles, loc="outside lower center", ncols=ncols, fontsize=TEXT,
+        frameon=False, handletextpad=0.3, columnspacing=1.2,
+    )  # fmt: skip

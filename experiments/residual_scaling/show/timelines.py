@@ -75,7 +75,7 @@ def training(runs: pd.DataFrame, probes: pd.DataFrame) -> Figure | None:
             tidy(axes)
     rows[0, 0].set_ylabel("dead channels", fontsize=TEXT)
     rows[1, 0].set_ylabel("accuracy", fontsize=TEXT)
-    add_legend(figure, list(SHOWN_SCALES), [])
+    add_legend(figure, pd.concat(chosen for _, chosen in panels_of(timed)))
     return figure
 
 
@@ -104,5 +104,5 @@ def survival(runs: pd.DataFrame) -> Figure | None:
         percent(panel)
         tidy(panel)
     panels[0].set_ylabel("not collapsed", fontsize=TEXT)
-    add_legend(figure, list(SHOWN_SCALES), [])
+    add_legend(figure, pd.concat(chosen for _, chosen in panels_of(timed)))
     return figure
