@@ -11,6 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from experiments.residual_scaling.design.runs import PAPER_LEARNING_RATE, PAPER_WIDTH
 from experiments.residual_scaling.design.settings import FULL, NARROW
+from experiments.residual_scaling.run.generated import GENERATED
 from experiments.residual_scaling.show.style import (
     NETWORKS,
     TEXT,
@@ -28,7 +29,6 @@ AXES = {
 }
 MAX_STEPS = 240
 STALE_REPLICAS = 4  # and more
-GENERATED = ("endless", "prototypes")  # data of a few claims, not of the figures
 LIMITS = 52, 3100  # of the horizontal axis
 LABELS = 14_000  # its end in a panel in which networks are named
 # Dots of a width are shifted to the right, by scale and seed, in octaves.

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from experiments.residual_scaling.design.runs import DEFAULTS, describe_fields
-from experiments.residual_scaling.design.settings import (
-    STALE,
-)
+from experiments.residual_scaling.design.settings import STALE
 from experiments.residual_scaling.judge.tables import runs_of
-from experiments.residual_scaling.judge.tests import CONTRADICTED, REPRODUCED, UNDECIDED
+from experiments.residual_scaling.judge.tests import (
+    CONTRADICTED,
+    REPRODUCED,
+    UNDECIDED,
+    UNFINISHED,
+)
 from experiments.residual_scaling.show import dead_share, timelines
 from experiments.residual_scaling.show.style import (
     NETWORKS,
@@ -28,7 +32,41 @@ from experiments.residual_scaling.show.style import (
 )
 from inception_jax.training.stability import random_stability_limit, stability_limit
 
-VERDICT_MARKERS = {REPRODUCED: "o", CONTRADICTED: "X", UNDECIDED: "d"}
+# Markers of verdicts and their fill.
+VERDICT_MARKERS = {
+    REPRODUCED: ("o", "black"),
+    CONTRADICTED: ("X", "white"),
+    UNDECIDED: ("d", "white"),
+    UNFINISHED: ("s", "white"),
+}
+# Descriptions of changed fields, of which those with a value come first.
+CHANGES = {
+    "scale": "scale {scale:g}",
+    "replicas": "{replicas} replicas",
+    "depth": "{depth} blocks",
+    "width": "{width} channels",
+    "learning_rate": "learning rate {learning_rate:g}",
+    "pool_norm before_relu": "batch norm before the last ReLU",
+    "pool_norm after_relu": "batch norm after the last ReLU",
+    "warmup": "linear warm-up over {warmup_steps} updates",
+    "warmup_steps": "{warmup_steps} updates at 0.00001",
+    "clip_norm": "gradients clipped at norm {clip_norm:g}",
+    "momentum": "momentum {momentum:g}",
+    "optimizer momentum": "momentum instead of RMSProp",
+    "classifier_rate": "classifier's rate x {classifier_rate:g}",
+    "linear_rate": "rate of linear 1x1 convolutions x {linear_rate:g}",
+    "init_gain": "initial linear 1x1 weights x {init_gain:g}",
+    "learned_scale scalar": "learned scale, initially {learned_scale_init:g}",
+    "learned_scale channel": "learned scale per channel, initially {learned_scale_init:g}",
+    "residual_norm": "batch norm after linear 1x1 convolutions",
+    "activation leaky_relu": "leaky ReLU after the sum",
+    "activation pre": "ReLU before the branches, none after the sum",
+    "head published": "head as published",
+    "block v2": "blocks of Fig. 19",
+    "block concat": "concatenated branches",
+    "stagger": "replicas start {stagger} updates apart",
+}
+WARM_UPS = ({"warmup_steps"}, {"warmup", "warmup_steps"})
 
 
 @dataclass(frozen=True)
@@ -61,6 +99,7 @@ def draw_others(
     runs: pd.DataFrame, probes: pd.DataFrame, claims: pd.DataFrame
 ) -> Iterator[Picture]:
     """Draw the other figures; those without data are left out."""
+    runs = dead_share.on_digits(runs)
     figures = {
         "claims": _claims(claims),
         "training": timelines.training(runs, probes),
@@ -119,27 +158,29 @@ def _claims(claims: pd.DataFrame) -> Figure | None:
     ]
     if shares.empty:
         return None
-    figure = new_figure(9.5, 0.5 * len(shares) + 1.4)
+    figure = new_figure(0.5 * len(shares) + 1.1)
     axes = figure.subplots()
-    for y, row in enumerate(shares.to_dict("records")):
-        verdict = row["verdict"]
+    rows = shares.to_dict("records")
+    for y, row in enumerate(rows):
+        marker, fill = VERDICT_MARKERS[row["verdict"]]
         axes.plot([row["low"], row["high"]], [y, y], color="black", linewidth=2)
-        axes.plot(
-            row["difference"], y, VERDICT_MARKERS.get(verdict, "o"), color="black",
-            markersize=8, mfc="black" if verdict == REPRODUCED else "white",
-        )  # fmt: skip
-        axes.plot([row["margin"]] * 2, [y - 0.3, y + 0.3], color="black", linewidth=1)
-        axes.text(1.05, y, verdict, va="center", fontsize=TEXT)
-    labels = [
-        f"{row['name']}\n({row['first']} - {row['second']})"
-        for row in shares.to_dict("records")
-    ]
+        axes.plot(row["difference"], y, marker, color="black", markersize=8, mfc=fill)
+        axes.plot([row["margin"]] * 2, [y - 0.3, y + 0.3], color="#888888", linewidth=1.5)
+        arrow = (
+            "\N{RIGHTWARDS ARROW}" if row["expected"] == "above" else "\N{LEFTWARDS ARROW}"
+        )
+        is_right = row["expected"] == "above"
+        axes.text(row["margin"] + (0.01 if is_right else -0.01), y - 0.24, arrow,
+                  ha="left" if is_right else "right", va="center", color="#666666",
+                  fontsize=TEXT - 1)  # fmt: skip
+        axes.text(1.06, y, row["verdict"], va="center", fontsize=TEXT)
+    labels = [f"{row['name']}\n{row['first']} minus {row['second']}" for row in rows]
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xlim(-1.02, 1.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.set_xlim(min(-0.25, shares["low"].min() - 0.05), 1.04)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
     axes.set_xlabel(
-        "difference of dead channels, or of runs with only zeros", fontsize=TEXT
+        "difference in points, of dead channels or of runs with only zeros", fontsize=TEXT
     )
     tidy(axes)
     return figure
@@ -159,22 +200,19 @@ def _stability(runs: pd.DataFrame) -> Figure | None:
     shown = shown[shown["scale"].isin(SCALE_COLORS) & shown["classifier_rate"].eq(1)]
     if shown["curvature_at_start"].nunique() < 3:
         return None
-    limits = [
-        limit_of(*pair) for pair in zip(shown["momentum"], shown["replicas"], strict=True)
-    ]
-    x = shown["learning_rate"] * shown["curvature_at_start"] / limits
-    figure = new_figure(7.5, 4.8)
+    pairs = zip(shown["momentum"], shown["replicas"], strict=True)
+    x = shown["learning_rate"] * shown["curvature_at_start"]
+    x /= [limit_of(momentum, replicas) for momentum, replicas in pairs]
+    figure = new_figure(4.8)
     axes = figure.subplots()
     for (network, scale), rows in shown.groupby(["network", "scale"]):
         for is_stale, part in rows.groupby(rows["replicas"] > 1):
             color = color_of(scale, network)
             axes.scatter(
-                x[part.index], part["dead_share"], s=34, marker=NETWORKS[network][1],
+                x[part.index], part["dead_share"], s=30, marker=NETWORKS[network][1],
                 color=color if is_stale else "none", edgecolors=color, alpha=0.7,
             )  # fmt: skip
     axes.axvline(1, color="black", linewidth=1, linestyle=":")
-    axes.text(0.93, 0.5, "limit of stability", rotation=90, ha="right", va="center",
-              fontsize=TEXT - 1)  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlabel(
         "rate x curvature / limit of stability (filled: with replicas)", fontsize=TEXT
@@ -182,8 +220,13 @@ def _stability(runs: pd.DataFrame) -> Figure | None:
     axes.set_ylabel("dead channels at the end", fontsize=TEXT)
     percent(axes)
     tidy(axes)
-    scales = [scale for scale in SCALE_COLORS if scale in set(shown["scale"])]
-    add_legend(figure, scales, [name for name in NETWORKS if name in set(shown["network"])])
+    for words, alignment in (
+        ("stable in theory ", "right"),
+        (" unstable in theory", "left"),
+    ):
+        axes.text(1, 1.02, words, ha=alignment, va="bottom", fontsize=TEXT,
+                  transform=axes.get_xaxis_transform())  # fmt: skip
+    add_legend(figure, shown, networks=set(shown["network"]))
     return figure
 
 
@@ -191,8 +234,8 @@ def _changes(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the runs that differ from STALE in one change, by description."""
     ignored = {"seed", "steps", "probe_every", "probe_first"}
     names = [name for name in DEFAULTS if name not in ignored]
-    base, found = asdict(STALE), {}
-    similar = runs[(runs["network"] == "C") & (runs["steps"] <= 240)]
+    base, changes = asdict(STALE), {}
+    similar = runs[(runs["network"] == "C") & (runs["steps"] <= dead_share.MAX_STEPS)]
     for _, rows in similar.groupby(names, dropna=False):
         values = rows.iloc[0]
         changed = {
@@ -204,32 +247,44 @@ def _changes(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         }
         # Two fields count as one change if the second has no meaning without the first.
         main = {n.removesuffix("_init").removesuffix("_steps") for n in changed}
-        if len(main) == 1 or set(changed) <= {"warmup", "warmup_steps", "warmup_rate"}:
-            found[describe_fields(changed)] = rows
-    return found
+        if len(main) == 1 or set(changed) in WARM_UPS:
+            changes[_words(changed, values.to_dict())] = rows
+    return changes
+
+
+def _words(changed: dict[str, Any], values: dict[str, Any]) -> str:
+    """Describe a change for a reader who does not know the fields of a run."""
+    field, value = next(iter(changed.items()), ("", ""))
+    template = CHANGES.get(f"{field} {value}") or CHANGES.get(field)
+    if template is None:
+        return describe_fields(changed).replace("$", r"\$")  # no formula of matplotlib's
+    return template.format(**values)
 
 
 def _remedies(runs: pd.DataFrame) -> Figure | None:
     changes = _changes(runs)
     if len(changes) < 8:
         return None
-    rows = {"no change": runs_of(runs, STALE)} | changes
+    rows = changes | {"no change": runs_of(runs, STALE)}
+    rows = {words: part for words, part in rows.items() if len(part)}
     rows = dict(sorted(rows.items(), key=lambda item: -item[1]["dead_share"].mean()))
-    figure = new_figure(9.5, 0.32 * len(rows) + 1.2)
+    figure = new_figure(0.28 * len(rows) + 1.2)
     left, right = figure.subplots(1, 2, sharey=True)
     for panel, name, label in (
         (left, "dead_share", "dead channels"),
         (right, "test_accuracy", "test accuracy"),
     ):
         for y, part in enumerate(rows.values()):
-            panel.plot(part[name], [y] * len(part), "o", color=color_of(1.0), alpha=0.5)
-            panel.plot(part[name].mean(), y, "|", color="black", markersize=16, mew=2)
-        panel.set_xlim(-0.04, 1.04)
-        panel.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+            color = color_of(part["scale"].iloc[0])
+            panel.plot(part[name], [y] * len(part), "o", ms=5, color=color, alpha=0.5)
+            panel.plot(part[name].mean(), y, "|", color="black", markersize=14, mew=2)
         panel.set_xlabel(label, fontsize=TEXT)
+        percent(panel, "x")
         tidy(panel)
     left.set_yticks(range(len(rows)), list(rows))
     left.set_ylim(len(rows) - 0.5, -0.5)
+    left.get_yticklabels()[list(rows).index("no change")].set_fontweight("bold")
+    add_legend(figure, pd.concat(rows.values()))
     return figure
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pandas as pd
 from lifelines import KaplanMeierFitter
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from experiments.residual_scaling.design.runs import Run
 from experiments.residual_scaling.design.settings import (
     FULL,
     HARMLESS,
@@ -27,39 +28,42 @@ from experiments.residual_scaling.show.style import (
 )
 
 SHOWN_SCALES = (1.0, 0.1)
-# Settings whose runs are shown over time, with their titles.
+# Settings whose runs are shown over time, with their titles of two lines.
 TIMED = {
-    "Inception-ResNet-v2 as drawn": FULL,
-    "Inception-ResNet-v1": V1,
-    "narrow network, 8 replicas": STALE,
-    "narrow network, 8 replicas,\n1,600 updates": replace(
+    "Inception-ResNet-v2\nas drawn": FULL,
+    "Inception-ResNet-v1\n": V1,
+    "narrow network,\n8 replicas": STALE,
+    "narrow network,\n8 replicas, 1,600 updates": replace(
         STALE, steps=1600, probe_every=20
     ),
-    "v2 as drawn, 8 replicas,\nharmless start": HARMLESS,
-    "v2 as drawn, harmless start": replace(FULL, init_gain=0.0, steps=3000, probe_every=50),
-    "narrow network, harmless start": LATE,
+    "v2 as drawn, 8 replicas,\nblocks start as identities": HARMLESS,
+    "v2 as drawn,\nblocks start as identities": replace(
+        FULL, init_gain=0.0, steps=3000, probe_every=50
+    ),
+    "narrow network,\nblocks start as identities": LATE,
 }
+MAX_TIMED, MAX_SURVIVAL = 4, 6  # panels
 
 
-def _timed(runs: pd.DataFrame) -> dict[str, tuple[Run, pd.DataFrame]]:
-    """Return the settings of `TIMED` that have runs of both scales, by title."""
-    found = {}
+def _timed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the runs of the settings of `TIMED` that have both scales, by title."""
+    timed = {}
     for title, setting in TIMED.items():
         for base in (setting, replace(setting, **SHORTER)):
             parts = [runs_of(runs, replace(base, scale=scale)) for scale in SHOWN_SCALES]
             if all(len(part) for part in parts):
-                found.setdefault(title, (base, pd.concat(parts)))
-    return found
+                timed.setdefault(title, pd.concat(parts))
+    return timed
 
 
 def training(runs: pd.DataFrame, probes: pd.DataFrame) -> Figure | None:
     """Plot dead channels above accuracy, for up to four settings; None without runs."""
-    timed = list(_timed(runs).items())[:4]
+    timed = dict(list(_timed(runs).items())[:MAX_TIMED])
     if not timed:
         return None
-    figure = new_figure(3.4 * len(timed) + 0.8, 5.2)
+    figure = new_figure(4.8)
     rows = figure.subplots(2, len(timed), sharex="col", sharey="row", squeeze=False)
-    for (top, bottom), (title, (_, chosen)) in zip(rows.T, timed, strict=True):
+    for (top, bottom), (title, chosen) in zip(rows.T, timed.items(), strict=True):
         lines = probes.merge(chosen[["id", "scale"]], on="id")
         for scale in SHOWN_SCALES:
             of_scale = lines[lines["scale"] == scale]
@@ -69,28 +73,32 @@ def training(runs: pd.DataFrame, probes: pd.DataFrame) -> Figure | None:
                 axes.plot(table.index, table, color=color, linewidth=0.7, alpha=0.4)
                 axes.plot(table.index, table.median(axis=1), color=color, linewidth=2.5)
         top.set_title(title, fontsize=TEXT)
-        bottom.set_xlabel("updates", fontsize=TEXT)
         for axes in (top, bottom):
-            percent(axes)
-            tidy(axes)
+            _over_updates(axes)
     rows[0, 0].set_ylabel("dead channels", fontsize=TEXT)
     rows[1, 0].set_ylabel("accuracy", fontsize=TEXT)
-    add_legend(figure, pd.concat(chosen for _, chosen in panels_of(timed)))
+    figure.supxlabel("updates", fontsize=TEXT)
+    add_legend(figure, pd.concat(timed.values()))
     return figure
 
 
 def survival(runs: pd.DataFrame) -> Figure | None:
     """Plot the share of runs that have not collapsed; None if none collapsed."""
-    timed = [
-        (title, chosen)
-        for title, (_, chosen) in _timed(runs).items()
+    collapsed = {
+        title: chosen
+        for title, chosen in _timed(runs).items()
         if chosen["collapse_step"].notna().any()
-    ]
-    if not timed:
+    }
+    collapsed = dict(list(collapsed.items())[:MAX_SURVIVAL])
+    if not collapsed:
         return None
-    figure = new_figure(3.2 * len(timed) + 0.8, 3.4)
-    panels = figure.subplots(1, len(timed), sharey=True, squeeze=False)[0]
-    for panel, (title, chosen) in zip(panels, timed, strict=True):
+    columns = min(3, len(collapsed))
+    num_rows = -(-len(collapsed) // columns)
+    figure = new_figure(2.6 * num_rows + 0.8)
+    panels = figure.subplots(num_rows, columns, sharey=True, squeeze=False).ravel()
+    for panel in panels[len(collapsed) :]:
+        panel.remove()
+    for panel, (title, chosen) in zip(panels, collapsed.items(), strict=False):
         for scale in SHOWN_SCALES:
             part = chosen[chosen["scale"] == scale]
             fitter = KaplanMeierFitter()
@@ -99,10 +107,21 @@ def survival(runs: pd.DataFrame) -> Figure | None:
             fitter.plot_survival_function(
                 ax=panel, color=color_of(scale), linewidth=2.5, legend=False
             )
+            # After the last collapse no run is left, or those that remain reach the end.
+            last = fitter.survival_function_.iloc[-1, 0]
+            panel.plot([times.max(), chosen["steps"].max()], [last, last],
+                       color=color_of(scale), linewidth=2.5)  # fmt: skip
         panel.set_title(title, fontsize=TEXT)
-        panel.set_xlabel("updates", fontsize=TEXT)
-        percent(panel)
-        tidy(panel)
-    panels[0].set_ylabel("not collapsed", fontsize=TEXT)
-    add_legend(figure, pd.concat(chosen for _, chosen in panels_of(timed)))
+        panel.set_xlabel("")
+        _over_updates(panel)
+    for panel in panels[::columns]:
+        panel.set_ylabel("not collapsed", fontsize=TEXT)
+    figure.supxlabel("updates", fontsize=TEXT)
+    add_legend(figure, pd.concat(collapsed.values()))
     return figure
+
+
+def _over_updates(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    percent(axes)
+    tidy(axes)
