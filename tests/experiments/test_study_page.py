@@ -11,13 +11,11 @@ import pytest
 from experiments.residual_scaling.design.claims import CLAIMS
 from experiments.residual_scaling.design.plans import PLANS
 from experiments.residual_scaling.design.runs import Run
-from experiments.residual_scaling.design.settings import FULL
-from experiments.residual_scaling.judge.tables import read_tables, run_id, runs_of
+from experiments.residual_scaling.judge.tables import read_tables, run_id
 from experiments.residual_scaling.judge.tests import judge_claims
 from experiments.residual_scaling.run.records import read_records
 from experiments.residual_scaling.show import pages
 from experiments.residual_scaling.show.summary import sentences
-from inception_jax.training.stability import random_stability_limit, stability_limit
 
 RESULTS = pages.FOLDER / "results"
 STUDY = (pages.FOLDER / "README.md").read_text(encoding="utf-8")
@@ -100,14 +98,3 @@ def test_the_tables_are_those_of_the_records(runs):
     shares = [record["probes"]["pool_dead"][-1] for record in records.values()]
     shares = np.where(runs["diverged"], 1.0, np.array(shares, float))
     np.testing.assert_allclose(runs["dead_share"], shares, rtol=1e-3)
-
-
-def test_the_page_states_the_limits_of_the_theory(runs):
-    measured = runs_of(runs, FULL)["curvature_at_start"].median()
-    curvature = round(measured / 100) * 100
-    assert f"about {curvature:,}" in STUDY
-    assert f"is {stability_limit(0.9):.1f}" in STUDY
-    assert f"is {random_stability_limit(0.9, 20):.3f} " in STUDY
-    factor = 0.045 * curvature / stability_limit(0.9)
-    assert f"{factor:.0f}-fold" in STUDY
-    assert f"{random_stability_limit(0.9, 20) / curvature:.7f}" in STUDY

@@ -30,7 +30,7 @@ AXES = {
 MAX_STEPS = 240
 STALE_REPLICAS = 4  # and more
 LIMITS = 52, 3100  # of the horizontal axis
-LABELS = 14_000  # its end in a panel in which networks are named
+LABELS = 24_000  # its end in a panel in which networks are named
 # Dots of a width are shifted to the right, by scale and seed, in octaves.
 SHIFTS = {1.0: 0.03, 0.3: 0.17, 0.1: 0.31}
 SPREAD = 0.1
@@ -86,7 +86,6 @@ def draw(runs: pd.DataFrame) -> Figure | None:
     for panel, (title, rows), new in zip(panels, kinds.items(), new_names, strict=True):
         _draw_panel(panel, rows, title, new)
     panels[0].set_ylabel("dead channels before the pool", fontsize=TEXT)
-    figure.supxlabel("width: channels before the pool", fontsize=TEXT)
     shown = pd.concat(kinds.values())
     add_legend(figure, shown, networks=set(shown["network"]))
     return figure
@@ -97,8 +96,8 @@ def _stale_title(runs: pd.DataFrame) -> str:
     if runs.empty:
         return ""
     fewest, *more = sorted(set(runs["replicas"]))
-    hollow = f" (hollow: {' or '.join(map(str, more))})" if more else ""
-    return f"learning rate 0.045, stale gradients\nof {fewest} replicas{hollow}"
+    hollow = f"\nhollow: {' or '.join(map(str, more))} replicas" if more else ""
+    return f"learning rate 0.045,\n{fewest} replicas (stale gradients){hollow}"
 
 
 def _draw_panel(panel: Axes, runs: pd.DataFrame, title: str, new: set[str]) -> None:
@@ -123,7 +122,7 @@ def _draw_panel(panel: Axes, runs: pd.DataFrame, title: str, new: set[str]) -> N
     panel.set_xlim(LIMITS[0], LABELS if new else LIMITS[1])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xticks([64, 256, 536, 1072, 2144], ["64", "256", "536", "1072", "2144"])
-    panel.tick_params(axis="x", rotation=45)
+    panel.set_xlabel("width: channels before the pool", fontsize=TEXT - 1)
     panel.set_title(title, fontsize=TEXT)
     percent(panel)
     tidy(panel)

@@ -87,8 +87,8 @@ def draw_main(runs: pd.DataFrame) -> Picture | None:
         "dead_share",
         "Dead channels by width, residual scale and kind of training",
         "Each dot is one run: the share of its channels before the average pool that are "
-        "zero for every probe image after the last update. Dots of different scales and "
-        "seeds stand side by side. Networks of the paper are labelled v1, v2 and v4.",
+        "zero for every probe image after the last update. Dots of one width are shifted "
+        "to the right by scale and seed, so that they do not hide each other.",
         "Dot plots of the share of dead channels against the number of channels, one panel "
         "for each kind of training, coloured by residual scale.",
         figure,
@@ -116,9 +116,9 @@ def draw_others(
 TEXTS = {
     "claims": (
         "The differences that the claims are about",
-        "Median and 95 % interval of the first setting minus the second. A claim says that "
-        "the difference lies to the right of the black mark, or to the left of it if a "
-        "measure is said not to help.",
+        "Median and 95 % interval of the first setting minus the second. An arrow shows on "
+        "which side of the grey mark the difference lies if the claim is true. The verdict "
+        "also depends on Holm's correction and on the conditions of some claims.",
         "Forest plot with one row for each claim about shares of channels.",
     ),
     "training": (
@@ -138,16 +138,19 @@ TEXTS = {
         "Predicted and observed death",
         "Learning rate times the curvature of the classifier's loss before the first "
         "update, divided by its stability limit for gradient descent with momentum and "
-        "with gradients as old as the replicas make them. In theory, instability begins "
-        "at 1.",
+        "with gradients as old as the replicas make them. Each dot is one run.",
         "Scatter plot of dead channels against the ratio of curvature to its limit.",
     ),
     "remedies": (
         "Other changes of the narrow network with 8 replicas",
-        "Each row changes one setting. Dots are runs, bars their means.",
+        "Each row changes one setting of the unscaled network. Dots are runs, black bars "
+        "their means.",
         "Dot plots of dead channels and accuracy, one row for each change.",
     ),
 }
+
+
+PICTURES = ("dead_share", *TEXTS)  # names of all figures
 
 
 def _claims(claims: pd.DataFrame) -> Figure | None:
@@ -215,7 +218,9 @@ def _stability(runs: pd.DataFrame) -> Figure | None:
     axes.axvline(1, color="black", linewidth=1, linestyle=":")
     axes.set_xscale("log")
     axes.set_xlabel(
-        "rate x curvature / limit of stability (filled: with replicas)", fontsize=TEXT
+        "learning rate x curvature at the start / limit of stability "
+        "(filled: with replicas)",
+        fontsize=TEXT,
     )
     axes.set_ylabel("dead channels at the end", fontsize=TEXT)
     percent(axes)

@@ -14,10 +14,12 @@ import pandas as pd
 
 from experiments.reports import escape_cell
 from experiments.residual_scaling.design.plans import PLANS
-from experiments.residual_scaling.judge.tables import read_tables
+from experiments.residual_scaling.design.settings import FULL
+from experiments.residual_scaling.judge.tables import read_tables, runs_of
 from experiments.residual_scaling.judge.tests import judge_claims
 from experiments.residual_scaling.show.summary import claim_lines, sentences
 from inception_jax.runtime.stopping import run_command
+from inception_jax.training.stability import random_stability_limit, stability_limit
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "experiments" / "residual_scaling"
@@ -39,7 +41,25 @@ def blocks(runs: pd.DataFrame) -> dict[str, str]:
         "answer": lines[0],
         "sentences": "\n".join(f"- {line}" for line in lines),
         "claims": "\n".join(table),
+        "theory": theory(runs),
     }
+
+
+def theory(runs: pd.DataFrame) -> str:
+    """Compare the curvature at the start of the unscaled full networks with its limits."""
+    curvature = round(runs_of(runs, FULL)["curvature_at_start"].median(), -2)
+    rate, momentum = FULL.learning_rate, FULL.momentum
+    limit, stale = stability_limit(momentum), random_stability_limit(momentum, 20)
+    return (
+        f"Gradient descent with momentum {momentum:g} is stable while the product of learning "
+        f"rate and curvature is below {limit:.1f}; with 20 replicas in random order, while it "
+        f"is below {stale:.3f}. Unscaled full networks start with a curvature of the "
+        f"classifier's loss of about {curvature:,.0f}, so a rate of {rate:g} exceeds the first "
+        f"limit {rate * curvature / limit:.0f}-fold. The largest stable rate is "
+        f"{limit / curvature:.5f} without and {stale / curvature:.7f} with replicas. A warm-up "
+        "at 0.00001 is therefore stable without replicas and unstable with them, which may "
+        'be why the paper found it "not sufficient".'
+    )
 
 
 def filled(page: str, texts: dict[str, str]) -> str:

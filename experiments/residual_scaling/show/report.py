@@ -23,8 +23,10 @@ from experiments.reports import (
     template_environment,
 )
 from experiments.residual_scaling.design.plans import PLANS, Plan
+from experiments.residual_scaling.design.runs import DEFAULTS
 from experiments.residual_scaling.judge.outcomes import DEAD, GUESSING
 from experiments.residual_scaling.judge.tables import (
+    SIGNALS,
     probe_table,
     read_tables,
     run_id,
@@ -32,16 +34,19 @@ from experiments.residual_scaling.judge.tables import (
     write_tables,
 )
 from experiments.residual_scaling.judge.tests import judge_claims
+from experiments.residual_scaling.run.generated import GENERATED
 from experiments.residual_scaling.run.records import FILE, read_records
 from experiments.residual_scaling.show.figures import (
+    PICTURES,
     Picture,
     draw_main,
     draw_others,
     settings_in,
 )
+from experiments.residual_scaling.show.style import NETWORKS
 from experiments.residual_scaling.show.summary import claim_lines, percent, sentences
 from inception_jax.runtime.stopping import run_command
-from inception_jax.text import printable
+from inception_jax.text import first_few, printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 PROG = "python -m experiments.residual_scaling.show.report"
@@ -57,8 +62,8 @@ def write_report(
     """
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    for path in pictures.glob("*.png"):
-        path.unlink()  # from an earlier report
+    for name in PICTURES:
+        (pictures / f"{name}.png").unlink(missing_ok=True)  # from an earlier report
     claims = judge_claims(runs, plan.claims)
     main = draw_main(runs)
     content = {
@@ -157,12 +162,33 @@ def report_on(folder: Path, plan: str, out: Path) -> None:
     if records:
         runs, probes = run_table(records), probe_table(records)
     elif (folder / "runs.csv").exists():
-        runs, probes = read_tables(folder)
+        runs, probes = _read_tables(folder)
     else:
         raise ValueError(f"{folder} has no finished runs; name the folder of a study.")
-    (data,) = set(runs["data"]) - {"endless", "prototypes"} or {"digits"}
-    for path in write_report(out, PLANS[plan].on_data(data), runs, probes):
+    for path in write_report(out, PLANS[plan].on_data(_data(runs)), runs, probes):
         print(f"  {printable(path)}")
+
+
+def _read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the tables of a folder; raise ValueError if they are not of this version."""
+    try:
+        runs, probes = read_tables(folder)
+    except ValueError as error:  # of pandas
+        raise ValueError(f"{folder}: a table cannot be read: {error}") from None
+    expected = {*DEFAULTS, "id"} <= set(runs) and {"id", *SIGNALS} <= set(probes)
+    if not expected or runs.empty or not set(runs["network"]) <= set(NETWORKS):
+        raise ValueError(f"{folder} has no tables of this version of the study.")
+    return runs, probes
+
+
+def _data(runs: pd.DataFrame) -> str:
+    """Return the data set of the runs; raise ValueError if there are two."""
+    names = sorted(set(runs["data"].astype(str)) - set(GENERATED)) or ["digits"]
+    if len(names) > 1:
+        raise ValueError(
+            f"the runs must be of one data set, but they are of {first_few(names)}."
+        )
+    return names[0]
 
 
 def main(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.residual_scaling.design.runs import Run
 from experiments.residual_scaling.design.settings import FULL, NARROW, STALE
 from experiments.residual_scaling.judge.tests import (
     CONTRADICTED,
@@ -13,48 +14,46 @@ from experiments.residual_scaling.judge.tests import (
     UNDECIDED,
     UNFINISHED,
 )
+from experiments.residual_scaling.show.dead_share import comparable
 
 FAILED_CONDITIONS = {
     "second survives": "at least half of the narrower networks collapsed, too",
     "first stays dead": "at least half of the collapsed runs recovered",
     "first dies late": "most collapses came before update 10,000",
 }
+ENDPOINTS = {
+    "dead_share": "dead share",
+    "test_accuracy": "accuracy",
+    "steps_to_80": "updates",
+}
 VERDICTS = (REPRODUCED, CONTRADICTED, UNDECIDED, UNFINISHED)
 
 
 def sentences(runs: pd.DataFrame, claims: pd.DataFrame) -> list[str]:
     """Return the summary: at most five sentences, each on something that was run."""
-    full, narrow = _runs_like(runs, FULL), _runs_like(runs, NARROW)
+    runs = comparable(runs)
+    full = _like(runs, FULL)
     lines = [
-        _dead_shares(full),
-        _accuracies(full),
-        _narrower(_runs_like(runs, FULL, any_width=True)),
-        _replicas(narrow, _runs_like(runs, STALE)),
+        _dead_shares(full[full["width"] == FULL.width]),
+        _accuracies(full[full["width"] == FULL.width]),
+        _narrower(full),
+        _replicas(*(_like(runs, s).query(f"width == {s.width}") for s in (NARROW, STALE))),
         _counts(claims),
     ]
     return [line for line in lines if line]
 
 
-def _runs_like(runs: pd.DataFrame, setting: Any, any_width: bool = False) -> pd.DataFrame:
-    """Select the runs with the setting's network, width, rate and replicas, at any scale.
+def _like(runs: pd.DataFrame, setting: Run) -> pd.DataFrame:
+    """Select the runs with the setting's network, rate and replicas, at any scale or width.
 
     The number of updates is that of the claims or of the main job, whichever was run.
     """
-    chosen = runs[
+    return runs[
         (runs["network"] == setting.network)
         & (runs["learning_rate"] == setting.learning_rate)
         & (runs["replicas"] == setting.replicas)
-        & (runs["image_size"] == setting.image_size)
-        & (runs["block"] == setting.block)
-        & (runs["depth"] == setting.depth)
-        & (runs["init_gain"] == setting.init_gain)
-        & (runs["pool_norm"] == setting.pool_norm)
-        & (runs["warmup_steps"] == 0)
-        & (runs["stagger"] == 0)
-        & runs["clip_norm"].isna()
         & (runs["steps"] <= setting.steps)
     ]
-    return chosen if any_width else chosen[chosen["width"] == setting.width]
 
 
 def _at(runs: pd.DataFrame, scale: float) -> pd.DataFrame:
@@ -66,10 +65,11 @@ def _dead_shares(full: pd.DataFrame) -> str:
     if unscaled.empty or scaled.empty:
         return ""
     return (
-        "Inception-ResNet-v2 as drawn in the paper, trained at the paper's learning rate "
-        f"of 0.045, ends after {int(full['steps'].max())} updates with "
-        f"{percent(unscaled['dead_share'])} of its channels before the pool dead; with its "
-        f"residuals scaled by 0.1, {percent(scaled['dead_share'])} are dead."
+        "At the paper's learning rate of 0.045, Inception-ResNet-v2 as drawn in the paper "
+        f"ends after {int(full['steps'].max())} updates with "
+        f"{percent(unscaled['dead_share'])} dead channels before the pool without residual "
+        f"scaling and {percent(scaled['dead_share'])} with a scale of 0.1: "
+        f"{_of(unscaled['collapsed'])} runs collapsed against {_of(scaled['collapsed'])}."
     )
 
 
@@ -78,25 +78,21 @@ def _accuracies(full: pd.DataFrame) -> str:
     if unscaled.empty or scaled.empty:
         return ""
     return (
-        f"Without scaling {_of(unscaled['collapsed'])} runs collapsed, and their median "
-        f"accuracy is {percent(unscaled['probe_accuracy'])}; with scaling "
-        f"{_of(scaled['collapsed'])} collapsed, and the accuracy is "
-        f"{percent(scaled['probe_accuracy'])}."
+        f"The test accuracy of these runs is {percent(unscaled['test_accuracy'])} without "
+        f"scaling and {percent(scaled['test_accuracy'])} with a scale of 0.1."
     )
 
 
 def _narrower(full: pd.DataFrame) -> str:
     unscaled = _at(full, 1.0)
     parts = [
-        f"{percent(rows['dead_share'])} with {width} channels"
+        f"{percent(rows['dead_share'])} dead channels at a width of {width}"
         for width, rows in unscaled.groupby("width")
         if width < FULL.width
     ]
     if not parts:
         return ""
-    return (
-        f"Of narrower versions of this network, without scaling, {joined(parts)} are dead."
-    )
+    return f"Without scaling, narrower versions of this network end with {joined(parts)}."
 
 
 def _replicas(synchronous: pd.DataFrame, stale: pd.DataFrame) -> str:
@@ -104,9 +100,9 @@ def _replicas(synchronous: pd.DataFrame, stale: pd.DataFrame) -> str:
     if unscaled.empty or scaled.empty:
         return ""
     words = (
-        "A narrow network of 256 channels, trained with the stale gradients of 8 replicas, "
-        f"ends with {percent(unscaled['dead_share'])} dead channels without scaling and "
-        f"{percent(scaled['dead_share'])} with a scale of 0.1"
+        f"A narrow network of {STALE.width} channels, trained with the stale gradients of "
+        f"{STALE.replicas} replicas, ends with {percent(unscaled['dead_share'])} dead "
+        f"channels without scaling and {percent(scaled['dead_share'])} with a scale of 0.1"
     )
     if len(one):
         words += (
@@ -153,19 +149,16 @@ def evidence(row: dict[str, Any]) -> str:
     else:
         first, second = (number(row[f"{n}_median"], row["endpoint"])
                          for n in ("first", "second"))  # fmt: skip
-        what = {
-            "dead_share": "dead share",
-            "test_accuracy": "accuracy",
-            "steps_to_80": "updates",
-        }[row["endpoint"]]
-        words = f"{what} {first} ({row['first']}) and {second} ({row['second']})"
-        bounds = [row[name] for name in ("low", "difference", "high")]
+        words = f"{ENDPOINTS[row['endpoint']]} {first} ({row['first']}) and "
+        words += f"{second} ({row['second']})"
+        bounds = [row[name] for name in ("difference", "low", "high")]
         if all(map(math.isfinite, bounds)):
-            low, middle, high = (number(x, row["endpoint"], sign=True) for x in bounds)
-            words += f", difference {middle} [{low}, {high}]"
+            middle, low, high = (difference(x, row["endpoint"]) for x in bounds)
+            unit = "updates" if row["endpoint"] == "steps_to_80" else "points"
+            words += f", difference {middle} [{low}, {high}] {unit}"
     if row["verdict"] == UNFINISHED:
         return f"{words}; {row['pairs']} of {row['planned']} pairs"
-    words += f", {format_p(row['p_holm'])}"
+    words += f", {format_p(row['p_holm'])} after Holm's correction"
     if row["verdict"] == UNDECIDED:
         needed = row["pairs_needed"]
         known = needed is not None and needed == needed
@@ -179,20 +172,31 @@ def evidence(row: dict[str, Any]) -> str:
     return words
 
 
-def number(value: float, endpoint: str, sign: bool = False) -> str:
+def number(value: float, endpoint: str) -> str:
     """Format a value of an endpoint: percent for shares, and whole updates."""
-    plus = "+" if sign else ""
     if endpoint == "steps_to_80":
-        return f"{value:{plus}.0f}"
+        return f"{value:.0f}"
+    return f"{100 * value:.1f} %" if endpoint == "test_accuracy" else f"{share(value)} %"
+
+
+def difference(value: float, endpoint: str) -> str:
+    """Format a difference with its sign: points of shares, or whole updates."""
+    if endpoint == "steps_to_80":
+        return f"{value:+.0f}"
     digits = 1 if endpoint == "test_accuracy" else 0
-    return f"{100 * value:{plus}.{digits}f} %"
+    # Adding zero turns -0 into 0.
+    return f"{round(100 * value, digits) + 0.0:+.{digits}f}"
+
+
+def share(value: float) -> str:
+    """Format a share in percent; only a share of 1 becomes 100."""
+    text = f"{100 * value:.0f}"
+    return "over 99.5" if text == "100" and value < 1 else text
 
 
 def percent(shares: "pd.Series[float]") -> str:
     """Format the median of shares and, if they differ, their range."""
-    low, middle, high = (
-        f"{100 * x:.0f}" for x in (shares.min(), shares.median(), shares.max())
-    )
+    low, middle, high = map(share, (shares.min(), shares.median(), shares.max()))
     return f"{middle} %" if low == high else f"{middle} % ({low} to {high})"
 
 

@@ -75,9 +75,9 @@ def training(runs: pd.DataFrame, probes: pd.DataFrame) -> Figure | None:
         top.set_title(title, fontsize=TEXT)
         for axes in (top, bottom):
             _over_updates(axes)
+        bottom.set_xlabel("updates", fontsize=TEXT)
     rows[0, 0].set_ylabel("dead channels", fontsize=TEXT)
     rows[1, 0].set_ylabel("accuracy", fontsize=TEXT)
-    figure.supxlabel("updates", fontsize=TEXT)
     add_legend(figure, pd.concat(timed.values()))
     return figure
 
@@ -92,9 +92,9 @@ def survival(runs: pd.DataFrame) -> Figure | None:
     collapsed = dict(list(collapsed.items())[:MAX_SURVIVAL])
     if not collapsed:
         return None
-    columns = min(3, len(collapsed))
+    columns = len(collapsed) if len(collapsed) <= 4 else 3
     num_rows = -(-len(collapsed) // columns)
-    figure = new_figure(2.6 * num_rows + 0.8)
+    figure = new_figure(2.7 * num_rows + 0.5)
     panels = figure.subplots(num_rows, columns, sharey=True, squeeze=False).ravel()
     for panel in panels[len(collapsed) :]:
         panel.remove()
@@ -112,11 +112,10 @@ def survival(runs: pd.DataFrame) -> Figure | None:
             panel.plot([times.max(), chosen["steps"].max()], [last, last],
                        color=color_of(scale), linewidth=2.5)  # fmt: skip
         panel.set_title(title, fontsize=TEXT)
-        panel.set_xlabel("")
         _over_updates(panel)
+        panel.set_xlabel("updates", fontsize=TEXT)
     for panel in panels[::columns]:
         panel.set_ylabel("not collapsed", fontsize=TEXT)
-    figure.supxlabel("updates", fontsize=TEXT)
     add_legend(figure, pd.concat(collapsed.values()))
     return figure
 
