@@ -51,14 +51,14 @@ def theory(runs: pd.DataFrame) -> str:
     rate, momentum = FULL.learning_rate, FULL.momentum
     limit, stale = stability_limit(momentum), random_stability_limit(momentum, 20)
     return (
-        f"Gradient descent with momentum {momentum:g} is stable while the product of learning "
-        f"rate and curvature is below {limit:.1f}; with 20 replicas in random order, while it "
-        f"is below {stale:.3f}. Unscaled full networks start with a curvature of the "
-        f"classifier's loss of about {curvature:,.0f}, so a rate of {rate:g} exceeds the first "
-        f"limit {rate * curvature / limit:.0f}-fold. The largest stable rate is "
-        f"{limit / curvature:.5f} without and {stale / curvature:.7f} with replicas. A warm-up "
-        "at 0.00001 is therefore stable without replicas and unstable with them, which may "
-        'be why the paper found it "not sufficient".'
+        f"Gradient descent with momentum {momentum:g} is stable while the product of "
+        f"learning rate and curvature is below {limit:.1f}; with 20 replicas in random "
+        f"order, while it is below {stale:.3f}. Unscaled full networks start with a "
+        f"curvature of the classifier's loss of about {curvature:,.0f}, so a rate of "
+        f"{rate:g} exceeds the first limit {rate * curvature / limit:.0f}-fold. The largest "
+        f"stable rate is {limit / curvature:.5f} without and {stale / curvature:.7f} with "
+        "replicas. A warm-up at 0.00001 is therefore stable without replicas and unstable "
+        'with them, which may be why the paper found it "not sufficient".'
     )
 
 
