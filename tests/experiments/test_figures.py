@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other figures of the report show the tables."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from experiments.residual_scaling.design.plans import PLANS
+from experiments.residual_scaling.design.runs import DEFAULTS
 from experiments.residual_scaling.design.settings import FULL, STALE
 from experiments.residual_scaling.judge.tables import probe_table, run_table, runs_of
 from experiments.residual_scaling.judge.tests import judge_claims
 from experiments.residual_scaling.show import figures
-from experiments.residual_scaling.show.style import SCALE_COLORS
+from experiments.residual_scaling.show.style import OTHER_COLOR, SCALE_COLORS
 from inception_jax.training.stability import random_stability_limit, stability_limit
 from tests.experiments.made_records import FULL_PLAN, REMEDIES, made_records
 
@@ -40,13 +44,13 @@ def test_the_claims_have_their_intervals_and_verdicts(pictures, tables):
     assert np.allclose(intervals, shares[["low", "high"]])
     margins = [line.get_xdata()[0] for line in axes.lines[2::3]]
     assert margins == shares["margin"].tolist()
-    assert [text.get_text() for text in axes.texts] == shares["verdict"].tolist()
+    assert [text.get_text() for text in axes.texts][1::2] == shares["verdict"].tolist()
 
 
 def test_training_shows_every_run_and_the_median(pictures, tables):
     runs, probes, _ = tables
     top = pictures["training"].axes[0]
-    assert top.get_title() == "Inception-ResNet-v2 as drawn"
+    assert top.get_title() == "Inception-ResNet-v2\nas drawn"
     unscaled = runs_of(runs, FULL)
     orange = [line for line in top.lines if line.get_color() == SCALE_COLORS[1.0]]
     assert len(orange) == len(unscaled) + 1
@@ -58,8 +62,8 @@ def test_training_shows_every_run_and_the_median(pictures, tables):
 
 def test_survival_ends_at_the_share_of_runs_that_have_not_collapsed(pictures, tables):
     panels = {axes.get_title(): axes for axes in pictures["survival"].axes}
-    axes = panels["narrow network, 8 replicas"]
-    ends = [line.get_ydata()[-1] for line in axes.lines]
+    axes = panels["narrow network,\n8 replicas"]
+    ends = [line.get_ydata()[-1] for line in axes.lines[::2]]
     stale = runs_of(tables[0], STALE)
     assert ends[0] == pytest.approx(stale["collapse_step"].isna().mean())
     assert ends[1] == 1
@@ -80,9 +84,44 @@ def test_every_remedy_is_one_row(pictures):
     names = [label.get_text() for label in left.get_yticklabels()]
     assert len(names) == len(set(names)) >= 20
     assert "no change" in names
-    assert "clip norm 0.1" in names
+    assert {"gradients clipped at norm 0.1", "scale 0.3", "momentum 0"} <= set(names)
+    assert "learned scale, initially 0" in names
+    fields = set(DEFAULTS) - {"scale", "momentum"}
+    assert not [name for name in names if fields & {name, *name.split(), *name.split("_")}]
     dots = [line for line in left.lines if line.get_marker() == "o"]
     assert len(dots) == len(names)
+
+
+def test_colours_of_remedies_are_those_of_their_scale(pictures):
+    left = pictures["remedies"].axes[0]
+    names = [label.get_text() for label in left.get_yticklabels()]
+    colors = [line.get_color() for line in left.lines if line.get_marker() == "o"]
+    by_name = dict(zip(names, colors, strict=True))
+    for scale, color in SCALE_COLORS.items():
+        assert by_name["no change" if scale == 1 else f"scale {scale}"] == color
+    assert by_name["scale 0.5"] == OTHER_COLOR
+
+
+def test_every_legend_and_label_is_inside_its_figure(pictures):
+    for name, figure in pictures.items():
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        boxes = [legend.get_window_extent(renderer) for legend in figure.legends]
+        for axes in figure.axes:
+            boxes.append(axes.get_tightbbox(renderer))
+        for box in boxes:
+            assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, name
+            assert box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1, name
+        titles = [axes.title.get_window_extent(renderer) for axes in figure.axes]
+        titles = [box for box in titles if box.width]
+        assert not any(a.overlaps(b) for a, b in combinations(titles, 2)), name
+
+
+def test_another_data_set_has_the_same_figures(pictures):
+    records = made_records(PLANS["main"].on_data("folder:flowers").runs)
+    runs, probes = run_table(records), probe_table(records)
+    names = [p.name for p in figures.draw_others(runs, probes, judge_claims(runs, ()))]
+    assert names == ["training", "survival", "stability"]
 
 
 def test_figures_without_data_are_left_out():

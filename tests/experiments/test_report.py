@@ -2,6 +2,7 @@
 """The report: pages, tables, figures and command."""
 
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -127,6 +128,34 @@ def test_mistakes_are_answered_in_a_sentence(tmp_path, capsys):
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0
     assert "Plan whose claims are tested" in result.stdout
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "id\n"], ids=repr)
+def test_foreign_tables_are_answered_in_a_sentence(tmp_path, capsys, text):
+    for name in ("runs.csv", "probes.csv"):
+        (tmp_path / name).write_text(text)
+    assert report.main(tmp_path) == 2
+    assert re.search("cannot be read|no tables of this version", capsys.readouterr().err)
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_runs_of_two_data_sets_are_answered_in_a_sentence(tmp_path, capsys):
+    plans = PLANS["quick"], PLANS["quick"].on_data("folder:flowers")
+    for record in made_records([run for plan in plans for run in plan.runs]).values():
+        append_json_line(tmp_path / "runs.jsonl", record)
+    assert report.main(tmp_path, "quick") == 2
+    assert "they are of digits, folder:flowers" in capsys.readouterr().err
+
+
+def test_only_figures_of_an_earlier_report_are_replaced(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("holiday.png", "claims.png"):
+        (pictures / name).write_text("old")
+    records = made_records(PLANS["quick"].runs)
+    report.write_report(tmp_path, PLANS["quick"], run_table(records), probe_table(records))
+    assert (pictures / "holiday.png").read_text() == "old"
+    assert not (pictures / "claims.png").exists()  # the plan has no claims
 
 
 def test_a_repetition_is_compared_run_by_run():

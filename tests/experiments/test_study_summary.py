@@ -13,6 +13,7 @@ from experiments.residual_scaling.judge.tables import run_table
 from experiments.residual_scaling.judge.tests import judge_claims
 from experiments.residual_scaling.show.summary import (
     claim_lines,
+    difference,
     joined,
     number,
     percent,
@@ -39,12 +40,13 @@ def test_full_networks_with_and_without_scaling():
         replace(FULL, image_size=149): 0.0,  # another setting
     }
     dead, accuracy, narrower = summary(shares)
-    assert "97 % (96 to 98) of its channels before the pool dead" in dead
-    assert "scaled by 0.1, 40 % are dead" in dead
+    assert "97 % (96 to 98) dead channels before the pool without residual" in dead
+    assert "40 % with a scale of 0.1: 3 of 3 runs collapsed against 0 of 1." in dead
     assert "after 80 updates" in dead
-    assert "3 of 3 runs collapsed, and their median accuracy is 10 %" in accuracy
-    assert "0 of 1 collapsed, and the accuracy is 85 %" in accuracy
-    assert "20 % with 536 channels are dead" in narrower
+    assert accuracy == (
+        "The test accuracy of these runs is 10 % without scaling and 88 % with a scale of 0.1."
+    )
+    assert "20 % dead channels at a width of 536" in narrower
 
 
 def test_replicas():
@@ -53,6 +55,24 @@ def test_replicas():
     assert "97 % dead channels without scaling and 1 % with a scale of 0.1" in line
     assert "with one replica and without scaling it has 3 %" in line
     assert summary({STALE: 0.97}) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"momentum": 0.0},
+        {"activation": "leaky_relu"},
+        {"learned_scale": "scalar"},
+        {"stagger": 15},
+        {"clip_norm": 1.0},
+        {"data": "endless"},
+    ],
+    ids=str,
+)
+def test_runs_with_another_change_are_not_in_the_sentences(change):
+    shares = {STALE: 0.97, replace(STALE, scale=0.1): 0.01}
+    remedies = {replace(STALE, seed=k, **change): 0.0 for k in range(1, 6)}
+    assert summary(shares | remedies) == summary(shares)
 
 
 def test_verdicts_are_counted_and_named():
@@ -74,23 +94,30 @@ def test_every_claim_has_one_line_with_its_number():
     first = lines[0]
     assert first["verdict"] == "reproduced"
     assert "dead share 97 % (scale 1) and 5 % (scale 0.1)" in first["evidence"]
-    assert "difference +92 % [+92 %, +92 %], p = 0.0" in first["evidence"]
+    assert "difference +92 [+92, +92] points, p = 0.0" in first["evidence"]
+    assert first["evidence"].endswith(" after Holm's correction")
     by_name = dict(zip(claims["name"], lines, strict=True))
     assert by_name["networks die late"]["evidence"] == "not run"
     assert "pairs would" in by_name["only zeros"]["evidence"]
 
 
 @pytest.mark.parametrize(
-    ("value", "endpoint", "text"),
+    ("value", "endpoint", "text", "change"),
     [
-        (0.123, "dead_share", "12 %"),
-        (0.1234, "test_accuracy", "12.3 %"),
-        (120.0, "steps_to_80", "120"),
+        (0.123, "dead_share", "12 %", "+12"),
+        (0.1234, "test_accuracy", "12.3 %", "+12.3"),
+        (120.0, "steps_to_80", "120", "+120"),
     ],
 )
-def test_numbers_have_the_precision_of_their_endpoint(value, endpoint, text):
+def test_numbers_have_the_precision_of_their_endpoint(value, endpoint, text, change):
     assert number(value, endpoint) == text
-    assert number(value, endpoint, sign=True) == f"+{text}"
+    assert difference(value, endpoint) == change
+    assert difference(-1e-9, endpoint).startswith("+0")
+
+
+def test_only_a_share_of_one_is_a_hundred_percent():
+    assert percent(pd.Series([1.0, 1.0])) == "100 %"
+    assert "100" not in percent(pd.Series([0.998, 0.9999]))
 
 
 def test_words():

@@ -142,5 +142,6 @@ def _name_networks(panel: Axes, runs: pd.DataFrame) -> None:
         panel.annotate(
             name, (x * 1.12, top), xytext=(3300, y), fontsize=TEXT - 1, va="center",
             linespacing=1.0, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.7},
+            arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.7,
+                        "relpos": (0, 0.5)},
         )  # fmt: skip
