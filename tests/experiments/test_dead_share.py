@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from experiments.residual_scaling.design.settings import (
     FULL,
@@ -93,12 +94,13 @@ def test_full_networks_are_named_and_nothing_is_cut_off_or_too_small():
     assert words == {
         NETWORKS[run.network][0].replace(",", "") for run in (FULL, V1, V4, PUBLISHED)
     }
-    boxes = [text.get_window_extent(renderer) for text in labels]
+    boxes = [Text.get_window_extent(text, renderer) for text in labels]  # without lines
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
     (legend,) = figure.legends
     for box in (*boxes, legend.get_window_extent(renderer)):
-        assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
-        assert 0 <= box.y0 and box.y1 <= figure.bbox.y1
+        assert figure.bbox.containsx(box.x0)
+        assert figure.bbox.containsx(box.x1)
+        assert figure.bbox.containsy(box.y0)
     legend_words = [text.get_text() for text in legend.get_texts()]
     assert legend_words[:4] == [
         *("scale 1", "scale 0.3", "scale 0.1", "another scale or no residuals")

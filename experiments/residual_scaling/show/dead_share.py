@@ -136,7 +136,7 @@ def _name_networks(panel: Axes, runs: pd.DataFrame) -> None:
     for i, (network, top) in enumerate(tops.items()):
         # Each name has two lines. It moves down if it would touch the one above, and
         # stops where the others still fit below it.
-        y = max(min(top, y - 0.115), 0.03 + 0.115 * (len(tops) - 1 - i))
+        y = max(min(top, y - 0.135), 0.03 + 0.135 * (len(tops) - 1 - i))
         x = float(widest.loc[widest["network"] == network, "width"].max())
         name = NETWORKS[network][0].replace(" as", "\nas").replace(", ", "\n")
         panel.annotate(

@@ -56,8 +56,9 @@ def theory(runs: pd.DataFrame) -> str:
         f"order, while it is below {stale:.3f}. Unscaled full networks start with a "
         f"curvature of the classifier's loss of about {curvature:,.0f}, so a rate of "
         f"{rate:g} exceeds the first limit {rate * curvature / limit:.0f}-fold. The "
-        f"largest stable rate is {limit / curvature:.5f} without and {stale / curvature:.7f} with "
-        "replicas. A warm-up at 0.00001 is therefore stable without replicas and unstable "
+        f"largest stable rate is {limit / curvature:.5f} without and "
+        f"{stale / curvature:.7f} with replicas. A warm-up at 0.00001 is therefore stable "
+        "without replicas and unstable "
         'with them, which may be why the paper found it "not sufficient".'
     )
 

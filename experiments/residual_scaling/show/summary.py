@@ -181,11 +181,10 @@ def number(value: float, endpoint: str) -> str:
 
 def difference(value: float, endpoint: str) -> str:
     """Format a difference with its sign: points of shares, or whole updates."""
-    if endpoint == "steps_to_80":
-        return f"{value:+.0f}"
     digits = 1 if endpoint == "test_accuracy" else 0
+    factor = 1 if endpoint == "steps_to_80" else 100
     # Adding zero turns -0 into 0.
-    return f"{round(100 * value, digits) + 0.0:+.{digits}f}"
+    return f"{round(factor * value, digits) + 0.0:+.{digits}f}"
 
 
 def share(value: float) -> str:

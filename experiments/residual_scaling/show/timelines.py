@@ -47,7 +47,7 @@ MAX_TIMED, MAX_SURVIVAL = 4, 6  # panels
 
 def _timed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the runs of the settings of `TIMED` that have both scales, by title."""
-    timed = {}
+    timed: dict[str, pd.DataFrame] = {}
     for title, setting in TIMED.items():
         for base in (setting, replace(setting, **SHORTER)):
             parts = [runs_of(runs, replace(base, scale=scale)) for scale in SHOWN_SCALES]
