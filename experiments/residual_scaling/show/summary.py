@@ -78,8 +78,9 @@ def _accuracies(full: pd.DataFrame) -> str:
     if unscaled.empty or scaled.empty:
         return ""
     return (
-        f"The test accuracy of these runs is {percent(unscaled['test_accuracy'])} without "
-        f"scaling and {percent(scaled['test_accuracy'])} with a scale of 0.1."
+        "The accuracy of these runs on the probe images is "
+        f"{percent(unscaled['probe_accuracy'])} without scaling and "
+        f"{percent(scaled['probe_accuracy'])} with a scale of 0.1."
     )
 
 
