@@ -3,6 +3,7 @@
 
 import signal
 import sys
+import textwrap
 import time
 
 import tyro
@@ -26,8 +27,10 @@ def _run() -> None:
     options = tyro.cli(Options, prog=PROG)
     # Imported late, so that --help and option errors are fast.
     from experiments.residual_scaling.judge.tables import probe_table, run_table
+    from experiments.residual_scaling.judge.tests import judge_claims
     from experiments.residual_scaling.run.runner import train_study, use_all_cores
     from experiments.residual_scaling.show.report import write_report
+    from experiments.residual_scaling.show.summary import sentences
     from inception_jax.runtime import compile_cache
 
     use_all_cores()
@@ -41,7 +44,11 @@ def _run() -> None:
         )
     print("Writing the report ...", flush=True)
     runs, probes = run_table(records), probe_table(records)
-    for path in write_report(study.folder, study.plan, runs, probes):
+    paths = write_report(study.folder, study.plan, runs, probes)
+    for sentence in sentences(runs, judge_claims(runs, study.plan.claims)):
+        print(textwrap.fill(sentence, 96))
+    print("Wrote")
+    for path in paths:
         print(f"  {printable(path)}")
 
 

@@ -63,6 +63,8 @@ def test_a_killed_and_interrupted_study_has_the_same_records(whole, tmp_path, da
     assert again.returncode == 0, again.stderr
     assert "runs are already finished" in again.stdout
     assert file.read_text().startswith(kept)
+    assert "Verdicts on 1 claim: 1 " in again.stdout
+    assert f"Wrote\n  {tmp_path / 'report.html'}" in again.stdout
     assert (tmp_path / "report.html").stat().st_size > 0
     study, expected = whole
     finished = runner.finished_runs(replace(study, folder=tmp_path))

@@ -117,7 +117,7 @@ def _counts(claims: pd.DataFrame) -> str:
         return ""
     counts = claims["verdict"].value_counts()
     parts = [f"{counts[word]} {word}" for word in VERDICTS if counts.get(word)]
-    text = f"Verdicts on {len(claims)} claims: {joined(parts)}."
+    text = f"Verdicts on {len(claims)} claim{'s' * (len(claims) > 1)}: {joined(parts)}."
     for word in (CONTRADICTED, UNDECIDED):
         names = claims.loc[claims["verdict"] == word, "name"].tolist()
         if names:
