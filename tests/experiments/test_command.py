@@ -51,9 +51,9 @@ def test_a_killed_and_interrupted_study_has_the_same_records(whole, tmp_path, da
     while not process.stdout.readline().startswith("[1/"):
         assert process.poll() is None, process.stderr.read()
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "the same command continues the study" in output
+    assert "the same command continues the study" in errors
     assert "Traceback" not in errors
 
     kept = file.read_text()
