@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from experiments import residual_scaling
-from experiments.residual_scaling.design.claims import CLAIMS, MAIN_CLAIMS, Claim, claims_on
+from experiments.residual_scaling.design.claims import CLAIMS, MAIN_CLAIMS, Claim
 from experiments.residual_scaling.design.plans import PLANS
 from experiments.residual_scaling.design.runs import Run
 from experiments.residual_scaling.judge.tests import (
@@ -181,8 +181,16 @@ def test_every_claim_is_registered_and_in_one_plan():
     assert {claim.name for claim in MAIN_CLAIMS} <= set(NAMES)
 
 
+def test_a_claim_names_its_setting():
+    settings = {claim.name: claim.setting for claim in CLAIMS}
+    assert settings["unscaled networks die"] == "full network, 80 updates"
+    assert settings["clipping helps"] == "narrow network, 160 updates, 8 replicas"
+    assert settings["stale gradients kill"] == "narrow network, 160 updates"
+    assert settings["warm-up does not help"].startswith("narrow network, 160 or 240 up")
+
+
 def test_claims_on_another_data_set():
-    for claim in claims_on(CLAIMS, "folder:x"):
+    for claim in (claim.on_data("folder:x") for claim in CLAIMS):
         assert claim.first.data == claim.second.data
         assert claim.first.data in ("folder:x", "endless")
     moved = PLANS["main"].on_data("folder:x")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the study trains and which claims it tests."""
+"""This folder defines the settings, the claims and the plans of the study."""

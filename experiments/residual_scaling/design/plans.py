@@ -13,7 +13,6 @@ from experiments.residual_scaling.design.claims import (
     CLAIMS,
     MAIN_CLAIMS,
     Claim,
-    claims_on,
 )
 from experiments.residual_scaling.design.runs import Run
 from experiments.residual_scaling.design.settings import (
@@ -61,14 +60,11 @@ class Plan:
     def on_data(self, data: str) -> "Plan":
         """Return the plan with another data set instead of the digits."""
         groups = (
-            replace(group, settings=tuple(_on(run, data) for run in group.settings))
+            replace(group, settings=tuple(run.on_data(data) for run in group.settings))
             for group in self.groups
         )
-        return replace(self, groups=tuple(groups), claims=claims_on(self.claims, data))
-
-
-def _on(run: Run, data: str) -> Run:
-    return replace(run, data=data) if run.data == "digits" else run
+        claims = tuple(claim.on_data(data) for claim in self.claims)
+        return replace(self, groups=tuple(groups), claims=claims)
 
 
 def grid(base: Run, **values: Sequence[Any]) -> tuple[Run, ...]:

@@ -115,6 +115,10 @@ class Run:
         """This run with seed 0; runs of one setting differ only in their seed."""
         return replace(self, seed=0)
 
+    def on_data(self, data: str) -> "Run":
+        """Return this run on another data set, unless its data are generated."""
+        return replace(self, data=data) if self.data == "digits" else self
+
     @property
     def changes(self) -> dict[str, object]:
         """The fields that differ from the defaults, except the seed."""

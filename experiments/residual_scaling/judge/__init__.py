@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outcomes, tables and tests."""
+"""This folder computes outcomes, tables and tests from the records."""

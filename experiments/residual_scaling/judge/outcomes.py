@@ -18,7 +18,10 @@ GUESSING = 0.95  # of ln(classes)
 
 
 def dead_share(record: dict[str, Any]) -> float:
-    """Return the share of dead channels at the last probe; 1 for a run that diverged."""
+    """Return the share of dead channels at the last probe.
+
+    The share is 1 for a run that diverged.
+    """
     if has_diverged(record):
         return 1.0
     return float(record["probes"]["pool_dead"][-1])
@@ -72,6 +75,6 @@ def steps_to(record: dict[str, Any], accuracy: float) -> int:
 
 
 def last_finite(values: Sequence[float | None]) -> float:
-    """Return the last value that is a number; NaN if there is none."""
+    """Return the last value that is a number, or NaN if there is none."""
     numbers = [x for x in values if x is not None and math.isfinite(x)]
     return float(numbers[-1]) if numbers else math.nan

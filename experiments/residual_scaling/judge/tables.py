@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.residual_scaling.design.runs import Run
+from experiments.residual_scaling.design.runs import DEFAULTS, Run, describe_fields
 from experiments.residual_scaling.judge.outcomes import (
     DEAD,
     OTHER_SHARES,
@@ -24,10 +24,10 @@ from experiments.residual_scaling.judge.outcomes import (
     last_finite,
     steps_to,
 )
+from experiments.residual_scaling.run.records import Record
 from inception_jax.text import one_line
 from inception_jax.training.metrics import means
 
-Record = dict[str, Any]
 # Signals of the table of probes; runs.jsonl has more.
 SIGNALS = (
     *("loss", "accuracy", "pool_dead", "feature_norm2", "curvature", "function_change"),
@@ -52,7 +52,7 @@ def run_table(records: Mapping[Run, Record]) -> pd.DataFrame:
     return pd.DataFrame([_run_row(run, record) for run, record in records.items()])
 
 
-def _run_row(run: Run, record: Record) -> Record:
+def _run_row(run: Run, record: Record) -> dict[str, Any]:
     dead, first = dead_share(record), collapse_step(record)
     collapsed = has_collapsed(record)
     probes = record["probes"]
@@ -121,3 +121,20 @@ def runs_of(runs: pd.DataFrame, setting: Run) -> pd.DataFrame:
         column = runs[name]
         chosen &= column.isna() if value is None else column == value
     return runs[chosen]
+
+
+def settings_in(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the runs of each setting with its description, in the order of the table."""
+    names = [name for name in DEFAULTS if name != "seed"]
+    groups = []
+    for _, rows in runs.groupby(names, dropna=False, sort=False):
+        values = rows.iloc[0][["width", "scale", "learning_rate"]].to_dict()
+        values |= {
+            name: rows.iloc[0][name]
+            for name in names
+            if not pd.isna(rows.iloc[0][name]) and rows.iloc[0][name] != DEFAULTS[name]
+        }
+        if pd.isna(values["scale"]):
+            values["scale"] = None
+        groups.append((describe_fields(values), rows))
+    return groups

@@ -58,6 +58,7 @@ def _test(runs: pd.DataFrame, claim: Claim) -> dict[str, Any]:
     row: dict[str, Any] = {
         "claim": claim.text,
         "name": claim.name,
+        "setting": claim.setting,
         "endpoint": claim.endpoint,
         "first": claim.labels[0],
         "second": claim.labels[1],

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of the runs."""
+"""This folder trains the runs and records them."""

@@ -37,7 +37,7 @@ class Progress:
         self.bar.close()
 
     def next(self) -> list[Run]:
-        """Return the next runs of one shape that will finish in time; empty at the end."""
+        """Return the next runs of one shape that will finish in time, if there are any."""
         while self.waiting:
             first = self.waiting[0]
             shape = first.shape, first.init, first.kernel_init

@@ -27,7 +27,7 @@ FILE = "runs.jsonl"
 
 
 def read_records(path: Path) -> dict[Run, Record]:
-    """Read the finished runs from a file of records; empty if there is no file.
+    """Return the finished runs of a file of records; a missing file has none.
 
     Raises ValueError if a line is not the record of a run of this version of the study.
     """

@@ -26,6 +26,7 @@ from experiments.residual_scaling.run.progress import Progress
 from experiments.residual_scaling.run.records import Record, read_records, test_accuracy
 from experiments.residual_scaling.run.study import Study
 from inception_jax.data.batches import eval_batches, train_batches
+from inception_jax.data.prefetch import usable_cores
 from inception_jax.data.source import Source
 from inception_jax.runtime.devices import describe, local_devices
 from inception_jax.storage.files import append_json_line
@@ -33,8 +34,6 @@ from inception_jax.storage.run_folder import flatten_settings, setting_differenc
 from inception_jax.training.metrics import rounded
 
 MAX_POINTS = 1000  # of a recorded loss curve; longer curves are averaged in groups
-
-
 MAX_DEVICES = 4  # each full network needs about a gigabyte
 
 
@@ -46,7 +45,7 @@ def use_all_cores() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     is_chosen = "xla_force_host_platform_device_count" in flags
     if jax.config.jax_num_cpu_devices < 1 and not is_chosen:
-        jax.config.update("jax_num_cpu_devices", min(MAX_DEVICES, os.cpu_count() or 1))
+        jax.config.update("jax_num_cpu_devices", min(MAX_DEVICES, len(usable_cores())))
 
 
 def settings_of(study: Study) -> dict[str, Any]:

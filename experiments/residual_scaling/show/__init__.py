@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures and reports."""
+"""This folder draws the figures and writes the reports."""

@@ -59,7 +59,10 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(runs: pd.DataFrame) -> Figure | None:
-    """Draw one dot per run, in a panel for each kind of training; None without runs."""
+    """Return a figure with one dot per comparable run, or None if there is none.
+
+    Each kind of training has a panel.
+    """
     runs = comparable(runs)
     rate, replicas = runs["learning_rate"], runs["replicas"]
     is_paper = rate == PAPER_LEARNING_RATE

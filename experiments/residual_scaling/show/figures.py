@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of the report, in order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.residual_scaling.design.runs import DEFAULTS, describe_fields
 from experiments.residual_scaling.judge.tests import (
     CONTRADICTED,
     REPRODUCED,
@@ -36,6 +35,11 @@ VERDICT_MARKERS = {
     UNDECIDED: ("d", "white"),
     UNFINISHED: ("s", "white"),
 }
+# Sign of the offset, symbol and alignment of the claimed direction of a difference.
+ARROWS = {
+    "above": (1, "\N{RIGHTWARDS ARROW}", "left"),
+    "below": (-1, "\N{LEFTWARDS ARROW}", "right"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Picture:
 
 
 def draw_main(runs: pd.DataFrame) -> Picture | None:
-    """Draw dead channels against width; None without comparable runs."""
+    """Return the main figure, or None if no runs can be compared."""
     figure = dead_share.draw(runs)
     if figure is None:
         return None
@@ -69,7 +73,7 @@ def draw_main(runs: pd.DataFrame) -> Picture | None:
 def draw_others(
     runs: pd.DataFrame, probes: pd.DataFrame, claims: pd.DataFrame
 ) -> Iterator[Picture]:
-    """Draw the other figures; those without data are left out."""
+    """Yield the other figures, except those without data."""
     runs = dead_share.on_digits(runs)
     figures = {
         "claims": _claims(claims),
@@ -141,13 +145,11 @@ def _claims(claims: pd.DataFrame) -> Figure | None:
         axes.plot([row["low"], row["high"]], [y, y], color="black", linewidth=2)
         axes.plot(row["difference"], y, marker, color="black", markersize=8, mfc=fill)
         axes.plot([row["margin"]] * 2, [y - 0.3, y + 0.3], color="#888888", linewidth=1.5)
-        arrow = (
-            "\N{RIGHTWARDS ARROW}" if row["expected"] == "above" else "\N{LEFTWARDS ARROW}"
-        )
-        is_right = row["expected"] == "above"
-        axes.text(row["margin"] + (0.01 if is_right else -0.01), y - 0.24, arrow,
-                  ha="left" if is_right else "right", va="center", color="#666666",
-                  fontsize=TEXT - 1)  # fmt: skip
+        sign, arrow, alignment = ARROWS[row["expected"]]
+        axes.text(
+            row["margin"] + sign * 0.01, y - 0.24, arrow, ha=alignment, va="center",
+            color="#666666", fontsize=TEXT - 1,
+        )  # fmt: skip
         axes.text(1.06, y, row["verdict"], va="center", fontsize=TEXT)
     labels = [f"{row['name']}\n{row['first']} minus {row['second']}" for row in rows]
     axes.set_yticks(range(len(labels)), labels)
@@ -205,20 +207,3 @@ def _stability(runs: pd.DataFrame) -> Figure | None:
                   transform=axes.get_xaxis_transform())  # fmt: skip
     add_legend(figure, shown, networks=set(shown["network"]))
     return figure
-
-
-def settings_in(runs: pd.DataFrame) -> Sequence[tuple[str, pd.DataFrame]]:
-    """Return the runs of each setting with its description, in the order of the table."""
-    names = [name for name in DEFAULTS if name != "seed"]
-    groups = []
-    for _, rows in runs.groupby(names, dropna=False, sort=False):
-        values = rows.iloc[0][["width", "scale", "learning_rate"]].to_dict()
-        values |= {
-            name: rows.iloc[0][name]
-            for name in names
-            if not pd.isna(rows.iloc[0][name]) and rows.iloc[0][name] != DEFAULTS[name]
-        }
-        if pd.isna(values["scale"]):
-            values["scale"] = None
-        groups.append((describe_fields(values), rows))
-    return groups

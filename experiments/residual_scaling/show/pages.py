@@ -32,9 +32,11 @@ def blocks(runs: pd.DataFrame) -> dict[str, str]:
     """Return the text of each block from a table of runs."""
     claims = judge_claims(runs, PLANS["full"].claims)
     lines = sentences(runs, claims)
-    table = ["| claim | verdict | evidence | pairs |", "|---|---|---|---:|"]
+    table = ["| claim | setting | verdict | evidence | pairs |", "|---|---|---|---|---:|"]
     for line in claim_lines(claims):
-        cells = (line[name] for name in ("claim", "verdict", "evidence", "pairs"))
+        cells = (
+            line[name] for name in ("claim", "setting", "verdict", "evidence", "pairs")
+        )
         table.append(f"| {' | '.join(escape_cell(cell) for cell in cells)} |")
     return {
         "finding": " ".join(lines[:2]),

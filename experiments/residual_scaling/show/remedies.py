@@ -53,7 +53,7 @@ WARM_UPS = ({"warmup_steps"}, {"warmup", "warmup_steps"})
 
 
 def draw(runs: pd.DataFrame) -> Figure | None:
-    """Draw one row per change of STALE; None if there are few changes."""
+    """Return a figure with one row per change of STALE, or None for few changes."""
     changes = _changes(runs)
     if len(changes) < MIN_CHANGES:
         return None
@@ -106,8 +106,6 @@ def _words(changed: dict[str, Any], values: dict[str, Any]) -> str:
     """Describe a change for a reader who does not know the fields of a run."""
     field, value = next(iter(changed.items()), ("", ""))
     template = CHANGES.get(f"{field} {value}") or CHANGES.get(field)
-    if field == "replicas" and value == 1:
-        template = "1 replica"
     if template is None:
         return describe_fields(changed).replace("$", r"\$")  # no formula of matplotlib's
     return template.format(**values)

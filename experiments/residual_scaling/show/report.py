@@ -31,6 +31,7 @@ from experiments.residual_scaling.judge.tables import (
     read_tables,
     run_id,
     run_table,
+    settings_in,
     write_tables,
 )
 from experiments.residual_scaling.judge.tests import judge_claims
@@ -41,7 +42,6 @@ from experiments.residual_scaling.show.figures import (
     Picture,
     draw_main,
     draw_others,
-    settings_in,
 )
 from experiments.residual_scaling.show.style import NETWORKS
 from experiments.residual_scaling.show.summary import claim_lines, percent, sentences
@@ -84,9 +84,8 @@ def write_report(
     templates.filters["cell"] = escape_cell
     text = templates.get_template("report.md.jinja").render(content)
     (folder / "report.md").write_text(text, encoding="utf-8")
-    page = template_environment(TEMPLATES, str, is_html=False).get_template(
-        "report.html.jinja"
-    )
+    pages = template_environment(TEMPLATES, str, is_html=False)
+    page = pages.get_template("report.html.jinja")
     body = IMAGE.sub(partial(_embedded, folder), _html(text))
     (folder / "report.html").write_text(page.render(body=body), encoding="utf-8")
     if len(claims):

@@ -34,8 +34,7 @@ def sentences(runs: pd.DataFrame, claims: pd.DataFrame) -> list[str]:
     runs = comparable(runs)
     full = _like(runs, FULL)
     lines = [
-        _dead_shares(full[full["width"] == FULL.width]),
-        _accuracies(full[full["width"] == FULL.width]),
+        *_full(full[full["width"] == FULL.width]),
         _narrower(full),
         _replicas(*(_like(runs, s).query(f"width == {s.width}") for s in (NARROW, STALE))),
         _counts(claims),
@@ -60,28 +59,20 @@ def _at(runs: pd.DataFrame, scale: float) -> pd.DataFrame:
     return runs[runs["scale"] == scale]
 
 
-def _dead_shares(full: pd.DataFrame) -> str:
+def _full(full: pd.DataFrame) -> list[str]:
     unscaled, scaled = _at(full, 1.0), _at(full, 0.1)
     if unscaled.empty or scaled.empty:
-        return ""
-    return (
+        return []
+    return [
         "At the paper's learning rate of 0.045, Inception-ResNet-v2 as drawn in the paper "
         f"ends after {int(full['steps'].max())} updates with "
         f"{percent(unscaled['dead_share'])} dead channels before the pool without residual "
         f"scaling and {percent(scaled['dead_share'])} with a scale of 0.1: "
-        f"{_of(unscaled['collapsed'])} runs collapsed against {_of(scaled['collapsed'])}."
-    )
-
-
-def _accuracies(full: pd.DataFrame) -> str:
-    unscaled, scaled = _at(full, 1.0), _at(full, 0.1)
-    if unscaled.empty or scaled.empty:
-        return ""
-    return (
+        f"{_of(unscaled['collapsed'])} runs collapsed against {_of(scaled['collapsed'])}.",
         "The accuracy of these runs on the probe images is "
         f"{percent(unscaled['probe_accuracy'])} without scaling and "
-        f"{percent(scaled['probe_accuracy'])} with a scale of 0.1."
-    )
+        f"{percent(scaled['probe_accuracy'])} with a scale of 0.1.",
+    ]
 
 
 def _narrower(full: pd.DataFrame) -> str:
@@ -126,10 +117,11 @@ def _counts(claims: pd.DataFrame) -> str:
 
 
 def claim_lines(claims: pd.DataFrame) -> list[dict[str, str]]:
-    """Return claim, verdict, evidence and number of pairs of each claim."""
+    """Return claim, setting, verdict, evidence and number of pairs of each claim."""
     return [
         {
             "claim": row["claim"],
+            "setting": row["setting"],
             "verdict": row["verdict"],
             "evidence": evidence(row),
             "pairs": str(row["pairs"]),

@@ -57,7 +57,10 @@ def _timed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def training(runs: pd.DataFrame, probes: pd.DataFrame) -> Figure | None:
-    """Plot dead channels above accuracy, for up to four settings; None without runs."""
+    """Return a figure of dead channels and accuracy, or None if nothing can be shown.
+
+    It has up to four settings that were run at both scales.
+    """
     timed = dict(list(_timed(runs).items())[:MAX_TIMED])
     if not timed:
         return None
@@ -83,7 +86,7 @@ def training(runs: pd.DataFrame, probes: pd.DataFrame) -> Figure | None:
 
 
 def survival(runs: pd.DataFrame) -> Figure | None:
-    """Plot the share of runs that have not collapsed; None if none collapsed."""
+    """Return a figure of the runs that have not collapsed, or None if none collapsed."""
     collapsed = {
         title: chosen
         for title, chosen in _timed(runs).items()
